@@ -1,0 +1,74 @@
+# `make help` lists what there is. Everything runs in .venv, which `make setup` makes and keeps up to date.
+
+PYTHON ?= python3
+RUNS ?= runs
+PORT ?= 5000
+
+# faiss comes in two builds that install the same module: the one for GPUs where a driver answers.
+ifndef EXTRA
+EXTRA := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
+endif
+
+# Without byte code every process would spend many seconds on imports.
+unexport PYTHONDONTWRITEBYTECODE
+# No part of this calls home, and MLflow greets on stderr only.
+export PREFECT_SERVER_ANALYTICS_ENABLED = false
+export DO_NOT_TRACK = 1
+export MLFLOW_DISABLE_TELEMETRY = true
+export MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT = true
+
+BIN := .venv/bin
+STAMP := .venv/set-up-$(EXTRA)-$(shell cat pyproject.toml constraints.txt | cksum | tr -s ' ' '-')
+INSTALL := install --quiet -c constraints.txt -e '.[$(EXTRA),test]'
+
+.DEFAULT_GOAL := help
+.PHONY: help setup check test unsupervised-demo unsupervised-sysu demo-clip ui clean
+
+help:  ## list these targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' Makefile
+
+setup: $(STAMP)  ## make .venv with everything in it; nothing to do when nothing changed
+
+$(STAMP):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "error: $(PYTHON) is older than 3.11" >&2; \
+		echo "hint: name another interpreter, as in: make setup PYTHON=python3.11" >&2; exit 1; }
+	@rm -f .venv/set-up-*
+	$(PYTHON) -m venv .venv
+	@echo "installing into .venv, with the extra '$(EXTRA)'"
+# uv is to find the wheels that pip was told about, such as a CPU build of torch; it separates folders by commas.
+	@links="$${PIP_FIND_LINKS:-$$($(BIN)/python -m pip config get global.find-links 2>/dev/null)}"; \
+	export UV_FIND_LINKS="$${UV_FIND_LINKS:-$$(echo $$links | tr ' ' ',')}"; \
+	$(BIN)/python -m pip install --quiet uv && $(BIN)/uv pip $(INSTALL) --python $(BIN)/python || { \
+		echo "uv did not succeed: the same with pip, which takes minutes" >&2; $(BIN)/python -m pip $(INSTALL); }
+	@touch $@
+
+check: setup  ## style, types, layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	@! grep -nvE '^[A-Za-z0-9._-]+==[A-Za-z0-9.]+$$' constraints.txt || { \
+		echo "error: constraints.txt holds something else than name==version" >&2; exit 1; }
+
+test: setup  ## all tests, and the examples in docstrings
+	$(BIN)/python -m pytest
+
+unsupervised-demo: setup  ## train on drawn people with the demo weights: no data set needed
+	$(BIN)/vireid demo
+
+unsupervised-sysu: setup  ## train on SYSU-MM01: make unsupervised-sysu DATA=/folder/of/SYSU-MM01
+	$(BIN)/vireid train cclnet-sysu $(if $(DATA),--data "$(DATA)")
+
+demo-clip: setup  ## train the demo weights again, as they are shipped
+	$(BIN)/vireid demo-clip
+
+ui: setup  ## compare runs and rounds in MLflow, on this machine only
+	@mkdir -p "$(RUNS)"
+	@echo 'open http://127.0.0.1:$(PORT) and choose "Model training" at the top left'
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --host 127.0.0.1 --port $(PORT) \
+		--backend-store-uri "sqlite:///$(RUNS)/mlflow.db"
+
+clean:  ## remove .venv and caches; runs and data stay
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info build
+	find clustering models pipeline flows tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,131 @@
+"""Exact DBSCAN on the sparse radius graph."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Int64
+
+from clustering.dbscan_kernels import label_images
+from clustering.jaccard import RadiusGraph, smallest_overlap
+
+OUTLIER = -1
+
+
+@dataclass(frozen=True, slots=True)
+class PseudoLabels:
+    """A cluster number for each image, or `OUTLIER`.
+
+    The numbers of two labellings, or of two modalities, have nothing to do with one another.
+
+    Args:
+        labels: -1, or a cluster number from 0 to c-1; every number is used.
+        core: Whether the image has enough neighbours to found a cluster. An outlier never has.
+
+    Raises:
+        ValueError: The numbers have a gap, or an outlier is marked as core.
+    """
+
+    labels: Int64[np.ndarray, "n"]
+    core: Bool[np.ndarray, "n"]
+
+    def __post_init__(self) -> None:
+        used = np.unique(self.labels[self.labels != OUTLIER])
+        if not np.array_equal(used, np.arange(len(used))):
+            raise ValueError(f"cluster numbers must be 0 to {len(used) - 1} without a gap, or {OUTLIER}")
+        if np.any(self.core & (self.labels == OUTLIER)):
+            raise ValueError("an outlier is marked as core image")
+
+    @property
+    def num_clusters(self) -> int:
+        """How many clusters there are."""
+        return int(self.labels.max(initial=OUTLIER)) + 1
+
+    @property
+    def num_outliers(self) -> int:
+        """How many images belong to no cluster."""
+        return int(np.count_nonzero(self.labels == OUTLIER))
+
+    @property
+    def outlier_share(self) -> float:
+        """Share of the images that belong to no cluster, in [0, 1]; 0 where there are no images."""
+        return self.num_outliers / max(1, len(self.labels))
+
+    @property
+    def largest_share(self) -> float:
+        """Share of the images that belong to the largest cluster, in [0, 1]; 0 where there is no cluster."""
+        sizes = np.bincount(self.labels[self.labels != OUTLIER])
+        return int(sizes.max(initial=0)) / max(1, len(self.labels))
+
+
+@dataclass(frozen=True, slots=True)
+class EpsPoint:
+    """What one radius would give.
+
+    Args:
+        eps: Radius, in [0, 1).
+        clusters: Number of clusters.
+        outlier_share: Share of the images in no cluster, in [0, 1].
+        largest_share: Share of the images in the largest cluster, in [0, 1].
+    """
+
+    eps: float
+    clusters: int
+    outlier_share: float
+    largest_share: float
+
+
+def dbscan(graph: RadiusGraph, eps: float, min_samples: int) -> PseudoLabels:
+    """Cluster the images of a radius graph by density.
+
+    Clusters are numbered by their smallest core image; a border image joins the lowest number among its core
+    neighbours. An image at distance exactly `eps` is a neighbour.
+
+    Args:
+        graph: Pairs within graph.eps.
+        eps: Radius, at most graph.eps: one graph serves every smaller radius.
+        min_samples: How many images, itself among them, must lie within `eps` for an image to found a cluster; at
+            least 1.
+
+    Returns:
+        Labels and core images.
+
+    Raises:
+        ValueError: eps is outside [0, graph.eps] or not below 1, or min_samples is below 1.
+
+    Cost: Three passes over the pairs; 12 bytes an image.
+
+    Source: Ester et al., KDD 1996. Equal to scikit-learn's on the full matrix, numbering and border rule included.
+    """
+    if eps > graph.eps:
+        raise ValueError(f"the graph holds pairs up to distance {graph.eps}, so eps cannot be {eps}")
+    if min_samples < 1:
+        raise ValueError(f"min_samples must be at least 1, not {min_samples}")
+    labels = np.empty(graph.num_images, np.int64)
+    core = np.empty(graph.num_images, np.bool_)
+    least = smallest_overlap(eps, graph.scale)
+    label_images(graph.source, graph.target, graph.overlap, least, min_samples, labels, core)
+    return PseudoLabels(labels, core)
+
+
+def eps_curve(graph: RadiusGraph, min_samples: int, eps_values: Sequence[float]) -> tuple[EpsPoint, ...]:
+    """Number of clusters, outlier share and largest share at several radii: how users choose eps without identities.
+
+    Args:
+        graph: Pairs within graph.eps.
+        min_samples: As in `dbscan`.
+        eps_values: Radii, each at most graph.eps.
+
+    Returns:
+        One point a radius, in the order given.
+
+    Raises:
+        ValueError: As `dbscan`.
+
+    Cost: One `dbscan` a radius, some milliseconds at 22,258 images.
+    """
+    points = []
+    for eps in eps_values:
+        labels = dbscan(graph, eps, min_samples)
+        points.append(EpsPoint(eps, labels.num_clusters, labels.outlier_share, labels.largest_share))
+    return tuple(points)

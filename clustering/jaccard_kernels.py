@@ -1,0 +1,191 @@
+"""Compiled loops of the k-reciprocal Jaccard distance: reciprocal sets, weights, query expansion.
+
+Every kernel works on rows start..stop and writes to no others. R(i) of the definition is `mutual`, H(c) is `half`.
+"""
+
+import math
+
+import numpy as np
+from jaxtyping import Float32, Int32, Int64
+
+from clustering.dot_kernels import row_dot
+from clustering.parallel import kernel
+
+
+@kernel
+def mutual_neighbours(
+    ranks: Int32[np.ndarray, "n k"],
+    width: int,
+    members: Int32[np.ndarray, "n width"],
+    counts: Int32[np.ndarray, "n"],
+    start: int,
+    stop: int,
+) -> None:
+    """List, for each image, those of its first `width` neighbours that have it among their own first `width`."""
+    for image in range(start, stop):
+        count = 0
+        for place in range(width):
+            other = ranks[image, place]
+            for back in range(width):
+                if ranks[other, back] == image:
+                    members[image, count] = other
+                    count += 1
+                    break
+        counts[image] = count
+
+
+@kernel
+def _expand(
+    image: int,
+    mutual: Int32[np.ndarray, "n width"],
+    mutual_counts: Int32[np.ndarray, "n"],
+    half: Int32[np.ndarray, "n half_width"],
+    half_counts: Int32[np.ndarray, "n"],
+    stamps: Int64[np.ndarray, "n"],
+    expanded: Int32[np.ndarray, "bound"],
+) -> int:
+    """Write E(image) to `expanded` and return its size. A stamp of 2i+1 says "in R(i)", 2i+2 "added to E(i)"."""
+    in_mutual, added = 2 * image + 1, 2 * image + 2
+    size: int = mutual_counts[image]
+    for place in range(size):
+        expanded[place] = mutual[image, place]
+        stamps[mutual[image, place]] = in_mutual
+    for place in range(mutual_counts[image]):
+        candidate = mutual[image, place]
+        shared = 0
+        for inner in range(half_counts[candidate]):
+            shared += stamps[half[candidate, inner]] == in_mutual
+        if 3 * shared > 2 * half_counts[candidate]:  # two thirds, without rounding
+            for inner in range(half_counts[candidate]):
+                member = half[candidate, inner]
+                if stamps[member] < in_mutual:
+                    stamps[member] = added
+                    expanded[size] = member
+                    size += 1
+    return size
+
+
+@kernel
+def expansion_sizes(
+    mutual: Int32[np.ndarray, "n width"],
+    mutual_counts: Int32[np.ndarray, "n"],
+    half: Int32[np.ndarray, "n half_width"],
+    half_counts: Int32[np.ndarray, "n"],
+    sizes: Int64[np.ndarray, "n"],
+    start: int,
+    stop: int,
+) -> None:
+    """Count the members of each expanded set."""
+    stamps = np.zeros(len(mutual), np.int64)
+    expanded = np.empty(mutual.shape[1] * (half.shape[1] + 1), np.int32)
+    for image in range(start, stop):
+        sizes[image] = _expand(image, mutual, mutual_counts, half, half_counts, stamps, expanded)
+
+
+@kernel
+def _sort(values: Int32[np.ndarray, "bound"], count: int) -> None:
+    """Insertion sort of the first `count` values: they are few, and the library's sort takes seconds to compile."""
+    for place in range(1, count):
+        value = values[place]
+        hole = place
+        while hole > 0 and values[hole - 1] > value:
+            values[hole] = values[hole - 1]
+            hole -= 1
+        values[hole] = value
+
+
+@kernel
+def _correct_sum(weights: Int32[np.ndarray, "z"], total: int) -> None:
+    """Give what rounding left over to the largest weight, the first in a tie, so that the row sums to `total`."""
+    largest = 0
+    for place in range(len(weights)):
+        total -= weights[place]
+        if weights[place] > weights[largest]:
+            largest = place
+    weights[largest] += total
+
+
+@kernel
+def expansion_weights(
+    features: Float32[np.ndarray, "n d"],
+    unit: int,
+    mutual: Int32[np.ndarray, "n width"],
+    mutual_counts: Int32[np.ndarray, "n"],
+    half: Int32[np.ndarray, "n half_width"],
+    half_counts: Int32[np.ndarray, "n"],
+    starts: Int64[np.ndarray, "n_plus_one"],
+    columns: Int32[np.ndarray, "z"],
+    weights: Int32[np.ndarray, "z"],
+    start: int,
+    stop: int,
+) -> None:
+    """Fill V: the members of each expanded set, sorted, and the softmax of -(2 - 2 cosine); integers of sum `unit`."""
+    stamps = np.zeros(len(mutual), np.int64)
+    expanded = np.empty(mutual.shape[1] * (half.shape[1] + 1), np.int32)
+    powers = np.empty(len(expanded), np.float64)
+    for image in range(start, stop):
+        size = _expand(image, mutual, mutual_counts, half, half_counts, stamps, expanded)
+        _sort(expanded, size)  # one order, so that images with equal sets get equal sums
+        members = columns[starts[image] : starts[image + 1]]
+        power_sum = 0.0
+        for place in range(size):
+            members[place] = expanded[place]
+            powers[place] = math.exp(2.0 * row_dot(features, image, members[place]) - 2.0)
+            power_sum += powers[place]
+        row = weights[starts[image] : starts[image + 1]]
+        for place in range(size):
+            row[place] = max(1, math.floor(powers[place] / power_sum * unit + 0.5))  # 0 would read as not a member
+        _correct_sum(row, unit)
+
+
+@kernel
+def sum_sizes(
+    ranks: Int32[np.ndarray, "n k"],
+    k2: int,
+    starts: Int64[np.ndarray, "n_plus_one"],
+    columns: Int32[np.ndarray, "z"],
+    sizes: Int64[np.ndarray, "n"],
+    start: int,
+    stop: int,
+) -> None:
+    """Count the columns that the rows of an image's first k2 neighbours have together."""
+    stamps = np.full(len(ranks), -1, np.int32)
+    for image in range(start, stop):
+        size = 0
+        for place in range(k2):
+            other = ranks[image, place]
+            for entry in range(starts[other], starts[other + 1]):
+                size += stamps[columns[entry]] != image
+                stamps[columns[entry]] = image
+        sizes[image] = size
+
+
+@kernel
+def sum_weights(
+    ranks: Int32[np.ndarray, "n k"],
+    k2: int,
+    starts: Int64[np.ndarray, "n_plus_one"],
+    columns: Int32[np.ndarray, "z"],
+    weights: Int32[np.ndarray, "z"],
+    sum_starts: Int64[np.ndarray, "n_plus_one"],
+    sum_columns: Int32[np.ndarray, "y"],
+    sum_rows: Int32[np.ndarray, "y"],
+    start: int,
+    stop: int,
+) -> None:
+    """Fill W: the rows of an image's first k2 neighbours together, in integers, whose order does not matter."""
+    sums = np.zeros(len(ranks), np.int32)
+    for image in range(start, stop):
+        members = sum_columns[sum_starts[image] : sum_starts[image + 1]]
+        row = sum_rows[sum_starts[image] : sum_starts[image + 1]]
+        size = 0
+        for place in range(k2):
+            other = ranks[image, place]
+            for entry in range(starts[other], starts[other + 1]):
+                if sums[columns[entry]] == 0:
+                    members[size] = columns[entry]
+                    size += 1
+                sums[columns[entry]] += weights[entry]
+        for place in range(size):
+            row[place] = sums[members[place]]
+            sums[members[place]] = 0

@@ -1,0 +1,130 @@
+"""Which visible cluster and which infrared cluster are the same person."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from jaxtyping import Float32, Int64
+from scipy.optimize import linear_sum_assignment
+from scipy.sparse import csr_array
+from scipy.sparse.csgraph import maximum_bipartite_matching, min_weight_full_bipartite_matching
+
+from clustering.rows import check_unit_rows
+
+DENSE_LIMIT = 5_000  # clusters; at 20,000 x 20,000 the full assignment takes 12 s and 6 GB
+CANDIDATES = 32  # partners that a cluster proposes in the sparse assignment
+
+
+@dataclass(frozen=True, slots=True)
+class Matching:
+    """Pairs of a visible and an infrared cluster, one to one; in ascending order of the visible cluster.
+
+    Args:
+        visible: Cluster number among the visible clusters.
+        infrared: Cluster number of its partner.
+        similarity: Inner product of their prototypes, in [-1, 1].
+
+    Raises:
+        ValueError: A cluster is in two pairs.
+    """
+
+    visible: Int64[np.ndarray, "m"]
+    infrared: Int64[np.ndarray, "m"]
+    similarity: Float32[np.ndarray, "m"]
+
+    def __post_init__(self) -> None:
+        for side in (self.visible, self.infrared):
+            if len(np.unique(side)) < len(side):
+                raise ValueError("a cluster is matched twice")
+
+    def share(self, num_visible: int, num_infrared: int) -> float:
+        """Share of the clusters of both modalities that have a partner, in [0, 1]; 0 where there are no clusters."""
+        return 2 * len(self.visible) / max(1, num_visible + num_infrared)
+
+
+def match_clusters(
+    visible: Float32[np.ndarray, "c1 d"],
+    infrared: Float32[np.ndarray, "c2 d"],
+    *,
+    method: Literal["hungarian"] = "hungarian",
+    floor: float | None = None,
+) -> Matching:
+    """Pair visible with infrared clusters.
+
+    Every cluster of the modality that has fewer of them gets a partner, good or bad, unless `floor` drops the pair.
+
+    Args:
+        visible: Unit rows, the prototypes of the visible clusters.
+        infrared: Unit rows, the prototypes of the infrared clusters.
+        method: "hungarian" maximises the sum of the similarities.
+        floor: Pairs less similar than this are dropped, after the assignment; None keeps all.
+
+    Returns:
+        At most min(c1, c2) pairs, none where a modality has no clusters. Modalities exchanged give fields exchanged.
+
+    Raises:
+        ValueError: A row is not finite or not of unit length.
+
+    Cost: 20 ms at 616 x 500; grows with the third power. Above 5,000 clusters each proposes its 32 nearest only, and
+    the sum is the largest among these proposals: see `assign_sparsely`.
+
+    Source: Kuhn, 1955, by the solver of scipy.
+    """
+    check_unit_rows(visible)
+    check_unit_rows(infrared)
+    match method:
+        case "hungarian":
+            if max(len(visible), len(infrared)) > DENSE_LIMIT:
+                rows, columns = assign_sparsely(visible, infrared)
+            else:
+                rows, columns = linear_sum_assignment(visible @ infrared.T, maximize=True)
+    similarity = np.einsum("md,md->m", visible[rows], infrared[columns])
+    kept = similarity >= (-np.inf if floor is None else floor)
+    return Matching(rows[kept], columns[kept], similarity[kept])
+
+
+def assign_sparsely(
+    visible: Float32[np.ndarray, "c1 d"], infrared: Float32[np.ndarray, "c2 d"], *, candidates: int = CANDIDATES
+) -> tuple[Int64[np.ndarray, "m"], Int64[np.ndarray, "m"]]:
+    """Assign clusters among the pairs that one of the two proposes, each cluster its most similar ones.
+
+    Where these pairs allow no full assignment, twice as many are proposed, up to all.
+
+    Args:
+        visible: Unit rows.
+        infrared: Unit rows.
+        candidates: How many partners a cluster proposes, 1 or more.
+
+    Returns:
+        Visible clusters, ascending, and their partners; min(c1, c2) pairs. The sum of similarities is the largest among
+        the proposed pairs. Where clusters do not crowd around the same few partners, that is the full assignment's.
+
+    Cost: c1 c2 d multiplications; 24 bytes a proposal.
+    """
+    fewer = min(len(visible), len(infrared))
+    if not fewer:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    costs = _proposed_costs(visible, infrared, candidates)
+    while np.count_nonzero(maximum_bipartite_matching(costs) >= 0) < fewer:
+        candidates *= 2
+        costs = _proposed_costs(visible, infrared, candidates)
+    rows, columns = min_weight_full_bipartite_matching(costs)
+    return rows.astype(np.int64), columns.astype(np.int64)
+
+
+def _proposed_costs(
+    visible: Float32[np.ndarray, "c1 d"], infrared: Float32[np.ndarray, "c2 d"], candidates: int
+) -> csr_array:
+    """Costs 2 - similarity of the proposed pairs: above 0, because the solver takes 0 for "no pair"."""
+    import faiss  # here, for the same reason as in `neighbours`
+
+    inner = faiss.METRIC_INNER_PRODUCT
+    forth, to_infrared = faiss.knn(visible, infrared, min(candidates, len(infrared)), metric=inner)
+    back, to_visible = faiss.knn(infrared, visible, min(candidates, len(visible)), metric=inner)
+    rows = np.concatenate([np.repeat(np.arange(len(visible)), forth.shape[1]), to_visible.ravel()])
+    columns = np.concatenate([to_infrared.ravel(), np.repeat(np.arange(len(infrared)), back.shape[1])])
+    costs = 2.0 - np.concatenate([forth.ravel(), back.ravel()]).astype(np.float64)
+    _, first = np.unique(rows * len(infrared) + columns, return_index=True)  # a pair that both propose counts once
+    # 32-bit indices: with wider ones, scipy 1.17 fails where there are more rows than columns.
+    places = rows[first].astype(np.int32), columns[first].astype(np.int32)
+    return csr_array((costs[first], places), shape=(len(visible), len(infrared)))

@@ -1,0 +1,102 @@
+"""Compiled loops of the neighbour search: candidates to ordered lists."""
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int32, Int64
+
+from clustering.dot_kernels import row_dot
+from clustering.parallel import kernel
+
+
+@kernel
+def _insert(
+    images: Int64[np.ndarray, "w"], scores: Float64[np.ndarray, "w"], count: int, image: int, score: float
+) -> int:
+    """Put an image into a list of the best, most similar first, ties by smaller index; return how many are in it."""
+    hole = count
+    while hole > 0 and (scores[hole - 1] < score or (scores[hole - 1] == score and images[hole - 1] > image)):
+        if hole < len(images):
+            images[hole], scores[hole] = images[hole - 1], scores[hole - 1]
+        hole -= 1
+    if hole < len(images):
+        images[hole], scores[hole] = image, score
+    return min(count + 1, len(images))
+
+
+@kernel
+def _write_list(
+    features: Float32[np.ndarray, "n d"],
+    image: int,
+    others: Int64[np.ndarray, "w"],
+    scores: Float64[np.ndarray, "w"],
+    ranks: Int32[np.ndarray, "n k"],
+    similarities: Float32[np.ndarray, "n k"],
+) -> None:
+    """Write an image's list: itself, then the best others."""
+    ranks[image, 0] = image
+    similarities[image, 0] = row_dot(features, image, image)
+    for place in range(ranks.shape[1] - 1):
+        ranks[image, place + 1] = others[place]
+        similarities[image, place + 1] = scores[place]
+
+
+@kernel
+def order_candidates(
+    features: Float32[np.ndarray, "n d"],
+    found: Int64[np.ndarray, "b w"],
+    found_similarities: Float32[np.ndarray, "b w"],
+    first_image: int,
+    tolerance: float,
+    ranks: Int32[np.ndarray, "n k"],
+    similarities: Float32[np.ndarray, "n k"],
+    settled: Bool[np.ndarray, "n"],
+    start: int,
+    stop: int,
+) -> None:
+    """Fill `ranks` for queries start..stop of a search; `settled` is false where a tie may go on beyond the candidates.
+
+    Candidates closer than `tolerance` to each other are scored again: the search rounds differently in each block.
+    """
+    width = found.shape[1]
+    others = np.empty(width, np.int64)
+    scores = np.empty(width, np.float64)
+    wanted = ranks.shape[1] - 1
+    for query in range(start, stop):
+        image = first_image + query
+        count = 0
+        close = False
+        for place in range(width):
+            if found[query, place] != image:
+                others[count] = found[query, place]
+                scores[count] = found_similarities[query, place]
+                close = close or (count > 0 and scores[count - 1] - scores[count] <= tolerance)
+                count += 1
+        complete = width == len(features)
+        settled[image] = complete or wanted == 0 or scores[wanted - 1] - scores[count - 1] > tolerance
+        if close:
+            for place in range(count):
+                _insert(others, scores, place, others[place], row_dot(features, image, others[place]))
+        _write_list(features, image, others, scores, ranks, similarities)
+
+
+@kernel
+def choose_among_ties(
+    features: Float32[np.ndarray, "n d"],
+    images: Int64[np.ndarray, "b"],
+    all_similarities: Float32[np.ndarray, "b n"],
+    least: Float32[np.ndarray, "b"],
+    ranks: Int32[np.ndarray, "n k"],
+    similarities: Float32[np.ndarray, "n k"],
+    start: int,
+    stop: int,
+) -> None:
+    """Fill `ranks` for images[start:stop]: every image with a similarity of at least `least` is scored again."""
+    wanted = ranks.shape[1] - 1
+    others = np.empty(wanted, np.int64)
+    scores = np.empty(wanted, np.float64)
+    for query in range(start, stop):
+        image = images[query]
+        count = 0
+        for other in range(len(features)):
+            if other != image and all_similarities[query, other] >= least[query]:
+                count = _insert(others, scores, count, other, row_dot(features, image, other))
+        _write_list(features, image, others, scores, ranks, similarities)

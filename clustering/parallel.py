@@ -1,0 +1,53 @@
+"""Compiled kernels, and how they run on all cores: blocks of rows on plain threads.
+
+Kernels release the interpreter's lock and a thread pool hands them blocks. Numba's own parallel loops need a threading
+layer besides, which may not be entered from two threads at once and does not survive a fork.
+"""
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar, cast
+
+import numba
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+T = TypeVar("T")
+
+BLOCKS_PER_THREAD = 8
+
+
+def kernel(function: Function) -> Function:
+    """Compile a loop over arrays; the machine code is cached on disk, and calls release the interpreter's lock."""
+    return cast(Function, numba.njit(cache=True, nogil=True)(function))
+
+
+def summing_kernel(function: Function) -> Function:
+    """Compile like `kernel`, and let sums be re-ordered into vector lanes.
+
+    The order is fixed when the machine code is made: equal rows give bitwise equal sums, and a.b equals b.a.
+    """
+    return cast(Function, numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})(function))
+
+
+def num_threads() -> int:
+    """Count the threads to use: the processor cores, or the environment variable NUMBA_NUM_THREADS."""
+    return int(cast(Any, numba.config).NUMBA_NUM_THREADS)
+
+
+def over_blocks(task: Callable[[int, int], T], num_rows: int) -> list[T]:
+    """Run `task(start, stop)` over consecutive blocks of rows, several at once.
+
+    The blocks depend on the number of threads: a task's result for a row must not depend on the block that holds it.
+
+    Args:
+        task: Called once a block; it must write to no rows but its own.
+        num_rows: Zero or more. Zero rows give no call.
+
+    Returns:
+        What the tasks returned, in the order of the blocks.
+    """
+    threads = num_threads()
+    rows = max(1, -(-num_rows // (BLOCKS_PER_THREAD * threads)))
+    starts = range(0, num_rows, rows)
+    with ThreadPoolExecutor(threads) as pool:
+        return list(pool.map(lambda start: task(start, min(start + rows, num_rows)), starts))

@@ -1,0 +1,28 @@
+"""Every stage as a Prefect task: named after its round, never cached, nothing of it persisted; GPU stages carry the tag `gpu`."""
+
+from collections.abc import Callable
+from typing import ParamSpec, TypeVar
+
+from prefect import Task, task
+from prefect.cache_policies import NO_CACHE
+
+from pipeline import stages
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def _stage(function: Callable[P, R], run_name: str, tags: tuple[str, ...] = ()) -> Task[P, R]:
+    # Inputs are gigabytes of features and outputs are tensors: hashing or storing either would cost more than the stage.
+    return task(
+        name=run_name.partition("-{")[0], task_run_name=run_name, cache_policy=NO_CACHE, persist_result=False, tags=tags
+    )(function)
+
+
+extract = _stage(stages.extract, "extract-{round_.name}", tags=("gpu",))
+pseudo_label = _stage(stages.pseudo_label, "pseudo-label-{round_.name}")
+match = _stage(stages.match, "match-{round_.name}")
+learn_prompts = _stage(stages.learn_prompts, "learn-prompts-{round_.name}", tags=("gpu",))
+train = _stage(stages.train, "train-{round_.name}", tags=("gpu",))
+evaluate = _stage(stages.evaluate, "evaluate-{round_.name}", tags=("gpu",))
+log_round = _stage(stages.log_round, "log-{round_.name}")

@@ -1,0 +1,269 @@
+"""CLIP models: built by open_clip, with weights from a download, a file, a folder, the shipped stand-in, or at random.
+
+open_clip takes seconds to import, so it is imported when the first model is built and not before.
+"""
+
+import copy
+import difflib
+import functools
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from models.clip_files import (
+    WeightsFile,
+    WeightsLoadError,
+    file_digest,
+    fit_weights,
+    read_folder,
+    read_weights,
+    state_digest,
+)
+from models.torchvision_operators import define_missing_operators
+
+__all__ = ["LoadedClip", "WeightsLoadError", "WeightsOrigin", "demo_clip_folder", "load_clip", "open_clip_module"]
+
+TINY = "tiny"
+_TINY_ARCHITECTURE: dict[str, Any] = {
+    "embed_dim": 32,
+    "quick_gelu": True,
+    "vision_cfg": {"image_size": 64, "layers": [1, 1, 1, 1], "width": 8},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 64, "heads": 4, "layers": 2},
+}
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsOrigin:
+    """Where weights come from, for every report that used them.
+
+    Attributes:
+        kind: `openai` or another open_clip tag, `demo`, `random`, or `file`. `demo` weights are a stand-in: say so.
+        model: The name of the architecture, or of the folder that described it.
+        digest: Sixteen hexadecimal digits of the SHA-256 over the loaded weights.
+    """
+
+    kind: str
+    model: str
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedClip:
+    """A CLIP model in float32 and evaluation mode on the CPU, its origin, and its tokenizer.
+
+    Attributes:
+        model: open_clip's own module, image tower `visual` and text tower.
+        origin: Where the weights come from.
+        tokenizer: Texts to token numbers, one row of `context_length` a text.
+    """
+
+    model: nn.Module
+    origin: WeightsOrigin
+    tokenizer: Callable[[list[str]], Tensor]
+
+
+def load_clip(model: str, weights: str, *, seed: int = 1) -> LoadedClip:
+    """Build a CLIP model with the weights that a name or a path stands for.
+
+    OpenAI's weights need an architecture whose name ends in `-quickgelu`; with the plain one every output drifts a
+    little, so that pair is refused here. The global random state is the same after the call as before.
+
+    Args:
+        model: The name of an open_clip architecture, or `tiny`, the small one for tests. A folder brings its own and
+            ignores it.
+        weights: `demo` (the shipped stand-in), `random`, an open_clip tag such as `openai`, or the path of a weights
+            file (OpenAI's TorchScript archive, safetensors, plain state dict) or of a folder in open_clip's form.
+        seed: What `random` weights are drawn from.
+
+    Returns:
+        The model, in float32 and evaluation mode.
+
+    Raises:
+        WeightsLoadError: Unknown name, missing or damaged file, other architecture, or no network for a tag.
+
+    Cost: RN50 takes 0.8 s on one core to build and name, and 408 MB, beside the import of open_clip.
+    """
+    if weights == "random":
+        return _with_random_weights(model, seed)
+    if weights == "demo":
+        return _from_folder(demo_clip_folder())
+    tags: list[str] = open_clip_module().list_pretrained_tags_by_model(model)
+    if weights in tags:
+        return _with_downloaded_weights(model, weights)
+    path = Path(weights)
+    if path.is_dir():
+        return _from_folder(path)
+    if path.is_file():
+        return _from_file(model, path)
+    _architecture(model)  # an unknown architecture has no tags, and is the likelier slip
+    known = f" or to a tag of {model} ({', '.join(tags)})" if tags else ""
+    raise WeightsLoadError(
+        f"no weights at {path}, and no open_clip tag of this name for {model}",
+        hint=f"set model.weights to an existing file or folder, to demo or random{known}",
+    )
+
+
+def demo_clip_folder() -> Path:
+    """The folder of the stand-in weights that ship with the project, in open_clip's form."""
+    return Path(__file__).parent / "demo_clip"
+
+
+@functools.cache
+def open_clip_module() -> ModuleType:
+    """Import open_clip, which needs torchvision's operators declared first.
+
+    Cost: 3 s the first time, with compiled bytecode.
+    """
+    define_missing_operators()
+    return importlib.import_module("open_clip")
+
+
+def _with_random_weights(name: str, seed: int) -> LoadedClip:
+    architecture = _architecture(name)
+    model = _build(architecture, seed)
+    for parameter_name, parameter in model.named_parameters():
+        # open_clip zeroes the last scale of every residual block: an untrained trunk would add nothing to its input.
+        if parameter_name.startswith("visual.layer") and parameter_name.endswith("bn3.weight"):
+            nn.init.ones_(parameter)
+    return _loaded(model, architecture, "random", name)
+
+
+def _with_downloaded_weights(name: str, tag: str) -> LoadedClip:
+    download = importlib.import_module("open_clip.pretrained")
+    entry = download.get_pretrained_cfg(name, tag)
+    architecture = _architecture(name)
+    if bool(entry.get("quick_gelu", False)) != bool(architecture.get("quick_gelu", False)):
+        raise _wrong_gelu(f"{tag} weights", name, needs_quick=bool(entry.get("quick_gelu", False)))
+    try:
+        path = Path(download.download_pretrained(entry))
+    except (OSError, RuntimeError) as error:
+        address: str = entry.get("url", "")
+        digest = _published_digest(name, tag)
+        file = f"{address.rpartition('/')[2]}, SHA-256 {digest[:16]}..." if digest else f"the {tag} weights of {name}"
+        raise WeightsLoadError(
+            f"the {tag} weights of {name} cannot be downloaded: {str(error).strip().partition(chr(10))[0]}",
+            hint=f"download {file} where there is a network, and set model.weights to the path of the file",
+        ) from error
+    return _fitted(read_weights(path).state, architecture, tag, name, source=str(path))
+
+
+def _from_file(name: str, path: Path) -> LoadedClip:
+    architecture = _architecture(name)
+    content = read_weights(path)
+    kind = _check_archive(content, path, name, architecture)
+    return _fitted(content.state, architecture, kind, name, source=str(path))
+
+
+def _from_folder(folder: Path) -> LoadedClip:
+    architecture, content = read_folder(folder)
+    kind = "demo" if folder.resolve() == demo_clip_folder().resolve() else "file"
+    return _fitted(content.state, architecture, kind, folder.resolve().name, source=str(folder))
+
+
+def _check_archive(content: WeightsFile, path: Path, name: str, architecture: dict[str, Any]) -> str:
+    """Hold a TorchScript archive against OpenAI's published digest; returns the kind of the weights."""
+    if not content.is_archive:
+        return "file"
+    if not architecture.get("quick_gelu", False):
+        raise _wrong_gelu(f"{path}, an archive in OpenAI's form,", name, needs_quick=True)
+    published = _published_digest(name, "openai")
+    if not published:
+        return "file"
+    found = file_digest(path)
+    if found != published:
+        raise WeightsLoadError(
+            f"{path} is not OpenAI's archive of {name}: SHA-256 {found[:16]}..., published {published[:16]}...",
+            hint="download it again; to use other weights of this architecture, save their state dict as safetensors",
+        )
+    return "openai"
+
+
+def _published_digest(name: str, tag: str) -> str:
+    """The SHA-256 that is part of the address of OpenAI's archives; empty for other weights."""
+    entry = importlib.import_module("open_clip.pretrained").get_pretrained_cfg(name, tag)
+    parts: list[str] = entry.get("url", "").split("/")
+    return parts[-2] if len(parts) > 1 and len(parts[-2]) == 64 else ""
+
+
+def _wrong_gelu(weights: str, name: str, *, needs_quick: bool) -> WeightsLoadError:
+    trained, other = (
+        ("quick GELU", f"{name}-quickgelu") if needs_quick else ("plain GELU", name.removesuffix("-quickgelu"))
+    )
+    return WeightsLoadError(
+        f"{weights} were trained with the {trained}, {name} computes another function",
+        hint=f"set model.clip to {other}",
+    )
+
+
+def _architecture(name: str) -> dict[str, Any]:
+    if name == TINY:
+        return copy.deepcopy(_TINY_ARCHITECTURE)
+    architecture: dict[str, Any] | None = open_clip_module().get_model_config(name) if ":" not in name else None
+    if architecture is None:
+        similar = difflib.get_close_matches(name, open_clip_module().list_models(), n=3) or [
+            "RN50-quickgelu",
+            "ViT-B-16-quickgelu",
+        ]
+        raise WeightsLoadError(
+            f"open_clip has no architecture {name}",
+            hint=f"set model.clip to an architecture such as {', '.join(similar)}",
+        )
+    return architecture
+
+
+def _fitted(state: dict[str, Tensor], architecture: dict[str, Any], kind: str, name: str, *, source: str) -> LoadedClip:
+    model = _build(architecture, seed=0)  # every weight is overwritten
+    fit_weights(model, state, source=source, architecture=name)
+    return _loaded(model, architecture, kind, name)
+
+
+def _build(architecture: dict[str, Any], seed: int) -> nn.Module:
+    settings = copy.deepcopy(architecture)
+    if "timm_model_name" in settings.get("vision_cfg", {}) or "hf_model_name" in settings.get("text_cfg", {}):
+        raise WeightsLoadError(
+            "the architecture takes a tower from another library",
+            hint="set model.clip to a model with open_clip's own towers, such as RN50-quickgelu or ViT-B-16-quickgelu",
+        )
+    custom_text = settings.pop("custom_text", False)
+    open_clip = open_clip_module()
+    make = (
+        open_clip.CoCa if "multimodal_cfg" in settings else open_clip.CustomTextCLIP if custom_text else open_clip.CLIP
+    )
+    with torch.random.fork_rng(devices=()):  # open_clip draws from the global state; what it was comes back here
+        torch.default_generator.manual_seed(seed)
+        try:
+            model: nn.Module = make(**settings)
+        except TypeError as error:
+            raise WeightsLoadError(
+                f"open_clip cannot build the architecture: {error}", hint="correct `model_cfg` in the folder's config"
+            ) from error
+    return model.float().eval()
+
+
+def _loaded(model: nn.Module, architecture: dict[str, Any], kind: str, name: str) -> LoadedClip:
+    return LoadedClip(model, WeightsOrigin(kind, name, state_digest(model)), _tokenizer(architecture["text_cfg"]))
+
+
+def _tokenizer(text: dict[str, Any]) -> Callable[[list[str]], Tensor]:
+    """The byte-pair vocabulary that ships with open_clip; others would have to be downloaded."""
+    other = text.get("hf_tokenizer_name")
+    if other:
+
+        def refuse(texts: list[str]) -> Tensor:
+            raise ValueError(f"{len(texts)} texts for the tokenizer {other}; only CLIP's own vocabulary is supported")
+
+        return refuse
+    return _byte_pair_tokenizer(text.get("context_length", 77))
+
+
+@functools.cache
+def _byte_pair_tokenizer(context_length: int) -> Callable[[list[str]], Tensor]:
+    make = importlib.import_module("open_clip.tokenizer").SimpleTokenizer
+    tokenizer: Callable[[list[str]], Tensor] = make(context_length=context_length)
+    return tokenizer

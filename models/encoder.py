@@ -1,0 +1,196 @@
+"""The image encoder: one stem for each modality, one trunk for both, and the features that callers ask for."""
+
+import copy
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from models.attention_pool import AttentionPool
+from models.clip import LoadedClip
+from models.modality import Modality, PerModality
+from models.resnet_trunk import GeneralisedMean, resnet_grid, resnet_stem, resnet_trunk
+from models.vision_transformer_trunk import VisionTransformerTrunk, patch_grid, patch_projection
+
+
+class Head(StrEnum):
+    """A feature that the encoder can compute; only those that are asked for cost anything."""
+
+    NECK = "neck"
+    """After the batch-norm neck: the descriptor that clusters, memories and retrieval use."""
+    PROJECTION = "projection"
+    """In the space that CLIP shares with text."""
+    POOLED = "pooled"
+    """Before the neck."""
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Features of one batch, `None` where a head was not asked for; none of them is normalised."""
+
+    neck: Float[Tensor, "batch width"] | None
+    projection: Float[Tensor, "batch embed"] | None
+    pooled: Float[Tensor, "batch width"] | None
+
+    def rows(self, chosen: slice) -> "Encoded":
+        """The features of some images of the batch."""
+        return Encoded(*(None if x is None else x[chosen] for x in (self.neck, self.projection, self.pooled)))
+
+
+class DualStemEncoder(nn.Module):
+    """CLIP's image tower with a stem for each modality; everything after the stems is shared.
+
+    `forward` sends both modalities through the trunk as one batch, so that in training the shared batch norms see the
+    mixture; `encode` sends one. The trunk may run under autocast; the heads compute in the precision of their weights.
+
+    Args:
+        stems: From images to what the trunk takes.
+        trunk: Shared.
+        pool: From the trunk's output to the pooled feature.
+        projection: From the trunk's output to the space of text.
+        neck: Batch norm over the pooled feature.
+        image_size: Height and width of the images, in pixels.
+
+    Source: CzAngus/CCLNet, the model of the SYSU-MM01 release.
+    Differs: the second copy of CLIP is reduced to its stem, the attention pool runs on demand and for one token, and
+    any of open_clip's ResNets and vision transformers will do.
+    """
+
+    def __init__(
+        self,
+        stems: PerModality[nn.Module],
+        trunk: nn.Module,
+        pool: nn.Module,
+        projection: nn.Module,
+        neck: nn.BatchNorm1d,
+        image_size: tuple[int, int],
+    ) -> None:
+        super().__init__()
+        self.stems = nn.ModuleDict({modality.value: stem for modality, stem in stems.items()})
+        self.trunk = trunk
+        self.pool = pool
+        self.projection = projection
+        self.neck = neck
+        self.image_size = image_size
+
+    @classmethod
+    def from_clip(
+        cls, clip: LoadedClip, *, image_height: int, image_width: int, gem_power: float = 3.0
+    ) -> "DualStemEncoder":
+        """Copy the image tower of a CLIP model; the model itself stays untouched.
+
+        The stems start equal; the neck starts as the identity, its bias frozen at 0. The encoder is in evaluation mode.
+
+        Args:
+            clip: An open_clip model with a `ModifiedResNet` or a `VisionTransformer`.
+            image_height: Of the images to come, in pixels.
+            image_width: Of the images to come, in pixels.
+            gem_power: Of the generalised mean over a ResNet's last map; a vision transformer pools by its own rule.
+
+        Raises:
+            ValueError: Another kind of image tower, or an image too small for a single cell of the last map.
+        """
+        visual: Any = clip.model.get_submodule("visual")
+        is_resnet = hasattr(visual, "attnpool")
+        if not is_resnet and not hasattr(visual, "class_embedding"):
+            raise ValueError(
+                f"{clip.origin.model} has an image tower of type {type(visual).__name__}; a ResNet or ViT is needed"
+            )
+        image_size = image_height, image_width
+        grid = resnet_grid(*image_size) if is_resnet else patch_grid(visual, *image_size)
+        if 0 in grid:
+            raise ValueError(f"images of {image_height} x {image_width} pixels are too small for {clip.origin.model}")
+        if is_resnet:
+            stems: PerModality[nn.Module] = PerModality.build(lambda _: resnet_stem(visual))
+            trunk: nn.Module = resnet_trunk(visual)
+            pool: nn.Module = GeneralisedMean(gem_power)
+            projection: nn.Module = AttentionPool(visual.attnpool, grid)
+            width: int = visual.attnpool.c_proj.in_features
+        else:
+            stems = PerModality.build(lambda _: copy.deepcopy(visual.conv1))
+            trunk = VisionTransformerTrunk(visual, grid)
+            pool, projection, width = nn.Identity(), patch_projection(visual), visual.proj.shape[0]
+        neck = nn.BatchNorm1d(width)
+        neck.bias.requires_grad_(False)
+        encoder = cls(stems, trunk, pool, projection, neck, image_size).eval()
+        # Convolutions run 1.6 times as fast so, on a CPU too (width 16, 96 x 48 pixels).
+        encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub leaves this form out
+        return encoder
+
+    @property
+    def feature_width(self) -> int:
+        """Width of the neck and pooled features."""
+        return self.neck.num_features
+
+    @property
+    def projection_width(self) -> int:
+        """Width of the projection, and of CLIP's text features."""
+        last: Any = self.projection.c_proj if isinstance(self.projection, AttentionPool) else self.projection
+        width: int = last.out_features
+        return width
+
+    def encode(
+        self, images: Float[Tensor, "batch 3 height width"], modality: Modality, *, heads: frozenset[Head]
+    ) -> Encoded:
+        """Features of images of one modality.
+
+        Args:
+            images: Normalised, of the encoder's height and width.
+            modality: Whose stem to use.
+            heads: What to compute.
+
+        Raises:
+            ValueError: Images of another size.
+
+        Cost: RN50 at 288 x 144 pixels: 5.9 G multiplications an image, 0.04 G more for the projection.
+        """
+        return self._read_out(self.trunk(self._stem(images, modality)), heads)
+
+    def forward(
+        self, images: PerModality[Float[Tensor, "batch 3 height width"]], heads: frozenset[Head]
+    ) -> PerModality[Encoded]:
+        """Features of images of both modalities, which share one pass through the trunk, visible images first.
+
+        Args:
+            images: Normalised; the two batches may differ in length.
+            heads: What to compute.
+
+        Raises:
+            ValueError: Images of another size.
+        """
+        stems = PerModality.build(lambda modality: self._stem(images[modality], modality))
+        encoded = self._read_out(self.trunk(torch.cat([stems.visible, stems.infrared])), heads)
+        num_visible = len(images.visible)
+        return PerModality(encoded.rows(slice(num_visible)), encoded.rows(slice(num_visible, None)))
+
+    @staticmethod
+    def parameter_role(name: str) -> str:
+        """What a parameter is part of, by its name: `stem`, `trunk`, `attention_pool` or `neck`.
+
+        `attention_pool` is all that only the projection uses: without that head these parameters get no gradient.
+
+        >>> DualStemEncoder.parameter_role("stems.infrared.conv1.weight")
+        'stem'
+        """
+        roles = {"stems": "stem", "trunk": "trunk", "projection": "attention_pool", "neck": "neck"}
+        return roles[name.partition(".")[0]]
+
+    def _stem(self, images: Tensor, modality: Modality) -> Tensor:
+        if tuple(images.shape[-2:]) != self.image_size:
+            raise ValueError(
+                f"{modality} images of {images.shape[-2]} x {images.shape[-1]} pixels for an encoder of "
+                f"{self.image_size[0]} x {self.image_size[1]}"
+            )
+        output: Tensor = self.stems[modality.value](images)
+        return output
+
+    def _read_out(self, output: Tensor, heads: frozenset[Head]) -> Encoded:
+        with torch.autocast(output.device.type, enabled=False):
+            output = output.to(self.neck.weight.dtype)
+            projection = self.projection(output) if Head.PROJECTION in heads else None
+            pooled = self.pool(output) if heads & {Head.POOLED, Head.NECK} else None
+            neck = self.neck(pooled) if Head.NECK in heads else None
+        return Encoded(neck=neck, projection=projection, pooled=pooled if Head.POOLED in heads else None)

@@ -1,0 +1,142 @@
+"""CLIP's text tower, frozen, and run only as far as the end of the text."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor, nn
+
+from models.clip import LoadedClip
+
+
+class TextTower(nn.Module):
+    """CLIP's text transformer, final norm and projection, with gradients for its input and none for its weights.
+
+    Attention is causal, so what follows the end-of-text token cannot change the output: it is not computed.
+
+    Args:
+        text: The module that owns the text tower's parts: open_clip's `CLIP` itself, or its `text`; they are copied.
+        end_token: The number that ends a text; `None` where it is the largest of its row, as in CLIP's vocabulary.
+        tokenizer: Texts to token numbers.
+
+    Raises:
+        ValueError: Attention that is not causal, or a pooling other than the end-of-text token.
+    """
+
+    def __init__(self, text: Any, end_token: int | None, tokenizer: Callable[[list[str]], Tensor]) -> None:
+        super().__init__()
+        if text.attn_mask is None or getattr(text, "cls_emb", None) is not None:
+            raise ValueError("the text tower does not read its output at the end-of-text token of a causal transformer")
+        self.token_embedding: nn.Embedding = copy.deepcopy(text.token_embedding)
+        self.positional_embedding: nn.Parameter = copy.deepcopy(text.positional_embedding)
+        self.transformer: nn.Module = copy.deepcopy(text.transformer)
+        self.ln_final: nn.Module = copy.deepcopy(text.ln_final)
+        self.text_projection: nn.Parameter | nn.Linear | None = copy.deepcopy(text.text_projection)
+        self.attn_mask: Tensor
+        self.register_buffer("attn_mask", text.attn_mask.clone(), persistent=False)
+        self.end_token = end_token
+        self._tokenizer = tokenizer
+        self.requires_grad_(False)
+
+    @classmethod
+    def from_clip(cls, clip: LoadedClip) -> "TextTower":
+        """Copy the text tower of a CLIP model and freeze the copy; the model itself stays untouched.
+
+        Raises:
+            ValueError: A text tower that does not read its output at the end-of-text token of a causal transformer.
+
+        Cost: RN50's tower has 63.7 M weights, 255 MB, of which 25.3 M are token embeddings.
+        """
+        model: Any = clip.model
+        text = model.text if hasattr(model, "text") else model
+        pooling = text.pool_type if hasattr(text, "pool_type") else model.text_pool_type
+        if pooling not in ("argmax", "eos"):
+            raise ValueError(
+                f"the text tower of {clip.origin.model} pools by {pooling!r}, not at the end-of-text token"
+            )
+        end_token = None if pooling == "argmax" else (text.eos_id if hasattr(text, "eos_id") else model.text_eos_id)
+        return cls(text, end_token, clip.tokenizer).eval()
+
+    @property
+    def width(self) -> int:
+        """Width of a token embedding."""
+        return self.token_embedding.embedding_dim
+
+    @property
+    def embed_dim(self) -> int:
+        """Width of the output, the space that CLIP shares with images."""
+        match self.text_projection:
+            case None:
+                return self.width
+            case nn.Linear() as linear:
+                return linear.out_features
+            case matrix:
+                return matrix.shape[1]
+
+    @property
+    def context_length(self) -> int:
+        """The longest text, in tokens."""
+        return self.positional_embedding.shape[0]
+
+    def tokenize(self, texts: list[str]) -> Int64[Tensor, "rows length"]:
+        """Token numbers on the tower's device, one row of `context_length` a text, 0 after the end."""
+        return self._tokenizer(texts).to(self.positional_embedding.device, torch.int64)
+
+    def ends(self, ids: Int64[Tensor, "rows length"]) -> Int64[Tensor, " rows"]:
+        """The position of each row's end-of-text token."""
+        return ids.argmax(dim=1) if self.end_token is None else (ids == self.end_token).int().argmax(dim=1)
+
+    def from_embeddings(self, embeddings: Float[Tensor, "rows length width"], eot: int) -> Float[Tensor, "rows embed"]:
+        """Text features of token embeddings that all end at the same position.
+
+        Args:
+            embeddings: Before positions are added; those after `eot` are not looked at.
+            eot: The position of the end-of-text token.
+
+        Returns:
+            Not normalised.
+
+        Raises:
+            ValueError: Fewer embeddings than `eot + 1`, or more positions than the tower has.
+
+        Cost: RN50's tower, 128 prompts of 13 tokens: 63 G multiplications, a sixth of those for all 77 positions.
+        """
+        if not eot < min(embeddings.shape[1], self.context_length):
+            raise ValueError(
+                f"a text that ends at position {eot} cannot be read from {embeddings.shape[1]} embeddings "
+                f"by a tower of {self.context_length} positions"
+            )
+        return self._project(self._transform(embeddings[:, : eot + 1])[:, eot])
+
+    def from_tokens(self, ids: Int64[Tensor, "rows length"]) -> Float[Tensor, "rows embed"]:
+        """Text features of token numbers, each row read at its own end-of-text token.
+
+        Args:
+            ids: As `tokenize` returns them, on the tower's device.
+
+        Returns:
+            Not normalised; equal to open_clip's `encode_text`.
+        """
+        ends = self.ends(ids)
+        length = int(ends.max()) + 1 if len(ids) else 1
+        tokens = self._transform(self.token_embedding(ids[:, :length]))
+        return self._project(tokens[torch.arange(len(ids), device=ids.device), ends])
+
+    def _transform(self, embeddings: Tensor) -> Tensor:
+        length = embeddings.shape[1]
+        positioned = embeddings + self.positional_embedding[:length]
+        tokens: Tensor = self.transformer(positioned, attn_mask=self.attn_mask[:length, :length])
+        return tokens
+
+    def _project(self, tokens: Tensor) -> Tensor:
+        normalised: Tensor = self.ln_final(tokens)
+        match self.text_projection:
+            case None:
+                return normalised
+            case nn.Linear() as linear:
+                projected: Tensor = linear(normalised)
+                return projected
+            case matrix:
+                return normalised @ matrix

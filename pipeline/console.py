@@ -1,0 +1,58 @@
+"""What a person sees at the terminal: one logger set-up, one progress bar, one table. All of it on stderr but results."""
+
+import logging
+from collections.abc import Iterable, Iterator, Sized
+from typing import TypeVar
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+T = TypeVar("T")
+
+_STDERR = Console(stderr=True)
+
+
+def stderr_console() -> Console:
+    """The console that everything but results is written to; colours follow the terminal and NO_COLOR."""
+    return _STDERR
+
+
+class _ConsoleHandler(logging.Handler):
+    """Log lines above the progress bar, never wrapped: a row of a table stays a row."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        _STDERR.print(self.format(record), soft_wrap=True, markup=False, highlight=False)
+
+
+def set_up_logging(verbose: bool = False) -> None:
+    """Send this package's log lines to stderr, once; called by the command line only."""
+    handler = _ConsoleHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    for name in ("pipeline", "flows", "models", "clustering"):
+        logger = logging.getLogger(name)
+        logger.handlers[:] = [handler]
+        logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+        logger.propagate = False
+
+
+def progress(items: Iterable[T], description: str, total: int | None = None, unit: str = "") -> Iterator[T]:
+    """Yield `items` behind a bar with count, time spent and time left; silent when stderr is no terminal.
+
+    Args:
+        items: What to go through.
+        description: What is being done, as a verb phrase: `extract visible features`.
+        total: How many items there are; taken from `len(items)` when absent and possible.
+        unit: What is counted, for instance `images`.
+    """
+    if total is None and isinstance(items, Sized):
+        total = len(items)
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn(unit),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=_STDERR, transient=True, disable=not _STDERR.is_terminal) as bars:
+        yield from bars.track(items, total=total, description=description)

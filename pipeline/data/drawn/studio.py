@@ -1,0 +1,68 @@
+"""The people and cameras of one data set, ready to draw any image of it: by name, in any order."""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.modality import Modality
+from pipeline.data.drawn.cameras import Station, station_cameras
+from pipeline.data.drawn.captions import Attributes, compose_caption, visible_attributes
+from pipeline.data.drawn.images import draw_image
+from pipeline.data.drawn.knobs import DrawnKnobs
+from pipeline.data.drawn.people import data_set_people
+from pipeline.data.drawn.pose import Pose
+from pipeline.seeds import numpy_generator
+
+
+@dataclass(frozen=True, slots=True)
+class StudioSettings:
+    """All that pixels depend on. Sizes in pixels."""
+
+    seed: int
+    num_people: int
+    knobs: DrawnKnobs
+    stations: tuple[Station, ...]
+    height: int
+    width: int
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Portrait:
+    """One image with its truth. `pixels` is uint8, [height, width, 3] or in infrared [height, width]."""
+
+    pixels: NDArray[np.uint8]
+    modality: Modality
+    pose: Pose
+    occluded: bool
+    shown: Attributes
+    caption: str
+
+
+class Studio:
+    """Draws image `index` of a person by a camera; the same pixels whatever was drawn before.
+
+    Args:
+        settings: What the pixels depend on.
+
+    Cost: about .15 ms a person and 5 ms a camera to open.
+    """
+
+    def __init__(self, settings: StudioSettings) -> None:
+        self._settings = settings
+        self.people = data_set_people(settings.seed, settings.num_people, settings.knobs)
+        cameras = station_cameras(settings.stations, settings.seed, settings.knobs, settings.height, settings.width)
+        self.cameras = {camera.number: camera for camera in cameras}
+
+    def draw(self, person_number: int, camera_number: int, index: int) -> Portrait:
+        """Draw one image; people, cameras and images are numbered from 1."""
+        settings, knobs = self._settings, self._settings.knobs
+        person, camera = self.people[person_number - 1], self.cameras[camera_number]
+        key = ("image", person_number, camera_number, index)
+        image = draw_image(
+            numpy_generator(settings.seed, "drawn", *key), person, camera, knobs, settings.height, settings.width
+        )
+        shown = visible_attributes(person, image.pose, camera.modality)
+        rng = numpy_generator(settings.seed, "drawn", "caption", *key)
+        caption = compose_caption(shown, rng, camera.modality, drop=knobs.caption_noise, swap=knobs.caption_noise / 3)
+        return Portrait(image.pixels, camera.modality, image.pose, image.occluded, shown, caption)

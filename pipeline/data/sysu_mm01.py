@@ -1,0 +1,108 @@
+"""SYSU-MM01: 491 people under four visible and two infrared cameras.
+
+How to obtain it: sign the agreement in wuancong/SYSU-MM01 and send it to the authors; it is for research only and is
+never passed on. `rand_perm_cam.mat`, needed for the `official` gallery draw alone, is in `evaluation/data_split/` of
+that repository and belongs into `exp/`.
+
+    SYSU-MM01/cam{1..6}/{person:04d}/{image:04d}.jpg      visible: cameras 1 2 4 5; infrared: cameras 3 6
+    SYSU-MM01/exp/{train,val,test}_id.{txt,mat}           rand_perm_cam.mat
+"""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+
+from models.modality import Modality, PerModality
+from pipeline.data.images import ImageTable, file_list_digest
+from pipeline.data.sysu_archive import MODALITY_OF_CAMERA, SysuArchive, open_archive
+from pipeline.data.sysu_counts import DatasetCheck, check_sysu_mm01
+from pipeline.data.truth import Dataset, PersonIds, SplitTables
+from pipeline.errors import ConfigError, DataError
+
+logger = logging.getLogger(__name__)
+
+NAME = "sysu-mm01"
+
+
+def read_sysu_mm01(root: Path, *, split: str = "train_val", allow_partial: bool = False) -> Dataset:
+    """List the images of SYSU-MM01, or of a drawn data set of the same layout.
+
+    Rows are sorted by person, then camera, then file name; nothing below `root` is written and no image is opened.
+    The whole data set is checked, not only the splits asked for.
+
+    Args:
+        root: The folder with `cam1` to `cam6` and `exp`.
+        split: The people to train on: `train_val` (395, what published results use), `train` (296) or `val` (99).
+        allow_partial: Go on when counts differ from the published ones; the result is then marked `partial`.
+
+    Returns:
+        Training tables of `split` and test tables of the 96 test people, all their images in both modalities.
+
+    Raises:
+        ConfigError: No such split.
+        DataError: The folder is something else, its lists contradict each other, counts differ, or a modality is empty.
+
+    Cost:
+        0.7 s for 45,000 images (measured) once the folder listings are in memory.
+    """
+    splits_of_training = {"train_val": ("train", "val"), "train": ("train",), "val": ("val",)}
+    if split not in splits_of_training:
+        raise ConfigError(f"SYSU-MM01 has no training split {split!r}", hint=f"one of {', '.join(splits_of_training)}")
+    archive = open_archive(root)
+    check = check_sysu_mm01(archive)
+    if not check.passed:
+        message = _describe(archive, check)
+        if not allow_partial:
+            raise DataError(
+                message,
+                hint="unpack the data set again, or use what is there: data.allow_partial=true marks every result",
+            )
+        logger.warning("%s", message)
+    training = _tables(archive, "training", splits_of_training[split])
+    test = _tables(archive, "test", ("test",))
+    return Dataset(
+        name=NAME,
+        kind=archive.kind,
+        root=root,
+        training=training,
+        test=test,
+        partial=not check.passed,
+        file_list=file_list_digest((*training.images, *test.images)),
+    )
+
+
+def _describe(archive: SysuArchive, check: DatasetCheck) -> str:
+    rows = [f"{row.name}: found {row.found:,}, expected {row.expected:,}" for row in check.failures]
+    shown = "; ".join(rows[:5]) + (f"; and {len(rows) - 5} more" if len(rows) > 5 else "")
+    offenders = f" ({'; '.join(check.offenders)})" if check.offenders else ""
+    return f"{archive.root} is not complete: {shown}{offenders}"
+
+
+def _tables(archive: SysuArchive, purpose: str, splits: tuple[str, ...]) -> SplitTables:
+    members = {person for split in splits for person in archive.people[split]}
+    tables = PerModality.build(lambda modality: _table(archive, modality, members))
+    counts = tables.map(lambda entry: len(entry[0]))
+    for modality, count in counts.items():
+        if count == 0:
+            raise DataError(
+                f"{archive.root}: {purpose} needs visible and infrared images; {modality}: 0",
+                hint="unpack the data set again; cameras 3 and 6 are infrared, the others visible",
+            )
+    return SplitTables(images=tables.map(lambda entry: entry[0]), people=tables.map(lambda entry: entry[1]))
+
+
+def _table(archive: SysuArchive, modality: Modality, members: set[int]) -> tuple[ImageTable, PersonIds]:
+    rows = sorted(
+        (person, camera, name)
+        for (camera, person), names in archive.folders.items()
+        if person in members and MODALITY_OF_CAMERA[camera] is modality
+        for name in names
+    )
+    table = ImageTable(
+        root=archive.root,
+        paths=tuple(f"cam{camera}/{person:04d}/{name}" for person, camera, name in rows),
+        cameras=np.array([camera for _, camera, _ in rows], dtype=np.int64),
+        modality=modality,
+    )
+    return table, PersonIds(np.array([person for person, _, _ in rows], dtype=np.int64))

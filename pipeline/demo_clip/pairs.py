@@ -1,0 +1,185 @@
+"""Image-caption pairs of fresh drawn people, drawn in a process of their own while the network trains."""
+
+import multiprocessing
+import queue
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import cache
+from multiprocessing.process import BaseProcess
+from multiprocessing.queues import Queue
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from models.modality import Modality, PerModality
+from models.torchvision_operators import define_missing_operators
+from pipeline.data.drawn.cameras import Camera, wild_camera
+from pipeline.data.drawn.captions import ATTRIBUTES, Attributes, caption_of, compose_caption, visible_attributes
+from pipeline.data.drawn.images import draw_image
+from pipeline.data.drawn.knobs import DEFAULT, EASY, DrawnKnobs, blend_knobs
+from pipeline.data.drawn.people import Person, fresh_people
+from pipeline.seeds import derive_seed, numpy_generator
+
+_QUEUE_LENGTH = 12
+_SETTINGS = 8
+"""How many steps of difficulty lie between easy and default."""
+_CAMERAS = 8
+"""How many cameras of each modality and difficulty stand at a time."""
+_MAX_DROP, _SWAP = 0.5, 0.02
+"""Captions are of all lengths, down to about half of what an image shows; few of their words are wrong."""
+_PLAIN_CAPTION = 0.5
+"""Probability that an infrared caption does not say that it is one, so that the rest of it has to be used."""
+
+
+@dataclass(frozen=True, slots=True)
+class PairSettings:
+    """What is drawn for pre-training: sizes in pixels, and the share of infrared images."""
+
+    seed: int
+    batch: int
+    height: int
+    width: int
+    infrared_share: float
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class PairBatch:
+    """Pixels uint8 [n, height, width, 3], token ids int64 [n, length] cut after the longest caption, and attributes.
+
+    `values` is int64 [n, attributes]: the place of the shown value in `ATTRIBUTES`, or -1 where it is not to be seen.
+    """
+
+    pixels: NDArray[np.uint8]
+    tokens: NDArray[np.int64]
+    values: NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DrawnPair:
+    """One fresh person, one image of it, and what it shows."""
+
+    person: Person
+    pixels: NDArray[np.uint8]
+    modality: Modality
+    shown: Attributes
+    caption: str
+
+
+class PairSource:
+    """Draws pairs, each of a person that never comes again, under difficulties from easy to default.
+
+    Args:
+        settings: Sizes and shares.
+        name: Names the generators, so that training and held-out people differ.
+    """
+
+    def __init__(self, settings: PairSettings, name: str) -> None:
+        self._settings = settings
+        self._rng = numpy_generator(settings.seed, "demo clip", name)
+        shares = np.linspace(0.0, 1.0, _SETTINGS)
+        self._knobs = [blend_knobs(EASY, DEFAULT, float(share)) for share in shares]
+        seed = derive_seed(settings.seed, "demo clip", name)
+        self._people = [fresh_people(derive_seed(seed, index), knobs) for index, knobs in enumerate(self._knobs)]
+        self._cameras = PerModality.build(
+            lambda modality: [self._new_cameras(modality, knobs) for knobs in self._knobs]
+        )
+
+    def draw(self, modality: Modality | None = None) -> DrawnPair:
+        """Draw one pair; of a random modality when none is asked for."""
+        rng, settings = self._rng, self._settings
+        if modality is None:
+            infrared = rng.random() < settings.infrared_share
+            modality = Modality.INFRARED if infrared else Modality.VISIBLE
+        level = int(rng.integers(_SETTINGS))
+        knobs = self._knobs[level]
+        cameras = self._cameras[modality][level]
+        slot = int(rng.integers(_CAMERAS))
+        if rng.random() < 0.02:
+            cameras[slot] = wild_camera(rng, modality, knobs, settings.height, settings.width)
+        person = next(self._people[level])
+        image = draw_image(rng, person, cameras[slot], knobs, settings.height, settings.width)
+        shown = visible_attributes(person, image.pose, modality)
+        worded = Modality.VISIBLE if rng.random() < _PLAIN_CAPTION else modality
+        caption = compose_caption(shown, rng, worded, drop=_MAX_DROP * float(rng.random()), swap=_SWAP)
+        pixels = image.pixels if image.pixels.ndim == 3 else np.repeat(image.pixels[:, :, None], 3, axis=2)
+        return DrawnPair(person, pixels, modality, shown, caption)
+
+    def _new_cameras(self, modality: Modality, knobs: DrawnKnobs) -> list[Camera]:
+        size = self._settings.height, self._settings.width
+        return [wild_camera(self._rng, modality, knobs, *size) for _ in range(_CAMERAS)]
+
+
+def attribute_values(shown: Attributes) -> list[int]:
+    """The place of each attribute's shown value in `ATTRIBUTES`, -1 where an image does not show it."""
+    return [options.index(shown[name]) if name in shown else -1 for name, options in ATTRIBUTES.items()]
+
+
+def attribute_prompts() -> list[str]:
+    """One short caption for each value of each attribute, in the order of `ATTRIBUTES`."""
+    return [caption_of({name: value}, Modality.VISIBLE) for name, options in ATTRIBUTES.items() for value in options]
+
+
+def tokenize(captions: list[str]) -> NDArray[np.int64]:
+    """Token ids of CLIP's vocabulary, start and end token included, cut after the longest caption, padded with 0.
+
+    The same ids as open_clip's tokenizer gives: its pattern never joins words, so each word is encoded once and kept.
+    """
+    rows = [[token for word in caption.split() for token in _word_tokens(word)] for caption in captions]
+    tokens = np.zeros((len(rows), max(map(len, rows)) + 2), np.int64)
+    start, end = _tokenizer().all_special_ids[:2]
+    for line, row in zip(tokens, rows, strict=True):
+        line[: len(row) + 2] = (start, *row, end)
+    return tokens
+
+
+@cache
+def _tokenizer() -> Any:
+    define_missing_operators()
+    from open_clip.tokenizer import SimpleTokenizer
+
+    return SimpleTokenizer()
+
+
+@cache
+def _word_tokens(word: str) -> tuple[int, ...]:
+    return tuple(_tokenizer().encode(word))
+
+
+@contextmanager
+def drawn_batches(settings: PairSettings) -> Iterator[Iterator[PairBatch]]:
+    """Batches without end, drawn ahead by one other process that stops with the context."""
+    context = multiprocessing.get_context("spawn")
+    batches: "Queue[PairBatch]" = context.Queue(_QUEUE_LENGTH)
+    process = context.Process(target=_feed, args=(batches, settings), daemon=True)
+    process.start()
+    try:
+        yield _received(batches, process)
+    finally:
+        process.terminate()
+        process.join()
+
+
+def _received(batches: "Queue[PairBatch]", process: BaseProcess) -> Iterator[PairBatch]:
+    while True:
+        try:
+            yield batches.get(timeout=5.0)
+        except queue.Empty:
+            if not process.is_alive():
+                raise RuntimeError("the process that draws pairs has died") from None
+
+
+def _feed(batches: "Queue[PairBatch]", settings: PairSettings) -> None:
+    source = PairSource(settings, "train")
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    while parent.is_alive():
+        pairs = [source.draw() for _ in range(settings.batch)]
+        pixels = np.stack([pair.pixels for pair in pairs])
+        values = np.array([attribute_values(pair.shown) for pair in pairs])
+        batch = PairBatch(pixels, tokenize([pair.caption for pair in pairs]), values)
+        while parent.is_alive():
+            with suppress(queue.Full):
+                batches.put(batch, timeout=5.0)
+                break

@@ -1,0 +1,158 @@
+"""Files that are either whole or as they were before: written beside their place, synced, and renamed into it."""
+
+import errno
+import json
+import math
+import os
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pipeline.errors import CheckpointError
+
+TEMPORARY = ".tmp"
+
+
+def replace_file(path: Path, write: Callable[[BinaryIO], None], *, archive: bool = False) -> None:
+    """Give a file new content: all of it, or none.
+
+    Args:
+        path: The file; its folder exists.
+        write: Writes the content to the open file that it is given.
+        archive: Whether the content is a zip archive (a checkpoint, an npz), to be read back before it takes its place.
+
+    Raises:
+        CheckpointError: The disk is full, failed, or did not keep every byte. The old content is untouched.
+
+    Cost: old and new content on disk for a moment; one write, and one read for an archive.
+    """
+    temporary = path.with_name(path.name + TEMPORARY)
+    try:
+        with temporary.open("wb") as file:
+            write(file)
+            file.flush()
+            os.fsync(file.fileno())
+        if archive:
+            check_archive(temporary)
+        temporary.replace(path)
+        _sync_folder(path.parent)
+    except (OSError, RuntimeError, CheckpointError) as error:
+        # torch's writer answers a failed write with a RuntimeError, raised while the OSError is being handled.
+        cause = error.__context__ if isinstance(error, RuntimeError) else error
+        if not isinstance(cause, (OSError, CheckpointError)):
+            raise
+        raise _unwritten(path, cause) from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_archive(path: Path) -> None:
+    """Compare every checksum of a zip archive, since torch reads changed bytes without a word.
+
+    Raises:
+        CheckpointError: The archive is cut short, or a part of it changed.
+
+    Cost: one read of the file; about a second a gigabyte.
+    """
+    try:
+        with zipfile.ZipFile(path) as archive:
+            damaged = archive.testzip()
+    except zipfile.BadZipFile:
+        damaged = "its end is missing"
+    if damaged is not None:
+        raise CheckpointError(
+            f"{path} is damaged ({path.stat().st_size:,} bytes; {damaged})",
+            hint="restore it from a copy, or remove it to start this run again from its first round",
+        )
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> Path:
+    """Replace a JSON file; infinite and undefined numbers become null.
+
+    Returns:
+        The path that was given.
+
+    Raises:
+        CheckpointError: As for `replace_file`.
+    """
+    _write_text(path, json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    return path
+
+
+def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Replace a file of JSON lines, one a row; infinite and undefined numbers become null.
+
+    Raises:
+        CheckpointError: As for `replace_file`.
+    """
+    _write_text(path, "".join(json.dumps(plain(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
+
+
+def read_json(path: Path) -> dict[str, Any] | None:
+    """The content of a JSON file; None when there is none.
+
+    Raises:
+        CheckpointError: The file is no JSON.
+    """
+    return _parse(path, [path.read_text(encoding="utf-8")])[0] if path.exists() else None
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """The rows of a file of JSON lines; none when there is no file.
+
+    Raises:
+        CheckpointError: A line is no JSON.
+    """
+    return _parse(path, path.read_text(encoding="utf-8").splitlines()) if path.exists() else []
+
+
+def plain(value: Any) -> Any:
+    """The same value in JSON's types, which have neither tuples nor infinite or undefined numbers.
+
+    >>> plain({"eps": (0.5, float("nan"))})
+    {'eps': [0.5, None]}
+    """
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {name: plain(one) for name, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(one) for one in value]
+    return value
+
+
+def _unwritten(path: Path, cause: OSError | CheckpointError) -> CheckpointError:
+    if isinstance(cause, CheckpointError):
+        what, remedy = "what was written reads back differently", "look after that disk"
+    else:
+        what = cause.strerror or str(cause)
+        remedy = "free some space" if cause.errno in (errno.ENOSPC, errno.EDQUOT) else "look after that disk"
+    return CheckpointError(
+        f"{path} could not be written: {what}",
+        hint=f"{remedy} and start the run again: what was saved before is intact",
+    )
+
+
+def _write_text(path: Path, text: str) -> None:
+    def write(file: BinaryIO) -> None:
+        file.write(text.encode())
+
+    replace_file(path, write)
+
+
+def _parse(path: Path, texts: Sequence[str]) -> list[dict[str, Any]]:
+    try:
+        return [json.loads(text) for text in texts]
+    except json.JSONDecodeError as error:
+        raise CheckpointError(
+            f"{path} is damaged: {error}", hint="restore it from a copy, or start this run again in a new folder"
+        ) from error
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,96 @@
+"""How good pseudo-labels and matchings are, judged by true identities: curves to look at, which nothing reads back."""
+
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Int64
+from sklearn.metrics import adjusted_rand_score, homogeneity_completeness_v_measure
+
+from clustering.dbscan import OUTLIER
+from models.modality import PerModality
+
+
+@runtime_checkable
+class MatchedClusters(Protocol):
+    """Pair i joins visible cluster `visible[i]` and infrared cluster `infrared[i]`: a `Matching`, or two arrays."""
+
+    @property
+    def visible(self) -> Int64[np.ndarray, "m"]:
+        """Cluster numbers among the visible clusters."""
+        ...
+
+    @property
+    def infrared(self) -> Int64[np.ndarray, "m"]:
+        """Cluster numbers among the infrared clusters."""
+        ...
+
+
+def label_diagnostics(labels: Int64[np.ndarray, "n"], person_ids: Int64[np.ndarray, "n"]) -> dict[str, float]:
+    """Compare pseudo-labels with true identities, under two conventions for outliers; papers rarely say which.
+
+    `_clustered` leaves outliers out, and so rewards a clustering that gives up on hard images. `_all` counts every
+    outlier as a cluster of its own. Without outliers the two agree; with nothing but outliers, only `_all` is there.
+
+    Args:
+        labels: Cluster of each image, `OUTLIER` for none.
+        person_ids: Who is on each image.
+
+    Returns:
+        For each of `_clustered` and `_all`: `ari` in [-.5, 1]; `nmi` in [0, 1] (arithmetic mean; the same number is
+        called V-measure), and the two shares that it balances: `homogeneity`, which falls when a cluster mixes people,
+        and `completeness`, which falls when a person is split.
+
+    Source:
+        Hubert and Arabie, 1985 (ARI); Rosenberg and Hirschberg, 2007 (V-measure).
+    """
+    clustered = labels != OUTLIER
+    alone = labels.copy()
+    alone[~clustered] = labels.max(initial=OUTLIER) + 1 + np.arange(np.count_nonzero(~clustered))
+    scores: dict[str, float] = {}
+    for images, found, people in (("clustered", labels[clustered], person_ids[clustered]), ("all", alone, person_ids)):
+        if found.size:
+            homogeneity, completeness, nmi = homogeneity_completeness_v_measure(people, found)
+            scores[f"ari_{images}"] = float(adjusted_rand_score(people, found))
+            scores[f"nmi_{images}"] = float(nmi)
+            scores[f"homogeneity_{images}"] = float(homogeneity)
+            scores[f"completeness_{images}"] = float(completeness)
+    return scores
+
+
+def matching_diagnostics(
+    matching: MatchedClusters,
+    labels: PerModality[Int64[np.ndarray, "n"]],
+    person_ids: PerModality[Int64[np.ndarray, "n"]],
+) -> dict[str, float]:
+    """Compare matched clusters with true identities; a cluster stands for the person on most of its images.
+
+    Args:
+        matching: Which visible cluster belongs to which infrared one.
+        labels: Cluster of each image, `OUTLIER` for none.
+        person_ids: Who is on each image.
+
+    Returns:
+        `precision`: share of the pairs whose clusters stand for one person; absent without pairs. `recall`: share of
+        the people with clusters in both modalities whom at least one pair matches right; absent without such people.
+    """
+    people = labels.map_with(majority_people, person_ids)
+    visible, infrared = people.visible[matching.visible], people.infrared[matching.infrared]
+    right = visible == infrared
+    in_both = np.intersect1d(people.visible, people.infrared)
+    scores: dict[str, float] = {}
+    if right.size:
+        scores["precision"] = float(right.mean())
+    if in_both.size:
+        scores["recall"] = len(np.unique(visible[right])) / in_both.size
+    return scores
+
+
+def majority_people(labels: Int64[np.ndarray, "n"], person_ids: Int64[np.ndarray, "n"]) -> Int64[np.ndarray, "c"]:
+    """The person on most images of each cluster 0, 1, ...; of equally frequent people the smallest id."""
+    clustered = labels != OUTLIER
+    pairs = np.stack([labels[clustered], person_ids[clustered]])
+    (cluster, person), images = np.unique(pairs, axis=1, return_counts=True)
+    order = np.lexsort((person, -images, cluster))
+    first_of_each_cluster = np.unique(cluster[order], return_index=True)[1]
+    majority: Int64[np.ndarray, "c"] = person[order][first_of_each_cluster]
+    return majority

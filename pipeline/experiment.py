@@ -1,0 +1,265 @@
+"""An opened run: configuration, folder, images, network and state, held together for the stages."""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import cached_property
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from clustering.dbscan import PseudoLabels
+from models.clip import LoadedClip
+from models.encoder import DualStemEncoder, Head
+from models.modality import PerModality
+from models.text_tower import TextTower
+from pipeline import round_table
+from pipeline.config import ExperimentConfig
+from pipeline.data.dataset import Dataset
+from pipeline.data.images import TestImages, TrainingImages
+from pipeline.environment import describe_environment, peak_memory
+from pipeline.evaluation.report import EvaluationReport
+from pipeline.features import FeatureBank, extract_features
+from pipeline.run_folder import RunFolder
+from pipeline.tracking import Tracker
+from pipeline.training.labelling import label_modality
+from pipeline.training.optimisation import (
+    build_image_optimiser,
+    image_learning_rate,
+    optimiser_restarts,
+    set_learning_rate,
+)
+from pipeline.training.rounds import Round, Stage, plan_rounds
+from pipeline.training.state import TextPrototypes, TrainingState, restore_state
+
+logger = logging.getLogger(__name__)
+
+
+class Run:
+    """What the stages of a round work on; `state` is the only part that changes from round to round."""
+
+    def __init__(
+        self,
+        config: ExperimentConfig,
+        folder: RunFolder,
+        dataset: Dataset,
+        images: tuple[PerModality[TrainingImages], PerModality[TestImages]],
+        clip: LoadedClip,
+        device: torch.device,
+        tracker: Tracker,
+    ) -> None:
+        self.config = config
+        self.folder = folder
+        self.dataset = dataset
+        self.clip = clip
+        self.device = device
+        self.tracker = tracker
+        self.seconds: dict[str, float] = {}
+        self.training_images, self.test_images = images
+        checkpoint = folder.load_checkpoint()
+        encoder = self.new_encoder()
+        if checkpoint is None:
+            self.state = TrainingState(encoder, self._new_optimiser(encoder, "prepare"))
+        else:
+            self.state = restore_state(checkpoint, encoder, lambda stage: self._new_optimiser(encoder, stage), device)
+            logger.info("going on after round %d of %d", self.state.completed, len(self.rounds))
+
+    @cached_property
+    def rounds(self) -> tuple[Round, ...]:
+        """All rounds of the run, finished or not."""
+        return plan_rounds(self.config.stages.prepare_rounds, self.config.stages.clip_rounds)
+
+    @cached_property
+    def text_tower(self) -> TextTower:
+        """The frozen text encoder, built when prompts are first learned."""
+        return TextTower.from_clip(self.clip).to(self.device)
+
+    def rounds_left(self) -> Iterator[Round]:
+        """Every round after the last finished one; a stage that a round begins is set up before the round is handed out."""
+        left = self.rounds[self.state.completed :]
+        if left:
+            logger.info(round_table.header())
+        for round_ in left:
+            self.seconds = {}
+            self._enter(round_)
+            yield round_
+
+    def last_round(self) -> Round:
+        """The last finished round."""
+        return self.rounds[self.state.completed - 1]
+
+    def prompts_due(self, round_: Round) -> bool:
+        """Whether prompts are learned in this round: at the start of stage `clip`, and where a refresh is asked for."""
+        prompts = self.config.prompts
+        if round_.stage != "clip" or prompts.text_weight == 0 or self.state.text_round == round_.number:
+            return False
+        refresh = prompts.refresh_every is not None and (round_.epoch - 1) % prompts.refresh_every == 0
+        return round_.epoch == 1 or refresh
+
+    def evaluation_due(self, round_: Round) -> bool:
+        """Whether retrieval is measured after this round."""
+        return round_.last_of_stage or round_.epoch % self.config.evaluation.every == 0
+
+    def text_prototypes(self, round_: Round) -> PerModality[TextPrototypes] | None:
+        """The texts that images are compared with in this round; none in stage `prepare`."""
+        return self.state.text if round_.stage == "clip" else None
+
+    def new_encoder(self) -> DualStemEncoder:
+        """An encoder with CLIP's weights, bit for bit the same each time."""
+        images = self.config.images
+        return DualStemEncoder.from_clip(self.clip, image_height=images.height, image_width=images.width).to(
+            self.device, memory_format=torch.channels_last
+        )
+
+    def extract_training_features(self, head: Head, encoder: DualStemEncoder | None = None) -> PerModality[FeatureBank]:
+        """Encode all training images, in their shuffled order."""
+        return self.training_images.map(
+            lambda images: self._extract(encoder or self.state.encoder, images, head, f"encode {images.modality}")
+        )
+
+    def prompt_features(self, initial: bool) -> PerModality[Float[Tensor, "n embed"]]:
+        """Projected features that prompts are learned on, of the stage's initial encoder or of the current one."""
+        encoder = self.new_encoder() if initial and not self.config.stages.carry_over else None
+        banks = self.extract_training_features(Head.PROJECTION, encoder)
+        return banks.map(lambda bank: torch.from_numpy(bank.vectors).to(self.device))
+
+    def extract_test_features(self) -> PerModality[FeatureBank]:
+        """Encode all test images once, in the data set's order."""
+        return self.test_images.map(
+            lambda images: self._extract(self.state.encoder, images, Head.NECK, f"encode {images.modality} test")
+        )
+
+    @contextmanager
+    def timed(self, stage: str) -> Iterator[None]:
+        """Add the time spent inside to the round's seconds of `stage`."""
+        start = time.perf_counter()
+        yield
+        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+
+    def save(self) -> None:
+        """Write the checkpoint, all or nothing."""
+        self.folder.save_checkpoint(self.state.to_checkpoint())
+
+    def finish_round(
+        self, round_: Round, row: dict[str, Any], labels: PerModality[PseudoLabels], report: EvaluationReport | None
+    ) -> None:
+        """Write what the round leaves behind; it counts as finished once the checkpoint is in place."""
+        self.folder.save_labels(round_.number, labels)
+        if report is not None:
+            self.folder.write_evaluation(report.to_dict())
+        spent = {"total": sum(self.seconds.values())} | self.seconds
+        self.state.metrics.append(row)
+        self.state.timings.append({f"seconds/{stage}": value for stage, value in spent.items()} | peak_memory())
+        self.state.completed = round_.number
+        self.save()
+        self.publish()
+        logger.info(round_table.line(row, spent["total"], self.headline_search))
+
+    @property
+    def headline_search(self) -> str:
+        """The search whose numbers stand in the table of rounds."""
+        return f"{self.config.evaluation.searches[0]}/1-shot/agw"
+
+    def publish(self) -> None:
+        """Bring the metrics files and the tracker up to the checkpoint; what is there already is not repeated."""
+        metrics, timings = self.state.metrics, self.state.timings
+        self.folder.write_metrics(metrics)
+        self.folder.write_timings(timings)
+        if self.state.completed > 0:
+            position = ("round", "stage", "epoch")
+            numbers = {name: value for name, value in (metrics[-1] | timings[-1]).items() if name not in position}
+            self.tracker.round(
+                self.state.completed,
+                numbers,
+                {name: metrics[-1][name] for name in position},
+                [self.folder.labels_path(self.state.completed)],
+            )
+
+    def begin(self) -> None:
+        """Record what the run is made with, and catch up with what an interrupted process could not publish."""
+        environment = self.folder.write_environment(
+            describe_environment(str(self.device))
+            | {"weights": asdict(self.clip.origin), "data": self.dataset.file_list}
+        )
+        self.tracker.start(self.config.record() | {"digest": self.folder.digest})
+        self.tracker.attach(environment)
+        self.publish()
+
+    def finish(self) -> EvaluationReport:
+        """Close the record of a complete run; the last round is the result."""
+        record = self.folder.read_evaluation()
+        assert record is not None, "the last round of a stage is always evaluated"
+        self.tracker.attach(self.folder.write_evaluation(record))
+        self.tracker.attach(self.folder.checkpoint_path)
+        self.tracker.finish("FINISHED")
+        return EvaluationReport.from_dict(record)
+
+    def learning_rate(self, round_: Round) -> float:
+        """The learning rate of a round before the factors of its parameter groups."""
+        optimisation, swap = self.config.optimisation, self.config.swap
+        return image_learning_rate(
+            round_.epoch,
+            learning_rate=optimisation.learning_rate,
+            warmup_rounds=optimisation.warmup_rounds,
+            warmup_factor=optimisation.warmup_factor,
+            milestones=optimisation.milestones,
+            gamma=optimisation.gamma,
+            swap_start=swap.start,
+            at_swap="continue" if swap.mode == "off" else optimisation.at_swap,
+            fixed_swap_learning_rate=None if swap.mode == "off" else optimisation.fixed_swap_learning_rate,
+        )
+
+    def _enter(self, round_: Round) -> None:
+        """Give the encoder a new stage's starting weights, and the optimiser this round's learning rate."""
+        state, optimisation = self.state, self.config.optimisation
+        if round_.stage != state.stage:
+            if self.config.stages.label_export == "after_training":
+                state.exported = self._label_for_export()
+            if not self.config.stages.carry_over:
+                state.encoder = self.new_encoder()
+            state.stage = round_.stage
+            state.optimiser = self._new_optimiser(state.encoder, round_.stage)
+        if self.config.swap.mode != "off" and optimiser_restarts(
+            round_.epoch, swap_start=self.config.swap.start, at_swap=optimisation.at_swap
+        ):
+            state.optimiser = self._new_optimiser(state.encoder, round_.stage)
+        set_learning_rate(state.optimiser, self.learning_rate(round_))
+
+    def _label_for_export(self) -> PerModality[PseudoLabels]:
+        """Cluster once more with the final weights of stage `prepare`."""
+        settings = PerModality(self.config.labelling.visible, self.config.labelling.infrared)
+        found = self.extract_training_features(Head.NECK).map_with(label_modality, settings)
+        previous = self.state.exported
+        assert previous is not None
+        return found.map_with(lambda new, old: new.labels if new.labels.num_clusters else old, previous)
+
+    def _new_optimiser(self, encoder: DualStemEncoder, stage: Stage) -> torch.optim.Optimizer:
+        optimisation = self.config.optimisation
+        roles = {"stem", "trunk", "neck"} | (
+            {"attention_pool"} if stage == "clip" and self.config.prompts.text_weight > 0 else set()
+        )
+        return build_image_optimiser(
+            encoder,
+            roles=frozenset(roles),
+            learning_rate=optimisation.learning_rate,
+            weight_decay=optimisation.weight_decay,
+            bias_factor=optimisation.bias_factor,
+        )
+
+    def _extract(
+        self, encoder: DualStemEncoder, images: TrainingImages | TestImages, head: Head, description: str
+    ) -> FeatureBank:
+        return extract_features(
+            encoder,
+            images,
+            head=head,
+            batch_size=self.config.execution.extraction_batch_size,
+            device=self.device,
+            normalisation=self.config.images.normalisation,
+            flip=self.config.evaluation.flip if isinstance(images, TestImages) else "none",
+            description=description,
+        )

@@ -1,0 +1,31 @@
+"""Nested settings as one list of dotted names."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+_SHOWN = 4
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names and values of nested settings, in their order.
+
+    >>> dict(flat({"seed": 1, "labelling": {"eps": 0.6, "searches": ["all", "indoor"]}}))
+    {'seed': 1, 'labelling.eps': 0.6, 'labelling.searches': ['all', 'indoor']}
+    """
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """What two settings disagree about, in words; the first few, in the order of their names.
+
+    >>> differences({"seed": 1, "labelling": {"eps": 0.6}}, {"seed": 1, "labelling": {"eps": 0.5}})
+    'labelling.eps 0.6 there, 0.5 here'
+    """
+    then, now = dict(flat(there)), dict(flat(here))
+    names = [name for name in sorted(then.keys() | now.keys()) if then.get(name) != now.get(name)]
+    shown = [f"{name} {then.get(name)!r} there, {now.get(name)!r} here" for name in names[:_SHOWN]]
+    return "; ".join(shown) + (f"; and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

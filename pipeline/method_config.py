@@ -1,0 +1,178 @@
+"""Sections of the configuration that describe the method: how images are labelled, described and trained on."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+STRICT = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+"""Of every section: a key that does not exist is an error, and the sentence under a field is its description."""
+
+
+class AugmentationConfig(BaseModel):
+    """What is done at random to a training image."""
+
+    model_config = STRICT
+
+    recipe: Literal["cclnet_sysu", "cclnet_regdb"] = "cclnet_sysu"
+    """The list of operations; `cclnet_regdb` neither flips nor crops."""
+    padding: int = Field(10, ge=0, le=64)
+    """Pixels of black added on every side before the random crop."""
+
+
+class BatchesConfig(BaseModel):
+    """The composition of a training batch, in each modality."""
+
+    model_config = STRICT
+
+    clusters_per_batch: int = Field(4, ge=1)
+    """How many clusters of each modality a batch shows."""
+    images_per_cluster: int = Field(16, ge=1)
+    """How many images of each of them."""
+    replacement: Literal["always", "when_short"] = "always"
+    """Whether images of a cluster are drawn with repetition always, or only where it has too few."""
+
+
+class ClusteringConfig(BaseModel):
+    """How the images of one modality become clusters."""
+
+    model_config = STRICT
+
+    k1: int = Field(30, ge=2)
+    """How many nearest neighbours, the image itself among them, make an image's neighbourhood."""
+    k2: int = Field(6, ge=1)
+    """Over how many nearest neighbours an image's neighbourhood weights are averaged."""
+    eps: float = Field(0.6, gt=0, lt=1)
+    """The largest Jaccard distance between neighbours in a cluster."""
+    min_samples: int = Field(4, ge=1)
+    """How many images, itself among them, must lie within `eps` for an image to found a cluster."""
+    k1_counts_self: bool = True
+    """Whether the image itself is one of the `k1`; false takes one neighbour more, as re-ranking does."""
+
+
+class LabellingConfig(BaseModel):
+    """Pseudo-labels, each modality alone."""
+
+    model_config = STRICT
+
+    visible: ClusteringConfig = ClusteringConfig()
+    """Clustering of the visible images."""
+    infrared: ClusteringConfig = ClusteringConfig()
+    """Clustering of the infrared images."""
+    on_no_clusters: Literal["reuse_previous", "error"] = "reuse_previous"
+    """What happens when a round finds no cluster in a modality; the first round always ends with an error."""
+    max_outlier_share: float = Field(0.98, gt=0, le=1)
+    """A larger share of images outside every cluster is reported as a warning."""
+    max_largest_share: float = Field(0.2, gt=0, le=1)
+    """A larger share of images in one single cluster is reported as a warning."""
+
+
+class MatchingConfig(BaseModel):
+    """Which visible cluster belongs to which infrared one, for the round's record and diagnostics."""
+
+    model_config = STRICT
+
+    method: Literal["hungarian"] = "hungarian"
+    """How pairs are found."""
+    floor: float | None = Field(None, ge=-1, le=1)
+    """Pairs whose prototypes are less similar than this are dropped; none keeps all."""
+
+
+class MemoryConfig(BaseModel):
+    """The cluster memory that batch features are compared with."""
+
+    model_config = STRICT
+
+    temperature: float = Field(0.05, gt=0)
+    """What similarities are divided by before the softmax."""
+    momentum: float = Field(0.1, ge=0, le=1)
+    """The weight of the old prototype when a batch feature is mixed in."""
+
+
+class SwapConfig(BaseModel):
+    """Swapping of matched prototypes between the visible and the infrared memory."""
+
+    model_config = STRICT
+
+    mode: Literal["released", "exchange", "off"] = "released"
+    """`released`: one side at a time, as the authors' code does; `exchange`: both sides together."""
+    trigger: Literal["any_member", "both_members"] = "any_member"
+    """For `exchange`: whether one or both clusters of a pair must be in the batch."""
+    start: int = Field(61, ge=1)
+    """The first round of each stage that swaps."""
+    scale: float = Field(0.1, ge=0, le=1)
+    """The share of its own content that a swapped prototype keeps."""
+    min_similarity: float = Field(0.0, ge=-1, le=1)
+    """Only pairs at least this similar are swapped."""
+    every: int = Field(1, ge=1)
+    """The matching is solved anew at every such step; more than 1 is an approximation."""
+
+
+class PromptsConfig(BaseModel):
+    """Cluster-aware prompt learning, and what its texts are used for."""
+
+    model_config = STRICT
+
+    text_weight: float = Field(1.0, ge=0)
+    """Weight of the image-to-text loss in stage `clip`; 0 learns no prompts."""
+    smoothing: float = Field(0.1, ge=0, lt=1)
+    """Label smoothing of the image-to-text loss."""
+    num_context: int = Field(4, ge=1, le=16)
+    """How many learned words a cluster has."""
+    epochs: int = Field(60, ge=1)
+    """Passes over the features when prompts are first learned."""
+    batch_size: int = Field(128, ge=1)
+    """Images of each modality in a step of prompt learning."""
+    learning_rate: float = Field(3.5e-4, gt=0)
+    """Peak learning rate of prompt learning."""
+    warmup_epochs: int = Field(5, ge=0)
+    """Passes during which the learning rate climbs."""
+    weight_decay: float = Field(1e-4, ge=0)
+    """L2 weight on the learned words."""
+    refresh_every: int | None = Field(None, ge=1)
+    """Learn the prompts anew on the current clusters every so many rounds of stage `clip`; none learns them once."""
+    refresh_epochs: int = Field(10, ge=1)
+    """Passes of a refresh."""
+    init: Literal["random", "warm"] = "random"
+    """Whether a refresh starts from fresh words, or from those of the old cluster that shares most images."""
+    feature_source: Literal["initial", "current"] = "initial"
+    """Whose features a refresh learns on: those of the stage's initial encoder, or of the current one."""
+
+
+class OptimisationConfig(BaseModel):
+    """The optimiser of the image stages; the schedule is evaluated once a round."""
+
+    model_config = STRICT
+
+    learning_rate: float = Field(3.5e-4, gt=0)
+    """Base learning rate of Adam."""
+    weight_decay: float = Field(5e-4, ge=0)
+    """L2 weight on every trained tensor."""
+    bias_factor: float = Field(2.0, gt=0)
+    """Learning rate of bias tensors relative to the others."""
+    warmup_rounds: int = Field(10, ge=0)
+    """Rounds during which the learning rate climbs to its base."""
+    warmup_factor: float = Field(0.01, gt=0, le=1)
+    """Share of the base learning rate that the warm-up starts from."""
+    milestones: tuple[int, ...] = (30, 50)
+    """Rounds of a stage at which the learning rate is multiplied by `gamma`."""
+    gamma: float = Field(0.1, gt=0, le=1)
+    """Factor at each milestone."""
+    at_swap: Literal["continue", "restart", "fixed"] = "continue"
+    """What the learning rate does when swapping starts: goes on, starts its schedule again, or takes a fixed value."""
+    fixed_swap_learning_rate: float | None = Field(None, gt=0)
+    """The value for `at_swap = "fixed"`."""
+
+
+class StagesConfig(BaseModel):
+    """How many rounds, and what passes from stage `prepare` to stage `clip`."""
+
+    model_config = STRICT
+
+    prepare_rounds: int = Field(120, ge=1)
+    """Rounds of stage `prepare`: contrastive learning with cluster memories alone."""
+    clip_rounds: int = Field(120, ge=0)
+    """Rounds of stage `clip`: with the image-to-text loss; 0 ends the run after `prepare`."""
+    carry_over: bool = False
+    """Whether stage `clip` starts from the weights of stage `prepare` instead of CLIP."""
+    label_export: Literal["epoch_start", "after_training"] = "epoch_start"
+    """Which clusters prompts are learned on: those of the last round of `prepare`, or new ones from its final weights."""

@@ -1,0 +1,123 @@
+"""Presets: TOML files with the values of a method on a data set, each with its origin, and the ways to change them."""
+
+import tomllib
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from pipeline.config import ExperimentConfig
+from pipeline.errors import ConfigError
+
+_FOLDER = resources.files("pipeline") / "presets"
+
+
+def preset_names() -> list[str]:
+    """The presets that come with the project, sorted."""
+    return sorted(entry.name.removesuffix(".toml") for entry in _FOLDER.iterdir() if entry.name.endswith(".toml"))
+
+
+def load_config(
+    preset: str, overrides: Sequence[str] = (), values: Mapping[str, Any] | None = None
+) -> ExperimentConfig:
+    """Read a preset, then apply changes in order: `values`, then `overrides`.
+
+    Args:
+        preset: A name from `preset_names`, or the path of a TOML file.
+        overrides: Texts of the form `section.key=value`; the value is TOML, a bare word is a text.
+        values: Nested values from program code; `None` values are left out.
+
+    Raises:
+        ConfigError: The preset or a key does not exist, or a value is out of range.
+    """
+    tree = _read_preset(preset)
+    _merge(tree, dict(values or {}))
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator:
+            raise ConfigError(
+                f"--set {override!r} has no '='", hint="write it as section.key=value, for instance swap.mode=off"
+            )
+        _set(tree, key.strip(), _parse_value(text.strip()), override)
+    return validate_config(tree)
+
+
+def validate_config(tree: Mapping[str, Any]) -> ExperimentConfig:
+    """Turn nested values into a config.
+
+    Raises:
+        ConfigError: Naming every wrong key with what would be right.
+    """
+    try:
+        return ExperimentConfig.model_validate(dict(tree))
+    except ValidationError as error:
+        problems = "; ".join(_describe(problem) for problem in error.errors())
+        raise ConfigError(
+            f"the configuration is not valid: {problems}",
+            hint="`vireid config show PRESET` lists every key with its value",
+        ) from error
+
+
+def _read_preset(preset: str) -> dict[str, Any]:
+    own_file = preset.endswith(".toml")
+    source = Path(preset) if own_file else _FOLDER / f"{preset}.toml"
+    if not source.is_file():
+        raise ConfigError(
+            f"there is no preset {preset!r}",
+            hint=f"choose one of {', '.join(preset_names())}, or the path of a .toml file",
+        )
+    try:
+        tree = tomllib.loads(source.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(
+            f"{preset} is not valid TOML: {error}", hint="texts need quotation marks, and every key stands once"
+        ) from error
+    parent = tree.pop("extends", None)
+    if parent is not None:
+        base = _read_preset(parent)
+        _merge(base, tree)
+        tree = base
+    if not own_file:
+        tree["name"] = preset
+    return tree
+
+
+def _merge(tree: dict[str, Any], changes: Mapping[str, Any]) -> None:
+    for key, value in changes.items():
+        if isinstance(value, Mapping):
+            branch = tree.setdefault(key, {})
+            _merge(branch, value)
+        elif value is not None:
+            tree[key] = value
+
+
+def _set(tree: dict[str, Any], dotted: str, value: object, override: str) -> None:
+    *sections, last = dotted.split(".")
+    branch = tree
+    for section in sections:
+        branch = branch.setdefault(section, {})
+        if not isinstance(branch, dict):
+            raise ConfigError(
+                f"--set {override!r}: {section!r} is a value, not a section",
+                hint="`vireid config show PRESET` lists every key",
+            )
+    branch[last] = value
+
+
+def _parse_value(text: str) -> object:
+    """A TOML value; a bare word or path is taken as a text, `none` as no value."""
+    if text == "none":
+        return None
+    try:
+        return tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        return text
+
+
+def _describe(problem: Any) -> str:
+    key = ".".join(str(part) for part in problem["loc"]) or "configuration"
+    if problem["type"] == "extra_forbidden":
+        return f"{key} does not exist"
+    return f"{key}: {problem['msg']}"

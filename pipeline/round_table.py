@@ -1,0 +1,50 @@
+"""The table of rounds: a row after each round on stderr, the whole of it when a run ends."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich.table import Table
+
+_COLUMNS = ("round", "stage", "clusters v/i", "outliers v/i", "matched", "loss", "Rank-1", "mAP", "seconds")
+_WIDTHS = (5, 8, 12, 12, 7, 7, 6, 6, 7)
+
+
+def header() -> str:
+    """Column names, aligned with `line`."""
+    return "  ".join(name.rjust(width) for name, width in zip(_COLUMNS, _WIDTHS, strict=True))
+
+
+def line(row: Mapping[str, Any], seconds: float, search: str) -> str:
+    """One round as a line of aligned text."""
+    return "  ".join(cell.rjust(width) for cell, width in zip(_cells(row, seconds, search), _WIDTHS, strict=True))
+
+
+def table(rows: Sequence[Mapping[str, Any]], seconds: Sequence[float], search: str, title: str) -> Table:
+    """All rounds as a table."""
+    result = Table(title=title, title_justify="left")
+    for name in _COLUMNS:
+        result.add_column(name, justify="right")
+    for row, spent in zip(rows, seconds, strict=True):
+        result.add_row(*_cells(row, spent, search))
+    return result
+
+
+def _cells(row: Mapping[str, Any], seconds: float, search: str) -> tuple[str, ...]:
+    def pair(name: str, form: str) -> str:
+        return "/".join(format(row[f"labels/{modality}/{name}"], form) for modality in ("visible", "infrared"))
+
+    def percent(name: str) -> str:
+        value = row.get(f"test/{search}/{name}")
+        return "" if value is None else f"{100 * value:.2f}"
+
+    return (
+        str(row["round"]),
+        row["stage"],
+        pair("clusters", ".0f"),
+        pair("outlier_share", ".0%"),
+        format(row["labels/matched_share"], ".0%"),
+        format(row["train/loss/total"], ".3f"),
+        percent("r1"),
+        percent("map"),
+        format(seconds, ".1f"),
+    )

@@ -1,0 +1,217 @@
+"""The stages of a round as plain functions: what a flow wraps as tasks, and what a notebook or a benchmark calls."""
+
+import torch
+
+from clustering.labelling import Labelling
+from clustering.matching import Matching, match_clusters
+from clustering.prototypes import cluster_prototypes
+from models.encoder import Head
+from models.memory import CrossModalSwap, PrototypeMemory
+from models.modality import PerModality
+from pipeline.data.sampling import cross_modal_batches
+from pipeline.errors import DegenerateClustering
+from pipeline.evaluation.evaluate import evaluate_features
+from pipeline.evaluation.report import DataRecord, EvaluationReport, FeatureRecord, ModelRecord
+from pipeline.experiment import Run, logger
+from pipeline.features import FeatureBank
+from pipeline.round_record import describe_round
+from pipeline.seeds import numpy_generator, torch_generator
+from pipeline.training import prompting
+from pipeline.training.epoch import TextLoss, build_augmentation, labelled_images, train_epoch
+from pipeline.training.labelling import label_modality, usable_labels
+from pipeline.training.rounds import Round
+from pipeline.training.state import TextPrototypes
+
+
+def extract(run: Run, round_: Round) -> PerModality[FeatureBank]:
+    """Encode all training images of both modalities with the weights that the round starts from."""
+    with run.timed("extract"):
+        return run.extract_training_features(Head.NECK)
+
+
+def pseudo_label(run: Run, round_: Round, features: PerModality[FeatureBank]) -> PerModality[Labelling]:
+    """Cluster each modality alone.
+
+    Raises:
+        DegenerateClustering: A modality has no cluster, and had none in an earlier round.
+    """
+    config = run.config
+    with run.timed("label"):
+        found = features.map_with(label_modality, PerModality(config.labelling.visible, config.labelling.infrared))
+        labels = usable_labels(found, run.state.labels, config.labelling, config.batches.clusters_per_batch)
+    run.state.labels = labels.map(lambda labelling: labelling.labels)
+    if round_.stage == "prepare" and round_.last_of_stage:
+        run.state.exported = run.state.labels
+    return labels
+
+
+def match(run: Run, round_: Round, features: PerModality[FeatureBank], labels: PerModality[Labelling]) -> Matching:
+    """Pair visible with infrared clusters by their prototypes, for the round's record."""
+    with run.timed("match"):
+        prototypes = features.map_with(
+            lambda bank, labelling: cluster_prototypes(bank.vectors, labelling.labels.labels), labels
+        )
+        return match_clusters(
+            prototypes.visible, prototypes.infrared, method=run.config.matching.method, floor=run.config.matching.floor
+        )
+
+
+def learn_prompts(run: Run, round_: Round, labels: PerModality[Labelling]) -> PerModality[TextPrototypes] | None:
+    """Learn one sentence a cluster; a refresh that has nothing to describe keeps the texts that there are.
+
+    The first time they are learned on the clusters that stage `prepare` handed over, later on the round's own.
+
+    Raises:
+        DegenerateClustering: A modality has outliers only and there are no earlier texts.
+    """
+    config, state = run.config.prompts, run.state
+    first = round_.epoch == 1
+    assert state.exported is not None or not first
+    chosen = state.exported if first else labels.map(lambda labelling: labelling.labels)
+    assert chosen is not None
+    with run.timed("prompts"):
+        features = run.prompt_features(initial=first or config.feature_source == "initial")
+        try:
+            state.text = prompting.learn_prompts(
+                features,
+                chosen.map(lambda pseudo: pseudo.labels),
+                run.text_tower,
+                num_context=config.num_context,
+                epochs=config.epochs if first else config.refresh_epochs,
+                batch_size=config.batch_size,
+                learning_rate=config.learning_rate,
+                warmup_epochs=config.warmup_epochs if first else min(1, config.warmup_epochs),
+                weight_decay=config.weight_decay,
+                previous=state.text if config.init == "warm" and not first else None,
+                init_generator=lambda modality: torch_generator(
+                    run.config.seed, "init", "prompts", modality, round_.number
+                ),
+                batch_generator=lambda epoch: numpy_generator(
+                    run.config.seed, "batches", "prompts", round_.number, epoch
+                ),
+            )
+        except DegenerateClustering as error:
+            if first:
+                raise
+            logger.warning("prompts are not refreshed in round %d: %s", round_.number, error.message)
+    state.text_round = round_.number
+    run.save()  # Texts take minutes to learn: a run killed later in this round does not learn them again.
+    return state.text
+
+
+def train(
+    run: Run,
+    round_: Round,
+    features: PerModality[FeatureBank],
+    labels: PerModality[Labelling],
+    text: PerModality[TextPrototypes] | None,
+) -> dict[str, float]:
+    """Train the encoder for one epoch against the memories of this round's clusters.
+
+    Raises:
+        TrainingError: The loss is not finite.
+    """
+    config = run.config
+    seed = (config.seed, "train", round_.number)
+    with run.timed("train"):
+        memories = features.map_with(
+            lambda bank, labelling: PrototypeMemory(
+                torch.from_numpy(cluster_prototypes(bank.vectors, labelling.labels.labels)).to(run.device)
+            ),
+            labels,
+        )
+        sources = run.training_images.map_with(
+            lambda images, labelling, words: labelled_images(images, labelling.labels, words),
+            labels,
+            text or PerModality(None, None),
+        )
+        batches = cross_modal_batches(
+            labels.map(lambda labelling: labelling.labels.labels),
+            clusters_per_batch=config.batches.clusters_per_batch,
+            images_per_cluster=config.batches.images_per_cluster,
+            replacement=config.batches.replacement,
+            generator=numpy_generator(*seed, "batches"),
+        )
+        return train_epoch(
+            run.state.encoder,
+            run.state.optimiser,
+            sources,
+            memories,
+            batches,
+            temperature=config.memory.temperature,
+            momentum=config.memory.momentum,
+            swap=_swap(run, round_),
+            text=None
+            if text is None
+            else TextLoss(text.map(lambda one: one.features), config.prompts.text_weight, config.prompts.smoothing),
+            augmentation=build_augmentation(
+                recipe=config.augmentation.recipe,
+                padding=config.augmentation.padding,
+                normalisation=config.images.normalisation,
+                generator=torch_generator(*seed, "augment"),
+            ),
+            device=run.device,
+        )
+
+
+def evaluate(run: Run, round_: Round) -> EvaluationReport:
+    """Encode all test images once and run every search of the protocol; the result is looked at, and feeds nothing."""
+    config, dataset = run.config, run.dataset
+    with run.timed("evaluate"):
+        banks = run.extract_test_features()
+        searches = evaluate_features(
+            banks, dataset.test, searches=config.evaluation.searches, trials=config.evaluation.trials
+        )
+    counts = dataset.test.images.map(len)
+    return EvaluationReport(
+        data=DataRecord(
+            name=dataset.name,
+            kind=dataset.kind,
+            partial=dataset.partial,
+            file_list=dataset.file_list,
+            visible=counts.visible,
+            infrared=counts.infrared,
+        ),
+        model=ModelRecord(
+            run=run.folder.path.name,
+            round=round_.number,
+            selection="last",
+            weights=run.clip.origin.kind,
+            encoder=banks.visible.encoder_digest,
+            seed=config.seed,
+        ),
+        features=FeatureRecord(
+            name=Head.NECK.value,
+            dim=banks.visible.vectors.shape[1],
+            flip=config.evaluation.flip,
+            image_height=config.images.height,
+            image_width=config.images.width,
+        ),
+        searches=searches,
+    )
+
+
+def log_round(
+    run: Run,
+    round_: Round,
+    labels: PerModality[Labelling],
+    matching: Matching,
+    losses: dict[str, float],
+    report: EvaluationReport | None,
+) -> None:
+    """Record the round: label file, checkpoint (the round counts from here on), metrics, MLflow, one line at the terminal."""
+    row = describe_round(run, round_, labels, matching, losses, report)
+    run.finish_round(round_, row, labels.map(lambda labelling: labelling.labels), report)
+
+
+def _swap(run: Run, round_: Round) -> CrossModalSwap | None:
+    settings = run.config.swap
+    if settings.mode == "off" or round_.epoch < settings.start:
+        return None
+    return CrossModalSwap(
+        mode=settings.mode,
+        trigger=settings.trigger,
+        scale=settings.scale,
+        min_similarity=settings.min_similarity,
+        every=settings.every,
+    )

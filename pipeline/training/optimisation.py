@@ -1,0 +1,187 @@
+"""Learning rates as pure functions of the epoch, and the optimiser of the image stages.
+
+An epoch here is a round of its stage, counted from 1. A rate is computed before the epoch's first step and kept
+throughout; nothing has to be stepped, so a run that resumes asks for its epoch and gets the same rate.
+"""
+
+import math
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from torch import nn
+
+AtSwap = Literal["continue", "restart", "fixed"]
+
+_FACTOR = "lr_factor"
+
+
+@runtime_checkable
+class EncoderWithRoles(Protocol):
+    """A network that knows which part of it each parameter belongs to."""
+
+    def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """All parameters with their dotted names."""
+        ...
+
+    def parameter_role(self, name: str) -> str:
+        """The part that a parameter belongs to, such as `trunk`."""
+        ...
+
+
+def multistep_warmup(
+    index: int, *, base: float, warmup: int, factor: float, milestones: Sequence[int], gamma: float
+) -> float:
+    """A straight climb from `factor * base`, then steps down.
+
+    Args:
+        index: Position in the schedule; CCLNet starts at 1, CSDN at 0.
+        base: The rate between the climb and the first milestone.
+        warmup: Where the climb ends; 0 for none.
+        factor: The share of `base` at index 0.
+        milestones: From each of these on (itself included), the rate is multiplied by `gamma`; also during the climb.
+        gamma: Factor at a milestone.
+
+    >>> round(multistep_warmup(1, base=3.5e-4, warmup=10, factor=0.01, milestones=(30, 50), gamma=0.1), 10)
+    3.815e-05
+    """
+    climb = factor + (1.0 - factor) * index / warmup if index < warmup else 1.0
+    passed = sum(milestone <= index for milestone in milestones)
+    return base * climb * gamma**passed
+
+
+def cosine_warmup(
+    index: int,
+    *,
+    base: float,
+    total_epochs: int,
+    warmup_epochs: int,
+    warmup_start: float = 1e-5,
+    floor: float = 1e-6,
+) -> float:
+    """A straight climb from `warmup_start`, then half a cosine down to `floor`.
+
+    The cosine is that of the whole schedule: it does not begin anew where the climb ends, so `base` is never reached
+    if there is a climb.
+
+    Args:
+        index: Position in the schedule; the first epoch of prompt learning is 1.
+        base: The rate that the climb heads for and that the cosine starts from.
+        total_epochs: Where the floor is reached; beyond it the rate stays there.
+        warmup_epochs: Where the climb ends; 0 for none.
+        warmup_start: The rate at index 0.
+        floor: The last rate.
+
+    >>> round(cosine_warmup(30, base=3.5e-4, total_epochs=60, warmup_epochs=5), 10)
+    0.0001755
+    """
+    if index < warmup_epochs:
+        return warmup_start + (base - warmup_start) * index / warmup_epochs
+    if index >= total_epochs:
+        return floor
+    return floor + (base - floor) * (1.0 + math.cos(math.pi * index / total_epochs)) / 2.0
+
+
+def image_learning_rate(
+    epoch: int,
+    *,
+    learning_rate: float,
+    warmup_rounds: int,
+    warmup_factor: float,
+    milestones: Sequence[int],
+    gamma: float,
+    swap_start: int,
+    at_swap: AtSwap = "continue",
+    fixed_swap_learning_rate: float | None = None,
+) -> float:
+    """The base rate of an image stage in one epoch; bias tensors get a multiple of it from their group.
+
+    Args:
+        epoch: From 1.
+        learning_rate: Reached after the warm-up.
+        warmup_rounds: Epochs of the climb; 0 for none.
+        warmup_factor: The share of the rate that the climb starts from, at epoch 0.
+        milestones: Epochs from which on the rate is multiplied by `gamma`.
+        gamma: Factor at a milestone.
+        swap_start: The first epoch that swaps prototypes.
+        at_swap: From `swap_start` on: `continue` goes on; `restart` runs through the schedule again from its epoch 1,
+            milestones included; `fixed` holds one value.
+        fixed_swap_learning_rate: That value.
+
+    Source: Chen et al., ACM MM 2023 (CCLNet), public code: `continue` on SYSU-MM01, where all of swapping then runs at
+    a hundredth of the rate, `restart` on RegDB. `fixed` is ours.
+    """
+    index = epoch
+    if epoch >= swap_start:
+        if at_swap == "fixed":
+            assert fixed_swap_learning_rate is not None, "the configuration pairs `fixed` with its value"
+            return fixed_swap_learning_rate
+        if at_swap == "restart":
+            index = epoch - swap_start + 1
+    return multistep_warmup(
+        index, base=learning_rate, warmup=warmup_rounds, factor=warmup_factor, milestones=milestones, gamma=gamma
+    )
+
+
+def optimiser_restarts(epoch: int, *, swap_start: int, at_swap: AtSwap) -> bool:
+    """Whether the epoch begins with a new optimiser: a restarted schedule forgets the gradients' averages, too."""
+    return at_swap == "restart" and epoch == swap_start
+
+
+def build_image_optimiser(
+    encoder: EncoderWithRoles,
+    *,
+    roles: Collection[str],
+    learning_rate: float,
+    weight_decay: float,
+    bias_factor: float,
+) -> torch.optim.Adam:
+    """Adam over the named parts of an encoder, with faster bias tensors.
+
+    Parts that get no gradient in a stage must be left out: decay would otherwise shrink them.
+
+    Args:
+        encoder: Its frozen parameters are left out, such as the neck's bias.
+        roles: The parts to train.
+        learning_rate: The rate until `set_learning_rate` is called.
+        weight_decay: L2 weight, added to the gradient of every tensor, scales of normalisation included.
+        bias_factor: The rate of bias tensors relative to the others.
+
+    Returns:
+        Two groups, weights and biases, in the order of the encoder's parameters.
+
+    Source: Chen et al., ACM MM 2023 (CCLNet), public code. Differs: groups follow roles, not parts of names, and the
+    factor stays with its group, so a restart keeps it.
+    """
+    trained = [
+        (name, parameter)
+        for name, parameter in encoder.named_parameters()
+        if parameter.requires_grad and encoder.parameter_role(name) in roles
+    ]
+    found = {encoder.parameter_role(name) for name, _ in trained}
+    assert found == set(roles), f"no trainable parameter has the role {sorted(set(roles) - found)}"
+    groups = [
+        {"params": [parameter for name, parameter in trained if _is_bias(name) == biases], _FACTOR: factor}
+        for biases, factor in ((False, 1.0), (True, bias_factor))
+    ]
+    optimiser = _adam([group for group in groups if group["params"]], weight_decay)
+    set_learning_rate(optimiser, learning_rate)
+    return optimiser
+
+
+def set_learning_rate(optimiser: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Give every group its multiple of the base rate."""
+    for group in optimiser.param_groups:
+        group["lr"] = learning_rate * group[_FACTOR]
+
+
+def _is_bias(name: str) -> bool:
+    # Fused attention keeps its three biases in one tensor called `in_proj_bias`.
+    leaf = name.rpartition(".")[2]
+    return leaf == "bias" or leaf.endswith("_bias")
+
+
+def _adam(groups: list[dict[str, Any]], weight_decay: float) -> torch.optim.Adam:
+    on_gpu = all(parameter.is_cuda for group in groups for parameter in group["params"])
+    # One kernel for all tensors on a GPU, lists of tensors on the CPU; each gives the same bits every time.
+    return torch.optim.Adam(groups, weight_decay=weight_decay, fused=on_gpu or None, foreach=None if on_gpu else True)

@@ -1,0 +1,141 @@
+"""Stage 1: learn, for every cluster, the words of a sentence that describes its images; encoder and text tower stay as they are."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from clustering.dbscan import OUTLIER
+from models.losses import prompt_contrast
+from models.modality import Modality, PerModality
+from models.prompts import TEMPLATES, PromptBank, warm_start
+from models.text_tower import TextTower
+from pipeline.console import progress
+from pipeline.data.sampling import paired_batches
+from pipeline.errors import DegenerateClustering, TrainingError
+from pipeline.training.optimisation import cosine_warmup
+from pipeline.training.state import TextPrototypes
+
+
+def learn_prompts(
+    features: PerModality[Float[Tensor, "n embed"]],
+    labels: PerModality[Int64[np.ndarray, " n"]],
+    tower: TextTower,
+    *,
+    num_context: int,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    warmup_epochs: int,
+    weight_decay: float,
+    previous: PerModality[TextPrototypes] | None,
+    init_generator: Callable[[Modality], torch.Generator],
+    batch_generator: Callable[[int], np.random.Generator],
+) -> PerModality[TextPrototypes]:
+    """Learn prompts on fixed image features and fixed pseudo-labels.
+
+    The two modalities share neither words nor batches of text; they are learned side by side in one loop.
+
+    Args:
+        features: Attention-pool features of all training images, not normalised.
+        labels: One label an image; outliers take no part.
+        tower: The frozen text encoder.
+        num_context: Learned words a cluster.
+        epochs: Passes over the longer list of images.
+        batch_size: Images of each modality in a step.
+        learning_rate: Peak of the cosine schedule.
+        warmup_epochs: Epochs of its linear climb.
+        weight_decay: L2 weight on the words; words of clusters absent from a batch decay too.
+        previous: Texts whose words a warm start copies; none starts from random words.
+        init_generator: Gives the generator of a modality's first words.
+        batch_generator: Gives the generator of an epoch's order.
+
+    Returns:
+        Texts of all clusters, one row a label.
+
+    Raises:
+        DegenerateClustering: A modality has outliers only.
+        TrainingError: The loss is not finite.
+
+    Cost:
+        Each step encodes the distinct clusters of a batch once, up to the end token: 12 or 13 of 77 positions.
+
+    Source: Chen et al., ACM MM 2023, cluster-aware prompt learning; released code, stage 1.
+    """
+    clustered = labels.map(lambda all_labels: np.flatnonzero(all_labels != OUTLIER))
+    for modality, positions in clustered.items():
+        if len(positions) == 0:
+            raise DegenerateClustering(
+                f"all {len(labels[modality])} {modality} images are outliers: there is nothing to describe",
+                hint=f"raise labelling.{modality}.eps, or stages.prepare_rounds",
+            )
+    device = features.visible.device
+    kept = features.map_with(
+        lambda all_features, positions: all_features[torch.from_numpy(positions).to(device)], clustered
+    )
+    targets = labels.map_with(lambda all_labels, positions: all_labels[positions], clustered)
+    banks = PerModality.build(
+        lambda modality: _new_bank(modality, labels, tower, num_context, previous, init_generator(modality)).to(device)
+    )
+    optimiser = torch.optim.Adam([bank.context for bank in banks], lr=learning_rate, weight_decay=weight_decay)
+    counts = clustered.map(len)
+    for epoch in progress(range(1, epochs + 1), "learn prompts", unit="epochs"):
+        rate = cosine_warmup(epoch, base=learning_rate, total_epochs=epochs, warmup_epochs=warmup_epochs)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        running = torch.zeros((), device=device)
+        for batch in paired_batches(counts, batch_size, batch_generator(epoch)):
+            losses = batch.map_with(lambda rows, *one: _prompt_loss(rows, *one, tower), kept, targets, banks)
+            loss = losses.visible + losses.infrared
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()
+            optimiser.step()
+            running += loss.detach()
+        if not torch.isfinite(running):
+            raise TrainingError(
+                f"the prompt loss is not finite in epoch {epoch}",
+                hint="lower prompts.learning_rate; the last round is kept",
+            )
+    with torch.no_grad():
+        return banks.map_with(
+            lambda bank, all_labels: TextPrototypes(
+                features=bank.encode(tower, torch.arange(bank.context.shape[0], device=device)),
+                labels=all_labels,
+                context=bank.context.detach().clone(),
+            ),
+            labels,
+        )
+
+
+def _new_bank(
+    modality: Modality,
+    labels: PerModality[Int64[np.ndarray, " n"]],
+    tower: TextTower,
+    num_context: int,
+    previous: PerModality[TextPrototypes] | None,
+    generator: torch.Generator,
+) -> PromptBank:
+    num_clusters = int(labels[modality].max()) + 1
+    bank = PromptBank(tower, TEMPLATES[modality], num_clusters, num_context=num_context, generator=generator)
+    if previous is not None:
+        old = previous[modality]
+        new_labels, old_labels = torch.from_numpy(labels[modality]), torch.from_numpy(old.labels)
+        words = warm_start(old.context.cpu(), new_labels, old_labels, num_clusters, generator)
+        bank.context.data.copy_(words)
+    return bank
+
+
+def _prompt_loss(
+    rows: Int64[np.ndarray, " batch"],
+    features: Float[Tensor, "n embed"],
+    targets: Int64[np.ndarray, " n"],
+    bank: PromptBank,
+    tower: TextTower,
+) -> Float[Tensor, ""]:
+    # The distinct clusters are found on the host, where the labels are: asking the device for them would stall it.
+    distinct, index = np.unique(targets[rows], return_inverse=True)
+    device = features.device
+    texts = bank.encode(tower, torch.from_numpy(distinct).to(device))
+    return prompt_contrast(features[torch.from_numpy(rows).to(device)], texts, torch.from_numpy(index).to(device))

@@ -1,0 +1,70 @@
+"""Every setting has a function that takes it, under the same name, and a place that reads it."""
+
+import ast
+import inspect
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from clustering.labelling import label_images
+from clustering.matching import match_clusters
+from models.clip import load_clip
+from models.memory import CrossModalSwap
+from pipeline import config, method_config
+from pipeline.data.augmentation import augment
+from pipeline.data.dataset import read_dataset
+from pipeline.data.sampling import cross_modal_batches
+from pipeline.data.store import open_store
+from pipeline.evaluation.evaluate import evaluate_features
+from pipeline.features import extract_features
+from pipeline.training.epoch import TextLoss, train_epoch
+from pipeline.training.optimisation import build_image_optimiser, image_learning_rate
+from pipeline.training.prompting import learn_prompts
+
+ROOT = Path(__file__).resolve().parents[2]
+
+# Section: the functions it feeds, and the fields that decide when or whether they are called.
+FEEDS: dict[type[BaseModel], tuple[list[Callable[..., Any]], set[str]]] = {
+    config.DataConfig: ([read_dataset], set()),
+    config.ImagesConfig: ([open_store, extract_features], set()),
+    config.ModelConfig: ([load_clip], set()),
+    config.EvaluationConfig: ([evaluate_features, extract_features], {"every"}),
+    method_config.ClusteringConfig: ([label_images], set()),
+    method_config.MatchingConfig: ([match_clusters], set()),
+    method_config.MemoryConfig: ([train_epoch], set()),
+    method_config.SwapConfig: ([CrossModalSwap.__init__], {"start"}),
+    method_config.BatchesConfig: ([cross_modal_batches], set()),
+    method_config.AugmentationConfig: ([augment], set()),
+    method_config.OptimisationConfig: ([image_learning_rate, build_image_optimiser], set()),
+    method_config.PromptsConfig: (
+        [learn_prompts, TextLoss.__init__],
+        {"text_weight", "refresh_every", "refresh_epochs", "init", "feature_source"},
+    ),
+}
+
+
+@pytest.mark.parametrize("section", FEEDS, ids=lambda section: section.__name__)
+def test_a_section_has_the_parameter_names_of_what_it_feeds(section: type[BaseModel]) -> None:
+    functions, scheduling = FEEDS[section]
+    parameters = {name for function in functions for name in inspect.signature(function).parameters}
+    assert set(section.model_fields) - parameters == scheduling
+
+
+def test_every_setting_is_read_somewhere() -> None:
+    sources = [path for folder in ("pipeline", "flows") for path in (ROOT / folder).rglob("*.py")]
+    read = {
+        node.attr for path in sources for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)
+    }
+    sections = [*FEEDS, config.ExecutionConfig, method_config.StagesConfig, method_config.LabellingConfig]
+    unread = {f"{section.__name__}.{name}" for section in sections for name in section.model_fields if name not in read}
+    assert not unread
+
+
+def test_every_setting_has_a_sentence() -> None:
+    sections = [config.ExperimentConfig, *FEEDS, config.ExecutionConfig, method_config.StagesConfig, method_config.LabellingConfig]
+    for section in sections:
+        for name, field in section.model_fields.items():
+            assert field.description, f"{section.__name__}.{name}"

@@ -1,0 +1,110 @@
+"""The command line as a person meets it: results on stdout, one clear error with a hint, exit codes."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from flows import cli
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def vireid(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    """Call the command line; gives exit code, stdout and stderr."""
+
+    def call(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["vireid", *arguments])
+        try:
+            cli.main()
+            code = 0
+        except SystemExit as leaving:
+            code = int(leaving.code or 0)
+        streams = capsys.readouterr()
+        return code, streams.out, " ".join(streams.err.split())
+
+    return call
+
+
+def small(runs: Path, data: Path) -> list[str]:
+    """Options that make preset `smoke` small."""
+    changes = ("model.architecture=tiny", "model.weights=random", "stages.prepare_rounds=1", "stages.clip_rounds=0")
+    options = [part for change in changes for part in ("--set", change)]
+    return ["--data", str(data), "--runs", str(runs), "--device", "cpu", "--set", "execution.tracking=false", *options]
+
+
+@pytest.mark.usefixtures("prefect_backend")
+def test_train_then_evaluate_print_the_same_numbers(vireid: Call, smoke_data: Path, tmp_path: Path) -> None:
+    code, out, _ = vireid("train", "smoke", *small(tmp_path, smoke_data), "--json")
+    assert code == 0
+    trained = json.loads(out)
+    assert trained["data"]["kind"] == "drawn"
+    (run,) = (path.parent for path in tmp_path.glob("*/checkpoint.pt"))
+    code, out, _ = vireid("evaluate", str(run), "--device", "cpu", "--json")
+    assert code == 0
+    assert json.loads(out) == trained
+    # Without --json: two tables on stdout, where the run lies on stderr.
+    code, out, err = vireid("train", "smoke", *small(tmp_path, smoke_data))
+    assert code == 0
+    assert "clusters v/i" in out and "sysu/indoor" in out
+    assert f"run: {run}" in err
+
+
+@pytest.mark.usefixtures("prefect_backend")
+@pytest.mark.parametrize(
+    ("change", "message", "hint"),
+    [
+        ("nothing.at=1", "nothing does not exist", "config show"),
+        ("labelling.visible.eps=1.5", "labelling.visible.eps", "config show"),
+        ("optimisation.at_swap=fixed", "fixed_swap_learning_rate", "config show"),
+        ("swap.mode", "has no '='", "section.key=value"),
+        ("execution.device=abacus", "'abacus' is not a device", "cpu"),
+        ("model.weights=/nowhere/RN50.pt", "/nowhere/RN50.pt", "model.weights"),
+        ("labelling.visible.min_samples=200", "no cluster among", "labelling.visible.eps"),
+        ("optimisation.learning_rate=1e30", "not finite", "learning_rate"),
+    ],
+)
+def test_a_wrong_setting_is_one_error_with_a_hint(
+    vireid: Call, smoke_data: Path, tmp_path: Path, change: str, message: str, hint: str
+) -> None:
+    code, out, err = vireid("train", "smoke", *small(tmp_path, smoke_data), "--set", change)
+    assert code == 1
+    assert out == ""
+    assert message in err.partition("hint:")[0]
+    assert hint in err.partition("hint:")[2]
+    assert "Traceback" not in err
+
+
+@pytest.mark.usefixtures("prefect_backend")
+def test_without_a_data_set_the_error_says_how_one_is_obtained(vireid: Call, tmp_path: Path) -> None:
+    code, _, err = vireid("train", "cclnet-sysu", "--runs", str(tmp_path))
+    assert code == 1
+    assert "no data set is named" in err
+    assert "DATA=" in err and "wuancong/SYSU-MM01" in err
+    code, _, err = vireid("train", "cclnet-sysu", "--runs", str(tmp_path), "--data", str(tmp_path))
+    assert code == 1
+    assert "cam1" in err and "wuancong/SYSU-MM01" in err
+    assert not list(tmp_path.iterdir()), "nothing is left behind"
+
+
+def test_an_unknown_preset_names_those_that_exist(vireid: Call) -> None:
+    code, _, err = vireid("config", "show", "cclnet-mars")
+    assert code == 1
+    assert "cclnet-mars" in err and "cclnet-sysu" in err
+
+
+def test_config_show_prints_every_value_and_the_digest(vireid: Call) -> None:
+    code, out, _ = vireid("config", "show", "cclnet-sysu", "--set", "seed=7")
+    assert code == 0
+    shown = json.loads(out)
+    assert shown["seed"] == 7
+    assert shown["labelling"]["visible"]["k1"] == 30
+    assert len(shown["digest"]) == 12
+
+
+def test_evaluating_a_folder_without_a_run_says_so(vireid: Call, tmp_path: Path, prefect_backend: None) -> None:
+    code, _, err = vireid("evaluate", str(tmp_path))
+    assert code == 1
+    assert "holds no run" in err

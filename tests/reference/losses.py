@@ -1,0 +1,31 @@
+"""Losses written out sum by sum, in float64; gradients come from differentiating these sums."""
+
+import torch
+
+
+def supervised_contrast(anchors, targets, anchor_labels, target_labels, temperature=1.0):
+    """Khosla et al., NeurIPS 2020, mean over positives outside the logarithm; anchors without one are left out."""
+    terms = []
+    for anchor, label in zip(anchors, anchor_labels.tolist(), strict=True):
+        similarities = [(anchor * target).sum() / temperature for target in targets]
+        positives = [s for s, other in zip(similarities, target_labels.tolist(), strict=True) if other == label]
+        if positives:
+            total = sum(torch.exp(s) for s in similarities)
+            terms.append(torch.log(total) - sum(positives) / len(positives))
+    return sum(terms) / len(terms) if terms else (anchors.sum() + targets.sum()) * 0.0
+
+
+def smoothed_cross_entropy(logits, labels, smoothing):
+    """Cross entropy with the target (1 - smoothing) one-hot + smoothing / classes; rows with label -1 are left out."""
+    terms = []
+    classes = logits.shape[1]
+    for row, label in zip(logits, labels.tolist(), strict=True):
+        if label == -1:
+            continue
+        log_total = torch.log(sum(torch.exp(value) for value in row))
+        term = 0.0
+        for column, value in enumerate(row):
+            target = smoothing / classes + (1.0 - smoothing) * (column == label)
+            term = term + target * (log_total - value)
+        terms.append(term)
+    return sum(terms) / len(terms) if terms else logits.sum() * 0.0
