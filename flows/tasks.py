@@ -1,4 +1,4 @@
-"""Every stage as a Prefect task: named after its round, never cached, nothing of it persisted; GPU stages carry the tag `gpu`."""
+"""Every stage as a Prefect task: named after its round, never cached, nothing persisted; GPU stages tagged `gpu`."""
 
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
@@ -13,7 +13,7 @@ R = TypeVar("R")
 
 
 def _stage(function: Callable[P, R], run_name: str, tags: tuple[str, ...] = ()) -> Task[P, R]:
-    # Inputs are gigabytes of features and outputs are tensors: hashing or storing either would cost more than the stage.
+    # Inputs are gigabytes of features, outputs are tensors: hashing or storing either would cost more than the stage.
     return task(
         name=run_name.partition("-{")[0], task_run_name=run_name, cache_policy=NO_CACHE, persist_result=False, tags=tags
     )(function)

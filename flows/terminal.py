@@ -1,4 +1,4 @@
-"""How Prefect behaves under our own command line: a patient start of its temporary server, and no line for every task."""
+"""How Prefect behaves under our own command line: a patient start of its temporary server, no line a task."""
 
 import logging
 from collections.abc import Iterator

@@ -68,15 +68,15 @@ class LoadedClip:
     tokenizer: Callable[[list[str]], Tensor]
 
 
-def load_clip(model: str, weights: str, *, seed: int = 1) -> LoadedClip:
+def load_clip(architecture: str, weights: str, *, seed: int = 1) -> LoadedClip:
     """Build a CLIP model with the weights that a name or a path stands for.
 
     OpenAI's weights need an architecture whose name ends in `-quickgelu`; with the plain one every output drifts a
     little, so that pair is refused here. The global random state is the same after the call as before.
 
     Args:
-        model: The name of an open_clip architecture, or `tiny`, the small one for tests. A folder brings its own and
-            ignores it.
+        architecture: The name of an open_clip architecture, or `tiny`, the small one for tests. A folder brings its
+            own and ignores it.
         weights: `demo` (the shipped stand-in), `random`, an open_clip tag such as `openai`, or the path of a weights
             file (OpenAI's TorchScript archive, safetensors, plain state dict) or of a folder in open_clip's form.
         seed: What `random` weights are drawn from.
@@ -90,21 +90,21 @@ def load_clip(model: str, weights: str, *, seed: int = 1) -> LoadedClip:
     Cost: RN50 takes 0.8 s on one core to build and name, and 408 MB, beside the import of open_clip.
     """
     if weights == "random":
-        return _with_random_weights(model, seed)
+        return _with_random_weights(architecture, seed)
     if weights == "demo":
         return _from_folder(demo_clip_folder())
-    tags: list[str] = open_clip_module().list_pretrained_tags_by_model(model)
+    tags: list[str] = open_clip_module().list_pretrained_tags_by_model(architecture)
     if weights in tags:
-        return _with_downloaded_weights(model, weights)
+        return _with_downloaded_weights(architecture, weights)
     path = Path(weights)
     if path.is_dir():
         return _from_folder(path)
     if path.is_file():
-        return _from_file(model, path)
-    _architecture(model)  # an unknown architecture has no tags, and is the likelier slip
-    known = f" or to a tag of {model} ({', '.join(tags)})" if tags else ""
+        return _from_file(architecture, path)
+    _architecture(architecture)  # an unknown architecture has no tags, and is the likelier slip
+    known = f" or to a tag of {architecture} ({', '.join(tags)})" if tags else ""
     raise WeightsLoadError(
-        f"no weights at {path}, and no open_clip tag of this name for {model}",
+        f"no weights at {path}, and no open_clip tag of this name for {architecture}",
         hint=f"set model.weights to an existing file or folder, to demo or random{known}",
     )
 
@@ -197,7 +197,7 @@ def _wrong_gelu(weights: str, name: str, *, needs_quick: bool) -> WeightsLoadErr
     )
     return WeightsLoadError(
         f"{weights} were trained with the {trained}, {name} computes another function",
-        hint=f"set model.clip to {other}",
+        hint=f"set model.architecture to {other}",
     )
 
 
@@ -212,7 +212,7 @@ def _architecture(name: str) -> dict[str, Any]:
         ]
         raise WeightsLoadError(
             f"open_clip has no architecture {name}",
-            hint=f"set model.clip to an architecture such as {', '.join(similar)}",
+            hint=f"set model.architecture to an architecture such as {', '.join(similar)}",
         )
     return architecture
 
@@ -228,7 +228,8 @@ def _build(architecture: dict[str, Any], seed: int) -> nn.Module:
     if "timm_model_name" in settings.get("vision_cfg", {}) or "hf_model_name" in settings.get("text_cfg", {}):
         raise WeightsLoadError(
             "the architecture takes a tower from another library",
-            hint="set model.clip to a model with open_clip's own towers, such as RN50-quickgelu or ViT-B-16-quickgelu",
+            hint="set model.architecture to a model with open_clip's own towers, such as RN50-quickgelu or "
+            "ViT-B-16-quickgelu",
         )
     custom_text = settings.pop("custom_text", False)
     open_clip = open_clip_module()

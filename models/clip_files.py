@@ -201,7 +201,7 @@ def _in_layout_of(expected: dict[str, Tensor], state: dict[str, Tensor]) -> dict
 def _mismatch(source: str, architecture: str, difference: str) -> WeightsLoadError:
     return WeightsLoadError(
         f"{source} does not fit {architecture}: {difference}",
-        hint="set model.clip to the architecture that the weights were trained with",
+        hint="set model.architecture to the architecture that the weights were trained with",
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
-T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 U = TypeVar("U")
 
 
@@ -22,7 +22,7 @@ class Modality(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class PerModality(Generic[T]):
+class PerModality(Generic[T_co]):
     """One value for visible images and one for infrared images.
 
     >>> PerModality(3, 4).map(lambda count: count * 10)
@@ -33,15 +33,15 @@ class PerModality(Generic[T]):
     'visible'
     """
 
-    visible: T
-    infrared: T
+    visible: T_co
+    infrared: T_co
 
     @staticmethod
     def build(make: Callable[[Modality], U]) -> "PerModality[U]":
         """Call `make` for visible, then for infrared."""
         return PerModality(make(Modality.VISIBLE), make(Modality.INFRARED))
 
-    def map(self, function: Callable[[T], U]) -> "PerModality[U]":
+    def map(self, function: Callable[[T_co], U]) -> "PerModality[U]":
         """Apply `function` to the visible value, then to the infrared one."""
         return PerModality(function(self.visible), function(self.infrared))
 
@@ -52,12 +52,12 @@ class PerModality(Generic[T]):
             function(self.infrared, *(other.infrared for other in others)),
         )
 
-    def __getitem__(self, modality: Modality) -> T:
+    def __getitem__(self, modality: Modality) -> T_co:
         return self.visible if modality is Modality.VISIBLE else self.infrared
 
-    def __iter__(self) -> Iterator[T]:
+    def __iter__(self) -> Iterator[T_co]:
         return iter((self.visible, self.infrared))
 
-    def items(self) -> tuple[tuple[Modality, T], tuple[Modality, T]]:
+    def items(self) -> tuple[tuple[Modality, T_co], tuple[Modality, T_co]]:
         """Modality and value, visible first."""
         return (Modality.VISIBLE, self.visible), (Modality.INFRARED, self.infrared)

@@ -1,0 +1,1 @@
+"""What an experiment is made of, callable from a notebook, a test or a flow."""

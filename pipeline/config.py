@@ -1,7 +1,7 @@
 """Everything that a run can be told, as one value: the file's schema, the flow's parameter and MLflow's record.
 
-Each section feeds one function and has that function's parameter names (a test compares them). Presets are the only home of
-method values; a default here is a value that holds for every preset.
+Each section feeds one function and has that function's parameter names (a test compares them). Presets are the only
+home of method values; a default here is a value that holds for every preset.
 """
 
 import hashlib
@@ -146,7 +146,7 @@ class ExperimentConfig(BaseModel):
             )
         if prompts.refresh_every is not None and prompts.feature_source == "initial" and self.stages.carry_over:
             raise ValueError(
-                "prompts.feature_source = 'initial' cannot be refreshed when stages.carry_over is true: choose 'current'"
+                "prompts.feature_source = 'initial' cannot be refreshed with stages.carry_over: choose 'current'"
             )
         return self
 

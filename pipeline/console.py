@@ -1,4 +1,4 @@
-"""What a person sees at the terminal: one logger set-up, one progress bar, one table. All of it on stderr but results."""
+"""What a person sees at the terminal: one logger set-up and one progress bar, both on stderr."""
 
 import logging
 from collections.abc import Iterable, Iterator, Sized

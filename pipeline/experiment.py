@@ -79,7 +79,7 @@ class Run:
         return TextTower.from_clip(self.clip).to(self.device)
 
     def rounds_left(self) -> Iterator[Round]:
-        """Every round after the last finished one; a stage that a round begins is set up before the round is handed out."""
+        """Every round after the last finished one; a stage that begins with it is set up before it is handed out."""
         left = self.rounds[self.state.completed :]
         if left:
             logger.info(round_table.header())
@@ -112,7 +112,7 @@ class Run:
         """An encoder with CLIP's weights, bit for bit the same each time."""
         images = self.config.images
         return DualStemEncoder.from_clip(self.clip, image_height=images.height, image_width=images.width).to(
-            self.device, memory_format=torch.channels_last
+            self.device
         )
 
     def extract_training_features(self, head: Head, encoder: DualStemEncoder | None = None) -> PerModality[FeatureBank]:

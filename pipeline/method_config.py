@@ -175,4 +175,4 @@ class StagesConfig(BaseModel):
     carry_over: bool = False
     """Whether stage `clip` starts from the weights of stage `prepare` instead of CLIP."""
     label_export: Literal["epoch_start", "after_training"] = "epoch_start"
-    """Which clusters prompts are learned on: those of the last round of `prepare`, or new ones from its final weights."""
+    """Which clusters prompts are learned on: those of the last round of `prepare`, or new ones after it."""

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def open_run(config: ExperimentConfig) -> Iterator[Run]:
-    """Open the run of a configuration: the same configuration always finds the same folder, and goes on where it stands.
+    """Open the run of a configuration: the same one always finds the same folder, and goes on where it stands.
 
     Raises:
         ConfigError: The device does not exist here.
@@ -86,7 +86,8 @@ def _read_data(data: DataConfig) -> Dataset:
         raise DataError(
             "no data set is named",
             hint="give its folder: `vireid train PRESET --data FOLDER`, or `make unsupervised-sysu DATA=FOLDER`; "
-            "SYSU-MM01 is obtained from its authors (wuancong/SYSU-MM01, signed agreement); `vireid demo` needs no data set",
+            "SYSU-MM01 is obtained from its authors (wuancong/SYSU-MM01, signed agreement); "
+            "`vireid demo` needs no data set",
         )
     dataset = read_dataset(data.name, data.root, split=data.split, allow_partial=data.allow_partial)
     for part, tables in (("training", dataset.training), ("test", dataset.test)):

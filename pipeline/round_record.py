@@ -1,4 +1,4 @@
-"""The numbers that a round leaves behind. Only this record sees true identities, and nothing reads it back into training."""
+"""The numbers that a round leaves behind. Only here are true identities seen, and nothing reads them back."""
 
 from typing import Any
 

@@ -23,7 +23,7 @@ from pipeline.training.rounds import Round
 from pipeline.training.state import TextPrototypes
 
 
-def extract(run: Run, round_: Round) -> PerModality[FeatureBank]:
+def extract(run: Run, round_: Round) -> PerModality[FeatureBank]:  # noqa: ARG001 - it names the task
     """Encode all training images of both modalities with the weights that the round starts from."""
     with run.timed("extract"):
         return run.extract_training_features(Head.NECK)
@@ -45,7 +45,12 @@ def pseudo_label(run: Run, round_: Round, features: PerModality[FeatureBank]) ->
     return labels
 
 
-def match(run: Run, round_: Round, features: PerModality[FeatureBank], labels: PerModality[Labelling]) -> Matching:
+def match(
+    run: Run,
+    round_: Round,  # noqa: ARG001 - it names the task
+    features: PerModality[FeatureBank],
+    labels: PerModality[Labelling],
+) -> Matching:
     """Pair visible with infrared clusters by their prototypes, for the round's record."""
     with run.timed("match"):
         prototypes = features.map_with(
@@ -199,7 +204,7 @@ def log_round(
     losses: dict[str, float],
     report: EvaluationReport | None,
 ) -> None:
-    """Record the round: label file, checkpoint (the round counts from here on), metrics, MLflow, one line at the terminal."""
+    """Record the round: label file, checkpoint (from here on the round counts), metrics, MLflow, a terminal line."""
     row = describe_round(run, round_, labels, matching, losses, report)
     run.finish_round(round_, row, labels.map(lambda labelling: labelling.labels), report)
 

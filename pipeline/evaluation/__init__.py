@@ -1,0 +1,1 @@
+"""Retrieval protocols, rankings and reports."""

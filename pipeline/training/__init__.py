@@ -1,0 +1,1 @@
+"""Unsupervised training: nothing here can reach a true identity."""

@@ -1,4 +1,4 @@
-"""One epoch of the image stages: batches of both modalities, cluster memories, swapping, and the text loss when there are texts."""
+"""One epoch of the image stages: batches of both modalities, cluster memories, swapping, and the text loss."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,10 +21,12 @@ from pipeline.data.sampling import CrossModalBatches
 from pipeline.errors import TrainingError
 from pipeline.training.state import TextPrototypes
 
+_MODALITIES = PerModality.build(lambda modality: modality)
+
 
 @dataclass(frozen=True, slots=True)
 class TrainingImagesAndLabels:
-    """The clustered images of one modality: pixels, their cluster, and the text row each was described by (-1: none)."""
+    """The images of one modality: pixels, cluster, and the row of the text that described each (-1: none)."""
 
     images: StoredImages
     labels: Int64[np.ndarray, " n"]
@@ -90,17 +92,17 @@ def train_epoch(
     Cost:
         One forward and backward pass a step; losses stay on the device until the epoch ends.
 
-    Source: Chen et al., ACM MM 2023; released code, stages 0 and 2. Differs: memories change after the optimiser's step by name, not inside `backward`.
+    Source: Chen et al., ACM MM 2023; released code, stages 0 and 2. Differs: memories change after the optimiser,
+    by name, not inside `backward`.
     """
     heads = frozenset({Head.NECK}) if text is None else frozenset({Head.NECK, Head.PROJECTION})
     encoder.train()
     sums: dict[str, Tensor] = {}
     for step, positions in enumerate(progress(batches, "train", unit="steps"), start=1):
-        inputs = PerModality.build(
-            lambda modality, at=positions: augmentation(
-                torch.from_numpy(gather_pixels(sources[modality].images, at[modality])).to(device, non_blocking=True),
-                modality,
-            )
+        pixels = positions.map_with(lambda at, source: gather_pixels(source.images, at), sources)
+        inputs = pixels.map_with(
+            lambda stored, modality: augmentation(torch.from_numpy(stored).to(device, non_blocking=True), modality),
+            _MODALITIES,
         )
         labels = positions.map_with(lambda at, source: torch.from_numpy(source.labels[at]), sources)
         encoded = encoder(inputs, heads)

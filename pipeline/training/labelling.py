@@ -41,7 +41,7 @@ def usable_labels(
     settings: LabellingConfig,
     clusters_per_batch: int,
 ) -> PerModality[Labelling]:
-    """Keep each modality's new labels, or put its last usable ones where there is no cluster, and warn about what looks wrong.
+    """Keep each modality's new labels, or its last usable ones where there is no cluster; warn about what looks wrong.
 
     Args:
         labellings: What clustering found.
@@ -63,7 +63,8 @@ def usable_labels(
         if previous is None or settings.on_no_clusters == "error":
             raise DegenerateClustering(
                 problem,
-                hint=f"raise labelling.{modality}.eps, lower labelling.{modality}.min_samples, or train longer before labelling",
+                hint=f"raise labelling.{modality}.eps, lower labelling.{modality}.min_samples, "
+                "or train longer before labelling",
             )
         logger.warning("%s; going on with the labels of the last round that had clusters", problem)
         return replace(labelling, labels=previous[modality])

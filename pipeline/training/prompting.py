@@ -1,6 +1,7 @@
-"""Stage 1: learn, for every cluster, the words of a sentence that describes its images; encoder and text tower stay as they are."""
+"""Stage 1: for every cluster, learn the words of a sentence that describes its images; encoders stay fixed."""
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -65,12 +66,7 @@ def learn_prompts(
     Source: Chen et al., ACM MM 2023, cluster-aware prompt learning; released code, stage 1.
     """
     clustered = labels.map(lambda all_labels: np.flatnonzero(all_labels != OUTLIER))
-    for modality, positions in clustered.items():
-        if len(positions) == 0:
-            raise DegenerateClustering(
-                f"all {len(labels[modality])} {modality} images are outliers: there is nothing to describe",
-                hint=f"raise labelling.{modality}.eps, or stages.prepare_rounds",
-            )
+    _refuse_nothing(clustered, labels)
     device = features.visible.device
     kept = features.map_with(
         lambda all_features, positions: all_features[torch.from_numpy(positions).to(device)], clustered
@@ -80,14 +76,13 @@ def learn_prompts(
         lambda modality: _new_bank(modality, labels, tower, num_context, previous, init_generator(modality)).to(device)
     )
     optimiser = torch.optim.Adam([bank.context for bank in banks], lr=learning_rate, weight_decay=weight_decay)
-    counts = clustered.map(len)
     for epoch in progress(range(1, epochs + 1), "learn prompts", unit="epochs"):
         rate = cosine_warmup(epoch, base=learning_rate, total_epochs=epochs, warmup_epochs=warmup_epochs)
         for group in optimiser.param_groups:
             group["lr"] = rate
         running = torch.zeros((), device=device)
-        for batch in paired_batches(counts, batch_size, batch_generator(epoch)):
-            losses = batch.map_with(lambda rows, *one: _prompt_loss(rows, *one, tower), kept, targets, banks)
+        for batch in paired_batches(clustered.map(len), batch_size, batch_generator(epoch)):
+            losses = batch.map_with(partial(_prompt_loss, tower), kept, targets, banks)
             loss = losses.visible + losses.infrared
             optimiser.zero_grad(set_to_none=True)
             loss.backward()
@@ -98,15 +93,24 @@ def learn_prompts(
                 f"the prompt loss is not finite in epoch {epoch}",
                 hint="lower prompts.learning_rate; the last round is kept",
             )
-    with torch.no_grad():
-        return banks.map_with(
-            lambda bank, all_labels: TextPrototypes(
-                features=bank.encode(tower, torch.arange(bank.context.shape[0], device=device)),
-                labels=all_labels,
-                context=bank.context.detach().clone(),
-            ),
-            labels,
-        )
+    return banks.map_with(lambda bank, all_labels: _read_out(bank, all_labels, tower), labels)
+
+
+def _refuse_nothing(
+    clustered: PerModality[Int64[np.ndarray, " clustered"]], labels: PerModality[Int64[np.ndarray, " n"]]
+) -> None:
+    for modality, positions in clustered.items():
+        if len(positions) == 0:
+            raise DegenerateClustering(
+                f"all {len(labels[modality])} {modality} images are outliers: there is nothing to describe",
+                hint=f"raise labelling.{modality}.eps, or stages.prepare_rounds",
+            )
+
+
+@torch.no_grad()
+def _read_out(bank: PromptBank, labels: Int64[np.ndarray, " n"], tower: TextTower) -> TextPrototypes:
+    rows = torch.arange(bank.num_rows, device=bank.context.device)
+    return TextPrototypes(features=bank.encode(tower, rows), labels=labels, context=bank.context.detach().clone())
 
 
 def _new_bank(
@@ -121,18 +125,17 @@ def _new_bank(
     bank = PromptBank(tower, TEMPLATES[modality], num_clusters, num_context=num_context, generator=generator)
     if previous is not None:
         old = previous[modality]
-        new_labels, old_labels = torch.from_numpy(labels[modality]), torch.from_numpy(old.labels)
-        words = warm_start(old.context.cpu(), new_labels, old_labels, num_clusters, generator)
+        words = warm_start(old.context.cpu(), labels[modality], old.labels, num_clusters, generator)
         bank.context.data.copy_(words)
     return bank
 
 
 def _prompt_loss(
+    tower: TextTower,
     rows: Int64[np.ndarray, " batch"],
     features: Float[Tensor, "n embed"],
     targets: Int64[np.ndarray, " n"],
     bank: PromptBank,
-    tower: TextTower,
 ) -> Float[Tensor, ""]:
     # The distinct clusters are found on the host, where the labels are: asking the device for them would stall it.
     distinct, index = np.unique(targets[rows], return_inverse=True)

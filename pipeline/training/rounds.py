@@ -10,7 +10,7 @@ Stage = Literal["prepare", "clip"]
 class Round:
     """One pass of label, then train.
 
-    `number` counts through the whole run from 1, `epoch` inside its stage from 1; schedules and swapping follow `epoch`.
+    `number` counts through the whole run from 1, `epoch` inside its stage; schedules and swapping follow `epoch`.
     """
 
     number: int

@@ -56,7 +56,10 @@ def test_a_section_has_the_parameter_names_of_what_it_feeds(section: type[BaseMo
 def test_every_setting_is_read_somewhere() -> None:
     sources = [path for folder in ("pipeline", "flows") for path in (ROOT / folder).rglob("*.py")]
     read = {
-        node.attr for path in sources for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)
+        node.attr
+        for path in sources
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
     }
     sections = [*FEEDS, config.ExecutionConfig, method_config.StagesConfig, method_config.LabellingConfig]
     unread = {f"{section.__name__}.{name}" for section in sections for name in section.model_fields if name not in read}
@@ -64,7 +67,13 @@ def test_every_setting_is_read_somewhere() -> None:
 
 
 def test_every_setting_has_a_sentence() -> None:
-    sections = [config.ExperimentConfig, *FEEDS, config.ExecutionConfig, method_config.StagesConfig, method_config.LabellingConfig]
+    sections = [
+        config.ExperimentConfig,
+        *FEEDS,
+        config.ExecutionConfig,
+        method_config.StagesConfig,
+        method_config.LabellingConfig,
+    ]
     for section in sections:
         for name, field in section.model_fields.items():
             assert field.description, f"{section.__name__}.{name}"

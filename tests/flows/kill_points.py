@@ -1,7 +1,7 @@
 """A run that is killed again and again: started by `test_kill_and_resume.py` in a process of its own.
 
-For each kill point a fork of this process runs the flow and sends itself SIGKILL there; a last fork runs to the end. Forking
-happens before torch has started a thread.
+For each kill point a fork of this process runs the flow and sends itself SIGKILL there; the last one runs to the end.
+Forking happens before torch has started a thread.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""The flow without Prefect, for tests that start many runs or kill them: the same composition, each task as its plain function."""
+"""The flow without Prefect, for tests that start many runs or kill them: the same composition of plain functions."""
 
 import pytest
 

@@ -150,7 +150,7 @@ def test_openai_weights_are_refused_by_an_architecture_with_the_plain_gelu(
         weights = str(tmp_path / weights)
     error = refusal("RN50", weights)
     assert "quick GELU" in error.message
-    assert error.hint == "set model.clip to RN50-quickgelu"
+    assert error.hint == "set model.architecture to RN50-quickgelu"
 
 
 def test_weights_that_cannot_be_downloaded_are_named_with_their_digest(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,7 +230,7 @@ def test_the_first_difference_of_another_architecture_is_named(tiny_clip: Loaded
     save_file({**state, "visual.proj": torch.zeros(4, 2)}, path)
     error = refusal("tiny", path)
     assert "visual.proj (4 x 2) is unknown to the model" in error.message
-    assert "model.clip" in error.hint
+    assert "model.architecture" in error.hint
 
 
 def test_a_path_that_does_not_exist_is_named(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ class SizeFacts:
 
 SIZES: Final[dict[str, SizeFacts]] = {
     "smoke": SizeFacts({"train": 12, "val": 4, "test": 8}, {"train": 3, "val": 3, "test": 3}, 144, 72),
-    "demo": SizeFacts({"train": 110, "val": 12, "test": 40}, {"train": 8, "val": 8, "test": 10}, 128, 64),
+    "demo": SizeFacts({"train": 110, "val": 12, "test": 40}, {"train": 6, "val": 6, "test": 10}, 128, 64),
     "large": SizeFacts({"train": 296, "val": 99, "test": 96}, {}, 288, 144),
 }
 
