@@ -65,10 +65,12 @@ def train(changes: list[str], seed: int, data: Path, runs: Path, threads: int) -
     options = [part for change in settings for part in ("--set", change)]
     vireid = str(Path(sys.executable).parent / "vireid")
     command = [vireid, "train", "demo", "--data", str(data), "--runs", str(runs), *options, "--json"]
+    home = (runs / "prefect" / threading.current_thread().name).resolve()
+    home.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {
         "OMP_NUM_THREADS": str(threads),
         "NUMBA_NUM_THREADS": str(threads),
-        "PREFECT_HOME": str((runs / "prefect" / threading.current_thread().name).resolve()),
+        "PREFECT_HOME": str(home),
     }
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
 

@@ -190,7 +190,7 @@ def _print_rounds(config: ExperimentConfig) -> None:
     with RunFolder.reopen(run_path(config)) as folder:
         rows, timings = folder.read_metrics(), folder.read_timings()
     seconds = [timing["seconds/total"] for timing in timings]
-    Console().print(table(rows, seconds, _headline_search(config), f"{config.name}, seed {config.seed}"))
+    _stdout().print(table(rows, seconds, _headline_search(config), f"{config.name}, seed {config.seed}"))
 
 
 def _headline_search(config: ExperimentConfig) -> str:
@@ -229,7 +229,12 @@ def _print_report(report: EvaluationReport, as_json: bool) -> None:
         shares = (mean.r1, mean.r5, mean.r10, mean.r20, mean.map, mean.minp)
         counts = (f"{search.valid_queries} of {search.queries}", str(search.gallery), str(len(search.trials)))
         result.add_row(search.name, search.direction, *(f"{100 * share:.2f}" for share in shares), *counts)
-    Console().print(result)
+    _stdout().print(result)
+
+
+def _stdout() -> Console:
+    """Where results go; a file or a pipe gets rows that are never wrapped."""
+    return Console() if sys.stdout.isatty() else Console(width=160)
 
 
 def _installed_version(name: str) -> str | None:
