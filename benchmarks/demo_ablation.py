@@ -1,38 +1,40 @@
 """What each part of the method is worth on the drawn demonstration data, over several seeds.
 
-Every variant is run as a user would run it (`vireid train demo --set ...`), each in its own process; a run that was
+The runs of one seed share stage `prepare`, which no variant changes: it is run once and handed on. A run that was
 interrupted goes on, so the script can be stopped and started again. Writes `demo_ablation.json` and prints the table of
 the README.
 
-    python benchmarks/demo_ablation.py --seeds 1,2,3 --parallel 2
+    OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 python benchmarks/demo_ablation.py --seeds 1,2,3 --parallel 2
 """
 
 import json
-import os
-import subprocess
 import sys
-import threading
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Annotated, Any
 
 import numpy as np
+import torch
 import typer
 
+from flows.unsupervised import run_rounds
 from models.encoder import Head
 from models.modality import PerModality
+from pipeline import stages
+from pipeline.config import ExperimentConfig
+from pipeline.console import set_up_logging
 from pipeline.evaluation.evaluate import evaluate_features
 from pipeline.features import FeatureBank
 from pipeline.opening import open_run, run_path
 from pipeline.presets import load_config
 from pipeline.run_folder import RunFolder
 
-FULL = "full, `released` swap"
 VARIANTS: dict[str, list[str]] = {
     "full, no swapping": ["swap.mode=off"],
     "full, no text": ["prompts.text_weight=0.0"],
-    FULL: [],
+    "full, `released` swap": [],
     "full, `exchange` swap": ["swap.mode=exchange"],
     "full, alternating prompts": ["prompts.refresh_every=5", "prompts.init=warm", "prompts.feature_source=current"],
 }
@@ -47,43 +49,46 @@ def main(
 ) -> None:
     """Run what is missing, then gather."""
     numbers = [int(seed) for seed in seeds.split(",")]
-    jobs = [(name, seed) for seed in numbers for name in VARIANTS]
-    with ThreadPoolExecutor(parallel) as pool:
-        list(pool.map(lambda job: train(VARIANTS[job[0]], job[1], data, runs, threads=2 if parallel == 1 else 1), jobs))
+    folders = {"data": {"root": str(data)}, "execution": {"runs_folder": str(runs), "tracking": False}}
+    shared = {seed: configure(["stages.clip_rounds=0"], seed, folders) for seed in numbers}
+    jobs = {(name, seed): configure(changes, seed, folders) for seed in numbers for name, changes in VARIANTS.items()}
+    with ProcessPoolExecutor(parallel, mp_context=get_context("spawn"), initializer=set_up_logging) as pool:
+        list(pool.map(train, shared.values()))
+        list(pool.map(go_on, jobs.values(), [shared[seed] for _, seed in jobs]))
     rows = {name: [row] for name, row in frozen_baselines(data, runs).items()}
-    # The first stage of the full run is that stage alone, bit for bit: it need not be run again.
-    rows["stage `prepare` only"] = [gather(VARIANTS[FULL], seed, runs, stage="prepare") for seed in numbers]
-    rows |= {name: [gather(changes, seed, runs) for seed in numbers] for name, changes in VARIANTS.items()}
+    rows["stage `prepare` only"] = [gather(shared[seed]) for seed in numbers]
+    rows |= {name: [gather(jobs[name, seed]) for seed in numbers] for name in VARIANTS}
     out.mkdir(parents=True, exist_ok=True)
     (out / "demo_ablation.json").write_text(json.dumps({"seeds": numbers, "rows": rows}, indent=1) + "\n")
     sys.stdout.write(table(rows))
 
 
-def train(changes: list[str], seed: int, data: Path, runs: Path, threads: int) -> None:
-    """One run in its own process; results do not depend on tracking, which two processes would queue for."""
-    settings = [f"seed={seed}", "evaluation.every=1", "execution.tracking=false", *changes]
-    options = [part for change in settings for part in ("--set", change)]
-    vireid = str(Path(sys.executable).parent / "vireid")
-    command = [vireid, "train", "demo", "--data", str(data), "--runs", str(runs), *options, "--json"]
-    home = (runs / "prefect" / threading.current_thread().name).resolve()
-    home.mkdir(parents=True, exist_ok=True)
-    environment = os.environ | {
-        "OMP_NUM_THREADS": str(threads),
-        "NUMBA_NUM_THREADS": str(threads),
-        "PREFECT_HOME": str(home),
-    }
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL, env=environment)
+def configure(changes: list[str], seed: int, folders: dict[str, Any]) -> ExperimentConfig:
+    """The demo with some changes."""
+    return load_config("demo", [f"seed={seed}", "evaluation.every=1", *changes], folders)
 
 
-def gather(changes: list[str], seed: int, runs: Path, stage: str = "clip") -> dict[str, Any]:
-    """First round of one run, and the last round of a stage."""
-    config = load_config(
-        "demo", [f"seed={seed}", "evaluation.every=1", *changes], {"execution": {"runs_folder": str(runs)}}
-    )
+def train(config: ExperimentConfig) -> None:
+    """One run, as the flow composes it."""
+    torch.set_num_threads(1)
+    run_rounds(config, stages)
+
+
+def go_on(config: ExperimentConfig, start: ExperimentConfig) -> None:
+    """One run that begins where stage `prepare` of another ended."""
+    if not run_path(config).exists():
+        with RunFolder.reopen(run_path(start)) as finished:
+            checkpoint = finished.load_checkpoint()
+        assert checkpoint is not None
+        with RunFolder.open(run_path(config), config.record(), config.digest()) as folder:
+            folder.save_checkpoint(checkpoint)
+    train(config)
+
+
+def gather(config: ExperimentConfig) -> dict[str, Any]:
+    """Retrieval and matching after the last round, labels over all rounds."""
     with RunFolder.reopen(run_path(config)) as folder:
         rounds, timings = folder.read_metrics(), folder.read_timings()
-    last = max(number for number, row in enumerate(rounds) if row["stage"] == stage)
-    rounds, timings = rounds[: last + 1], timings[: last + 1]
     return {
         "r1": rounds[-1]["test/sysu/all/1-shot/agw/r1"],
         "map": rounds[-1]["test/sysu/all/1-shot/agw/map"],

@@ -19,12 +19,12 @@ STARTUP_SECONDS = 180
 def prefect_at_terminal() -> Iterator[None]:
     """Settings for a flow that a person started here; a server that PREFECT_API_URL names is used as it is."""
     changes = {
-        PREFECT_LOGGING_LEVEL: "WARNING",
+        PREFECT_LOGGING_LEVEL: "CRITICAL",
         PREFECT_SERVER_ANALYTICS_ENABLED: False,
         PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: STARTUP_SECONDS,
     }
-    # The table of rounds says what Prefect's task messages say, in a tenth of the lines.
+    # The table of rounds says what Prefect's messages say, and errors reach the command line, which words them once.
     for name in ("prefect", "prefect.flow_runs", "prefect.task_runs"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     with temporary_settings(changes):
         yield

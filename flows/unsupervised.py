@@ -1,8 +1,10 @@
 """The unsupervised method, CCLNet, as a flow: one round reads from top to bottom."""
 
+from types import ModuleType
+
 from prefect import flow
 
-from flows.tasks import evaluate, extract, learn_prompts, log_round, match, pseudo_label, train
+from flows import tasks
 from pipeline.config import ExperimentConfig
 from pipeline.evaluation.report import EvaluationReport
 from pipeline.opening import open_run
@@ -18,13 +20,23 @@ def unsupervised(config: ExperimentConfig) -> EvaluationReport:
     Returns:
         What the last round's encoder retrieves.
     """
+    return run_rounds(config, tasks)
+
+
+def run_rounds(config: ExperimentConfig, stage: ModuleType) -> EvaluationReport:
+    """The method itself.
+
+    Args:
+        config: The resolved experiment.
+        stage: Where the stages of a round come from: `flows.tasks`, or `pipeline.stages` to do without Prefect.
+    """
     with open_run(config) as run:
         for round_ in run.rounds_left():
-            features = extract(run, round_)
-            labels = pseudo_label(run, round_, features)
-            matching = match(run, round_, features, labels)
-            text = learn_prompts(run, round_, labels) if run.prompts_due(round_) else run.text_prototypes(round_)
-            losses = train(run, round_, features, labels, text)
-            report = evaluate(run, round_) if run.evaluation_due(round_) else None
-            log_round(run, round_, labels, matching, losses, report)
+            features = stage.extract(run, round_)
+            labels = stage.pseudo_label(run, round_, features)
+            matching = stage.match(run, round_, features, labels)
+            text = stage.learn_prompts(run, round_, labels) if run.prompts_due(round_) else run.text_prototypes(round_)
+            losses = stage.train(run, round_, features, labels, text)
+            report = stage.evaluate(run, round_) if run.evaluation_due(round_) else None
+            stage.log_round(run, round_, labels, matching, losses, report)
         return run.finish()
