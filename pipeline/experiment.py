@@ -38,6 +38,9 @@ from pipeline.training.state import TextPrototypes, TrainingState, restore_state
 
 logger = logging.getLogger(__name__)
 
+UI_ADDRESS = "http://127.0.0.1:5000"
+"""Where `make ui` answers."""
+
 
 class Run:
     """What the stages of a round work on; `state` is the only part that changes from round to round."""
@@ -196,6 +199,9 @@ class Run:
         self.tracker.attach(self.folder.write_evaluation(record))
         self.tracker.attach(self.folder.checkpoint_path)
         self.tracker.finish("FINISHED")
+        page = self.tracker.compare_url(UI_ADDRESS)
+        if page is not None:
+            logger.info("rounds side by side, while `make ui` runs: %s", page)
         return EvaluationReport.from_dict(record)
 
     def learning_rate(self, round_: Round) -> float:

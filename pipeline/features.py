@@ -74,8 +74,7 @@ def extract_features(
     """Encode every image once, without gradients and in evaluation mode; the encoder is left as it was.
 
     Neck features come as unit rows, those of the other heads as they are. Images are read in the order of the store,
-    which is not their own, and the features put back into theirs. A GPU computes under bfloat16 autocast, the heads in
-    float32.
+    which is not their own, and the features put back into theirs.
 
     Args:
         encoder: The encoder, on `device`.
@@ -102,7 +101,7 @@ def extract_features(
     order = np.argsort(images.rows, kind="stable")
     vectors: Float32[np.ndarray, "n d"] | None = None
     held: list[tuple[Int64[np.ndarray, " batch"], Float[Tensor, "batch d"]]] = []
-    with torch.inference_mode(), _evaluation_mode(encoder), _autocast(device):
+    with torch.inference_mode(), _evaluation_mode(encoder):
         for start in progress(range(len(images)), description, unit="images"):
             if start % batch_size != 0:  # the bar counts images, the encoder takes them in batches
                 continue
@@ -182,10 +181,6 @@ def _check_finite(vectors: Float32[np.ndarray, "n d"], modality: Modality) -> No
             f"{len(broken):,} of {len(vectors):,} {modality} features are not finite, first: row {broken[0]}",
             hint="training has diverged: lower optimisation.learning_rate and start a new run",
         )
-
-
-def _autocast(device: torch.device) -> torch.autocast:
-    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=device.type == "cuda")
 
 
 @contextmanager

@@ -57,6 +57,9 @@ class Tracker(Protocol):
     def finish(self, status: Status) -> None:
         """End the record. Raises nothing, so that it can be called while an error is on its way."""
 
+    def compare_url(self, ui: str) -> str | None:
+        """The page that shows the rounds side by side, of a user interface at `ui`; None where nothing is recorded."""
+
 
 class SilentTracker:
     """Records nothing."""
@@ -75,6 +78,9 @@ class SilentTracker:
 
     def finish(self, status: Status) -> None:
         """Do nothing."""
+
+    def compare_url(self, ui: str) -> None:
+        """There is no such page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,13 +102,11 @@ class MlflowTracker:
     Args:
         runs_folder: Where run folders live; holds `mlflow.db` and `mlflow-artifacts` unless another place is named.
         folder: The run's folder; names the run, and remembers its identifier for the process that goes on with it.
-        experiment: Under which name runs are listed.
     """
 
-    def __init__(self, runs_folder: Path, folder: RunFolder, *, experiment: str = "vireid") -> None:
+    def __init__(self, runs_folder: Path, folder: RunFolder) -> None:
         self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{runs_folder.resolve() / 'mlflow.db'}"
         self._folder = folder
-        self._experiment = experiment
         self._started: _Record | None = None
 
     def start(self, config: Mapping[str, Any]) -> None:
@@ -237,9 +241,9 @@ class MlflowTracker:
         return _Record(client, experiment_id, run_id, rounds)
 
     def _created(self, client: MlflowClient) -> _Record:
-        experiment = client.get_experiment_by_name(self._experiment)
+        experiment = client.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
-            experiment_id = client.create_experiment(self._experiment, artifact_location=_artifact_location(self.uri))
+            experiment_id = client.create_experiment(EXPERIMENT, artifact_location=_artifact_location(self.uri))
         else:
             experiment_id = experiment.experiment_id
         tags = {"vireid.digest": self._folder.digest}
