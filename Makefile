@@ -51,8 +51,9 @@ check: setup  ## style, types, layers
 	@! grep -nvE '^[A-Za-z0-9._-]+==[A-Za-z0-9.]+$$' constraints.txt || { \
 		echo "error: constraints.txt holds something else than name==version" >&2; exit 1; }
 
+# One thread: the tests' tensors are so small that a second one only waits.
 test: setup  ## all tests, and the examples in docstrings
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 unsupervised-demo: setup  ## train on drawn people with the demo weights: no data set needed
 	$(BIN)/vireid demo

@@ -129,11 +129,11 @@ def gather_pixels(
         IndexError: A position is beyond the last image.
 
     Cost:
-        One copy: 124 KB an image at 288 x 144.
+        Two copies: 124 KB an image at 288 x 144, twice.
     """
     rows = images.rows[positions]
     if out is None:
         out = np.empty((len(rows), *images.pixels.shape[1:]), dtype=np.uint8)
-    for slot in np.argsort(rows, kind="stable"):
-        out[slot] = images.pixels[rows[slot]]
+    forwards = np.argsort(rows, kind="stable")
+    out[forwards] = images.pixels[rows[forwards]]
     return out

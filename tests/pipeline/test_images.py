@@ -51,7 +51,7 @@ def test_pixels_are_written_into_the_array_that_is_given():
 def test_a_store_is_read_forwards_whatever_the_order_asked_for():
     class Recording(np.ndarray):
         def __getitem__(self, key):
-            read.append(int(key))
+            read.extend(key.tolist())
             return np.asarray(super().__getitem__(key))
 
     read: list[int] = []
