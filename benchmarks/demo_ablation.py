@@ -54,7 +54,9 @@ def main(
     jobs = {(name, seed): configure(changes, seed, folders) for seed in numbers for name, changes in VARIANTS.items()}
     with ProcessPoolExecutor(parallel, mp_context=get_context("spawn"), initializer=set_up_logging) as pool:
         list(pool.map(train, shared.values()))
-        list(pool.map(go_on, jobs.values(), [shared[seed] for _, seed in jobs]))
+        for (_, seed), config in jobs.items():
+            hand_on(shared[seed], config)
+        list(pool.map(train, jobs.values()))
     rows = {name: [row] for name, row in frozen_baselines(data, runs).items()}
     rows["stage `prepare` only"] = [gather(shared[seed]) for seed in numbers]
     rows |= {name: [gather(jobs[name, seed]) for seed in numbers] for name in VARIANTS}
@@ -74,15 +76,15 @@ def train(config: ExperimentConfig) -> None:
     run_rounds(config, stages)
 
 
-def go_on(config: ExperimentConfig, start: ExperimentConfig) -> None:
-    """One run that begins where stage `prepare` of another ended."""
-    if not run_path(config).exists():
-        with RunFolder.reopen(run_path(start)) as finished:
-            checkpoint = finished.load_checkpoint()
-        assert checkpoint is not None
-        with RunFolder.open(run_path(config), config.record(), config.digest()) as folder:
-            folder.save_checkpoint(checkpoint)
-    train(config)
+def hand_on(start: ExperimentConfig, config: ExperimentConfig) -> None:
+    """Let a run begin where stage `prepare` of another ended."""
+    if run_path(config).exists():
+        return
+    with RunFolder.reopen(run_path(start)) as finished:
+        checkpoint = finished.load_checkpoint()
+    assert checkpoint is not None
+    with RunFolder.open(run_path(config), config.record(), config.digest()) as folder:
+        folder.save_checkpoint(checkpoint)
 
 
 def gather(config: ExperimentConfig) -> dict[str, Any]:
