@@ -32,9 +32,9 @@ Status = Literal["FINISHED", "FAILED", "KILLED"]
 Numbers = Mapping[str, float | int]
 
 _SQLITE = "sqlite:///"
+_EXPERIMENT = "vireid"
 _ROUND_TAG = "vireid.round"
-# MLflow's own limits, by which a server refuses what is larger.
-_MAX_PARAMS = 100
+_MAX_PARAMS = 100  # MLflow's own limits, by which a server refuses what is larger
 _MAX_VALUE_LENGTH = 6000
 
 
@@ -58,7 +58,7 @@ class Tracker(Protocol):
         """End the record. Raises nothing, so that it can be called while an error is on its way."""
 
     def compare_url(self, ui: str) -> str | None:
-        """The page that shows the rounds side by side, of a user interface at `ui`; None where nothing is recorded."""
+        """The page of the user interface at `ui` that shows the rounds side by side; None where nothing is recorded."""
 
 
 class SilentTracker:
@@ -241,9 +241,9 @@ class MlflowTracker:
         return _Record(client, experiment_id, run_id, rounds)
 
     def _created(self, client: MlflowClient) -> _Record:
-        experiment = client.get_experiment_by_name(EXPERIMENT)
+        experiment = client.get_experiment_by_name(_EXPERIMENT)
         if experiment is None:
-            experiment_id = client.create_experiment(EXPERIMENT, artifact_location=_artifact_location(self.uri))
+            experiment_id = client.create_experiment(_EXPERIMENT, artifact_location=_artifact_location(self.uri))
         else:
             experiment_id = experiment.experiment_id
         tags = {"vireid.digest": self._folder.digest}
