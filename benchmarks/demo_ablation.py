@@ -10,6 +10,7 @@ the README.
 import json
 import sys
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import mean, stdev
@@ -26,7 +27,7 @@ from pipeline import stages
 from pipeline.config import ExperimentConfig
 from pipeline.console import set_up_logging
 from pipeline.evaluation.evaluate import evaluate_features
-from pipeline.features import FeatureBank
+from pipeline.features import FeatureBank, extract_features
 from pipeline.opening import open_run, run_path
 from pipeline.presets import load_config
 from pipeline.run_folder import RunFolder
@@ -108,7 +109,14 @@ def frozen_baselines(data: Path, runs: Path) -> dict[str, dict[str, Any]]:
     )
     with open_run(config) as run:
         encoder = run.new_encoder()
-        banks = {head: run.extract_test_features(head, encoder) for head in (Head.NECK, Head.PROJECTION)}
+        extract = partial(
+            extract_features,
+            encoder,
+            batch_size=config.execution.extraction_batch_size,
+            device=run.device,
+            normalisation=config.images.normalisation,
+        )
+        banks = {head: run.test_images.map(partial(extract, head=head)) for head in (Head.NECK, Head.PROJECTION)}
         chosen = {
             "frozen, raw neck": banks[Head.NECK],
             "frozen, centred neck": centred(banks[Head.NECK]),
