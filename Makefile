@@ -3,6 +3,7 @@
 PYTHON ?= python3
 RUNS ?= runs
 PORT ?= 5000
+TRIALS ?= 1-10
 
 # faiss comes in two builds that install the same module: the one for GPUs where a driver answers.
 ifndef EXTRA
@@ -22,7 +23,7 @@ STAMP := .venv/set-up-$(EXTRA)-$(shell cat pyproject.toml constraints.txt | cksu
 INSTALL := install --quiet -c constraints.txt -e '.[$(EXTRA),test]'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test unsupervised-demo unsupervised-sysu demo-clip ui clean
+.PHONY: help setup check test unsupervised-demo unsupervised-sysu unsupervised-regdb unsupervised-llcm demo-clip ui clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' Makefile
@@ -60,6 +61,12 @@ unsupervised-demo: setup  ## train on drawn people with the demo weights: no dat
 
 unsupervised-sysu: setup  ## train on SYSU-MM01: make unsupervised-sysu DATA=/folder/of/SYSU-MM01
 	$(BIN)/vireid train cclnet-sysu $(if $(DATA),--data "$(DATA)")
+
+unsupervised-regdb: setup  ## train on RegDB, a model a split: make unsupervised-regdb DATA=/folder/of/RegDB TRIALS=1-10
+	$(BIN)/vireid train cclnet-regdb --trials "$(TRIALS)" $(if $(DATA),--data "$(DATA)")
+
+unsupervised-llcm: setup  ## train on LLCM: make unsupervised-llcm DATA=/folder/of/LLCM
+	$(BIN)/vireid train cclnet-llcm $(if $(DATA),--data "$(DATA)")
 
 demo-clip: setup  ## train the demo weights again, as they are shipped
 	$(BIN)/vireid demo-clip

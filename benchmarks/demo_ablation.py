@@ -27,10 +27,12 @@ from pipeline import stages
 from pipeline.config import ExperimentConfig
 from pipeline.console import set_up_logging
 from pipeline.evaluation.evaluate import evaluate_features
+from pipeline.evaluation.protocol import sightings_of
 from pipeline.features import FeatureBank, extract_features
 from pipeline.opening import open_run, run_path
 from pipeline.presets import load_config
 from pipeline.run_folder import RunFolder
+from pipeline.search_plan import plan_test
 
 VARIANTS: dict[str, list[str]] = {
     "full, no swapping": ["swap.mode=off"],
@@ -116,18 +118,17 @@ def frozen_baselines(data: Path, runs: Path) -> dict[str, dict[str, Any]]:
             device=run.device,
             normalisation=config.images.normalisation,
         )
-        banks = {head: run.test_images.map(partial(extract, head=head)) for head in (Head.NECK, Head.PROJECTION)}
+        assert run.images.test is not None and run.dataset.test is not None
+        images = run.images.test
+        banks = {head: images.map(partial(extract, heads=(head,))) for head in (Head.NECK, Head.PROJECTION)}
         chosen = {
             "frozen, raw neck": banks[Head.NECK],
             "frozen, centred neck": centred(banks[Head.NECK]),
             "frozen, centred projection": centred(banks[Head.PROJECTION]),
         }
-        reports = {
-            name: evaluate_features(
-                features, run.dataset.test, searches=("sysu/all",), trials=config.evaluation.trials
-            )[0]
-            for name, features in chosen.items()
-        }
+        plans = plan_test(run.dataset, config, final=False)[:1]
+        sightings = sightings_of(run.dataset.test)
+        reports = {name: evaluate_features(some, sightings, plans)[0].report for name, some in chosen.items()}
     return {name: {"r1": report.mean.r1, "map": report.mean.map} for name, report in reports.items()}
 
 

@@ -8,11 +8,13 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 
+from flows.data_commands import data_app
+from flows.printing import print_average, print_json, print_report, stdout
+from flows.rank_command import rank
 from pipeline.config import ExperimentConfig
 from pipeline.console import set_up_logging
-from pipeline.errors import VireidError
+from pipeline.errors import ConfigError, VireidError
 from pipeline.evaluation.report import EvaluationReport
 from pipeline.presets import load_config
 
@@ -22,10 +24,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Find the same person across visible and infrared cameras.",
 )
-data_app = typer.Typer(no_args_is_help=True, help="Make data sets.")
 config_app = typer.Typer(no_args_is_help=True, help="Look at configurations.")
 app.add_typer(data_app, name="data")
 app.add_typer(config_app, name="config")
+app.command("rank")(rank)
 
 DEMO_DATA = Path("data") / "drawn-demo"
 
@@ -58,6 +60,9 @@ def train(
     preset: Annotated[str, typer.Argument(help="A preset, or the path of a .toml file.")],
     data: DataOption = None,
     changes: SetOption = None,
+    trials: Annotated[
+        str | None, typer.Option(help="Splits of RegDB, such as 1-10: a model for each, and their average.")
+    ] = None,
     runs: RunsOption = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
@@ -67,7 +72,16 @@ def train(
         "data": {"root": _text(data)},
         "execution": {"device": device, "runs_folder": _text(runs)},
     }
-    _run(load_config(preset, changes or (), values), as_json)
+    config = load_config(preset, changes or (), values)
+    if trials is None:
+        _run(config, as_json)
+        return
+    numbers = _trial_numbers(trials)
+    if config.data.name != "regdb":
+        raise ConfigError(
+            f"--trials is for RegDB; data.name is {config.data.name}", hint="leave it out, or take preset cclnet-regdb"
+        )
+    _run_trials(config, numbers, as_json)
 
 
 @app.command()
@@ -92,35 +106,21 @@ def demo(
 def evaluate(
     run: Annotated[Path, typer.Argument(help="The folder of a run.")],
     data: DataOption = None,
+    trial: Annotated[int | None, typer.Option(min=1, max=10, help="RegDB: the split; the run's own only.")] = None,
+    features: Annotated[Path | None, typer.Option(help="Write the features to this .npz file.")] = None,
+    per_query: Annotated[Path | None, typer.Option(help="Write what each query found to this .npz file.")] = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a run's last finished round again."""
+    """Measure a run's last finished round again, or the round that was chosen as its result."""
     from flows.evaluate import evaluate_run
     from flows.terminal import prefect_at_terminal
 
     with prefect_at_terminal():
-        report = evaluate_run(run, data_root=data, device=device)
-    _print_report(report, as_json)
-
-
-@data_app.command("synth")
-def data_synth(
-    out: Annotated[Path, typer.Argument(help="The folder to make.")],
-    size: Annotated[str, typer.Option(help="smoke, demo, or large.")] = "demo",
-    layout: Annotated[str, typer.Option(help="The data set whose layout is written.")] = "sysu",
-    seed: Annotated[int, typer.Option(help="Other seeds draw other people.")] = 1,
-    difficulty: Annotated[str, typer.Option(help="easy, moderate, default, or hard.")] = "default",
-    height: Annotated[int | None, typer.Option(help="Rows of pixels.")] = None,
-    width: Annotated[int | None, typer.Option(help="Columns of pixels.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes that draw; one a core when left out.")] = None,
-) -> None:
-    """Draw a data set of people who do not exist."""
-    from pipeline.data.drawn.writer import draw_dataset
-
-    draw_dataset(
-        out, size=size, layout=layout, seed=seed, difficulty=difficulty, height=height, width=width, workers=workers
-    )
+        report = evaluate_run(
+            run, data_root=data, device=device, trial=trial, features_file=features, queries_file=per_query
+        )
+    print_report(report, as_json)
 
 
 @app.command("demo-clip")
@@ -172,16 +172,32 @@ def _run(config: ExperimentConfig, as_json: bool) -> None:
     with prefect_at_terminal():
         report = unsupervised(config)
     if not as_json:
-        _print_rounds(config)
-    _print_report(report, as_json)
-    folder = run_path(config)
+        _print_rounds(config, report)
+    print_report(report, as_json)
+    _print_places(config, run_path(config))
+
+
+def _run_trials(config: ExperimentConfig, trials: list[int], as_json: bool) -> None:
+    from flows.terminal import prefect_at_terminal
+    from flows.trials import unsupervised_trials
+
+    with prefect_at_terminal():
+        average, path = unsupervised_trials(config, trials)
+    if as_json:
+        print_json(average.to_dict())
+    else:
+        print_average(average)
+    _print_places(config, path)
+
+
+def _print_places(config: ExperimentConfig, result: Path) -> None:
     console = Console(stderr=True, soft_wrap=True, highlight=False)
-    console.print(f"run: {folder}")
+    console.print(f"run: {result}")
     if config.execution.tracking:
         console.print(f"compare rounds: make ui RUNS={config.execution.runs_folder}")
 
 
-def _print_rounds(config: ExperimentConfig) -> None:
+def _print_rounds(config: ExperimentConfig, report: EvaluationReport | None) -> None:
     """The table of all rounds; to stdout, where it is the result."""
     from pipeline.opening import run_path
     from pipeline.round_table import table
@@ -190,51 +206,21 @@ def _print_rounds(config: ExperimentConfig) -> None:
     with RunFolder.reopen(run_path(config)) as folder:
         rows, timings = folder.read_metrics(), folder.read_timings()
     seconds = [timing["seconds/total"] for timing in timings]
-    _stdout().print(table(rows, seconds, _headline_search(config), f"{config.name}, seed {config.seed}"))
+    headline = report.searches[0].name if report is not None and report.searches else None
+    stdout().print(table(rows, seconds, headline, f"{config.name}, seed {config.seed}"))
 
 
-def _headline_search(config: ExperimentConfig) -> str:
-    return f"{config.evaluation.searches[0]}/1-shot/agw"
-
-
-def _print_report(report: EvaluationReport, as_json: bool) -> None:
-    if as_json:
-        typer.echo(json.dumps(report.to_dict()))
-        return
-    notes = [
-        report.data.kind + " data",
-        f"weights: {report.model.weights}",
-        f"round {report.model.round}",
-        f"selection: {report.model.selection}",
-    ]
-    if report.data.partial:
-        notes.append("partial data")
-    result = Table(title="retrieval (" + ", ".join(notes) + ")", title_justify="left")
-    for column in (
-        "search",
-        "direction",
-        "Rank-1",
-        "Rank-5",
-        "Rank-10",
-        "Rank-20",
-        "mAP",
-        "mINP",
-        "queries",
-        "gallery",
-        "trials",
-    ):
-        result.add_column(column, justify="left" if column in ("search", "direction") else "right")
-    for search in report.searches:
-        mean = search.mean
-        shares = (mean.r1, mean.r5, mean.r10, mean.r20, mean.map, mean.minp)
-        counts = (f"{search.valid_queries} of {search.queries}", str(search.gallery), str(len(search.trials)))
-        result.add_row(search.name, search.direction, *(f"{100 * share:.2f}" for share in shares), *counts)
-    _stdout().print(result)
-
-
-def _stdout() -> Console:
-    """Where results go; a file or a pipe gets rows that are never wrapped."""
-    return Console() if sys.stdout.isatty() else Console(width=160)
+def _trial_numbers(text: str) -> list[int]:
+    """`1-10`, `3`, or `1,4,7-9`."""
+    numbers: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        if not (first.isdecimal() and (last or first).isdecimal()):
+            raise ConfigError(f"--trials {text!r} names no splits", hint="write them as 1-10, or as 1,4,7")
+        numbers |= set(range(int(first), int(last or first) + 1))
+    if not numbers or not numbers <= set(range(1, 11)):
+        raise ConfigError(f"--trials {text!r}: RegDB has the splits 1 to 10", hint="write them as 1-10, or as 1,4,7")
+    return sorted(numbers)
 
 
 def _installed_version(name: str) -> str | None:

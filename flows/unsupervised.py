@@ -11,19 +11,19 @@ from pipeline.opening import open_run
 
 
 @flow(name="unsupervised", flow_run_name="{config.name}", persist_result=False)
-def unsupervised(config: ExperimentConfig) -> EvaluationReport:
+def unsupervised(config: ExperimentConfig) -> EvaluationReport | None:
     """Train without identities, starting where an interrupted run of the same configuration ended.
 
     Args:
         config: The resolved experiment.
 
     Returns:
-        What the last round's encoder retrieves.
+        What the run retrieves; None where the data set names no images to measure by.
     """
     return run_rounds(config, tasks)
 
 
-def run_rounds(config: ExperimentConfig, stage: ModuleType) -> EvaluationReport:
+def run_rounds(config: ExperimentConfig, stage: ModuleType) -> EvaluationReport | None:
     """The method itself.
 
     Args:
@@ -39,4 +39,5 @@ def run_rounds(config: ExperimentConfig, stage: ModuleType) -> EvaluationReport:
             losses = stage.train(run, round_, features, labels, text)
             report = stage.evaluate(run, round_) if run.evaluation_due(round_) else None
             stage.log_round(run, round_, labels, matching, losses, report)
-        return run.finish()
+        result: EvaluationReport | None = stage.finish(run)
+        return result

@@ -25,7 +25,6 @@ from pipeline.method_config import (
 )
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
-Search = Literal["sysu/all", "sysu/indoor"]
 
 
 class DataConfig(BaseModel):
@@ -33,12 +32,18 @@ class DataConfig(BaseModel):
 
     model_config = STRICT
 
-    name: Literal["sysu"] = "sysu"
+    name: Literal["sysu", "regdb", "llcm", "manifest"] = "sysu"
     """The data set's layout."""
     root: Path | None = None
-    """The folder that holds the data set; nothing is ever written below it."""
+    """The folder that holds the data set, or the manifest file; nothing is ever written below it."""
     split: Literal["train", "train_val"] = "train_val"
-    """The people to train on: `train_val` is what published results use."""
+    """The people of SYSU-MM01 to train on: `train_val` as published results do; `train` leaves some to validate."""
+    trial: int | None = Field(None, ge=1, le=10)
+    """Which of RegDB's ten splits to train and test on; a model serves one split only."""
+    images_root: Path | None = None
+    """The folder that a manifest's paths start from; none takes the manifest's own."""
+    allow_overlap: bool = False
+    """Let a manifest name the same person in training and in test; every report then says `overlap`."""
     allow_partial: bool = False
     """Go on with a data set whose counts differ from the published ones; every report then says `partial`."""
 
@@ -67,19 +72,44 @@ class ModelConfig(BaseModel):
     """An open_clip tag, the path of a weights file or of an open_clip folder, `demo`, or `random`."""
 
 
+class GalleryRulesConfig(BaseModel):
+    """What the protocol of a user's own data, a manifest, leaves open."""
+
+    model_config = STRICT
+
+    exclude: Literal["none", "same_person_same_camera", "same_camera"] | None = None
+    """Gallery images a query never sees; none: its own person in its own camera, if cameras have both modalities."""
+    gallery: Literal["full", "one_per_person_camera"] = "full"
+    """Every gallery image, or one drawn for each person and camera."""
+    rank_by: Literal["person", "image"] = "person"
+    """Whether a rank counts the people or the images before the first match."""
+
+
 class EvaluationConfig(BaseModel):
-    """How retrieval is measured; nothing of it feeds back into training."""
+    """How retrieval is measured; only `selection` lets it have a say in anything."""
 
     model_config = STRICT
 
     every: int = Field(5, ge=1)
     """Measure after every so many rounds of a stage, and after its last."""
-    searches: tuple[Search, ...] = ("sysu/all", "sysu/indoor")
-    """Which searches are run."""
+    searches: tuple[str, ...] = ()
+    """Which searches are run, the headline first; none named: all published ones of the data set."""
+    draws: tuple[Literal["agw", "official"], ...] = Field(("agw",), min_length=1)
+    """How galleries of SYSU-MM01 are drawn; `official` is added at the end of a run where its file is present."""
+    shots: tuple[Annotated[int, Field(ge=1)], ...] = Field((1,), min_length=1)
+    """Gallery images of a person and camera of SYSU-MM01; each number is a search of its own."""
     trials: int = Field(10, ge=1, le=100)
     """How many random galleries are averaged."""
+    heads: tuple[Literal["neck", "projection"], ...] = Field(("neck",), min_length=1)
+    """Which features of the encoder stand side by side in the vector that is compared."""
     flip: Literal["none", "mean", "concat"] = "none"
     """Whether features of the mirrored image are added."""
+    rerank: Literal["none", "k_reciprocal"] = "none"
+    """Whether the end of a run is also measured with re-ranking, as an entry of its own."""
+    selection: Literal["last", "val", "test_best"] = "last"
+    """Which round is the result: the last, the best on validation images, or the best on the test set, as others do."""
+    rules: GalleryRulesConfig = GalleryRulesConfig()
+    """What a manifest's protocol leaves open."""
 
 
 class ExecutionConfig(BaseModel):
@@ -150,11 +180,33 @@ class ExperimentConfig(BaseModel):
             )
         return self
 
+    @model_validator(mode="after")
+    def _evaluation_fits_the_data(self) -> Self:
+        name, evaluation = self.data.name, self.evaluation
+        strangers = [search for search in evaluation.searches if search.partition("/")[0] != name]
+        if strangers:
+            raise ValueError(f"evaluation.searches: {strangers[0]} is no search of data.name = '{name}'")
+        if self.data.trial is not None and name != "regdb":
+            raise ValueError(f"data.trial is for regdb; data.name = '{name}' has no trials")
+        if name != "sysu" and (evaluation.draws, evaluation.shots) != (("agw",), (1,)):
+            raise ValueError(f"evaluation.draws and evaluation.shots are for sysu; data.name is '{name}'")
+        held_out = name == "manifest" or (name == "sysu" and self.data.split == "train")
+        if evaluation.selection == "val" and not held_out:
+            raise ValueError(
+                "evaluation.selection = 'val' needs images that are not trained on: data.split = 'train' of sysu, "
+                "or a manifest with rows `val`"
+            )
+        return self
+
+    def with_trial(self, trial: int | None) -> "ExperimentConfig":
+        """The same experiment on another split of RegDB."""
+        return self.model_copy(update={"data": self.data.model_copy(update={"trial": trial})})
+
     def record(self) -> dict[str, Any]:
         """The resolved values as plain JSON types."""
         return self.model_dump(mode="json")
 
     def digest(self) -> str:
         """Twelve hex digits over everything that decides the result: all but `execution` and the place of the data."""
-        deciding = self.model_dump(mode="json", exclude={"execution": True, "data": {"root"}})
+        deciding = self.model_dump(mode="json", exclude={"execution": True, "data": {"root", "images_root"}})
         return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:12]

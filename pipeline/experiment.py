@@ -25,9 +25,12 @@ from pipeline.environment import describe_environment, peak_memory
 from pipeline.evaluation.report import EvaluationReport
 from pipeline.features import FeatureBank, extract_features
 from pipeline.run_folder import RunFolder
+from pipeline.run_images import RunImages
+from pipeline.search_plan import plan_test
 from pipeline.tracking import Tracker
 from pipeline.training.labelling import label_modality
 from pipeline.training.optimisation import (
+    AtSwap,
     build_image_optimiser,
     image_learning_rate,
     optimiser_restarts,
@@ -50,7 +53,7 @@ class Run:
         config: ExperimentConfig,
         folder: RunFolder,
         dataset: Dataset,
-        images: tuple[PerModality[TrainingImages], PerModality[TestImages]],
+        images: RunImages,
         clip: LoadedClip,
         device: torch.device,
         tracker: Tracker,
@@ -62,7 +65,7 @@ class Run:
         self.device = device
         self.tracker = tracker
         self.seconds: dict[str, float] = {}
-        self.training_images, self.test_images = images
+        self.images = images
         checkpoint = folder.load_checkpoint()
         encoder = self.new_encoder()
         if checkpoint is None:
@@ -104,7 +107,9 @@ class Run:
         return round_.epoch == 1 or refresh
 
     def evaluation_due(self, round_: Round) -> bool:
-        """Whether retrieval is measured after this round."""
+        """Whether retrieval is measured after this round: never where the data set names no images for it."""
+        if self.images.test is None and self.images.validation is None:
+            return False
         return round_.last_of_stage or round_.epoch % self.config.evaluation.every == 0
 
     def text_prototypes(self, round_: Round) -> PerModality[TextPrototypes] | None:
@@ -120,8 +125,8 @@ class Run:
 
     def extract_training_features(self, head: Head, encoder: DualStemEncoder | None = None) -> PerModality[FeatureBank]:
         """Encode all training images, in their shuffled order."""
-        return self.training_images.map(
-            lambda images: self._extract(encoder or self.state.encoder, images, head, f"encode {images.modality}")
+        return self.images.training.map(
+            lambda images: self._extract(encoder or self.state.encoder, images, (head,), f"encode {images.modality}")
         )
 
     def prompt_features(self, initial: bool) -> PerModality[Float[Tensor, "n embed"]]:
@@ -130,10 +135,13 @@ class Run:
         banks = self.extract_training_features(Head.PROJECTION, encoder)
         return banks.map(lambda bank: torch.from_numpy(bank.vectors).to(self.device))
 
-    def extract_test_features(self) -> PerModality[FeatureBank]:
-        """Encode all test images once, in the data set's order."""
-        return self.test_images.map(
-            lambda images: self._extract(self.state.encoder, images, Head.NECK, f"encode {images.modality} test")
+    def extract_held_out_features(
+        self, images: PerModality[TestImages], encoder: DualStemEncoder | None = None
+    ) -> PerModality[FeatureBank]:
+        """Encode all test or validation images once, in the data set's order."""
+        heads = tuple(Head(name) for name in self.config.evaluation.heads)
+        return images.map(
+            lambda some: self._extract(encoder or self.state.encoder, some, heads, f"encode {some.modality} held out")
         )
 
     @contextmanager
@@ -162,10 +170,12 @@ class Run:
         self.publish()
         logger.info(round_table.line(row, spent["total"], self.headline_search))
 
-    @property
-    def headline_search(self) -> str:
+    @cached_property
+    def headline_search(self) -> str | None:
         """The search whose numbers stand in the table of rounds."""
-        return f"{self.config.evaluation.searches[0]}/1-shot/agw"
+        if self.images.test is None:
+            return None
+        return plan_test(self.dataset, self.config, final=False)[0][0].search.name
 
     def publish(self) -> None:
         """Bring the metrics files and the tracker up to the checkpoint; what is there already is not repeated."""
@@ -186,23 +196,25 @@ class Run:
         """Record what the run is made with, and catch up with what an interrupted process could not publish."""
         environment = self.folder.write_environment(
             describe_environment(str(self.device))
-            | {"weights": asdict(self.clip.origin), "data": self.dataset.file_list}
+            | {"weights": asdict(self.clip.origin), "data": self.dataset.fingerprint}
         )
         self.tracker.start(self.config.record() | {"digest": self.folder.digest})
         self.tracker.attach(environment)
         self.publish()
 
-    def finish(self) -> EvaluationReport:
-        """Close the record of a complete run; the last round is the result."""
-        record = self.folder.read_evaluation()
-        assert record is not None, "the last round of a stage is always evaluated"
-        self.tracker.attach(self.folder.write_evaluation(record))
+    def finish(self, report: EvaluationReport | None) -> None:
+        """Close the record of a complete run.
+
+        Args:
+            report: The run's result; None where the data set names no images to measure by.
+        """
+        if report is not None:
+            self.tracker.attach(self.folder.write_evaluation(report.to_dict()))
         self.tracker.attach(self.folder.checkpoint_path)
         self.tracker.finish("FINISHED")
         page = self.tracker.compare_url(UI_ADDRESS)
         if page is not None:
             logger.info("rounds side by side, while `make ui` runs: %s", page)
-        return EvaluationReport.from_dict(record)
 
     def learning_rate(self, round_: Round) -> float:
         """The learning rate of a round before the factors of its parameter groups."""
@@ -215,13 +227,13 @@ class Run:
             milestones=optimisation.milestones,
             gamma=optimisation.gamma,
             swap_start=swap.start,
-            at_swap="continue" if swap.mode == "off" else optimisation.at_swap,
+            at_swap=self._at_swap(round_.stage),
             fixed_swap_learning_rate=None if swap.mode == "off" else optimisation.fixed_swap_learning_rate,
         )
 
     def _enter(self, round_: Round) -> None:
         """Give the encoder a new stage's starting weights, and the optimiser this round's learning rate."""
-        state, optimisation = self.state, self.config.optimisation
+        state = self.state
         if round_.stage != state.stage:
             if self.config.stages.label_export == "after_training":
                 state.exported = self._label_for_export()
@@ -229,11 +241,17 @@ class Run:
                 state.encoder = self.new_encoder()
             state.stage = round_.stage
             state.optimiser = self._new_optimiser(state.encoder, round_.stage)
-        if self.config.swap.mode != "off" and optimiser_restarts(
-            round_.epoch, swap_start=self.config.swap.start, at_swap=optimisation.at_swap
-        ):
+        at_swap = self._at_swap(round_.stage)
+        if optimiser_restarts(round_.epoch, swap_start=self.config.swap.start, at_swap=at_swap):
             state.optimiser = self._new_optimiser(state.encoder, round_.stage)
         set_learning_rate(state.optimiser, self.learning_rate(round_))
+
+    def _at_swap(self, stage: Stage) -> AtSwap:
+        """What the learning rate does when swapping starts in a stage; a restart is for stage `clip` alone."""
+        chosen = self.config.optimisation.at_swap
+        if self.config.swap.mode == "off" or (chosen == "restart" and stage == "prepare"):
+            return "continue"
+        return chosen
 
     def _label_for_export(self) -> PerModality[PseudoLabels]:
         """Cluster once more with the final weights of stage `prepare`."""
@@ -257,12 +275,16 @@ class Run:
         )
 
     def _extract(
-        self, encoder: DualStemEncoder, images: TrainingImages | TestImages, head: Head, description: str
+        self,
+        encoder: DualStemEncoder,
+        images: TrainingImages | TestImages,
+        heads: tuple[Head, ...],
+        description: str,
     ) -> FeatureBank:
         return extract_features(
             encoder,
             images,
-            head=head,
+            heads=heads,
             batch_size=self.config.execution.extraction_batch_size,
             device=self.device,
             normalisation=self.config.images.normalisation,

@@ -64,7 +64,7 @@ def extract_features(
     encoder: ImageEncoder,
     images: StoredImages,
     *,
-    head: Head,
+    heads: tuple[Head, ...],
     batch_size: int,
     device: torch.device,
     normalisation: Normalisation,
@@ -73,18 +73,19 @@ def extract_features(
 ) -> FeatureBank:
     """Encode every image once, without gradients and in evaluation mode; the encoder is left as it was.
 
-    Neck features come as unit rows, those of the other heads as they are. Images are read in the order of the store,
-    which is not their own, and the features put back into theirs.
+    Neck features come as unit rows, those of another head alone as they are; of several heads side by side each has
+    unit length, as in CSDN's descriptor. Images are read in the order of the store, which is not their own, and the
+    features put back into theirs.
 
     Args:
         encoder: The encoder, on `device`.
         images: Which images, and their pixels.
-        head: Which feature.
+        heads: Which features, side by side in this order.
         batch_size: Images encoded at once.
         device: Where the encoder is.
         normalisation: Whose mean and standard deviation the pixels get.
         flip: What mirrored images add: nothing; `mean`: both features are averaged; `concat`: they stand side by side.
-            Neck features are brought back to unit length. Either doubles the cost.
+            Neck features alone are brought back to unit length. Either doubles the cost.
         description: The label of the progress bar.
 
     Returns:
@@ -108,7 +109,7 @@ def extract_features(
             chosen = order[start : start + batch_size]
             pixels = _upload(images, chosen, device)
             try:
-                features = _encode(encoder, pixels, images.modality, head, normalisation, flip)
+                features = _encode(encoder, pixels, images.modality, heads, normalisation, flip)
             except torch.OutOfMemoryError as error:
                 raise TrainingError(
                     f"{device} has too little memory to encode {len(chosen)} images at once",
@@ -142,21 +143,23 @@ def _encode(
     encoder: ImageEncoder,
     pixels: UInt8[Tensor, "batch height width 3"],
     modality: Modality,
-    head: Head,
+    heads: tuple[Head, ...],
     normalisation: Normalisation,
     flip: Flip,
 ) -> Float[Tensor, "batch d"]:
     def features_of(batch: Tensor) -> Tensor:
-        encoded = encoder.encode(preprocess(batch, normalisation), modality, heads=frozenset({head}))
-        features: Tensor = getattr(encoded, head.value).float()
-        return functional.normalize(features, dim=1, eps=1e-12) if head is Head.NECK else features
+        encoded = encoder.encode(preprocess(batch, normalisation), modality, heads=frozenset(heads))
+        parts = [getattr(encoded, head.value).float() for head in heads]
+        if heads == (Head.NECK,) or len(heads) > 1:
+            parts = [functional.normalize(part, dim=1, eps=1e-12) for part in parts]
+        return torch.cat(parts, dim=1)
 
     features = features_of(pixels)
     if flip == "none":
         return features
     mirrored = features_of(pixels.flip(2))
     both = (features + mirrored) / 2 if flip == "mean" else torch.cat([features, mirrored], dim=1)
-    return functional.normalize(both, dim=1, eps=1e-12) if head is Head.NECK else both
+    return functional.normalize(both, dim=1, eps=1e-12) if heads == (Head.NECK,) else both
 
 
 def _upload(

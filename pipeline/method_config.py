@@ -158,7 +158,7 @@ class OptimisationConfig(BaseModel):
     gamma: float = Field(0.1, gt=0, le=1)
     """Factor at each milestone."""
     at_swap: Literal["continue", "restart", "fixed"] = "continue"
-    """What the learning rate does when swapping starts: goes on, starts its schedule again, or takes a fixed value."""
+    """What the learning rate does when swapping starts: goes on, starts again (stage `clip` only), or gets fixed."""
     fixed_swap_learning_rate: float | None = Field(None, gt=0)
     """The value for `at_swap = "fixed"`."""
 

@@ -5,24 +5,25 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import numpy as np
-from jaxtyping import UInt8
-
 from models.clip import LoadedClip, WeightsLoadError, load_clip
-from models.modality import PerModality
 from pipeline.config import DataConfig, ExperimentConfig
 from pipeline.data.dataset import Dataset, read_dataset
-from pipeline.data.images import ImageTable, TestImages, TrainingImages
-from pipeline.data.store import ImageStore, open_store
 from pipeline.device import resolve_device
-from pipeline.errors import CheckpointError, DataError, WeightsError
+from pipeline.errors import CheckpointError, ConfigError, DataError, WeightsError
 from pipeline.experiment import Run
 from pipeline.presets import validate_config
 from pipeline.run_folder import RunFolder
-from pipeline.seeds import numpy_generator
+from pipeline.run_images import open_images
 from pipeline.tracking import MlflowTracker, SilentTracker, Tracker
 
 logger = logging.getLogger(__name__)
+
+_OBTAIN = {
+    "sysu": "SYSU-MM01 is obtained from its authors (wuancong/SYSU-MM01, signed agreement)",
+    "regdb": "RegDB is obtained from its authors on request",
+    "llcm": "LLCM is obtained from its authors (ZYK100/LLCM, signed agreement)",
+    "manifest": "images of your own are described by a manifest, which `vireid data manifest` writes",
+}
 
 
 @contextmanager
@@ -33,15 +34,16 @@ def open_run(config: ExperimentConfig) -> Iterator[Run]:
         ConfigError: The device does not exist here.
         DataError: The data set is missing, incomplete or unreadable.
         WeightsError: The weights cannot be loaded.
-        CheckpointError: The folder is in use, or holds something else.
+        CheckpointError: The folder is in use, holds something else, or a run that was made with other images.
     """
     device = resolve_device(config.execution.device)
     dataset = _read_data(config.data)
     clip = _load_weights(config)
     with RunFolder.open(run_path(config), config.record(), config.digest()) as folder:
+        _check_images(folder, dataset)
         tracker = _tracker(config, folder)
         try:
-            run = Run(config, folder, dataset, _open_images(config, dataset), clip, device, tracker)
+            run = Run(config, folder, dataset, open_images(config, dataset), clip, device, tracker)
             run.begin()
             yield run
         except KeyboardInterrupt:
@@ -53,21 +55,28 @@ def open_run(config: ExperimentConfig) -> Iterator[Run]:
 
 
 @contextmanager
-def reopen_run(run_folder: Path, *, data_root: Path | None, device: str) -> Iterator[Run]:
+def reopen_run(run_folder: Path, *, data_root: Path | None, device: str, trial: int | None = None) -> Iterator[Run]:
     """Open an existing run to measure it; nothing is tracked.
 
     Raises:
-        CheckpointError: The folder holds no run, or one without a finished round.
+        ConfigError: It was trained on another split of RegDB than `trial`.
+        CheckpointError: The folder holds no run, one without a finished round, or one made with other images.
     """
     with RunFolder.reopen(run_folder) as folder:
         recorded = validate_config(folder.config)
+        if trial is not None and trial != recorded.data.trial:
+            raise ConfigError(
+                f"{run_folder} was trained on split {recorded.data.trial}: it has seen test people of split {trial}",
+                hint="train a model for each split: `vireid train cclnet-regdb --trials 1-10`",
+            )
         data = recorded.data if data_root is None else recorded.data.model_copy(update={"root": data_root})
         execution = recorded.execution.model_copy(
             update={"device": device, "runs_folder": run_folder.parent, "tracking": False}
         )
         config = recorded.model_copy(update={"data": data, "execution": execution})
         dataset = _read_data(data)
-        images = _open_images(config, dataset)
+        _check_images(folder, dataset)
+        images = open_images(config, dataset)
         run = Run(config, folder, dataset, images, _load_weights(config), resolve_device(device), SilentTracker())
         if run.state.completed == 0:
             raise CheckpointError(
@@ -78,45 +87,49 @@ def reopen_run(run_folder: Path, *, data_root: Path | None, device: str) -> Iter
 
 def run_path(config: ExperimentConfig) -> Path:
     """Where the run of a configuration lives."""
-    return config.execution.runs_folder / f"{config.name}-s{config.seed}-{config.digest()[:8]}"
+    split = "" if config.data.trial is None else f"-t{config.data.trial}"
+    return config.execution.runs_folder / f"{config.name}-s{config.seed}{split}-{config.digest()[:8]}"
+
+
+def trials_path(config: ExperimentConfig) -> Path:
+    """Where the average over the splits of RegDB is written: beside the runs, one file for all splits."""
+    everything = config.with_trial(None)
+    return config.execution.runs_folder / f"{config.name}-s{config.seed}-{everything.digest()[:8]}-trials.json"
 
 
 def _read_data(data: DataConfig) -> Dataset:
     if data.root is None:
         raise DataError(
             "no data set is named",
-            hint="give its folder: `vireid train PRESET --data FOLDER`, or `make unsupervised-sysu DATA=FOLDER`; "
-            "SYSU-MM01 is obtained from its authors (wuancong/SYSU-MM01, signed agreement); "
-            "`vireid demo` needs no data set",
+            hint="give its folder: `vireid train PRESET --data FOLDER`, or DATA=FOLDER after `make`; "
+            f"{_OBTAIN[data.name]}; `vireid demo` needs no data set",
         )
-    dataset = read_dataset(data.name, data.root, split=data.split, allow_partial=data.allow_partial)
-    for part, tables in (("training", dataset.training), ("test", dataset.test)):
-        logger.info("%s images: %d visible, %d infrared", part, len(tables.images.visible), len(tables.images.infrared))
+    dataset = read_dataset(
+        data.name,
+        data.root,
+        split=data.split,
+        trial=data.trial,
+        images_root=data.images_root,
+        allow_overlap=data.allow_overlap,
+        allow_partial=data.allow_partial,
+    )
+    parts = {"training": dataset.training, "validation": dataset.validation, "test": dataset.test}
+    for part, tables in parts.items():
+        if tables is not None:
+            images = tables.images
+            logger.info("%s images: %d visible, %d infrared", part, len(images.visible), len(images.infrared))
     return dataset
 
 
-def _open_images(
-    config: ExperimentConfig, dataset: Dataset
-) -> tuple[PerModality[TrainingImages], PerModality[TestImages]]:
-    """Decode the images, or find them decoded; training gets them in an order that says nothing about people."""
-
-    def decoded(tables: PerModality[ImageTable]) -> ImageStore:
-        return open_store(
-            tables,
-            height=config.images.height,
-            width=config.images.width,
-            cache_folder=config.execution.runs_folder / "images",
-            workers=config.execution.decode_workers,
+def _check_images(folder: RunFolder, dataset: Dataset) -> None:
+    """Refuse other images than those of the run's first start: their results would be filed together."""
+    before = (folder.read_environment() or {}).get("data")
+    if before is not None and before != dataset.fingerprint:
+        part = next(name for name, digest in dataset.fingerprint.items() if before.get(name) != digest)
+        raise CheckpointError(
+            f"{folder.path} was made with other {part} images than those of {dataset.root}",
+            hint="give the images that the run was started with; a new run needs another name (--set name=...)",
         )
-
-    def shuffle(table: ImageTable, pixels: UInt8[np.ndarray, "n height width 3"]) -> TrainingImages:
-        return TrainingImages.shuffled(table, pixels, numpy_generator(config.seed, "data", table.modality))
-
-    training, test = dataset.training.images, dataset.test.images
-    return (
-        training.map_with(shuffle, decoded(training).arrays),
-        test.map_with(TestImages.in_order, decoded(test).arrays),
-    )
 
 
 def _load_weights(config: ExperimentConfig) -> LoadedClip:

@@ -51,9 +51,10 @@ def _describe_labels(prefix: str, labelling: Labelling) -> dict[str, float]:
 
 
 def _diagnose(run: Run, labels: PerModality[Labelling], matching: Matching) -> dict[str, float]:
-    people = run.dataset.training.people.map_with(
-        lambda truth, images: truth.in_order(images.rows), run.training_images
-    )
+    truth = run.dataset.training_people(run.images.training.map(lambda images: images.rows))
+    if not all(truth.map(lambda people: people.known)):
+        return {}  # a user's own images, of which nobody has said whom they show
+    people = truth.map(lambda people: people.ids)
     pseudo = labels.map(lambda labelling: labelling.labels.labels)
     row: dict[str, float] = {}
     for modality, ids in people.items():

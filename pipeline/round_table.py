@@ -14,12 +14,12 @@ def header() -> str:
     return "  ".join(name.rjust(width) for name, width in zip(_COLUMNS, _WIDTHS, strict=True))
 
 
-def line(row: Mapping[str, Any], seconds: float, search: str) -> str:
+def line(row: Mapping[str, Any], seconds: float, search: str | None) -> str:
     """One round as a line of aligned text."""
     return "  ".join(cell.rjust(width) for cell, width in zip(_cells(row, seconds, search), _WIDTHS, strict=True))
 
 
-def table(rows: Sequence[Mapping[str, Any]], seconds: Sequence[float], search: str, title: str) -> Table:
+def table(rows: Sequence[Mapping[str, Any]], seconds: Sequence[float], search: str | None, title: str) -> Table:
     """All rounds as a table."""
     result = Table(title=title, title_justify="left")
     for name in _COLUMNS:
@@ -29,7 +29,7 @@ def table(rows: Sequence[Mapping[str, Any]], seconds: Sequence[float], search: s
     return result
 
 
-def _cells(row: Mapping[str, Any], seconds: float, search: str) -> tuple[str, ...]:
+def _cells(row: Mapping[str, Any], seconds: float, search: str | None) -> tuple[str, ...]:
     def pair(name: str, form: str) -> str:
         return "/".join(format(row[f"labels/{modality}/{name}"], form) for modality in ("visible", "infrared"))
 

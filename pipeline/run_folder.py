@@ -225,6 +225,10 @@ class RunFolder:
         """Replace the record of versions, code and machine, and say where it lies."""
         return files.write_json(self.path / _ENVIRONMENT, environment)
 
+    def read_environment(self) -> dict[str, Any] | None:
+        """The record that was last written; None before the first one."""
+        return files.read_json(self.path / _ENVIRONMENT)
+
     def write_tracking_id(self, identifier: str) -> None:
         """Remember under which identifier the tracker records this run."""
         files.write_json(self.path / _TRACKING, {"run_id": identifier})

@@ -1,5 +1,7 @@
 """The stages of a round as plain functions: what a flow wraps as tasks, and what a notebook or a benchmark calls."""
 
+from pathlib import Path
+
 import torch
 
 from clustering.labelling import Labelling
@@ -9,11 +11,12 @@ from models.encoder import Head
 from models.memory import CrossModalSwap, PrototypeMemory
 from models.modality import PerModality
 from pipeline.data.sampling import cross_modal_batches
-from pipeline.errors import DegenerateClustering
-from pipeline.evaluation.evaluate import evaluate_features
-from pipeline.evaluation.report import DataRecord, EvaluationReport, FeatureRecord, ModelRecord
+from pipeline.errors import DataError, DegenerateClustering
+from pipeline.evaluation.feature_files import write_features, write_queries
+from pipeline.evaluation.report import EvaluationReport
 from pipeline.experiment import Run, logger
 from pipeline.features import FeatureBank
+from pipeline.measuring import measure, measure_result, remember_if_best
 from pipeline.round_record import describe_round
 from pipeline.seeds import numpy_generator, torch_generator
 from pipeline.training import prompting
@@ -125,7 +128,7 @@ def train(
             ),
             labels,
         )
-        sources = run.training_images.map_with(
+        sources = run.images.training.map_with(
             lambda images, labelling, words: labelled_images(images, labelling.labels, words),
             labels,
             text or PerModality(None, None),
@@ -160,40 +163,47 @@ def train(
 
 
 def evaluate(run: Run, round_: Round) -> EvaluationReport:
-    """Encode all test images once and run every search of the protocol; the result is looked at, and feeds nothing."""
-    config, dataset = run.config, run.dataset
+    """Encode all held-out images once and run every search of the protocol; nothing in training reads the result."""
     with run.timed("evaluate"):
-        banks = run.extract_test_features()
-        searches = evaluate_features(
-            banks, dataset.test, searches=config.evaluation.searches, trials=config.evaluation.trials
-        )
-    counts = dataset.test.images.map(len)
-    return EvaluationReport(
-        data=DataRecord(
-            name=dataset.name,
-            kind=dataset.kind,
-            partial=dataset.partial,
-            file_list=dataset.file_list,
-            visible=counts.visible,
-            infrared=counts.infrared,
-        ),
-        model=ModelRecord(
-            run=run.folder.path.name,
-            round=round_.number,
-            selection="last",
-            weights=run.clip.origin.kind,
-            encoder=banks.visible.encoder_digest,
-            seed=config.seed,
-        ),
-        features=FeatureRecord(
-            name=Head.NECK.value,
-            dim=banks.visible.vectors.shape[1],
-            flip=config.evaluation.flip,
-            image_height=config.images.height,
-            image_width=config.images.width,
-        ),
-        searches=searches,
-    )
+        report = measure(run, round_, final=round_ == run.rounds[-1]).report
+    remember_if_best(run, round_, report)
+    return report
+
+
+def measure_again(run: Run, features_file: Path | None = None, queries_file: Path | None = None) -> EvaluationReport:
+    """Encode all held-out images with the weights of the run's result, and run every search.
+
+    Args:
+        run: With at least one finished round.
+        features_file: Where to write the features of the test images.
+        queries_file: Where to write what each query found.
+
+    Raises:
+        DataError: Features are asked for, and the data set names no test images.
+    """
+    measurement = measure_result(run, keep_queries=queries_file is not None)
+    test = run.dataset.test
+    if (features_file or queries_file) and (test is None or measurement.features is None):
+        raise DataError("the data set names no test images", hint="leave --features and --per-query out")
+    if features_file is not None and test is not None and measurement.features is not None:
+        write_features(features_file, measurement.features, test)
+    if queries_file is not None:
+        write_queries(queries_file, measurement.results)
+    return measurement.report
+
+
+def finish(run: Run) -> EvaluationReport | None:
+    """Close the record of a complete run: its last round is the result, or the round that a score chose.
+
+    Returns:
+        What it retrieves; None where the data set names no images to measure by.
+    """
+    record = run.folder.read_evaluation()
+    report = None if record is None else EvaluationReport.from_dict(record)
+    if report is not None and report.last is None and run.config.evaluation.selection != "last":
+        report = measure_result(run, report).report
+    run.finish(report)
+    return report
 
 
 def log_round(

@@ -77,12 +77,16 @@ class TrainingImages:
 
     @classmethod
     def shuffled(
-        cls, table: ImageTable, pixels: UInt8[np.ndarray, "n height width 3"], generator: np.random.Generator
+        cls,
+        table: ImageTable,
+        pixels: UInt8[np.ndarray, "stored height width 3"],
+        rows: Int64[np.ndarray, " n"],
+        generator: np.random.Generator,
     ) -> "TrainingImages":
-        """All images of `table` in an order drawn from `generator`; `pixels` are those of the table, row by row."""
-        assert len(pixels) == len(table), "the pixels belong to another table"
-        rows = generator.permutation(len(table)).astype(np.int64, copy=False)
-        return cls(pixels=pixels, rows=rows, cameras=table.cameras[rows], modality=table.modality)
+        """All images of `table` in an order drawn from `generator`; `rows` says where in `pixels` each of them is."""
+        assert len(rows) == len(table), "the rows belong to another table"
+        order = generator.permutation(len(table))
+        return cls(pixels=pixels, rows=rows[order], cameras=table.cameras[order], modality=table.modality)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,10 +104,11 @@ class TestImages:
         return len(self.rows)
 
     @classmethod
-    def in_order(cls, table: ImageTable, pixels: UInt8[np.ndarray, "n height width 3"]) -> "TestImages":
-        """All images of `table` as they come; `pixels` are those of the table, row by row."""
-        assert len(pixels) == len(table), "the pixels belong to another table"
-        rows = np.arange(len(table), dtype=np.int64)
+    def in_order(
+        cls, table: ImageTable, pixels: UInt8[np.ndarray, "stored height width 3"], rows: Int64[np.ndarray, " n"]
+    ) -> "TestImages":
+        """All images of `table` as they come; `rows` says where in `pixels` each of them is."""
+        assert len(rows) == len(table), "the rows belong to another table"
         return cls(pixels=pixels, rows=rows, cameras=table.cameras, modality=table.modality)
 
 

@@ -1,6 +1,5 @@
 """SYSU-MM01 on disk: which folder holds which images, and which person belongs to which split."""
 
-import json
 import logging
 import re
 from collections.abc import Mapping
@@ -9,6 +8,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from models.modality import Modality
+from pipeline.data.drawn_record import read_drawn
+from pipeline.data.listing import report_unexpected, sorted_names
 from pipeline.data.sysu_lists import LIST_FOLDER, read_person_list
 from pipeline.data.truth import Kind
 from pipeline.errors import DataError
@@ -24,7 +25,6 @@ MODALITY_OF_CAMERA: Mapping[int, Modality] = {
     6: Modality.INFRARED,
 }
 SPLITS = ("train", "val", "test")
-DRAWN_FILE = "drawn.json"
 
 _PERSON = re.compile(r"[0-9]{4}")
 _IMAGE = re.compile(r"([0-9]+)\.(?:jpg|jpeg|png|bmp)", re.IGNORECASE)
@@ -38,14 +38,19 @@ _OBTAIN = (
 class SysuArchive:
     """What lies under a data root.
 
-    `folders` gives, by (camera, person), the names of the images in that folder, sorted; `people` the person numbers of
-    each split, ascending; `drawn` what `drawn.json` says, or None for photographs.
+    Attributes:
+        root: The data root.
+        folders: By (camera, person), the names of the images in that folder, sorted.
+        people: The person numbers of each split, ascending.
+        drawn: What `drawn.json` says, or None for photographs.
+        val_is_derived: There is no list of validation people, and they were found by their images.
     """
 
     root: Path
     folders: Mapping[tuple[int, int], tuple[str, ...]]
     people: Mapping[str, tuple[int, ...]]
     drawn: Mapping[str, Any] | None
+    val_is_derived: bool = False
 
     @property
     def kind(self) -> Kind:
@@ -69,12 +74,13 @@ def open_archive(root: Path) -> SysuArchive:
     folders = list_image_folders(root)
     lists = {split: read_person_list(root / LIST_FOLDER, split) for split in SPLITS}
     people = {split: members for split, members in lists.items() if members is not None}
-    if "val" not in people:
+    val_is_derived = "val" not in people
+    if val_is_derived:
         others = {*people["train"], *people["test"]}
         people["val"] = tuple(person for person in people_of_both_modalities(folders) if person not in others)
         logger.info("no list of validation people: the %d others with images of both modalities", len(people["val"]))
     _check_disjoint(root, people)
-    return SysuArchive(root=root, folders=folders, people=people, drawn=_read_drawn(root))
+    return SysuArchive(root=root, folders=folders, people=people, drawn=read_drawn(root), val_is_derived=val_is_derived)
 
 
 def image_number(name: str) -> int | None:
@@ -95,21 +101,20 @@ def list_image_folders(root: Path) -> dict[tuple[int, int], tuple[str, ...]]:
     folders: dict[tuple[int, int], tuple[str, ...]] = {}
     unexpected: list[str] = []
     for camera in MODALITY_OF_CAMERA:
-        for person in _sorted_names(root / f"cam{camera}"):
+        for person in sorted_names(root / f"cam{camera}"):
             folder = PurePosixPath(f"cam{camera}", person)
             if not (_PERSON.fullmatch(person) and (root / folder).is_dir()):
                 unexpected.append(str(folder))
                 continue
             images: list[str] = []
-            for name in _sorted_names(root / folder):
+            for name in sorted_names(root / folder):
                 if image_number(name) is not None:
                     images.append(name)
                 else:
                     unexpected.append(str(folder / name))
             if images:
                 folders[camera, int(person)] = tuple(images)
-    if unexpected:
-        logger.info("%s: passed over %d entries that are no images, first: %s", root, len(unexpected), unexpected[0])
+    report_unexpected(root, unexpected)
     return folders
 
 
@@ -119,11 +124,6 @@ def people_of_both_modalities(folders: Mapping[tuple[int, int], tuple[str, ...]]
     for camera, person in folders:
         seen[MODALITY_OF_CAMERA[camera]].add(person)
     return tuple(sorted(seen[Modality.VISIBLE] & seen[Modality.INFRARED]))
-
-
-def _sorted_names(folder: Path) -> list[str]:
-    names = (entry.name for entry in folder.iterdir())
-    return sorted(name for name in names if not name.startswith(".") and name.lower() != "thumbs.db")
 
 
 def _check_layout(root: Path) -> None:
@@ -149,16 +149,3 @@ def _check_disjoint(root: Path, people: Mapping[str, tuple[int, ...]]) -> None:
                     hint="restore the lists from the data set: a model must not be tested on people it was trained on",
                 )
             split_of[person] = split
-
-
-def _read_drawn(root: Path) -> Mapping[str, Any] | None:
-    path = root / DRAWN_FILE
-    if not path.is_file():
-        return None
-    try:
-        drawn = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise DataError(f"{path} is not JSON: {error}", hint="draw the data set again") from error
-    if not isinstance(drawn, dict):
-        raise DataError(f"{path} holds no JSON object", hint="draw the data set again")
-    return drawn

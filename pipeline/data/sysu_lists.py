@@ -48,7 +48,7 @@ def read_person_list(folder: Path, split: str) -> tuple[int, ...] | None:
     return mat if text is None else text
 
 
-def read_permutations(root: Path) -> Permutations:
+def read_permutations(path: Path) -> Permutations:
     """The published permutations of image numbers that the `official` gallery draw follows.
 
     A camera's list may be shorter than the largest person number (333 against 533 entries): people beyond its end, like
@@ -56,7 +56,7 @@ def read_permutations(root: Path) -> Permutations:
     compares the length with the files on disk.
 
     Args:
-        root: The data set's folder.
+        path: The file: `exp/rand_perm_cam.mat` of the data set.
 
     Returns:
         By (camera, person), int64 [10, n] with 1-based image numbers; row = trial.
@@ -69,7 +69,6 @@ def read_permutations(root: Path) -> Permutations:
 
     Source: wuancong/SYSU-MM01, evaluation/data_split/rand_perm_cam.mat.
     """
-    path = root / LIST_FOLDER / PERMUTATION_FILE
     if not path.is_file():
         raise DataError(f"there is no {path}", hint=_PERMUTATIONS_HINT)
     permutations: dict[tuple[int, int], Int64[np.ndarray, "_ _"]] = {}

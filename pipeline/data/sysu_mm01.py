@@ -8,19 +8,16 @@ that repository and belongs into `exp/`.
     SYSU-MM01/exp/{train,val,test}_id.{txt,mat}           rand_perm_cam.mat
 """
 
-import logging
 from pathlib import Path
 
-import numpy as np
-
 from models.modality import Modality, PerModality
-from pipeline.data.images import ImageTable, file_list_digest
-from pipeline.data.sysu_archive import MODALITY_OF_CAMERA, SysuArchive, open_archive
-from pipeline.data.sysu_counts import DatasetCheck, check_sysu_mm01
-from pipeline.data.truth import Dataset, PersonIds, SplitTables
-from pipeline.errors import ConfigError, DataError
-
-logger = logging.getLogger(__name__)
+from pipeline.data.check import accept
+from pipeline.data.images import file_list_digest
+from pipeline.data.sysu_archive import MODALITY_OF_CAMERA, SPLITS, SysuArchive, open_archive
+from pipeline.data.sysu_counts import check_sysu_mm01
+from pipeline.data.tables import ImageRow, build_tables
+from pipeline.data.truth import Dataset, SplitTables
+from pipeline.errors import ConfigError
 
 NAME = "sysu-mm01"
 
@@ -37,7 +34,8 @@ def read_sysu_mm01(root: Path, *, split: str = "train_val", allow_partial: bool 
         allow_partial: Go on when counts differ from the published ones; the result is then marked `partial`.
 
     Returns:
-        Training tables of `split` and test tables of the 96 test people, all their images in both modalities.
+        Training tables of `split` and test tables of the 96 test people, all their images in both modalities; the 99
+        validation people apart when `split` is `train`.
 
     Raises:
         ConfigError: No such split.
@@ -50,59 +48,32 @@ def read_sysu_mm01(root: Path, *, split: str = "train_val", allow_partial: bool 
     if split not in splits_of_training:
         raise ConfigError(f"SYSU-MM01 has no training split {split!r}", hint=f"one of {', '.join(splits_of_training)}")
     archive = open_archive(root)
-    check = check_sysu_mm01(archive)
-    if not check.passed:
-        message = _describe(archive, check)
-        if not allow_partial:
-            raise DataError(
-                message,
-                hint="unpack the data set again, or use what is there: data.allow_partial=true marks every result",
-            )
-        logger.warning("%s", message)
+    partial = accept(root, check_sysu_mm01(archive), allow_partial)
     training = _tables(archive, "training", splits_of_training[split])
     test = _tables(archive, "test", ("test",))
     return Dataset(
         name=NAME,
         kind=archive.kind,
         root=root,
+        images=_tables(archive, "the data set", SPLITS).images,
         training=training,
+        validation=_tables(archive, "validation", ("val",)) if split == "train" else None,
         test=test,
-        partial=not check.passed,
+        partial=partial,
         file_list=file_list_digest((*training.images, *test.images)),
     )
 
 
-def _describe(archive: SysuArchive, check: DatasetCheck) -> str:
-    rows = [f"{row.name}: found {row.found:,}, expected {row.expected:,}" for row in check.failures]
-    shown = "; ".join(rows[:5]) + (f"; and {len(rows) - 5} more" if len(rows) > 5 else "")
-    offenders = f" ({'; '.join(check.offenders)})" if check.offenders else ""
-    return f"{archive.root} is not complete: {shown}{offenders}"
-
-
 def _tables(archive: SysuArchive, purpose: str, splits: tuple[str, ...]) -> SplitTables:
     members = {person for split in splits for person in archive.people[split]}
-    tables = PerModality.build(lambda modality: _table(archive, modality, members))
-    counts = tables.map(lambda entry: len(entry[0]))
-    for modality, count in counts.items():
-        if count == 0:
-            raise DataError(
-                f"{archive.root}: {purpose} needs visible and infrared images; {modality}: 0",
-                hint="unpack the data set again; cameras 3 and 6 are infrared, the others visible",
-            )
-    return SplitTables(images=tables.map(lambda entry: entry[0]), people=tables.map(lambda entry: entry[1]))
 
+    def rows(modality: Modality) -> tuple[ImageRow, ...]:
+        return tuple(
+            ImageRow(person=person, camera=camera, path=f"cam{camera}/{person:04d}/{name}")
+            for (camera, person), names in archive.folders.items()
+            if person in members and MODALITY_OF_CAMERA[camera] is modality
+            for name in names
+        )
 
-def _table(archive: SysuArchive, modality: Modality, members: set[int]) -> tuple[ImageTable, PersonIds]:
-    rows = sorted(
-        (person, camera, name)
-        for (camera, person), names in archive.folders.items()
-        if person in members and MODALITY_OF_CAMERA[camera] is modality
-        for name in names
-    )
-    table = ImageTable(
-        root=archive.root,
-        paths=tuple(f"cam{camera}/{person:04d}/{name}" for person, camera, name in rows),
-        cameras=np.array([camera for _, camera, _ in rows], dtype=np.int64),
-        modality=modality,
-    )
-    return table, PersonIds(np.array([person for person, _, _ in rows], dtype=np.int64))
+    advice = "unpack the data set again; cameras 3 and 6 are infrared, the others visible"
+    return build_tables(archive.root, PerModality.build(rows), purpose=purpose, advice=advice)

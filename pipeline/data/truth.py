@@ -5,12 +5,15 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 
 from models.modality import PerModality
-from pipeline.data.images import ImageTable
+from pipeline.data.images import ImageTable, file_list_digest
 
 Kind = Literal["licensed", "drawn", "custom"]
+
+UNKNOWN_PERSON = -1
+"""Stands for the person on an image of whom nothing is said: training needs nobody's name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,18 +25,30 @@ class PersonIds:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def in_order(self, rows: Int64[np.ndarray, " m"]) -> Int64[np.ndarray, " m"]:
-        """The people of table rows `rows`: with `TrainingImages.rows`, those of shuffled images."""
-        people: Int64[np.ndarray, " m"] = self.ids[rows]
-        return people
+    @property
+    def known(self) -> bool:
+        """Whether the person on every image is known."""
+        return bool(np.all(self.ids != UNKNOWN_PERSON))
+
+
+@dataclass(frozen=True, slots=True)
+class Roles:
+    """Which images of a table are queries and which are gallery; an image can be both."""
+
+    query: Bool[np.ndarray, " n"]
+    gallery: Bool[np.ndarray, " n"]
 
 
 @dataclass(frozen=True, slots=True)
 class SplitTables:
-    """The images of one split and, apart from them, the people they show."""
+    """The images of one split and, apart from them, the people they show.
+
+    `roles` is None where the protocol alone decides which images are queries, as in every published data set.
+    """
 
     images: PerModality[ImageTable]
     people: PerModality[PersonIds]
+    roles: PerModality[Roles] | None = None
 
     def __post_init__(self) -> None:
         self.images.map_with(_check_lengths, self.people)
@@ -43,18 +58,53 @@ class SplitTables:
 class Dataset:
     """A data set as an adapter found it.
 
-    `kind` says what stands behind the numbers: licensed photographs, drawn figures or a user's own files. `partial` is
-    true when counts differ from the published ones and the user went on. `file_list` is `sha256:` and the digest of all
-    relative paths, sorted, each followed by a newline; it stays the same when the folder moves.
+    Attributes:
+        name: What results are filed under: `sysu-mm01`, `regdb`, `llcm`, or the name of a manifest.
+        kind: What stands behind the numbers: licensed photographs, drawn figures or a user's own files.
+        root: The folder that paths start from.
+        images: Every image of the data set, whichever split it is in: what is decoded, once for all splits and trials.
+        training: What is trained on.
+        validation: Held-out images to choose a round by; None where there are none, or training uses them.
+        test: What results are measured on; None where a user's data set names no queries.
+        partial: Counts differ from the published ones, and the user went on.
+        file_list: `sha256:` and the digest of all relative paths of training and test, sorted, each followed by a
+            newline; it stays the same when the folder moves.
+        trial: Which of the published random splits this is; None where there is one split only.
+        overlap: Some people are in training and in test, and the user wants it so.
     """
 
     name: str
     kind: Kind
     root: Path
+    images: PerModality[ImageTable]
     training: SplitTables
-    test: SplitTables
+    validation: SplitTables | None
+    test: SplitTables | None
     partial: bool
     file_list: str
+    trial: int | None = None
+    overlap: bool = False
+
+    @property
+    def fingerprint(self) -> dict[str, str]:
+        """The digests of the file lists of training and test, apart: RegDB's splits differ in nothing else."""
+        parts = {"training": self.training, "test": self.test}
+        return {name: file_list_digest(tables.images) for name, tables in parts.items() if tables is not None}
+
+    def stored_rows(self, table: ImageTable) -> Int64[np.ndarray, " n"]:
+        """Where among `images` of the same modality each image of a table is."""
+        row_of = {path: row for row, path in enumerate(self.images[table.modality].paths)}
+        return np.array([row_of[path] for path in table.paths], dtype=np.int64)
+
+    def training_people(self, stored_rows: PerModality[Int64[np.ndarray, " n"]]) -> PerModality[PersonIds]:
+        """The people of training images, given by their rows among `images`: those of shuffled images."""
+
+        def look_up(table: ImageTable, people: PersonIds, rows: Int64[np.ndarray, " n"]) -> PersonIds:
+            person_of = np.full(len(self.images[table.modality]), UNKNOWN_PERSON)
+            person_of[self.stored_rows(table)] = people.ids
+            return PersonIds(person_of[rows])
+
+        return self.training.images.map_with(look_up, self.training.people, stored_rows)
 
 
 def _check_lengths(table: ImageTable, people: PersonIds) -> None:

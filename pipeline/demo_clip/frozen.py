@@ -22,8 +22,9 @@ from pipeline.data.drawn.layout_sysu import plan_sysu
 from pipeline.data.drawn.plan import SIZES, Shot, Split
 from pipeline.data.drawn.studio import Studio, StudioSettings
 from pipeline.demo_clip.network import normalise
-from pipeline.evaluation.protocol import Sightings, plan_trials
+from pipeline.evaluation.protocol import Sightings
 from pipeline.evaluation.ranking import rank_trial
+from pipeline.evaluation.searches import sysu_trials
 
 GATE: Final = 0.3
 HEADS: Final = (Head.POOLED, Head.PROJECTION)
@@ -146,7 +147,7 @@ def _retrieval(vectors: PerModality[NDArray[np.float32]], images: PerModality[Dr
     people = images.map(_people)
     cameras = images.map(lambda some: np.array([shot.camera for shot in some.shots], np.int64))
     paths: PerModality[Sequence[str]] = images.map(lambda some: [shot.path.as_posix() for shot in some.shots])
-    sightings = people.map_with(Sightings, cameras)
+    sightings = people.map_with(Sightings, cameras, paths)
     metrics = [
         rank_trial(
             vectors.infrared[trial.query],
@@ -155,6 +156,6 @@ def _retrieval(vectors: PerModality[NDArray[np.float32]], images: PerModality[Dr
             gallery_people=people.visible[trial.gallery],
             hidden=trial.hidden(sightings),
         )
-        for trial in plan_trials("sysu/all", people, cameras, paths)
+        for trial in sysu_trials(sightings, "all")[0]
     ]
     return float(np.mean([some.cmc[0] for some in metrics])), float(np.mean([some.map for some in metrics]))

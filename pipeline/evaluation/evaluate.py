@@ -1,17 +1,23 @@
 """From the features of the test images to the numbers of every search."""
 
-from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float, Int64
 
 from models.modality import Modality, PerModality
-from pipeline.data.truth import SplitTables
 from pipeline.errors import DataError
-from pipeline.evaluation.protocol import RetrievalTrial, Sightings, plan_trials
-from pipeline.evaluation.ranking import TrialMetrics, rank_queries, summarise, unit_rows
-from pipeline.evaluation.report import SearchReport, report_search
+from pipeline.evaluation.protocol import RetrievalTrial, Sightings
+from pipeline.evaluation.ranking import QueryRanks, best_gallery, rank_queries, summarise, unit_rows
+from pipeline.evaluation.reranking import k_reciprocal
+from pipeline.evaluation.search_report import SearchReport, report_search
+
+BLOCK_BYTES = 128 * 2**20
+"""Similarities that are held at once; no value changes any number."""
+
+_COLUMNS = [field.name for field in fields(QueryRanks)]
 
 
 @runtime_checkable
@@ -19,89 +25,189 @@ class Features(Protocol):
     """Anything with one vector an image, such as a `FeatureBank`; of any length above 0."""
 
     @property
-    def vectors(self) -> Float32[np.ndarray, "n d"]:
+    def vectors(self) -> Float[np.ndarray, "n d"]:
         """Row = image, in the order of the test table."""
         ...
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class QueryResults:
+    """What each query of one trial found, for error analysis.
+
+    Attributes:
+        trial: Which queries and gallery.
+        ranks: Rank, average precision and inverse negative penalty of each query.
+        best: Test-table rows of the ten gallery images ranked first, -1 where there are fewer; no column where nobody
+            asked.
+    """
+
+    trial: RetrievalTrial
+    ranks: QueryRanks
+    best: Int64[np.ndarray, "q best"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class SearchResult:
+    """The numbers of one search; `queries` holds one entry a trial where it was asked for, else none."""
+
+    report: SearchReport
+    queries: tuple[QueryResults, ...]
+
+
 def evaluate_features(
     features: PerModality[Features],
-    tables: SplitTables,
+    sightings: PerModality[Sightings],
+    plans: Sequence[Sequence[RetrievalTrial]],
     *,
-    searches: Sequence[str] = ("sysu/all", "sysu/indoor"),
-    trials: int = 10,
-) -> tuple[SearchReport, ...]:
+    rerank: Literal["none", "k_reciprocal"] = "none",
+    normalise: bool = True,
+    keep_queries: bool = False,
+) -> tuple[SearchResult, ...]:
     """Evaluate the features of all test images in every search asked for.
 
-    Every test image is encoded once, by the caller; one matrix of similarities serves all trials and searches of a
-    direction.
+    Every test image is encoded once, by the caller; the similarities of a direction are formed once for all its trials,
+    in blocks of queries, and only to images that some gallery shows.
 
     Args:
         features: One vector for each row of the test tables, in their order.
-        tables: The test images and the people on them.
-        searches: Names that `plan_trials` knows; one report each, in this order.
-        trials: How many galleries each search draws; published numbers use 10.
+        sightings: Who was seen by which camera, in the same order.
+        plans: The trials of each search, from `plan_search`.
+        rerank: Also rank by k-reciprocal neighbourhoods of queries and gallery together: an entry of its own.
+        normalise: Scale rows to length 1 first; without it similarities are plain inner products.
+        keep_queries: Also return what each query found.
 
     Returns:
-        One report a search.
+        One result a plan, in their order; after them one a plan for re-ranking, where it is asked for.
 
     Raises:
-        ConfigError: There is no such search, or fewer than one trial is asked for.
         DataError: The features do not fit the tables, a vector is zero or not finite, or a search has no valid query.
 
     Cost:
-        The similarities of SYSU-MM01, 3,803 x 6,775 in float32, take 103 MB; ten trials of `all` and of `indoor` at
-        2,048 dimensions take a few seconds on two cores.
+        Forming similarities is nearly all of it: ten single-shot trials of SYSU-MM01, at 2,048 dimensions, about two
+        seconds on two cores. At most 384 MB of similarities at a time, the float64 ones among them.
     """
-    people: PerModality[Int64[np.ndarray, "n"]] = tables.people.map(lambda truth: truth.ids)
-    cameras: PerModality[Int64[np.ndarray, "n"]] = tables.images.map(lambda images: images.cameras)
-    paths: PerModality[Sequence[str]] = tables.images.map(lambda images: images.paths)
-    plans = [plan_trials(search, people, cameras, paths, trials=trials) for search in searches]
-    _check_fit(features, paths)
-    units = PerModality.build(
-        lambda modality: unit_rows(features[modality].vectors, f"{modality} features", paths[modality])
+    _check_fit(features, sightings)
+    units = PerModality.build(lambda modality: _rows(features, sightings, modality, normalise))
+    found = {
+        trial: results
+        for modality in Modality
+        for trial, results in _rank_direction(modality, units, sightings, plans, keep_queries)
+    }
+    results = [_search_result(plan, [found[trial] for trial in plan], keep_queries) for plan in plans]
+    if rerank == "k_reciprocal":
+        for plan in plans:
+            again = [_rerank_trial(trial, units, sightings, keep_queries) for trial in plan]
+            results.append(_search_result(plan, again, keep_queries, rerank))
+    return tuple(results)
+
+
+def inner_products(query: Float[np.ndarray, "q d"], gallery: Float[np.ndarray, "g d"]) -> Float[np.ndarray, "q g"]:
+    """Inner products, summed in float64 and then rounded to the precision that came in.
+
+    Summed in float32 they would differ in the last digit with the number of rows that are multiplied at once, so that
+    near-ties would be ranked one way in a run and another way from its exported features.
+    """
+    exact: Float[np.ndarray, "q g"] = query.astype(np.float64) @ gallery.astype(np.float64).T
+    return exact.astype(query.dtype, copy=False)
+
+
+def _rank_direction(
+    query: Modality,
+    units: PerModality[Float[np.ndarray, "n d"]],
+    sightings: PerModality[Sightings],
+    plans: Sequence[Sequence[RetrievalTrial]],
+    keep_queries: bool,
+) -> Iterator[tuple[RetrievalTrial, QueryResults]]:
+    """Rank all trials whose queries are of one modality: blocks outside, so that a block is formed once."""
+    trials = [trial for plan in plans for trial in plan if trial.search.query is query]
+    if not trials:
+        return
+    rows = np.unique(np.concatenate([trial.query for trial in trials]))
+    shown = np.unique(np.concatenate([trial.gallery for trial in trials]))
+    gallery = units[query.other][shown]
+    parts: list[list[QueryResults]] = [[] for _ in trials]
+    block = max(1, BLOCK_BYTES // (len(shown) * gallery.itemsize))
+    for start in range(0, len(rows), block):
+        chosen = rows[start : start + block]
+        similarity = inner_products(units[query][chosen], gallery)
+        for trial, done in zip(trials, parts, strict=True):
+            first, last = np.searchsorted(trial.query, (chosen[0], chosen[-1] + 1))
+            part = RetrievalTrial(trial.search, trial.number, trial.query[first:last], trial.gallery)
+            own = similarity
+            if len(part.query) < len(chosen):
+                own = similarity[np.searchsorted(chosen, part.query)]
+            done.append(_rank(part, own, sightings, np.searchsorted(shown, trial.gallery), keep_queries))
+    for trial, done in zip(trials, parts, strict=True):
+        yield trial, QueryResults(trial, _joined([part.ranks for part in done]), np.concatenate([p.best for p in done]))
+
+
+def _rerank_trial(
+    trial: RetrievalTrial,
+    units: PerModality[Float[np.ndarray, "n d"]],
+    sightings: PerModality[Sightings],
+    keep_queries: bool,
+) -> QueryResults:
+    query, gallery = units[trial.search.query][trial.query], units[trial.search.query.other][trial.gallery]
+    similarity = k_reciprocal(
+        unit_rows(query.astype(np.float32), "query features"), unit_rows(gallery.astype(np.float32), "gallery features")
     )
-    sightings = people.map_with(Sightings, cameras)
-    similarities: dict[Modality, Float32[np.ndarray, "q g"]] = {}
-    reports = []
-    for plan in plans:
-        query = plan[0].search.query
-        if query not in similarities:
-            similarities[query] = units[query] @ units[query.other].T
-        metrics = [evaluate_trial(trial, similarities[query], sightings) for trial in plan]
-        reports.append(report_search(plan[0].search, metrics, len(plan[0].gallery)))
-    return tuple(reports)
+    return _rank(trial, similarity, sightings, None, keep_queries)
 
 
-def evaluate_trial(
-    trial: RetrievalTrial, similarity: Float32[np.ndarray, "n m"], sightings: PerModality[Sightings]
-) -> TrialMetrics:
-    """Rank the gallery of one trial for its queries, and sum up.
-
-    Args:
-        trial: Which rows are queries, which are gallery, and what is hidden.
-        similarity: Row = image of the query modality, column = image of the other one; all rows of both test tables.
-        sightings: All rows of both test tables.
-
-    Raises:
-        DataError: No query has a match that it may see.
-    """
+def _rank(
+    trial: RetrievalTrial,
+    similarity: Float[np.ndarray, "q m"],
+    sightings: PerModality[Sightings],
+    columns: Int64[np.ndarray, "g"] | None,
+    keep_queries: bool,
+) -> QueryResults:
+    """Rank the gallery of a trial for its queries; `columns` says where in `similarity` each gallery image stands."""
     query = trial.search.query
+    hidden = trial.hidden(sightings)
     ranks = rank_queries(
-        similarity[np.ix_(trial.query, trial.gallery)],
+        similarity,
         sightings[query].people[trial.query],
         sightings[query.other].people[trial.gallery],
-        trial.hidden(sightings),
+        hidden,
         rank_by=trial.search.rank_by,
+        columns=columns,
     )
-    return summarise(ranks)
+    best = np.empty((len(trial.query), 0), dtype=np.int64)
+    if keep_queries:
+        positions = best_gallery(similarity, hidden, columns)
+        best = np.where(positions >= 0, trial.gallery[positions], -1)
+    return QueryResults(trial, ranks, best)
 
 
-def _check_fit(features: PerModality[Features], paths: PerModality[Sequence[str]]) -> None:
+def _search_result(
+    plan: Sequence[RetrievalTrial],
+    results: Sequence[QueryResults],
+    keep_queries: bool,
+    rerank: Literal["k_reciprocal"] | None = None,
+) -> SearchResult:
+    report = report_search(plan, [summarise(one.ranks) for one in results], rerank)
+    return SearchResult(report, tuple(results) if keep_queries else ())
+
+
+def _joined(parts: Sequence[QueryRanks]) -> QueryRanks:
+    """The ranks of one trial from those of its blocks of queries."""
+    columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS}
+    return QueryRanks(**columns)
+
+
+def _rows(
+    features: PerModality[Features], sightings: PerModality[Sightings], modality: Modality, normalise: bool
+) -> Float[np.ndarray, "n d"]:
+    vectors = features[modality].vectors
+    units = unit_rows(vectors, f"{modality} features", sightings[modality].paths)
+    return units if normalise else vectors
+
+
+def _check_fit(features: PerModality[Features], sightings: PerModality[Sightings]) -> None:
     """Refuse features of other images, and features of two widths: both would rank without a complaint, or crash."""
     hint = "extract the features again, with one model and from this data set"
     for modality, bank in features.items():
-        rows, images = len(bank.vectors), len(paths[modality])
+        rows, images = len(bank.vectors), len(sightings[modality])
         if rows != images:
             raise DataError(f"{rows:,} {modality} features for {images:,} test images", hint)
     widths = features.map(lambda bank: bank.vectors.shape[1])

@@ -1,13 +1,15 @@
 """From a similarity matrix to numbers: ranks, average precision, inverse negative penalty, and their means."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from jaxtyping import Bool, Float, Float64, Int64
 
+from clustering.parallel import over_blocks
 from pipeline.errors import DataError
+from pipeline.evaluation.ranking_kernels import best_rows, rank_rows
 
 CURVE_LENGTH = 20
 """How many ranks a CMC curve covers."""
@@ -18,19 +20,25 @@ RankBy = Literal["person", "image"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class QueryRanks:
-    """What each query of one trial found. Where `valid` is false, the three other values are 0 and mean nothing.
+    """What each query of one trial found. Where `valid` is false, the first three values are 0 and mean nothing.
 
     Attributes:
         rank: The person or image rank, from 1.
         average_precision: In (0, 1].
         inverse_negative_penalty: Matches divided by the position of the last one, in (0, 1].
         valid: Whether the gallery holds a match that the query may see.
+        matches: How many it holds.
+        shown: How many gallery images the query may see, of anybody.
+        hidden: How many it may not see.
     """
 
     rank: Int64[np.ndarray, "q"]
     average_precision: Float64[np.ndarray, "q"]
     inverse_negative_penalty: Float64[np.ndarray, "q"]
     valid: Bool[np.ndarray, "q"]
+    matches: Int64[np.ndarray, "q"]
+    shown: Int64[np.ndarray, "q"]
+    hidden: Int64[np.ndarray, "q"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,6 +51,8 @@ class TrialMetrics:
         minp: Mean inverse negative penalty over valid queries.
         valid_queries: How many queries have a match that they may see: the denominator of everything above.
         queries: How many queries there are, valid or not.
+        hidden_pairs: How many pairs of a query and a gallery image the protocol excludes.
+        chance_r1: Mean share of matches among the images shown: the rank-1 rate to expect of a random order.
     """
 
     cmc: Float64[np.ndarray, "20"]
@@ -50,6 +60,8 @@ class TrialMetrics:
     minp: float
     valid_queries: int
     queries: int
+    hidden_pairs: int
+    chance_r1: float
 
 
 def unit_rows(
@@ -112,56 +124,99 @@ def rank_trial(
 
 
 def rank_queries(
-    similarity: Float[np.ndarray, "q g"],
+    similarity: Float[np.ndarray, "q m"],
     query_people: Int64[np.ndarray, "q"],
     gallery_people: Int64[np.ndarray, "g"],
     hidden: Bool[np.ndarray, "q g"],
     *,
     rank_by: RankBy = "person",
-    queries_per_block: int = 512,
+    columns: Int64[np.ndarray, "g"] | None = None,
 ) -> QueryRanks:
     """Rank a gallery for every query, highest similarity first; equal similarities keep gallery order.
 
     Average precision and inverse negative penalty count every image, also when the rank counts people.
 
     Args:
-        similarity: Row = query, column = gallery image.
+        similarity: Row = query; no value is NaN. It may hold more images than this gallery.
         query_people: Who is on each query.
         gallery_people: Who is on each gallery image.
         hidden: True where the protocol forbids showing a gallery image to a query; it is then absent, not wrong.
         rank_by: `person`: 1 + the number of other people met before the first match. `image`: its position.
-        queries_per_block: How many queries are sorted at once; no value changes any number.
+        columns: The column of `similarity` that each gallery image has, so that the galleries of all trials share one
+            matrix. None: the columns are the gallery, in its order.
+
+    Returns:
+        Numbers that depend neither on the number of threads nor on which queries are ranked together.
 
     Raises:
         DataError: The gallery is empty.
 
     Cost:
-        One stable sort a query; about 60 bytes times `queries_per_block` times g. 3,803 x 301: 0.1 s.
+        Nothing is sorted: r g comparisons for a query with r matches, many at once, and r^2 / 4 moves. No copy of the
+        similarities, unless their rows are not contiguous or of 16 bits. 3,803 queries on two cores: 0.01 s where the
+        gallery holds 301 images, 0.05 s where it holds 3,010.
 
     Source:
         CMC by person: the SYSU-MM01 authors' evaluation. Inverse negative penalty: Ye et al., TPAMI 2022.
     """
+    columns = _checked_columns(similarity, hidden, columns)
+    assert len(query_people) == len(hidden) and len(gallery_people) == len(columns)
     if gallery_people.size == 0:
         raise DataError("the gallery is empty", hint="check the split and the cameras of the test images")
-    columns = np.argsort(gallery_people, kind="stable")
-    starts = np.unique(gallery_people[columns], return_index=True)[1]
-    blocks = []
-    for start in range(0, max(len(query_people), 1), queries_per_block):
-        block = slice(start, start + queries_per_block)
-        shown = ~hidden[block]
-        match = (query_people[block, None] == gallery_people) & shown
-        place, ranks = _rank_images(similarity[block], shown, match)
-        if rank_by == "person":
-            best_of_each_person = np.minimum.reduceat(place[:, columns], starts, axis=1)
-            others = np.count_nonzero(best_of_each_person < ranks.rank[:, None], axis=1)
-            ranks = replace(ranks, rank=np.where(ranks.valid, 1 + others, 0))
-        blocks.append(ranks)
+    names, people = np.unique(gallery_people, return_inverse=True)
+    places = np.minimum(np.searchsorted(names, query_people), len(names) - 1)
+    persons = np.where(names[places] == query_people, places, -1).astype(np.int32)
+    queries = len(query_people)
+    ranks, matches, shown = (np.zeros(queries, np.int64) for _ in range(3))
+    average_precision, inverse_negative_penalty = np.zeros(queries), np.zeros(queries)
+    results = (ranks, average_precision, inverse_negative_penalty, matches, shown)
+    gallery = (columns, people.astype(np.int32))
+
+    def rank_block(start: int, stop: int) -> None:
+        rows, mask = _as_rows(similarity[start:stop]), np.ascontiguousarray(hidden[start:stop])
+        block = (array[start:stop] for array in results)
+        rank_rows(rows, mask, *gallery, persons[start:stop], rank_by == "person", *block)
+
+    over_blocks(rank_block, queries)
     return QueryRanks(
-        rank=np.concatenate([block.rank for block in blocks]),
-        average_precision=np.concatenate([block.average_precision for block in blocks]),
-        inverse_negative_penalty=np.concatenate([block.inverse_negative_penalty for block in blocks]),
-        valid=np.concatenate([block.valid for block in blocks]),
+        rank=ranks,
+        average_precision=average_precision,
+        inverse_negative_penalty=inverse_negative_penalty,
+        valid=matches > 0,
+        matches=matches,
+        shown=shown,
+        hidden=len(gallery_people) - shown,
     )
+
+
+def best_gallery(
+    similarity: Float[np.ndarray, "q m"],
+    hidden: Bool[np.ndarray, "q g"],
+    columns: Int64[np.ndarray, "g"] | None = None,
+    *,
+    count: int = 10,
+) -> Int64[np.ndarray, "q count"]:
+    """List the gallery images that a query is shown first, highest similarity first, ties in gallery order.
+
+    Args:
+        similarity: Row = query; no value is NaN.
+        hidden: True where the protocol forbids showing a gallery image to a query; it is then in no list.
+        columns: As for `rank_queries`.
+        count: How many, from 1.
+
+    Returns:
+        Positions in the gallery, not columns of `similarity`; -1 where a query is shown fewer images.
+    """
+    columns = _checked_columns(similarity, hidden, columns)
+    assert count >= 1
+    best = np.full((len(hidden), count), -1, np.int64)
+
+    def list_block(start: int, stop: int) -> None:
+        mask = np.ascontiguousarray(hidden[start:stop])
+        best_rows(_as_rows(similarity[start:stop]), mask, columns, best[start:stop])
+
+    over_blocks(list_block, len(hidden))
+    return best
 
 
 def summarise(ranks: QueryRanks) -> TrialMetrics:
@@ -184,30 +239,24 @@ def summarise(ranks: QueryRanks) -> TrialMetrics:
         minp=float(ranks.inverse_negative_penalty[ranks.valid].mean()),
         valid_queries=valid_queries,
         queries=queries,
+        hidden_pairs=int(ranks.hidden.sum()),
+        chance_r1=float((ranks.matches[ranks.valid] / ranks.shown[ranks.valid]).mean()),
     )
 
 
-def _rank_images(
-    similarity: Float[np.ndarray, "b g"], shown: Bool[np.ndarray, "b g"], match: Bool[np.ndarray, "b g"]
-) -> tuple[Int64[np.ndarray, "b g"], QueryRanks]:
-    """The 1-based place of each gallery column in each query's list (g + 1 where hidden), and the image ranks."""
-    queries, gallery = similarity.shape
-    order = np.argsort(-similarity, axis=1, kind="stable")
-    shown_in_order = np.take_along_axis(shown, order, axis=1)
-    place_in_order = np.where(shown_in_order, np.cumsum(shown_in_order, axis=1), gallery + 1)
-    place = np.empty_like(place_in_order)
-    np.put_along_axis(place, order, place_in_order, axis=1)
+def _checked_columns(
+    similarity: Float[np.ndarray, "q m"], hidden: Bool[np.ndarray, "q g"], columns: Int64[np.ndarray, "g"] | None
+) -> Int64[np.ndarray, "g"]:
+    """The column of each gallery image. Compiled loops read past the end of an array without a word: not here."""
+    queries, gallery = hidden.shape
+    if columns is None:
+        columns = np.arange(similarity.shape[1])
+    assert len(similarity) == queries and len(columns) == gallery
+    assert columns.min(initial=0) >= 0 and columns.max(initial=-1) < similarity.shape[1]
+    return np.ascontiguousarray(columns)
 
-    # All matches of the block, query by query, best first: the i-th match of a query stands at `found_at`.
-    query, column = np.nonzero(np.take_along_axis(match, order, axis=1))
-    found_at = place_in_order[query, column]
-    matches = np.bincount(query, minlength=queries)
-    ends = np.cumsum(matches)
-    ith = np.arange(1, len(query) + 1) - (ends - matches)[query]
-    valid = matches > 0
-    rank = np.zeros(queries, dtype=np.int64)
-    rank[valid] = found_at[(ends - matches)[valid]]
-    average_precision = np.bincount(query, weights=ith / found_at, minlength=queries) / np.maximum(matches, 1)
-    inverse_negative_penalty = np.zeros(queries)
-    inverse_negative_penalty[valid] = matches[valid] / found_at[ends[valid] - 1]
-    return place, QueryRanks(rank, average_precision, inverse_negative_penalty, valid)
+
+def _as_rows(similarity: Float[np.ndarray, "b m"]) -> Float[np.ndarray, "b m"]:
+    """Contiguous rows in a precision that the compiled loops know; from 16 bits to 32 no value changes."""
+    precision: type[np.floating[Any]] = np.float64 if similarity.dtype == np.float64 else np.float32
+    return np.ascontiguousarray(similarity, dtype=precision)

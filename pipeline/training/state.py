@@ -1,7 +1,7 @@
 """What outlives a round: the one mutable value of a run, and what a checkpoint holds."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from models.modality import PerModality
 from pipeline.errors import CheckpointError
 from pipeline.training.rounds import Stage
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +30,22 @@ class TextPrototypes:
     context: Float[Tensor, "clusters words width"]
 
 
+@dataclass(frozen=True, slots=True)
+class SelectedRound:
+    """The best round so far by a score of held-out images, and the encoder's weights after it, on the CPU."""
+
+    round: int
+    score: float
+    encoder: dict[str, Tensor]
+
+
 @dataclass(slots=True)
 class TrainingState:
     """Weights, optimiser, labels and texts as they stand after `completed` rounds.
 
     `stage` is the stage whose starting weights `encoder` has already been given. `labels` are the last usable clusters,
-    `exported` those that prompts are first learned on, `text_round` the round in which `text` was learned.
+    `exported` those that prompts are first learned on, `text_round` the round in which `text` was learned. `selected`
+    is None where the last round is the result.
     """
 
     encoder: DualStemEncoder
@@ -46,6 +56,7 @@ class TrainingState:
     exported: PerModality[PseudoLabels] | None = None
     text: PerModality[TextPrototypes] | None = None
     text_round: int = 0
+    selected: SelectedRound | None = None
     metrics: list[dict[str, Any]] = field(default_factory=list)
     timings: list[dict[str, Any]] = field(default_factory=list)
 
@@ -61,6 +72,7 @@ class TrainingState:
             "exported": _pack(self.exported, _pack_labels),
             "text": _pack(self.text, _pack_text),
             "text_round": self.text_round,
+            "selected": None if self.selected is None else asdict(self.selected),
             "metrics": self.metrics,
             "timings": self.timings,
         }
@@ -100,6 +112,7 @@ def restore_state(
         exported=_unpack(checkpoint["exported"], _unpack_labels),
         text=_unpack(checkpoint["text"], lambda packed: _unpack_text(packed, device)),
         text_round=checkpoint["text_round"],
+        selected=None if checkpoint["selected"] is None else SelectedRound(**checkpoint["selected"]),
         metrics=checkpoint["metrics"],
         timings=checkpoint["timings"],
     )

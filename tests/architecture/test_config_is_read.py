@@ -19,6 +19,7 @@ from pipeline.data.dataset import read_dataset
 from pipeline.data.sampling import cross_modal_batches
 from pipeline.data.store import open_store
 from pipeline.evaluation.evaluate import evaluate_features
+from pipeline.evaluation.searches import GalleryDraws, GalleryRules
 from pipeline.features import extract_features
 from pipeline.training.epoch import TextLoss, train_epoch
 from pipeline.training.optimisation import build_image_optimiser, image_learning_rate
@@ -29,9 +30,13 @@ ROOT = Path(__file__).resolve().parents[2]
 # Section: the functions it feeds, and the fields that decide when or whether they are called.
 FEEDS: dict[type[BaseModel], tuple[list[Callable[..., Any]], set[str]]] = {
     config.DataConfig: ([read_dataset], set()),
+    config.GalleryRulesConfig: ([GalleryRules.__init__], set()),
     config.ImagesConfig: ([open_store, extract_features], set()),
     config.ModelConfig: ([load_clip], set()),
-    config.EvaluationConfig: ([evaluate_features, extract_features], {"every"}),
+    config.EvaluationConfig: (
+        [evaluate_features, extract_features, GalleryDraws.__init__],
+        {"every", "searches", "rules", "selection"},
+    ),
     method_config.ClusteringConfig: ([label_images], set()),
     method_config.MatchingConfig: ([match_clusters], set()),
     method_config.MemoryConfig: ([train_epoch], set()),

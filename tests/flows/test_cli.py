@@ -1,38 +1,11 @@
 """The command line as a person meets it: results on stdout, one clear error with a hint, exit codes."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from flows import cli
-
-Call = Callable[..., tuple[int, str, str]]
-
-
-@pytest.fixture
-def vireid(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Call the command line; gives exit code, stdout and stderr."""
-
-    def call(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["vireid", *arguments])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as leaving:
-            code = int(leaving.code or 0)
-        streams = capsys.readouterr()
-        return code, streams.out, " ".join(streams.err.split())
-
-    return call
-
-
-def small(runs: Path, data: Path) -> list[str]:
-    """Options that make preset `smoke` small."""
-    changes = ("model.architecture=tiny", "model.weights=random", "stages.prepare_rounds=1", "stages.clip_rounds=0")
-    options = [part for change in changes for part in ("--set", change)]
-    return ["--data", str(data), "--runs", str(runs), "--device", "cpu", "--set", "execution.tracking=false", *options]
+from tests.flows.command_line import Call, small
 
 
 @pytest.mark.usefixtures("prefect_backend")

@@ -60,11 +60,13 @@ def half_means(images: TrainingImages) -> np.ndarray:
     return np.array(means) / math.sqrt(1 + 1e-5)  # batch norm with mean 0, variance 1
 
 
-def extract(encoder: nn.Module, images, *, head: Head = Head.PROJECTION, batch_size: int = 4, flip="none"):
+def extract(
+    encoder: nn.Module, images, *, heads: tuple[Head, ...] = (Head.PROJECTION,), batch_size: int = 4, flip="none"
+):
     return extract_features(
         encoder,
         images,
-        head=head,
+        heads=heads,
         batch_size=batch_size,
         device=CPU,
         normalisation="imagenet",
@@ -85,7 +87,7 @@ class TestValues:
         images = some_images()
         raw = half_means(images)
         unit = raw / np.linalg.norm(raw, axis=1, keepdims=True)
-        np.testing.assert_allclose(extract(FakeEncoder(), images, head=Head.NECK).vectors, unit, atol=1e-5)
+        np.testing.assert_allclose(extract(FakeEncoder(), images, heads=(Head.NECK,)).vectors, unit, atol=1e-5)
         assert not np.allclose(np.linalg.norm(raw, axis=1), 1)
 
     @settings(max_examples=20, deadline=None)
@@ -108,6 +110,26 @@ class TestValues:
         np.testing.assert_allclose(extract(FakeEncoder(), images).vectors, half_means(images), atol=1e-5)
 
 
+def test_several_heads_stand_side_by_side_each_of_unit_length():
+    images = some_images()
+    both = extract(FakeEncoder(), images, heads=(Head.NECK, Head.PROJECTION))
+    # The fake encoder gives both heads the same numbers, so both halves are the same unit rows.
+    expected = half_means(images)
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    np.testing.assert_allclose(both.vectors, np.hstack([expected, expected]), atol=1e-5)
+
+
+def test_mirrored_features_of_several_heads_follow_after_all_heads():
+    images = some_images(3)
+    heads = (Head.NECK, Head.PROJECTION)
+    both = extract(FakeEncoder(), images, heads=heads, flip="concat").vectors
+    plain = extract(FakeEncoder(), images, heads=heads).vectors
+    assert both.shape == (3, 8)
+    np.testing.assert_allclose(both[:, :4], plain, atol=1e-6)
+    # Mirroring exchanges left and right half, hence the two components of each head.
+    np.testing.assert_allclose(both[:, 4:], plain[:, [1, 0, 3, 2]], atol=1e-5)
+
+
 class TestFlip:
     def one_image(self) -> TestImages:
         """Left half red 40, right half red 200."""
@@ -120,7 +142,7 @@ class TestFlip:
         projection = extract(FakeEncoder(), self.one_image(), flip="mean").vectors
         # Mirroring exchanges the halves: the mean of (l, r) and (r, l).
         np.testing.assert_allclose(projection, [[(left + right) / 2] * 2], atol=1e-5)
-        neck = extract(FakeEncoder(), self.one_image(), head=Head.NECK, flip="mean").vectors
+        neck = extract(FakeEncoder(), self.one_image(), heads=(Head.NECK,), flip="mean").vectors
         # Both components are equal: a unit row has 1 / sqrt 2 in each, with the sign of the sum (l = -1.4, r = 1.3).
         np.testing.assert_allclose(neck, [[math.copysign(math.sqrt(0.5), left + right)] * 2], atol=1e-4)
 
@@ -128,7 +150,7 @@ class TestFlip:
         left, right = half_means(self.one_image())[0]
         projection = extract(FakeEncoder(), self.one_image(), flip="concat").vectors
         np.testing.assert_allclose(projection, [[left, right, right, left]], atol=1e-5)
-        neck = extract(FakeEncoder(), self.one_image(), head=Head.NECK, flip="concat").vectors
+        neck = extract(FakeEncoder(), self.one_image(), heads=(Head.NECK,), flip="concat").vectors
         # Two unit rows side by side have length sqrt 2.
         unit = np.array([left, right, right, left]) / math.hypot(left, right) / math.sqrt(2)
         np.testing.assert_allclose(neck, [unit], atol=1e-5)
@@ -137,7 +159,7 @@ class TestFlip:
 class TestEncoderUse:
     def test_each_image_is_encoded_once_and_only_the_head_asked_for(self):
         encoder = FakeEncoder()
-        extract(encoder, some_images(10), batch_size=4, head=Head.NECK)
+        extract(encoder, some_images(10), batch_size=4, heads=(Head.NECK,))
         expected = [(size, Modality.INFRARED, frozenset({Head.NECK})) for size in (4, 4, 2)]
         assert encoder.calls == expected
 
@@ -202,7 +224,7 @@ class TestEncoderUse:
         )
         nn.init.normal_(encoder.stems["infrared"].weight, generator=torch.Generator().manual_seed(1))
         images = some_images(3)
-        bank = extract(encoder, images, head=Head.NECK)
+        bank = extract(encoder, images, heads=(Head.NECK,))
         with torch.no_grad():
             inputs = preprocess(torch.from_numpy(images.pixels[images.rows]), "imagenet")
             neck = encoder.eval().encode(inputs, Modality.INFRARED, heads=frozenset({Head.NECK})).neck
@@ -244,7 +266,7 @@ def test_a_gpu_gives_the_same_features(monkeypatch, held_bytes):
     on_gpu = extract_features(
         FakeEncoder().cuda(),
         images,
-        head=Head.PROJECTION,
+        heads=(Head.PROJECTION,),
         batch_size=8,
         device=torch.device("cuda"),
         normalisation="imagenet",

@@ -267,8 +267,14 @@ class TestLists:
         root = write_tree(tmp_path / "sysu", plan=PLAN | {(1, 9): 4, (4, 9): 1})  # person 9 is never seen in infrared
         (root / "exp" / "val_id.txt").unlink()
         with caplog.at_level(logging.INFO, "pipeline"):
-            assert open_archive(root).people["val"] == (3,)
+            archive = open_archive(root)
+        assert archive.people["val"] == (3,)
         assert "1 others" in caplog.text
+        (note,) = check_sysu_mm01(archive).notes
+        assert note.startswith("exp/val_id.txt (or .mat) is missing: the 1 others with images of both modalities")
+
+    def test_nothing_is_said_of_a_validation_list_that_is_there(self, tmp_path):
+        assert check_sysu_mm01(open_archive(write_tree(tmp_path / "sysu"))).notes == ()
 
     def test_a_person_in_two_splits_is_refused(self, tmp_path):
         root = write_tree(tmp_path / "sysu", lists=LISTS | {"test": (2, 4, 5)})
@@ -280,7 +286,7 @@ class TestPermutations:
     def test_cells_shorter_than_a_person_number_are_no_error(self, tmp_path):
         root = write_tree(tmp_path / "sysu")
         write_permutations(root)
-        permutations = read_permutations(root)
+        permutations = read_permutations(root / "exp" / "rand_perm_cam.mat")
         assert set(permutations) == set(PLAN)  # camera 2 ends at person 4, camera 6 too
         assert permutations[5, 2].shape == (10, 3)
         assert sorted(permutations[5, 2][7].tolist()) == [1, 2, 3]
@@ -288,7 +294,7 @@ class TestPermutations:
     def test_a_folder_with_other_images_than_the_permutation_is_an_error_when_used(self, tmp_path):
         root = write_tree(tmp_path / "sysu")
         write_permutations(root)
-        permutations = read_permutations(root)
+        permutations = read_permutations(root / "exp" / "rand_perm_cam.mat")
         assert permutation_of(permutations, 5, 2, 3).shape == (10, 3)
         with pytest.raises(DataError, match=r"cam5/0002 holds 2 images, rand_perm_cam\.mat says 3"):
             permutation_of(permutations, 5, 2, 2)
@@ -297,7 +303,7 @@ class TestPermutations:
 
     def test_a_missing_file_is_explained(self, tmp_path):
         with pytest.raises(DataError) as caught:
-            read_permutations(write_tree(tmp_path / "sysu"))
+            read_permutations(write_tree(tmp_path / "sysu") / "exp" / "rand_perm_cam.mat")
         assert "rand_perm_cam.mat" in caught.value.message
         assert "wuancong/SYSU-MM01" in caught.value.hint
         assert "90402382dd587e05" in caught.value.hint
@@ -309,7 +315,7 @@ class TestPermutations:
         cameras[0, 0] = people
         scipy.io.savemat(tmp_path / "exp" / "rand_perm_cam.mat", {"rand_perm_cam": cameras})
         with pytest.raises(DataError, match=r"camera 1, person 1 is no permutation of 1\.\.2"):
-            read_permutations(tmp_path)
+            read_permutations(tmp_path / "exp" / "rand_perm_cam.mat")
 
 
 def published_archive(root: Path) -> SysuArchive:
@@ -321,7 +327,8 @@ def published_archive(root: Path) -> SysuArchive:
         people[split] = tuple(range(first, first + PUBLISHED_PEOPLE[split]))
         first += PUBLISHED_PEOPLE[split]
         for camera, (num_images, num_people) in cameras.items():
-            members = people[split][-num_people:] if camera == 5 else people[split][:num_people]  # nobody is left out
+            # The last people for cameras 5 and 6: everybody is then seen in both modalities.
+            members = people[split][-num_people:] if camera in (5, 6) else people[split][:num_people]
             for index, person in enumerate(members[:num_people]):
                 share = num_images // num_people + (index < num_images % num_people)
                 folders[camera, person] = tuple(f"{number:04d}.jpg" for number in range(1, share + 1))
@@ -343,8 +350,40 @@ class TestCounts:
     def test_an_archive_with_every_published_count_passes(self, tmp_path):
         check = check_sysu_mm01(published_archive(tmp_path))
         assert check.passed
-        assert len(check.rows) == 3 + 3 * 6 * 2  # people of each split; images and people of each split and camera
-        assert check.offenders == ()
+        # Train + val together; people of each split; images and people of each split and camera.
+        assert len(check.rows) == 3 + 3 + 3 * 6 * 2
+        assert check.offenders == check.notes == ()
+
+    def test_the_people_that_papers_train_on_come_first(self, tmp_path):
+        # 296 + 99 people; 4,721 + 5,753 + 5,811 + 5,973 visible and 7,909 + 4,000 infrared images.
+        rows = check_sysu_mm01(published_archive(tmp_path)).rows[:3]
+        assert [(row.name, row.expected, row.found) for row in rows] == [
+            ("train + val, people", 395, 395),
+            ("train + val, visible images", 22_258, 22_258),
+            ("train + val, infrared images", 11_909, 11_909),
+        ]
+
+    def test_a_copy_of_367_people_and_11333_infrared_images_is_recognised(self, tmp_path):
+        archive = published_archive(tmp_path)
+        # Camera 3 takes 1,980 images of 99 validation people, 20 each: without it, 28 people lack 560 images. Sixteen
+        # more go from camera 6, whose last person keeps 20 - 16 = 4 of them.
+        gone = {(3, person) for person in archive.people["val"][:28]}
+        folders = {key: names for key, names in archive.folders.items() if key not in gone}
+        folders[6, 296] = folders[6, 296][:4]
+        check = check_sysu_mm01(SysuArchive(tmp_path, folders, archive.people, None))
+        failures = {row.name: row for row in check.failures}
+        assert failures["train + val, people"].found == 367
+        assert failures["train + val, infrared images"].found == 11_333
+        assert "train + val, visible images" not in failures
+        assert "367 people and 11,333 infrared images" in failures["train + val, people"].advice
+        assert "unpack cam1 to cam6 again" in failures["train + val, people"].advice
+        assert check.offenders[0] == "person 297 (val) has no infrared images"
+
+    def test_every_row_says_what_to_do(self, tmp_path):
+        root = write_tree(tmp_path / "sysu")
+        write_permutations(root)
+        for archive in (published_archive(tmp_path / "none"), open_archive(root)):
+            assert [row.name for row in check_sysu_mm01(archive).rows if not row.advice] == []
 
     def test_one_missing_image_is_counted_and_named(self, tmp_path):
         archive = published_archive(tmp_path)
@@ -352,8 +391,10 @@ class TestCounts:
         archive.folders[3, 7] = names[:4] + names[5:]
         check = check_sysu_mm01(archive)
         assert [(row.name, row.expected, row.found) for row in check.failures] == [
-            ("train, camera 3, images", 5929, 5928)
+            ("train + val, infrared images", 11_909, 11_908),
+            ("train, camera 3, images", 5929, 5928),
         ]
+        assert check.failures[1].advice == "unpack cam3/ again"
         assert check.offenders == ("cam3/0007/0005 is missing",)
 
     def test_one_id_missing_from_a_list_is_counted_and_named(self, tmp_path):
@@ -390,7 +431,7 @@ class TestCounts:
         with pytest.raises(DataError) as caught:
             read_sysu_mm01(write_tree(tmp_path / "sysu", drawn=False))
         assert "train, people: found 2, expected 296" in caught.value.message
-        assert "and 28 more" in caught.value.message  # 3 + 36 rows; 6 of val expect and find 0; 5 are shown
+        assert "and 31 more" in caught.value.message  # 3 + 3 + 36 rows; 6 of val expect and find 0; 5 are shown
         assert "data.allow_partial=true" in caught.value.hint
 
     def test_partial_data_can_be_allowed_and_are_marked(self, tmp_path, caplog):
@@ -400,6 +441,14 @@ class TestCounts:
 
     def test_complete_data_are_not_marked_partial_when_partial_data_are_allowed(self, tmp_path):
         assert not read_sysu_mm01(write_tree(tmp_path / "sysu"), allow_partial=True).partial
+
+    def test_drawn_counts_of_train_and_val_are_added(self, tmp_path):
+        check = check_sysu_mm01(open_archive(write_tree(tmp_path / "sysu")))
+        # 6 + 2 visible and 3 + 2 infrared images; this drawn.json counts no people.
+        assert [(row.name, row.expected, row.found) for row in check.rows[:2]] == [
+            ("train + val, visible images", 8, 8),
+            ("train + val, infrared images", 5, 5),
+        ]
 
     def test_drawn_data_are_held_to_the_counts_they_were_drawn_with(self, tmp_path):
         root = write_tree(tmp_path / "sysu")
@@ -413,7 +462,7 @@ class TestCounts:
 )
 def test_the_authors_files_give_the_published_table(tmp_path):
     (tmp_path / "exp").symlink_to(os.environ["VIREID_SYSU_EXP"])
-    permutations = read_permutations(tmp_path)
+    permutations = read_permutations(tmp_path / "exp" / "rand_perm_cam.mat")
     folders = {
         key: tuple(f"{number:04d}.jpg" for number in range(1, orders.shape[1] + 1))
         for key, orders in sorted(permutations.items())

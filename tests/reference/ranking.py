@@ -34,3 +34,23 @@ def mean_over_valid_queries(results):
     valid = [result for result in results if result is not None]
     cmc = [sum(rank <= k for rank, _, _ in valid) / len(valid) for k in range(1, 21)]
     return cmc, sum(ap for _, ap, _ in valid) / len(valid), sum(inp for _, _, inp in valid) / len(valid)
+
+
+def best_of_all_queries(similarity, hidden, count):
+    """The first `count` gallery positions of each query's list, filled up with -1."""
+    lists = []
+    for row, row_hidden in zip(similarity, hidden, strict=True):
+        kept = [column for column in range(len(row)) if not row_hidden[column]]
+        ranked = sorted(kept, key=lambda column: -row[column])[:count]
+        lists.append(ranked + [-1] * (count - len(ranked)))
+    return lists
+
+
+def chance_of_the_first_rank(query_people, gallery_people, hidden):
+    """How often a random order of the shown images begins with a match, over the queries that have one."""
+    chances = []
+    for person, row_hidden in zip(query_people, hidden, strict=True):
+        shown = [other for other, absent in zip(gallery_people, row_hidden, strict=True) if not absent]
+        if person in shown:
+            chances.append(sum(other == person for other in shown) / len(shown))
+    return sum(chances) / len(chances)

@@ -23,7 +23,7 @@ class Camera:
     `scene` is [height, width, channels], larger than a picture: each image sees another part of it.
     """
 
-    number: int
+    station: int
     modality: Modality
     place: str
     elevation: float
@@ -45,22 +45,39 @@ class Camera:
 
 @dataclass(frozen=True, slots=True)
 class Station:
-    """What a layout says about a camera before chance fills in the rest."""
+    """What a layout says about a camera before chance fills in the rest.
+
+    A camera that takes visible images by day and infrared ones by night is two stations with one `camera` and one
+    `geometry`.
+    """
 
     number: int
+    """Which station this is. Layouts with cameras of their own share no number, so that none repeats an instant."""
+    camera: int
+    """What a user of the data set calls it."""
     modality: Modality
     place: str
     geometry: int
-    """Cameras with one geometry number hang in the same spot: by day and in the dark."""
+    """Stations with one geometry number hang in the same spot: by day and in the dark."""
 
 
 SYSU_STATIONS: Final = (
-    Station(1, Modality.VISIBLE, "room", 1),
-    Station(2, Modality.VISIBLE, "room", 2),
-    Station(3, Modality.INFRARED, "room", 2),
-    Station(4, Modality.VISIBLE, "gate", 4),
-    Station(5, Modality.VISIBLE, "garden", 5),
-    Station(6, Modality.INFRARED, "passage", 6),
+    Station(1, 1, Modality.VISIBLE, "room", 1),
+    Station(2, 2, Modality.VISIBLE, "room", 2),
+    Station(3, 3, Modality.INFRARED, "room", 2),
+    Station(4, 4, Modality.VISIBLE, "gate", 4),
+    Station(5, 5, Modality.VISIBLE, "garden", 5),
+    Station(6, 6, Modality.INFRARED, "passage", 6),
+)
+REGDB_STATIONS: Final = (
+    Station(11, 1, Modality.VISIBLE, "gate", 11),
+    Station(12, 2, Modality.INFRARED, "gate", 11),
+)
+_LLCM_PLACES: Final = ("gate", "passage", "garden", "room", "gate", "garden", "passage", "room", "garden")
+LLCM_STATIONS: Final = tuple(
+    Station(first + camera, camera, modality, place, 20 + camera)
+    for first, modality in ((20, Modality.VISIBLE), (30, Modality.INFRARED))
+    for camera, place in enumerate(_LLCM_PLACES, start=1)
 )
 
 
@@ -75,7 +92,7 @@ def wild_camera(rng: np.random.Generator, modality: Modality, knobs: DrawnKnobs,
     """A camera that belongs to no layout: any place, any light, for pre-training."""
     seed = int(rng.integers(1 << 62))
     place = PLACES[int(rng.integers(len(PLACES)))]
-    station = Station(0, modality, place, int(rng.integers(1 << 30)))
+    station = Station(0, 0, modality, place, int(rng.integers(1 << 30)))
     return make_camera(station, seed, knobs, height, width)
 
 
@@ -95,7 +112,7 @@ def make_camera(station: Station, seed: int, knobs: DrawnKnobs, height: int, wid
         station.place, station.modality, numpy_generator(seed, "scene", station.geometry), knobs, (height, width)
     )
     return Camera(
-        number=station.number,
+        station=station.number,
         modality=station.modality,
         place=station.place,
         elevation=elevation,

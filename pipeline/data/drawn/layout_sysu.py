@@ -6,15 +6,25 @@ from typing import Final
 import numpy as np
 from scipy.io import savemat
 
-from models.modality import Modality
 from pipeline.data.drawn.cameras import SYSU_STATIONS
 from pipeline.data.drawn.knobs import DrawnKnobs
-from pipeline.data.drawn.plan import SIZES, SPLITS, Plan, Shot, Size, Split
+from pipeline.data.drawn.lists import Listing
+from pipeline.data.drawn.plan import SPLITS, Plan, Shot, Size, Split, stations_passed
 from pipeline.seeds import numpy_generator
 
 _ALL: Final = (1, 2, 3, 4, 5, 6)
 _VALIDATION: Final = (3, 4, 5)
 _NUM_TRIALS: Final = 10
+
+_PEOPLE: Final[dict[Size, dict[Split, int]]] = {
+    "smoke": {"train": 12, "val": 4, "test": 8},
+    "demo": {"train": 110, "val": 12, "test": 40},
+}
+# Images a person and camera.
+_IMAGES: Final[dict[Size, dict[Split, int]]] = {
+    "smoke": {"train": 3, "val": 3, "test": 3},
+    "demo": {"train": 6, "val": 6, "test": 10},
+}
 
 # Computed from SYSU-MM01's permutation file: how many people of a split pass which cameras.
 _LARGE_PEOPLE: Final[dict[Split, dict[tuple[int, ...], int]]] = {
@@ -61,24 +71,25 @@ def plan_sysu(size: Size, seed: int, knobs: DrawnKnobs) -> Plan:
         for camera in _ALL:
             members = [number for number, its_split, cameras in numbered if its_split == split and camera in cameras]
             for number, count in zip(members, _spread(size, split, camera, len(members)), strict=True):
-                shots.extend(Shot(number, camera, index, _path(number, camera, index)) for index in range(1, count + 1))
+                shots.extend(_shot(number, camera, index) for index in range(1, count + 1))
     people = {split: tuple(number for number, its_split, _ in numbered if its_split == split) for split in SPLITS}
     return Plan(people, tuple(sorted(shots)))
 
 
-def write_sysu_lists(folder: Path, plan: Plan, seed: int) -> None:
+def write_sysu_lists(folder: Path, listing: Listing) -> None:
     """Write `exp/`: the id lists as text and as MATLAB vectors, and the gallery permutations."""
+    plan = listing.plan
     lists = folder / "exp"
     lists.mkdir()
     everyone = tuple(range(1, plan.num_people + 1))
     for name, numbers in (*plan.people.items(), ("available", everyone)):
         (lists / f"{name}_id.txt").write_text(",".join(map(str, numbers)) + "\n", encoding="utf-8")
         savemat(lists / f"{name}_id.mat", {"id": np.array([numbers], np.uint16)})
-    savemat(lists / "rand_perm_cam.mat", {"rand_perm_cam": _permutations(plan, seed)})
+    savemat(lists / "rand_perm_cam.mat", {"rand_perm_cam": _permutations(plan, listing.seed)})
 
 
-def _path(number: int, camera: int, index: int) -> PurePosixPath:
-    return PurePosixPath(f"cam{camera}/{number:04d}/{index:04d}.jpg")
+def _shot(number: int, camera: int, index: int) -> Shot:
+    return Shot(number, camera, camera, index, PurePosixPath(f"cam{camera}/{number:04d}/{index:04d}.jpg"))
 
 
 def _large_presence() -> list[tuple[Split, tuple[int, ...]]]:
@@ -93,30 +104,17 @@ def _large_presence() -> list[tuple[Split, tuple[int, ...]]]:
 def _small_presence(size: Size, seed: int, knobs: DrawnKnobs) -> list[tuple[Split, tuple[int, ...]]]:
     presence: list[tuple[Split, tuple[int, ...]]] = []
     for split in ("train", "test"):
-        for index in range(SIZES[size].people[split]):
+        for index in range(_PEOPLE[size][split]):
             rng = numpy_generator(seed, "drawn", "presence", split, index)
-            presence.append((split, _cameras_passed(rng, knobs.missing_camera)))
-    presence.extend(("val", _VALIDATION) for _ in range(SIZES[size].people["val"]))
+            presence.append((split, stations_passed(rng, knobs.missing_camera, SYSU_STATIONS)))
+    presence.extend(("val", _VALIDATION) for _ in range(_PEOPLE[size]["val"]))
     return presence
-
-
-def _cameras_passed(rng: np.random.Generator, missing: float) -> tuple[int, ...]:
-    """Leave cameras out at random, but keep two visible cameras and an infrared one."""
-    modality_of = {station.number: station.modality for station in SYSU_STATIONS}
-    least = {Modality.VISIBLE: 2, Modality.INFRARED: 1}
-    passed = list(_ALL)
-    for camera in rng.permutation(_ALL).tolist():
-        modality = modality_of[camera]
-        left = sum(modality_of[other] is modality for other in passed)
-        if rng.random() < missing and left > least[modality]:
-            passed.remove(camera)
-    return tuple(passed)
 
 
 def _spread(size: Size, split: Split, camera: int, num_people: int) -> list[int]:
     """Images of each person: a constant, or the camera's total spread evenly."""
     if size != "large":
-        return [SIZES[size].shots[split]] * num_people
+        return [_IMAGES[size][split]] * num_people
     if num_people == 0:
         return []
     least, more = divmod(_LARGE_IMAGES[split][camera], num_people)

@@ -40,7 +40,7 @@ class Portrait:
 
 
 class Studio:
-    """Draws image `index` of a person by a camera; the same pixels whatever was drawn before.
+    """Draws image `index` of a person at a station; the same pixels whatever was drawn before.
 
     Args:
         settings: What the pixels depend on.
@@ -52,13 +52,13 @@ class Studio:
         self._settings = settings
         self.people = data_set_people(settings.seed, settings.num_people, settings.knobs)
         cameras = station_cameras(settings.stations, settings.seed, settings.knobs, settings.height, settings.width)
-        self.cameras = {camera.number: camera for camera in cameras}
+        self.cameras = {camera.station: camera for camera in cameras}
 
-    def draw(self, person_number: int, camera_number: int, index: int) -> Portrait:
-        """Draw one image; people, cameras and images are numbered from 1."""
+    def draw(self, person_number: int, station_number: int, index: int) -> Portrait:
+        """Draw one image; people and images are numbered from 1, stations as the layout numbers them."""
         settings, knobs = self._settings, self._settings.knobs
-        person, camera = self.people[person_number - 1], self.cameras[camera_number]
-        key = ("image", person_number, camera_number, index)
+        person, camera = self.people[person_number - 1], self.cameras[station_number]
+        key = ("image", person_number, station_number, index)
         image = draw_image(
             numpy_generator(settings.seed, "drawn", *key), person, camera, knobs, settings.height, settings.width
         )

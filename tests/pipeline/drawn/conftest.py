@@ -1,10 +1,13 @@
-"""One small studio that the tests of drawn data share."""
+"""What the tests of drawn data share: one small studio, and one small data set of each layout."""
+
+from pathlib import Path
 
 import pytest
 
 from pipeline.data.drawn.cameras import SYSU_STATIONS
 from pipeline.data.drawn.knobs import DEFAULT
 from pipeline.data.drawn.studio import Studio, StudioSettings
+from pipeline.data.drawn.writer import LAYOUTS, DrawnSummary, draw_dataset
 
 
 @pytest.fixture(scope="session")
@@ -15,3 +18,16 @@ def settings() -> StudioSettings:
 @pytest.fixture(scope="session")
 def studio(settings: StudioSettings) -> Studio:
     return Studio(settings)
+
+
+@pytest.fixture(scope="session")
+def smoke_sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, DrawnSummary]]:
+    """Folder and summary by layout, of seed 1."""
+    root = tmp_path_factory.mktemp("layouts")
+    return {
+        layout: (
+            root / layout,
+            draw_dataset(root / layout, size="smoke", layout=layout, height=48, width=24, workers=1),
+        )
+        for layout in LAYOUTS
+    }

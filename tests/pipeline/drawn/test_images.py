@@ -106,7 +106,7 @@ def test_what_should_survive_in_infrared_is_seen_in_both_modalities(modality, at
 
 
 def test_cameras_two_and_three_see_the_same_room_from_the_same_spot():
-    cameras = {camera.number: camera for camera in station_cameras(SYSU_STATIONS, 1, DEFAULT, 64, 32)}
+    cameras = {camera.station: camera for camera in station_cameras(SYSU_STATIONS, 1, DEFAULT, 64, 32)}
 
     assert (cameras[2].elevation, cameras[2].facing, cameras[2].scale) == (
         cameras[3].elevation,

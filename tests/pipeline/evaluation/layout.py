@@ -7,7 +7,8 @@ import numpy as np
 from models.modality import PerModality
 from pipeline.data.images import ImageTable
 from pipeline.data.truth import PersonIds, SplitTables
-from pipeline.evaluation.protocol import plan_trials
+from pipeline.evaluation.protocol import sightings_of
+from pipeline.evaluation.searches import GalleryDraws, plan_search
 
 CAMERAS = PerModality((1, 2, 4, 5), (3, 6))
 
@@ -46,16 +47,9 @@ def small_layout(people=12, images=5):
     return sysu_layout(layout)
 
 
-def trials_of(tables, search, trials=10):
-    """`plan_trials` on the columns of `tables`."""
-    images = tables.images
-    return plan_trials(
-        search,
-        tables.people.map(lambda truth: truth.ids),
-        images.map(lambda table: table.cameras),
-        images.map(lambda table: table.paths),
-        trials=trials,
-    )
+def trials_of(tables, search, trials=10, **draws):
+    """The plans of `plan_search` on the rows of `tables`: one a draw and number of shots."""
+    return plan_search(search, sightings_of(tables), draws=GalleryDraws(trials=trials, **draws))
 
 
 def gallery_paths(tables, trial):

@@ -11,14 +11,11 @@ import pytest
 
 from models.modality import Modality, PerModality
 from pipeline.errors import ConfigError, DataError
-from pipeline.evaluation.protocol import RetrievalTrial, Search, Sightings, hide_same_room, sysu_trials
+from pipeline.evaluation.protocol import RetrievalTrial, Search, Sightings, hidden_pairs, sightings_of
+from pipeline.evaluation.searches import plan_search
 from tests.pipeline.evaluation.layout import gallery_paths, small_layout, sysu_layout, trials_of
 
 SEARCHES = ("sysu/all", "sysu/indoor")
-
-
-def sightings_of(tables):
-    return tables.people.map_with(lambda truth, images: Sightings(truth.ids, images.cameras), tables.images)
 
 
 @pytest.mark.parametrize("search", SEARCHES)
@@ -31,7 +28,7 @@ def test_the_draw_is_that_of_the_seeded_global_generator(search):
         folders.setdefault(folder, []).append(name)
     state = random.getstate()
     try:
-        for trial in trials_of(tables, search):
+        for trial in trials_of(tables, search)[0]:
             # The documented procedure: seed, then for each person and camera one choice from the sorted names.
             random.seed(trial.number)
             expected = [
@@ -71,14 +68,14 @@ def test_the_draw_does_not_depend_on_the_order_of_the_table():
             replace(tables.people.visible, ids=tables.people.visible.ids[order]), tables.people.infrared
         ),
     )
-    for trial, same in zip(trials_of(tables, "sysu/all"), trials_of(moved, "sysu/all"), strict=True):
+    for trial, same in zip(trials_of(tables, "sysu/all")[0], trials_of(moved, "sysu/all")[0], strict=True):
         assert gallery_paths(tables, trial) == gallery_paths(moved, same)
 
 
 def test_the_indoor_gallery_is_drawn_anew_and_is_no_part_of_the_other():
     # Everybody is in cameras 1 and 2, so both searches draw from the same folders of the first person first.
     tables = sysu_layout({(person, camera): 20 for person in range(1, 13) for camera in range(1, 7)})
-    for all_cameras, indoor in zip(trials_of(tables, "sysu/all"), trials_of(tables, "sysu/indoor"), strict=True):
+    for all_cameras, indoor in zip(trials_of(tables, "sysu/all")[0], trials_of(tables, "sysu/indoor")[0], strict=True):
         everything, rooms = gallery_paths(tables, all_cameras), gallery_paths(tables, indoor)
         assert everything[:2] == rooms[:2]
         assert not set(rooms) <= set(everything)
@@ -87,7 +84,7 @@ def test_the_indoor_gallery_is_drawn_anew_and_is_no_part_of_the_other():
 @pytest.mark.parametrize("search", SEARCHES)
 def test_all_infrared_images_are_queries_in_both_searches(search):
     tables = small_layout()
-    for trial in trials_of(tables, search):
+    for trial in trials_of(tables, search)[0]:
         assert trial.query.tolist() == list(range(len(tables.images.infrared)))
 
 
@@ -95,7 +92,7 @@ def test_a_gallery_holds_one_image_of_each_person_and_camera_in_order():
     tables = small_layout()
     cameras, people = tables.images.visible.cameras, tables.people.visible.ids
     for search, folders in (("sysu/all", 12 * 4 - 3 * 2), ("sysu/indoor", 9 * 2)):
-        for trial in trials_of(tables, search):
+        for trial in trials_of(tables, search)[0]:
             held = list(zip(people[trial.gallery].tolist(), cameras[trial.gallery].tolist(), strict=True))
             assert held == sorted(set(held))
             assert len(held) == folders
@@ -104,7 +101,7 @@ def test_a_gallery_holds_one_image_of_each_person_and_camera_in_order():
 def test_camera_two_is_hidden_from_camera_three_whoever_it_shows():
     query = Sightings(np.array([1, 1, 2]), np.array([3, 6, 3]))
     gallery = Sightings(np.array([1, 2, 1, 2, 1]), np.array([1, 2, 2, 4, 5]))
-    assert hide_same_room(query, gallery).tolist() == [
+    assert hidden_pairs("same_room", query, gallery).tolist() == [
         [False, True, True, False, False],
         [False, False, False, False, False],
         [False, True, True, False, False],
@@ -113,28 +110,25 @@ def test_camera_two_is_hidden_from_camera_three_whoever_it_shows():
 
 def test_a_trial_takes_its_queries_from_the_table_of_its_query_modality():
     sightings = PerModality(
-        Sightings(np.array([1, 1, 2]), np.array([1, 2, 1])), Sightings(np.array([1, 2]), np.array([3, 6]))
+        Sightings(np.array([1, 1, 2]), np.array([1, 2, 6])), Sightings(np.array([1, 2]), np.array([1, 6]))
     )
 
-    def same_person(query, gallery):
-        return query.people[:, None] == gallery.people
-
-    search = Search("pairs", Modality.VISIBLE, None, None, "person", same_person)
+    search = Search("pairs", Modality.VISIBLE, None, None, "person", "same_person_same_camera")
     trial = RetrievalTrial(search, 0, np.array([2, 0]), np.array([0, 1]))
-    # Rows 2 and 0 of the visible table show people 2 and 1, rows 0 and 1 of the infrared one people 1 and 2.
+    # Visible rows 2 and 0 are person 2 in camera 6 and person 1 in camera 1, as infrared rows 1 and 0 are.
     assert trial.hidden(sightings).tolist() == [[False, True], [True, False]]
     assert search.direction == "visible_to_infrared"
 
 
 def test_trials_are_named_after_search_shots_draw_and_number():
-    names = [trial.name for trial in trials_of(small_layout(), "sysu/indoor", trials=2)]
+    names = [trial.name for trial in trials_of(small_layout(), "sysu/indoor", trials=2)[0]]
     assert names == ["sysu/indoor/1-shot/agw/trial-0", "sysu/indoor/1-shot/agw/trial-1"]
-    assert trials_of(small_layout(), "sysu/all", trials=1)[0].search.direction == "infrared_to_visible"
+    assert trials_of(small_layout(), "sysu/all", trials=1)[0][0].search.direction == "infrared_to_visible"
 
 
 def test_the_mask_of_a_trial_follows_the_cameras_of_its_rows():
     tables = small_layout()
-    trial = trials_of(tables, "sysu/all", trials=1)[0]
+    trial = trials_of(tables, "sysu/all", trials=1)[0][0]
     hidden = trial.hidden(sightings_of(tables))
     from_three = tables.images.infrared.cameras == 3
     # 12 people, of whom 9 have a camera-2 folder: a camera-3 query sees 9 rows less, a camera-6 query sees all.
@@ -166,9 +160,10 @@ def test_a_search_without_queries_or_gallery_says_which_cameras_are_missing(imag
 
 
 def test_images_of_one_folder_are_sorted_by_name_whatever_the_rows():
-    people = PerModality(np.array([1, 1, 1]), np.array([1]))
-    cameras = PerModality(np.array([1, 1, 1]), np.array([3]))
-    paths = PerModality(("cam1/0001/c.jpg", "cam1/0001/a.jpg", "cam1/0001/b.jpg"), ("cam3/0001/a.jpg",))
-    for trial in sysu_trials(people, cameras, paths, "all", 10):
+    paths = ("cam1/0001/c.jpg", "cam1/0001/a.jpg", "cam1/0001/b.jpg")
+    sightings = PerModality(
+        Sightings(np.array([1, 1, 1]), np.array([1, 1, 1]), paths), Sightings(np.array([1]), np.array([3]))
+    )
+    for trial in plan_search("sysu/all", sightings)[0]:
         drawn = random.Random(trial.number).choice(["a", "b", "c"])
-        assert paths.visible[trial.gallery[0]] == f"cam1/0001/{drawn}.jpg"
+        assert paths[trial.gallery[0]] == f"cam1/0001/{drawn}.jpg"

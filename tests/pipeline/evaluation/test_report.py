@@ -10,8 +10,9 @@ import pytest
 import pipeline.evaluation
 from pipeline.errors import DataError
 from pipeline.evaluation.evaluate import evaluate_features
-from pipeline.evaluation.report import DataRecord, EvaluationReport, FeatureRecord, ModelRecord
-from tests.pipeline.evaluation.layout import random_features, small_layout
+from pipeline.evaluation.protocol import sightings_of
+from pipeline.evaluation.report import DataRecord, EvaluationReport, FeatureRecord, LastRound, ModelRecord
+from tests.pipeline.evaluation.layout import random_features, small_layout, trials_of
 
 SCHEMA = json.loads((Path(pipeline.evaluation.__file__).parent / "evaluation.schema.json").read_text())
 EXAMPLE = json.loads((Path(__file__).parents[2] / "golden" / "evaluation.json").read_text())
@@ -20,11 +21,28 @@ EXAMPLE = json.loads((Path(__file__).parents[2] / "golden" / "evaluation.json").
 @pytest.fixture(scope="module")
 def report():
     tables = small_layout()
+    sightings = sightings_of(tables)
+    plans = [*trials_of(tables, "sysu/all", trials=3), *trials_of(tables, "sysu/indoor", trials=3)]
+    results = evaluate_features(random_features(tables, width=16, seed=0), sightings, plans, rerank="k_reciprocal")
+    searches = tuple(result.report for result in results)
     return EvaluationReport(
-        data=DataRecord("drawn", "drawn", False, "sha256:00", len(tables.images.visible), len(tables.images.infrared)),
+        data=DataRecord(
+            name="drawn",
+            kind="drawn",
+            split="train",
+            trial=None,
+            partial=False,
+            overlap=True,
+            file_list="sha256:00",
+            visible=len(tables.images.visible),
+            infrared=len(tables.images.infrared),
+        ),
         model=ModelRecord("run", 3, "last", "random", "sha256:11", 1),
         features=FeatureRecord("neck", 16, "none", 288, 144),
-        searches=evaluate_features(random_features(tables, width=16, seed=0), tables, trials=3),
+        searches=searches,
+        validation=searches[:1],
+        last=LastRound(4, searches[1:]),
+        warnings=("numbers of a random network",),
     )
 
 
@@ -82,7 +100,11 @@ def test_the_documented_example_is_read_and_written_unchanged():
         (("model", "selection"), "best"),
         (("features", "dim"), 0),
         (("features", "flip"), True),
-        (("searches",), []),
+        (("searches",), None),
+        (("last",), {"round": 3}),
+        (("data", "trial"), "one"),
+        (("searches", 0, "exclude"), "camera"),
+        (("searches", 0, "hidden_pairs"), -1),
         (("searches", 0, "trials"), []),
         (("searches", 0, "draw"), "random"),
         (("searches", 0, "direction"), "thermal_to_visible"),
@@ -106,6 +128,11 @@ def test_schema_and_reader_refuse_the_same_records(keys, value):
         (("searches", 0, "shots"), None),
         (("searches", 0, "rerank"), "k_reciprocal"),
         (("searches", 0, "rank_by"), "image"),
+        (("searches", 0, "exclude"), "same_person_same_camera"),
+        (("searches",), []),
+        (("data", "trial"), 3),
+        (("last",), {"round": 3, "searches": []}),
+        (("warnings",), ["chosen on the test set"]),
         (("searches", 0, "deviation"), {"r1": 0.01, "map": 0.0, "minp": 0.02}),
         (("searches", 0, "mean", "r1"), 1),
     ],
@@ -134,3 +161,11 @@ def test_metrics_are_named_as_a_tracker_shows_them():
     metrics = EvaluationReport.from_dict(EXAMPLE).metrics()
     assert metrics["test/sysu/all/1-shot/agw/r1"] == 0.54
     assert {name.rsplit("/", 1)[1] for name in metrics} == {"r1", "r5", "r10", "r20", "map", "minp"}
+
+
+def test_validation_has_a_name_of_its_own_and_stands_in_for_a_missing_test():
+    record = changed(("validation",), EXAMPLE["searches"]) | {"searches": []}
+    report = EvaluationReport.from_dict(record)
+    assert report.metrics()["val/sysu/all/1-shot/agw/map"] == 0.5
+    assert not [name for name in report.metrics() if name.startswith("test/")]
+    assert report.headline.map == 0.5

@@ -1,6 +1,7 @@
 """The published counts and galleries of SYSU-MM01, from the authors' split files; no image is needed.
 
-The files are not ours to hand on: set VIREID_SYSU_SPLITS to a folder with `rand_perm_cam.mat` and `test_id.mat`.
+The files are not ours to hand on: set VIREID_SYSU_SPLITS to a folder with `rand_perm_cam.mat`, `train_id.mat` and
+`test_id.mat`.
 """
 
 import hashlib
@@ -9,28 +10,45 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import scipy.io
 
+from pipeline.data.sysu_lists import PERMUTATION_FILE, read_permutations, read_person_list
 from pipeline.evaluation.evaluate import evaluate_features
-from pipeline.evaluation.protocol import Sightings
+from pipeline.evaluation.protocol import sightings_of
 from tests.pipeline.evaluation.layout import gallery_paths, random_features, sysu_layout, trials_of
 
 
 @pytest.fixture(scope="module")
-def tables():
+def splits():
     folder = os.environ.get("VIREID_SYSU_SPLITS")
-    if not folder or not (Path(folder) / "rand_perm_cam.mat").is_file():
-        pytest.skip("VIREID_SYSU_SPLITS names no folder with rand_perm_cam.mat and test_id.mat")
-    people = scipy.io.loadmat(Path(folder) / "test_id.mat")["id"].ravel().tolist()
-    permutations = scipy.io.loadmat(Path(folder) / "rand_perm_cam.mat")["rand_perm_cam"]
-    # A cell is a permutation of 1..n in each of ten rows: the folder of this person and camera holds n images.
-    counts = {
-        (person, camera): permutations[camera - 1, 0][person - 1, 0].shape[1]
-        for camera in range(1, 7)
-        for person in people
-        if permutations[camera - 1, 0][person - 1, 0].size
-    }
-    return sysu_layout(counts)
+    if not folder or not (Path(folder) / PERMUTATION_FILE).is_file():
+        pytest.skip("VIREID_SYSU_SPLITS names no folder with rand_perm_cam.mat, train_id.mat and test_id.mat")
+    return Path(folder)
+
+
+@pytest.fixture(scope="module")
+def permutations(splits):
+    return read_permutations(splits / PERMUTATION_FILE)
+
+
+def layout_of(people, permutations):
+    """An order of n numbers says that the folder of this person and camera holds n images."""
+    return sysu_layout(
+        {(person, camera): orders.shape[1] for (camera, person), orders in permutations.items() if person in people}
+    )
+
+
+@pytest.fixture(scope="module")
+def tables(splits, permutations):
+    return layout_of(read_person_list(splits, "test"), permutations)
+
+
+@pytest.fixture(scope="module")
+def validation(splits, permutations):
+    """The authors' repository lacks the list: all others with images of both modalities."""
+    listed = {*read_person_list(splits, "train"), *read_person_list(splits, "test")}
+    infrared = {person for camera, person in permutations if camera in (3, 6)}
+    visible = {person for camera, person in permutations if camera not in (3, 6)}
+    return layout_of((visible & infrared) - listed, permutations)
 
 
 def digest(paths):
@@ -45,7 +63,7 @@ def test_the_test_split_has_the_published_counts(tables):
 
 def test_queries_are_the_published_ones(tables):
     for search in ("sysu/all", "sysu/indoor"):
-        query = trials_of(tables, search, trials=1)[0].query
+        query = trials_of(tables, search, trials=1)[0][0].query
         assert len(query) == 3803
         assert digest(tables.images.infrared.paths[row] for row in query) == "85348f154c89198a"
 
@@ -58,7 +76,7 @@ def test_queries_are_the_published_ones(tables):
     ],
 )
 def test_galleries_are_the_published_ones(tables, search, rows, people, first, last):
-    trials = trials_of(tables, search)
+    trials = trials_of(tables, search)[0]
     assert len(trials) == 10
     for trial in trials:
         assert len(set(trial.gallery.tolist())) == rows
@@ -68,7 +86,7 @@ def test_galleries_are_the_published_ones(tables, search, rows, people, first, l
 
 
 def test_the_first_gallery_shows_the_published_images_of_person_six(tables):
-    paths = gallery_paths(tables, trials_of(tables, "sysu/all", trials=1)[0])
+    paths = gallery_paths(tables, trials_of(tables, "sysu/all", trials=1)[0][0])
     assert paths[:3] == [
         "cam1/0006/0025.jpg",
         "cam2/0006/0025.jpg",
@@ -76,27 +94,102 @@ def test_the_first_gallery_shows_the_published_images_of_person_six(tables):
     ]
 
 
-@pytest.mark.parametrize(("search", "seen"), [("sysu/all", (245, 301)), ("sysu/indoor", (56, 112))])
-def test_camera_three_sees_less_of_the_gallery_than_camera_six(tables, search, seen):
-    sightings = tables.people.map_with(lambda truth, images: Sightings(truth.ids, images.cameras), tables.images)
-    for trial in trials_of(tables, search):
-        shown = (~trial.hidden(sightings)).sum(axis=1)
-        cameras = tables.images.infrared.cameras[trial.query]
-        assert set(shown[cameras == 3]) == {seen[0]}
-        assert set(shown[cameras == 6]) == {seen[1]}
+@pytest.mark.parametrize(
+    ("search", "shots", "rows", "people", "first", "last"),
+    [
+        ("sysu/all", 1, 301, 96, "ac7a7a744f639778", "8f28603239c0d3d6"),
+        ("sysu/indoor", 1, 112, 56, "50a53c04d6d1348f", "ffc2577f1e5f99a5"),
+        ("sysu/all", 10, 3010, 96, "2cbb71b0bed90510", "612bf2b48089b0f2"),
+        ("sysu/indoor", 10, 1120, 56, "81b0d1b439b0cc42", "73575bd18c81d04b"),
+    ],
+)
+def test_official_galleries_are_the_published_ones(tables, permutations, search, shots, rows, people, first, last):
+    (trials,) = trials_of(tables, search, draws=("official",), shots=(shots,), permutations=permutations)
+    assert trials[0].search.name == f"{search}/{shots}-shot/official"
+    assert len(trials) == 10
+    for trial in trials:
+        assert len(set(trial.gallery.tolist())) == rows
+        assert len(np.unique(tables.people.visible.ids[trial.gallery])) == people
+    assert digest(gallery_paths(tables, trials[0])) == first
+    assert digest(gallery_paths(tables, trials[9])) == last
 
 
-def test_random_features_score_as_chance_does(tables):
-    reports = evaluate_features(random_features(tables, width=64, seed=0), tables)
-    # Chance values computed from a random ranking, as fractions: Rank-1, 10, 20, mAP, mINP.
-    chance = {
-        "sysu/all/1-shot/agw": (3803, (0.0104, 0.102, 0.207, 0.0293, 0.0168)),
-        "sysu/indoor/1-shot/agw": (2208, (0.0179, 0.173, 0.342, 0.0653, 0.0553)),
-    }
-    for report in reports:
-        valid, expected = chance[report.name]
-        assert (report.queries, report.valid_queries) == (3803, valid)
-        mean = report.mean
-        for found, value in zip((mean.r1, mean.r10, mean.r20, mean.map, mean.minp), expected, strict=True):
-            # A share p of n queries has a standard error of at most sqrt(p (1 - p) / n); so has a mean in [0, 1].
-            assert found == pytest.approx(value, abs=4 * (value * (1 - value) / valid) ** 0.5)
+def test_the_first_official_gallery_shows_the_published_images_of_person_six(tables, permutations):
+    (trials,) = trials_of(tables, "sysu/all", trials=1, draws=("official",), permutations=permutations)
+    paths = gallery_paths(tables, trials[0])
+    assert [path for path in paths if "/0006/" in path][:3] == [
+        "cam1/0006/0005.jpg",
+        "cam2/0006/0007.jpg",
+        "cam4/0006/0010.jpg",
+    ]
+    # Cameras ascending, inside people ascending: person 6 is the first of each camera that saw it.
+    assert paths[0] == "cam1/0006/0005.jpg"
+    assert paths == sorted(paths)
+
+
+def test_ten_official_shots_begin_with_the_one(tables, permutations):
+    one, ten = trials_of(tables, "sysu/all", trials=1, draws=("official",), shots=(1, 10), permutations=permutations)
+    assert gallery_paths(tables, ten[0])[::10] == gallery_paths(tables, one[0])
+
+
+def test_ten_shots_of_the_other_draw_have_the_same_sizes(tables):
+    for search, rows in (("sysu/all", 3010), ("sysu/indoor", 1120)):
+        (trials,) = trials_of(tables, search, shots=(10,))
+        assert {len(set(trial.gallery.tolist())) for trial in trials} == {rows}
+
+
+@pytest.mark.parametrize(
+    ("search", "shots", "seen"),
+    [
+        ("sysu/all", 1, (245, 301)),
+        ("sysu/indoor", 1, (56, 112)),
+        ("sysu/all", 10, (2450, 3010)),
+        ("sysu/indoor", 10, (560, 1120)),
+    ],
+)
+def test_camera_three_sees_less_of_the_gallery_than_camera_six(tables, permutations, search, shots, seen):
+    sightings = sightings_of(tables)
+    cameras = tables.images.infrared.cameras
+    draws = ("agw", "official")
+    for trials in trials_of(tables, search, trials=2, draws=draws, shots=(shots,), permutations=permutations):
+        for trial in trials:
+            shown = (~trial.hidden(sightings)).sum(axis=1)
+            assert set(shown[cameras[trial.query] == 3]) == {seen[0]}
+            assert set(shown[cameras[trial.query] == 6]) == {seen[1]}
+
+
+def test_validation_is_of_ninety_nine_people_in_three_cameras(validation):
+    assert len(np.unique(validation.people.infrared.ids)) == 99
+    (trials,) = trials_of(validation, "sysu/val")
+    sightings = sightings_of(validation)
+    for trial in trials:
+        assert (len(trial.query), len(set(trial.gallery.tolist()))) == (1980, 195)
+        assert not trial.hidden(sightings).any()
+    (result,) = evaluate_features(random_features(validation, width=16, seed=0), sightings, [trials[:1]])
+    assert result.report.queries == result.report.valid_queries == 1980
+
+
+# Chance values computed from a random ranking, as fractions: Rank-1, 10, 20, mAP, mINP.
+CHANCE = {
+    ("sysu/all", 1): (3803, (0.0104, 0.102, 0.207, 0.0293, 0.0168)),
+    ("sysu/indoor", 1): (2208, (0.0179, 0.173, 0.342, 0.0653, 0.0553)),
+    ("sysu/all", 10): (3803, (0.0104, 0.106, 0.214, 0.0132, 0.0108)),
+    ("sysu/indoor", 10): (2208, (0.0179, 0.188, 0.362, 0.0266, 0.0192)),
+}
+
+
+@pytest.mark.parametrize("draw", ["agw", "official"])
+@pytest.mark.parametrize(("search", "shots"), list(CHANCE))
+def test_random_features_score_as_chance_does(tables, permutations, search, shots, draw):
+    plans = trials_of(tables, search, draws=(draw,), shots=(shots,), permutations=permutations)
+    (result,) = evaluate_features(random_features(tables, width=64, seed=0), sightings_of(tables), plans)
+    report = result.report
+    valid, expected = CHANCE[search, shots]
+    assert (report.queries, report.valid_queries) == (3803, valid)
+    mean = report.mean
+    for found, value in zip((mean.r1, mean.r10, mean.r20, mean.map, mean.minp), expected, strict=True):
+        # A share p of n queries has a standard error of at most sqrt(p (1 - p) / n); so has a mean in [0, 1].
+        assert found == pytest.approx(value, abs=4 * (value * (1 - value) / valid) ** 0.5)
+    assert report.near_chance
+    # What the report calls chance is the share of matches among the images shown, over all valid queries.
+    assert report.chance_r1 == pytest.approx(expected[0], abs=0.0005)

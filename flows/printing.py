@@ -1,0 +1,111 @@
+"""How results look on the terminal: tables for people, one JSON value for programs; all of it on stdout."""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from pipeline.data.check import DatasetCheck
+from pipeline.evaluation.averaging import AverageReport
+from pipeline.evaluation.report import EvaluationReport, FeatureRecord
+from pipeline.evaluation.search_report import SearchReport
+
+
+def stdout() -> Console:
+    """Where results go; a file or a pipe gets rows that are never wrapped."""
+    return Console() if sys.stdout.isatty() else Console(width=180)
+
+
+def print_json(record: Mapping[str, Any]) -> None:
+    """One JSON value on one line."""
+    typer.echo(json.dumps(record))
+
+
+def print_report(report: EvaluationReport | None, as_json: bool) -> None:
+    """The numbers of a run, and what a reader must know of them; nothing where nothing could be measured."""
+    if as_json:
+        print_json({} if report is None else report.to_dict())
+        return
+    if report is None:
+        stdout().print("not measured: the data set names no images to search for")
+        return
+    data, model = report.data, report.model
+    marks = [word for word, true in (("partial", data.partial), ("overlap", data.overlap)) if true]
+    notes = _notes(data.kind, model.weights, model.selection, report.features, model.seed)
+    print_searches(f"retrieval ({', '.join([*notes, f'round {model.round}', *marks])})", report.searches)
+    if report.validation:
+        print_searches("validation, on held-out images", report.validation)
+    if report.last is not None:
+        print_searches(f"for comparison, the last round, {report.last.round}", report.last.searches)
+    for warning in report.warnings:
+        stdout().print(f"warning: {warning}", markup=False)
+
+
+def print_average(average: AverageReport) -> None:
+    """The mean over one model of each split."""
+    notes = _notes(average.kind, average.weights, average.selection, average.features, average.seed)
+    splits = f"mean over one model of each of the splits {', '.join(map(str, average.trials))}"
+    print_searches(f"retrieval ({', '.join([splits, *notes, *['partial'] * average.partial])})", average.searches)
+
+
+def print_searches(title: str, searches: Sequence[SearchReport]) -> None:
+    """A row a search, in percent; what re-ranking makes of it stands in columns of its own."""
+    reranked = {search.name: search for search in searches if search.rerank is not None}
+    result = Table(title=title, title_justify="left")
+    for column in ("search", "direction"):
+        result.add_column(column, overflow="fold")
+    numbers = ["Rank-1", "Rank-5", "Rank-10", "Rank-20", "mAP", "mINP"]
+    if reranked:
+        numbers += ["re-ranked Rank-1", "mAP"]
+    for column in (*numbers, "queries", "gallery", "hidden", "trials"):
+        result.add_column(column, justify="right")
+    for search in searches:
+        if search.rerank is None:
+            result.add_row(*_cells(search, reranked))
+    stdout().print(result)
+
+
+def print_check(check: DatasetCheck) -> None:
+    """Expected against found, then the first offenders, and what to do about each difference."""
+    result = Table(title="complete" if check.passed else "not complete", title_justify="left")
+    result.add_column("quantity", overflow="fold")
+    for column in ("expected", "found", ""):
+        result.add_column(column, justify="right")
+    for row in check.rows:
+        mark = "" if row.passed else f"{row.found - row.expected:+,}"
+        result.add_row(row.name, f"{row.expected:,}", f"{row.found:,}", mark, style=None if row.passed else "bold red")
+    console = stdout()
+    console.print(result)
+    for label, lines in (("first", check.offenders), ("note", check.notes)):
+        for line in lines:
+            console.print(f"{label}: {line}", markup=False, highlight=False)
+    for advice in dict.fromkeys(row.advice for row in check.failures if row.advice):
+        console.print(f"to do: {advice}", markup=False, highlight=False)
+
+
+def _notes(kind: str, weights: str, selection: str, features: FeatureRecord, seed: int) -> list[str]:
+    """What numbers depend on beside their search."""
+    return [
+        f"{kind} data",
+        f"weights: {weights}",
+        f"selection: {selection}",
+        f"feature: {features.name}, flip {features.flip}",
+        f"1 seed: {seed}",
+    ]
+
+
+def _cells(search: SearchReport, reranked: Mapping[str, SearchReport]) -> list[str]:
+    mean = search.mean
+    shares = [mean.r1, mean.r5, mean.r10, mean.r20, mean.map, mean.minp]
+    again = reranked.get(f"{search.name}/k_reciprocal")
+    if again is not None:
+        shares += [again.mean.r1, again.mean.map]
+    numbers = [f"{100 * share:.2f}" for share in shares]
+    if reranked and again is None:
+        numbers += ["", ""]
+    counts = (f"{search.valid_queries:,} of {search.queries:,}", f"{search.gallery:,}", f"{search.hidden_pairs:,}")
+    return [search.name, search.direction.replace("_", " "), *numbers, *counts, str(len(search.trials))]

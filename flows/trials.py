@@ -1,0 +1,32 @@
+"""One model for each split of RegDB, and the mean over the models: what is published for that data set."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from prefect import flow
+
+from flows.unsupervised import unsupervised
+from pipeline import durable_files
+from pipeline.config import ExperimentConfig
+from pipeline.evaluation.averaging import AverageReport, average_reports
+from pipeline.opening import trials_path
+
+
+@flow(name="unsupervised-trials", flow_run_name="{config.name}", persist_result=False)
+def unsupervised_trials(config: ExperimentConfig, trials: Sequence[int]) -> tuple[AverageReport, Path]:
+    """Train and test a model on each split, one after the other; splits that are finished are not trained again.
+
+    Args:
+        config: The experiment, whatever split it names.
+        trials: The splits, from 1 to 10.
+
+    Returns:
+        The average, and the file that it was written to.
+    """
+    reports = []
+    for trial in trials:
+        report = unsupervised(config.with_trial(trial))
+        assert report is not None, "every split has test images"
+        reports.append(report)
+    average = average_reports(reports)
+    return average, durable_files.write_json(trials_path(config), average.to_dict())

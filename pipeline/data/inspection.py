@@ -1,0 +1,125 @@
+"""Everything that can be known about a data set before a run: counts, every image, and decoded copies."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+from models.modality import PerModality
+from pipeline.data.check import MAX_OFFENDERS, CheckRow, DatasetCheck
+from pipeline.data.dataset import check_dataset, read_dataset
+from pipeline.data.images import ImageTable
+from pipeline.data.readable import unreadable_images
+from pipeline.data.store import INDEX_FILE, ImageStore, damaged_arrays, open_store, store_key
+from pipeline.errors import DataError
+
+
+def inspect_dataset(
+    name: str,
+    root: Path,
+    *,
+    images_root: Path | None = None,
+    allow_overlap: bool = False,
+    decode: bool = True,
+    cache_folder: Path | None = None,
+    workers: int | None = None,
+) -> DatasetCheck:
+    """Compare a data set with what is known about it, and read every image of it.
+
+    Args:
+        name: The layout.
+        root: The data set's folder, or the manifest file.
+        images_root: Where a manifest's paths start.
+        allow_overlap: Let a manifest name a person in training and in test.
+        decode: Whether every image is decoded.
+        cache_folder: Where decoded images are kept; those of this data set are compared with their digests.
+        workers: How many images are decoded at once; one a core when None.
+
+    Returns:
+        All rows of `check_dataset`, and one for the images, and one for decoded copies, as far as they are asked for.
+
+    Raises:
+        ConfigError: No such data set.
+        DataError: The folder is something else altogether.
+
+    Cost:
+        Decoding dominates: about a minute for the 45,000 images of SYSU-MM01 on two cores.
+    """
+    check = check_dataset(name, root, images_root=images_root, allow_overlap=allow_overlap)
+    if not decode and cache_folder is None:
+        return check
+    try:
+        images = read_dataset(
+            name,
+            root,
+            trial=1 if name == "regdb" else None,
+            images_root=images_root,
+            allow_overlap=allow_overlap,
+            allow_partial=True,
+        ).images
+    except DataError as error:
+        if check.passed:
+            raise
+        return replace(check, notes=(*check.notes, f"no image was read: {error.message}"))
+    if decode:
+        problems = unreadable_images(images, workers=workers)
+        advice = "copy these files again from their source"
+        check = _with_row(
+            check,
+            CheckRow("images that cannot be decoded", 0, len(problems), advice),
+            [f"{problem.path} ({problem.reason})" for problem in problems],
+        )
+    if cache_folder is not None:
+        damaged = damaged_copies(images, cache_folder)
+        advice = "remove these folders; the images are then decoded again"
+        check = _with_row(
+            check, CheckRow("damaged arrays of decoded images", 0, len(damaged), advice), list(map(str, damaged))
+        )
+    return check
+
+
+def damaged_copies(images: PerModality[ImageTable], cache_folder: Path) -> tuple[Path, ...]:
+    """The array files of decoded copies, of whatever size, whose bytes are no longer those that were written.
+
+    Raises:
+        DataError: The folder holds no decoded copy of these images, or an index is damaged.
+    """
+    damaged: list[Path] = []
+    found = 0
+    for path in sorted(cache_folder.glob(f"*/{INDEX_FILE}")):
+        try:
+            index = json.loads(path.read_text(encoding="utf-8"))
+            height, width = int(index["height"]), int(index["width"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path} cannot be read: {error}", hint="remove that folder") from error
+        if path.parent.name == store_key(images, height=height, width=width):
+            found += 1
+            store = open_store(images, height=height, width=width, cache_folder=cache_folder)
+            damaged += damaged_arrays(store)
+    if found == 0:
+        raise DataError(
+            f"{cache_folder} holds no decoded copy of these images",
+            hint="make one with `vireid data index`, or name the folder `images` of the runs folder",
+        )
+    return tuple(damaged)
+
+
+def verified_store(
+    images: PerModality[ImageTable], *, height: int, width: int, cache_folder: Path, workers: int | None = None
+) -> ImageStore:
+    """Decode the images, or find them decoded, and compare the arrays with their digests.
+
+    Raises:
+        DataError: As for `open_store`, or an array was changed after it was written.
+    """
+    store = open_store(images, height=height, width=width, cache_folder=cache_folder, workers=workers)
+    damaged = damaged_arrays(store)
+    if damaged:
+        raise DataError(
+            f"{', '.join(map(str, damaged))}: not the bytes that were written",
+            hint=f"remove {store.folder}; the images are then decoded again",
+        )
+    return store
+
+
+def _with_row(check: DatasetCheck, row: CheckRow, offenders: list[str]) -> DatasetCheck:
+    return replace(check, rows=(*check.rows, row), offenders=(*check.offenders, *offenders[:MAX_OFFENDERS]))

@@ -1,0 +1,112 @@
+"""Averaging over the splits of RegDB: a model a split, and the mean over the models as the published number."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, Literal
+
+from pydantic import TypeAdapter
+from pydantic.dataclasses import dataclass
+
+from pipeline.data.truth import Kind
+from pipeline.errors import DataError
+from pipeline.evaluation.report import EvaluationReport, FeatureRecord, Selection
+from pipeline.evaluation.search_report import CLOSED, SearchReport, summary
+
+PUBLISHED_TRIALS = tuple(range(1, 11))
+
+
+@dataclass(frozen=True, slots=True, config=CLOSED)
+class AverageReport:
+    """The results of several models, each of a split of its own, side by side and on average.
+
+    Attributes:
+        runs: The runs that were averaged, in the order of `trials`.
+        trials: Their splits.
+        kind: What stands behind the images.
+        partial: Counts of some split differ from the published ones.
+        selection: How each model's round was chosen.
+        weights: Where the models' first weights came from.
+        seed: Of all runs.
+        features: How images became vectors.
+        searches: Each with one trial a model; `deviation` is the spread over splits.
+        format: Of this record.
+    """
+
+    runs: tuple[str, ...]
+    trials: tuple[int, ...]
+    kind: Kind
+    partial: bool
+    selection: Selection
+    weights: str
+    seed: int
+    features: FeatureRecord
+    searches: tuple[SearchReport, ...]
+    format: Literal[1] = 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain JSON types."""
+        record: dict[str, Any] = TypeAdapter(AverageReport).dump_python(self, mode="json")
+        return {"format": record.pop("format"), **record}
+
+
+def average_reports(reports: Sequence[EvaluationReport]) -> AverageReport:
+    """Average over models that were trained and tested on different splits.
+
+    All ten splits together are called `regdb/...` as in published tables; fewer are named one by one, because their
+    mean stands beside no published number.
+
+    Args:
+        reports: One report a split, each of a model of that split.
+
+    Returns:
+        Searches in the order of the reports.
+
+    Raises:
+        DataError: A split is missing or occurs twice, or the reports measured different searches or models.
+    """
+    of_split = {report.data.trial: report for report in reports if report.data.trial is not None}
+    if not reports or len(of_split) < len(reports):
+        found = ", ".join(str(report.data.trial) for report in reports)
+        raise DataError(
+            f"results of the splits {found or 'none'} cannot be averaged",
+            hint="give one result of each split, each from a model that was trained on that split",
+        )
+    splits = tuple(sorted(of_split))
+    searches = [{_without_split(search.name): search for search in of_split[split].searches} for split in splits]
+    for split, names in zip(splits, searches, strict=True):
+        if list(names) != list(searches[0]):
+            raise DataError(
+                f"the results measured different searches: {', '.join(searches[0]) or 'none'} in split {splits[0]}, "
+                f"{', '.join(names) or 'none'} in split {split}",
+                hint="evaluate all runs with one configuration",
+            )
+    first = of_split[splits[0]]
+    made = [(one.data.kind, one.model.selection, one.model.weights, one.model.seed, one.features) for one in reports]
+    if any(one != made[0] for one in made):
+        raise DataError(
+            "the results are of models that were made in different ways", hint="train all splits with one configuration"
+        )
+    prefix = "regdb" if splits == PUBLISHED_TRIALS else f"regdb/trials-{','.join(map(str, splits))}"
+    return AverageReport(
+        runs=tuple(of_split[split].model.run for split in splits),
+        trials=splits,
+        kind=first.data.kind,
+        partial=any(report.data.partial for report in reports),
+        selection=first.model.selection,
+        weights=first.model.weights,
+        seed=first.model.seed,
+        features=first.features,
+        searches=tuple(_average(f"{prefix}/{name}", [one[name] for one in searches]) for name in searches[0]),
+    )
+
+
+def _average(name: str, searches: Sequence[SearchReport]) -> SearchReport:
+    trials = tuple(trial for search in searches for trial in search.trials)
+    mean, deviation = summary(trials)
+    chance = sum(search.chance_r1 for search in searches) / len(searches)
+    return replace(searches[0], name=name, trials=trials, mean=mean, deviation=deviation, chance_r1=chance)
+
+
+def _without_split(name: str) -> str:
+    """`regdb/trial-3/infrared_to_visible` is of split 3: the rest is what the splits have in common."""
+    return name.split("/", 2)[2]
