@@ -22,7 +22,7 @@ KNOWN = (*USED, "caption")
 SPLITS = ("train", "val", "query", "gallery", "test")
 
 _FORM = "the first line names the columns path, modality, camera, person, split; see docs/data-sets.md"
-_DRIVE = re.compile(r"[A-Za-z]:")
+_DRIVE = re.compile(r"[A-Za-z]:/")
 _NEGATIVE = re.compile(r"-[0-9]+")
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
 _MAX_DIGITS = 18  # what an int64 holds in any case
