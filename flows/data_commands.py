@@ -140,6 +140,8 @@ def manifest(
         seed=seed,
     )
     stdout().print(str(summary), soft_wrap=True, highlight=False, markup=False)
+    if out.resolve().parent != folder.resolve():
+        stdout().print(f"note: read it with --root {folder}, where its paths start", soft_wrap=True, highlight=False)
 
 
 def _listed(text: str) -> list[str]:

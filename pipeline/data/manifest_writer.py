@@ -91,8 +91,6 @@ def write_manifest(
     for mistake in mixed_names(rows):
         raise DataError(f"{folder}: {mistake.message}", hint=_RENAME)
     notes = list(_notes(images, [path for path, _ in matches], expression))
-    if out.resolve().parent != folder.resolve():
-        notes.append(f"paths start from {folder}: name it with --root, or data.images_root, when the manifest is read")
     if test_share is not None:
         rows = _split_by_people(rows, test_share, seed)
         tested = {row.person for row in rows if row.split == "test"}

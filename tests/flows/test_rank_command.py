@@ -1,34 +1,22 @@
 """`vireid rank` as its users call it: a table or JSON on stdout, wrong input as one error with a hint."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 import scipy.io
 
-from flows import cli
+from tests.flows.command_line import Call
 
-Call = Callable[..., tuple[int, str, str]]
 NUMBERS = ("Rank-1", "Rank-5", "Rank-10", "Rank-20", "mAP", "mINP", "queries", "gallery", "hidden", "trials")
 
 
 @pytest.fixture
-def vireid(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
-    """Call the command line; gives exit code, stdout and stderr."""
-
-    def call(*arguments: str | Path) -> tuple[int, str, str]:
-        monkeypatch.setattr("sys.argv", ["vireid", "rank", *map(str, arguments)])
-        try:
-            cli.main()
-            code = 0
-        except SystemExit as leaving:
-            code = int(leaving.code or 0)
-        streams = capsys.readouterr()
-        return code, streams.out, " ".join(streams.err.split())
-
-    return call
+def vireid(vireid: Call) -> Call:
+    """Call `vireid rank`."""
+    return lambda *arguments: vireid("rank", *map(str, arguments))
 
 
 def feature_file(path: Path, images: dict[int, tuple[int, ...]], **changes: np.ndarray) -> Path:
