@@ -1,6 +1,6 @@
 """Exact DBSCAN on the sparse radius graph."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,24 +97,49 @@ def dbscan(graph: RadiusGraph, eps: float, min_samples: int) -> PseudoLabels:
 
     Source: Ester et al., KDD 1996. Equal to scikit-learn's on the full matrix, numbering and border rule included.
     """
-    if eps > graph.eps:
-        raise ValueError(f"the graph holds pairs up to distance {graph.eps}, so eps cannot be {eps}")
-    if min_samples < 1:
-        raise ValueError(f"min_samples must be at least 1, not {min_samples}")
+    least = least_overlap(graph, eps, min_samples)
     labels = np.empty(graph.num_images, np.int64)
     core = np.empty(graph.num_images, np.bool_)
-    least = smallest_overlap(eps, graph.scale)
     label_images(graph.source, graph.target, graph.overlap, least, min_samples, labels, core)
     return PseudoLabels(labels, core)
 
 
-def eps_curve(graph: RadiusGraph, min_samples: int, eps_values: Sequence[float]) -> tuple[EpsPoint, ...]:
+def least_overlap(graph: RadiusGraph, eps: float, min_samples: int) -> int:
+    """Find the smallest shared weight within `eps`, and refuse what no clustering of the graph can use.
+
+    Raises:
+        ValueError: eps is outside [0, graph.eps] or not below 1, or min_samples is below 1.
+    """
+    if eps > graph.eps:
+        raise ValueError(f"the graph holds pairs up to distance {graph.eps}, so eps cannot be {eps}")
+    check_min_samples(min_samples)
+    return smallest_overlap(eps, graph.scale)
+
+
+def check_min_samples(min_samples: int) -> None:
+    """Refuse a number of images below 1.
+
+    Raises:
+        ValueError: It is.
+    """
+    if min_samples < 1:
+        raise ValueError(f"min_samples must be at least 1, not {min_samples}")
+
+
+def eps_curve(
+    graph: RadiusGraph,
+    min_samples: int,
+    eps_values: Sequence[float],
+    *,
+    method: Callable[[RadiusGraph, float, int], PseudoLabels] = dbscan,
+) -> tuple[EpsPoint, ...]:
     """Number of clusters, outlier share and largest share at several radii: how users choose eps without identities.
 
     Args:
         graph: Pairs within graph.eps.
         min_samples: As in `dbscan`.
         eps_values: Radii, each at most graph.eps.
+        method: What clusters a graph at a radius.
 
     Returns:
         One point a radius, in the order given.
@@ -124,8 +149,9 @@ def eps_curve(graph: RadiusGraph, min_samples: int, eps_values: Sequence[float])
 
     Cost: One `dbscan` a radius, some milliseconds at 22,258 images.
     """
-    points = []
-    for eps in eps_values:
-        labels = dbscan(graph, eps, min_samples)
-        points.append(EpsPoint(eps, labels.num_clusters, labels.outlier_share, labels.largest_share))
-    return tuple(points)
+    return tuple(eps_point(eps, method(graph, eps, min_samples)) for eps in eps_values)
+
+
+def eps_point(eps: float, labels: PseudoLabels) -> EpsPoint:
+    """The point of the curve that labels found at `eps` make."""
+    return EpsPoint(eps, labels.num_clusters, labels.outlier_share, labels.largest_share)

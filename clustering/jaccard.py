@@ -1,5 +1,6 @@
 """The k-reciprocal Jaccard distance, as a sparse graph of the pairs within a radius."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,8 +14,10 @@ from clustering.jaccard_kernels import (
     sum_sizes,
     sum_weights,
 )
-from clustering.join_kernels import join, listed_overlaps, transpose
+from clustering.join import RowJoin
+from clustering.join_kernels import listed_overlaps
 from clustering.neighbours import Neighbours
+from clustering.pair_limit import graph_within_limit
 from clustering.parallel import over_blocks
 from clustering.rows import check_unit_rows
 
@@ -190,29 +193,36 @@ def _averaged(rows: NeighbourhoodWeights, neighbours: Neighbours, k2: int) -> Ne
     return sums
 
 
-def radius_graph(weights: NeighbourhoodWeights, eps: float) -> RadiusGraph:
+def radius_graph(weights: NeighbourhoodWeights, eps: float, *, wider: Sequence[float] = ()) -> RadiusGraph:
     """Join the rows of weights: every pair of images whose Jaccard distance is at most `eps`.
 
     Args:
         weights: From `neighbourhood_weights`.
         eps: Radius in [0, 1).
+        wider: Larger radii that the graph is to reach as well, unless that takes too many pairs.
 
     Returns:
         Pairs with source < target, in ascending order of source; exact, whatever the number of threads.
 
+    Raises:
+        ValueError: More than 2^31 pairs lie within eps; the message names a radius that would fit.
+
     Cost: The sum over images of (the number of rows that hold the image)^2 / 2; 8 bytes a weight and 16 bytes a pair.
     An image in everybody's list makes this, and the number of pairs, quadratic in n.
     """
-    least = smallest_overlap(eps, weights.scale)
-    num_images = len(weights.starts) - 1
-    column_starts = np.zeros(num_images + 1, np.int64)
-    rows = np.empty_like(weights.columns)
-    row_weights = np.empty_like(weights.weights)
-    transpose(weights.starts, weights.columns, weights.weights, column_starts, rows, row_weights)
-    join_rows = partial(join, weights.starts, weights.columns, column_starts, rows, row_weights, least)
-    pairs = np.concatenate([np.empty((0, 3), np.int32), *over_blocks(join_rows, num_images)])
-    source, target, overlap = (np.ascontiguousarray(column) for column in pairs.T)
-    return RadiusGraph(num_images, source, target, overlap.astype(np.int64), weights.scale, eps)
+    joined = RowJoin(weights.starts, weights.columns, weights.weights)
+
+    def join(radius: float) -> RadiusGraph | None:
+        pairs = joined.pairs(smallest_overlap(radius, weights.scale))
+        if pairs is None:
+            return None
+        source, target, overlap = (np.ascontiguousarray(column) for column in pairs.T)
+        return RadiusGraph(len(weights.starts) - 1, source, target, overlap.astype(np.int64), weights.scale, radius)
+
+    def count(radii: Sequence[float]) -> tuple[int, ...]:
+        return joined.count([smallest_overlap(radius, weights.scale) for radius in radii])
+
+    return graph_within_limit(join, count, eps, wider)
 
 
 def jaccard_graph(

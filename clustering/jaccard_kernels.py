@@ -3,13 +3,12 @@
 Every kernel works on rows start..stop and writes to no others. R(i) of the definition is `mutual`, H(c) is `half`.
 """
 
-import math
-
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
 
-from clustering.dot_kernels import row_dot
+from clustering.dot_kernels import LANES, row_dot
 from clustering.parallel import kernel
+from clustering.weight_kernels import fill_weights, power
 
 
 @kernel
@@ -95,17 +94,6 @@ def _sort(values: Int32[np.ndarray, "bound"], count: int) -> None:
 
 
 @kernel
-def _correct_sum(weights: Int32[np.ndarray, "z"], total: int) -> None:
-    """Give what rounding left over to the largest weight, the first in a tie, so that the row sums to `total`."""
-    largest = 0
-    for place in range(len(weights)):
-        total -= weights[place]
-        if weights[place] > weights[largest]:
-            largest = place
-    weights[largest] += total
-
-
-@kernel
 def expansion_weights(
     features: Float32[np.ndarray, "n d"],
     unit: int,
@@ -122,20 +110,16 @@ def expansion_weights(
     """Fill V: the members of each expanded set, sorted, and the softmax of -(2 - 2 cosine); integers of sum `unit`."""
     stamps = np.zeros(len(mutual), np.int64)
     expanded = np.empty(mutual.shape[1] * (half.shape[1] + 1), np.int32)
-    powers = np.empty(len(expanded), np.float64)
+    powers = np.empty(len(expanded), np.int64)
+    lanes = np.empty(LANES, np.float64)
     for image in range(start, stop):
         size = _expand(image, mutual, mutual_counts, half, half_counts, stamps, expanded)
-        _sort(expanded, size)  # one order, so that images with equal sets get equal sums
+        _sort(expanded, size)
         members = columns[starts[image] : starts[image + 1]]
-        power_sum = 0.0
         for place in range(size):
             members[place] = expanded[place]
-            powers[place] = math.exp(2.0 * row_dot(features, image, members[place]) - 2.0)
-            power_sum += powers[place]
-        row = weights[starts[image] : starts[image + 1]]
-        for place in range(size):
-            row[place] = max(1, math.floor(powers[place] / power_sum * unit + 0.5))  # 0 would read as not a member
-        _correct_sum(row, unit)
+            powers[place] = power(row_dot(features, image, members[place], lanes))
+        fill_weights(powers, unit, weights[starts[image] : starts[image + 1]])
 
 
 @kernel

@@ -7,19 +7,12 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float32
 
-from clustering.dbscan import EpsPoint, PseudoLabels, dbscan, eps_curve
-from clustering.jaccard import (
-    NeighbourhoodWeights,
-    limited_lengths,
-    listed_distances,
-    neighbourhood_weights,
-    radius_graph,
-    smallest_overlap,
-)
-from clustering.neighbours import Neighbours, nearest_neighbours
-
-CURVE_EPS = (0.40, 0.45, 0.50, 0.55, 0.60, 0.65, 0.70)
-QUANTILE_IMAGES = 2_000  # enough for a median in an error message, and always the same ones
+from clustering.communities import components, louvain
+from clustering.dbscan import EpsPoint, PseudoLabels, check_min_samples, dbscan, eps_curve, eps_point
+from clustering.jaccard import RadiusGraph, limited_lengths, smallest_overlap
+from clustering.joined import Joined, join_on_cpu
+from clustering.pair_limit import CURVE_EPS
+from clustering.rows import check_matrix
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,14 +22,17 @@ class Labelling:
     Args:
         labels: Cluster numbers and core images.
         num_edges: Number of pairs of images within eps.
-        curve: What eps 0.40 to 0.70 would have given.
+        curve: What eps 0.40 to 0.70 would have given by the same method; less far where the pairs are too many to hold.
+            For "louvain", which takes long, what eps gave.
         distance_quantiles: Jaccard distances of images to the others in their lists: "p01", "p05" and "p50". None where
             no image has another in its list.
         max_in_degree: In how many lists the most wanted image is. The mean is the length of the lists; many times that
             is a hub.
         k1: The k1 that was used, at most the number of images.
         k2: The k2 that was used, at most k1.
-        seconds: Time of "neighbours", "graph" and "dbscan" (with the curve).
+        seconds: Time of "neighbours", "graph" and "dbscan" (or what stands in its place, with the curve).
+        recall: Share of the exact neighbours that were found, measured on drawn images; None for an exact search.
+        search: What searched for neighbours, for the record.
     """
 
     labels: PseudoLabels
@@ -47,6 +43,8 @@ class Labelling:
     k1: int
     k2: int
     seconds: dict[str, float]
+    recall: float | None = None
+    search: str = ""
 
 
 def label_images(
@@ -57,9 +55,11 @@ def label_images(
     eps: float = 0.6,
     min_samples: int = 4,
     k1_counts_self: bool = True,
-    neighbour_method: Literal["exact"] = "exact",
+    neighbour_method: Literal["exact", "ivf", "hnsw"] = "exact",
+    method: Literal["dbscan", "components", "louvain"] = "dbscan",
+    device: str = "cpu",
 ) -> Labelling:
-    """Cluster images by DBSCAN on the k-reciprocal Jaccard distance.
+    """Cluster images on the k-reciprocal Jaccard distance.
 
     Degenerate results are returned, not refused: no cluster, one cluster, no images. The caller judges them.
 
@@ -67,17 +67,22 @@ def label_images(
         features: Unit rows of the images of one modality; not changed.
         k1: Length of the lists in which two images must name each other. Clamped to n.
         k2: Over how many neighbours a neighbourhood is averaged, from 1 to k1. Clamped to n.
-        eps: Jaccard distance within which two images are neighbours, in [0, 1).
-        min_samples: How many images, itself among them, must lie within eps for an image to found a cluster; from 1.
+        eps: Jaccard distance within which two images are neighbours, between 0 and 1.
+        min_samples: How many images, itself among them, must lie within eps for an image to found a cluster; for the
+            other methods, how many images a cluster has at least. From 1.
         k1_counts_self: Whether the image itself is one of the k1. False makes the long lists one longer and leaves the
             half lists as they are, as in the original re-ranking.
         neighbour_method: How to find the lists; see `nearest_neighbours`.
+        method: What clusters the graph of near images; see `dbscan` and `communities`.
+        device: "cpu", or "cuda" or "cuda:N" to search, weigh and join there.
 
     Returns:
-        The labels with their diagnostics. Equal for equal features, whatever the number of threads.
+        The labels with their diagnostics. Equal for equal features, whatever the device and the number of threads.
 
     Raises:
-        ValueError: A row is not finite or not of unit length, or a parameter is out of range.
+        ValueError: The features are not a 2-D float32 array, a row is not finite or not of unit length, a parameter is
+            out of range, more than 2^31 pairs lie within eps (the message names an eps that fits), or the device is not
+            there or its memory is too small.
 
     Cost: The neighbours, n^2 d; the rest grows a little faster than n: below a tenth of that at 22,258 x 2048.
 
@@ -86,35 +91,62 @@ def label_images(
         >>> label_images(np.repeat(two, 5, axis=0), k1=5, k2=2).labels.labels
         array([0, 0, 0, 0, 0, 1, 1, 1, 1, 1])
     """
+    check_matrix(features)
     k1, k2 = limited_lengths(len(features), k1, k2)
+    if not 0.0 < eps < 1.0:
+        raise ValueError(f"eps must be above 0 and below 1, not {eps}")
+    check_min_samples(min_samples)
+    joined = _join(features, k1, k2, eps, k1_counts_self, neighbour_method, device)
     began = perf_counter()
-    neighbours = nearest_neighbours(features, k1 + (0 if k1_counts_self else 1), method=neighbour_method)
-    searched = perf_counter()
-    weights = neighbourhood_weights(features, neighbours, k1=k1, k2=k2, k1_counts_self=k1_counts_self)
-    graph = radius_graph(weights, max(eps, *CURVE_EPS))
-    quantiles = _distance_quantiles(weights, neighbours)
-    joined = perf_counter()
-    labels = dbscan(graph, eps, min_samples)
-    curve = eps_curve(graph, min_samples, CURVE_EPS)
-    done = perf_counter()
+    labels, curve = _cluster(joined.graph, eps, min_samples, method)
+    seconds = {"neighbours": joined.neighbours_seconds, "graph": joined.graph_seconds, "dbscan": perf_counter() - began}
     return Labelling(
         labels=labels,
-        num_edges=int(np.count_nonzero(graph.overlap >= smallest_overlap(eps, graph.scale))),
+        num_edges=int(np.count_nonzero(joined.graph.overlap >= smallest_overlap(eps, joined.graph.scale))),
         curve=curve,
-        distance_quantiles=quantiles,
-        max_in_degree=int(np.bincount(neighbours.ranks.ravel()).max(initial=0)),
+        distance_quantiles=joined.distance_quantiles,
+        max_in_degree=joined.max_in_degree,
         k1=k1,
         k2=k2,
-        seconds={"neighbours": searched - began, "graph": joined - searched, "dbscan": done - joined},
+        seconds=seconds,
+        recall=joined.recall,
+        search=joined.search,
     )
 
 
-def _distance_quantiles(weights: NeighbourhoodWeights, neighbours: Neighbours) -> dict[str, float] | None:
-    """1, 5 and 50 % quantiles of the distances to listed images, over at most QUANTILE_IMAGES images spread evenly."""
-    num_images = len(neighbours.ranks)
-    images = np.linspace(0, num_images - 1, min(num_images, QUANTILE_IMAGES)).astype(np.int64)
-    distances = listed_distances(weights, neighbours, images)
-    if not distances.size:
-        return None
-    low, lower, middle = np.quantile(distances, (0.01, 0.05, 0.50)).tolist()
-    return {"p01": low, "p05": lower, "p50": middle}
+def _join(
+    features: Float32[np.ndarray, "n d"],
+    k1: int,
+    k2: int,
+    eps: float,
+    k1_counts_self: bool,
+    neighbour_method: Literal["exact", "ivf", "hnsw"],
+    device: str,
+) -> Joined:
+    """The graph of near images, from wherever it is made."""
+    if device == "cpu" or not len(features):
+        return join_on_cpu(
+            features, k1=k1, k2=k2, eps=eps, wider=CURVE_EPS, k1_counts_self=k1_counts_self,
+            neighbour_method=neighbour_method,
+        )  # fmt: skip
+    from clustering.joined_torch import join_on_device, torch_device  # here, because torch is of no use without a GPU
+
+    return join_on_device(
+        features, k1=k1, k2=k2, eps=eps, wider=CURVE_EPS, k1_counts_self=k1_counts_self,
+        neighbour_method=neighbour_method, device=torch_device(device),
+    )  # fmt: skip
+
+
+def _cluster(
+    graph: RadiusGraph, eps: float, min_samples: int, method: Literal["dbscan", "components", "louvain"]
+) -> tuple[PseudoLabels, tuple[EpsPoint, ...]]:
+    """Labels at eps, and the curve."""
+    radii = tuple(value for value in CURVE_EPS if value <= graph.eps)
+    match method:
+        case "dbscan":
+            return dbscan(graph, eps, min_samples), eps_curve(graph, min_samples, radii)
+        case "components":
+            return components(graph, eps, min_samples), eps_curve(graph, min_samples, radii, method=components)
+        case "louvain":
+            labels = louvain(graph, eps, min_samples)
+            return labels, (eps_point(eps, labels),)

@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32, Int64
 
-from clustering.dot_kernels import row_dot
+from clustering.dot_kernels import LANES, row_dot
 from clustering.parallel import kernel
 
 
@@ -28,12 +28,13 @@ def _write_list(
     image: int,
     others: Int64[np.ndarray, "w"],
     scores: Float64[np.ndarray, "w"],
+    lanes: Float64[np.ndarray, "lanes"],
     ranks: Int32[np.ndarray, "n k"],
     similarities: Float32[np.ndarray, "n k"],
 ) -> None:
     """Write an image's list: itself, then the best others."""
     ranks[image, 0] = image
-    similarities[image, 0] = row_dot(features, image, image)
+    similarities[image, 0] = row_dot(features, image, image, lanes)
     for place in range(ranks.shape[1] - 1):
         ranks[image, place + 1] = others[place]
         similarities[image, place + 1] = scores[place]
@@ -59,6 +60,7 @@ def order_candidates(
     width = found.shape[1]
     others = np.empty(width, np.int64)
     scores = np.empty(width, np.float64)
+    lanes = np.empty(LANES, np.float64)
     wanted = ranks.shape[1] - 1
     for query in range(start, stop):
         image = first_image + query
@@ -74,8 +76,8 @@ def order_candidates(
         settled[image] = complete or wanted == 0 or scores[wanted - 1] - scores[count - 1] > tolerance
         if close:
             for place in range(count):
-                _insert(others, scores, place, others[place], row_dot(features, image, others[place]))
-        _write_list(features, image, others, scores, ranks, similarities)
+                _insert(others, scores, place, others[place], row_dot(features, image, others[place], lanes))
+        _write_list(features, image, others, scores, lanes, ranks, similarities)
 
 
 @kernel
@@ -93,10 +95,11 @@ def choose_among_ties(
     wanted = ranks.shape[1] - 1
     others = np.empty(wanted, np.int64)
     scores = np.empty(wanted, np.float64)
+    lanes = np.empty(LANES, np.float64)
     for query in range(start, stop):
         image = images[query]
         count = 0
         for other in range(len(features)):
             if other != image and all_similarities[query, other] >= least[query]:
-                count = _insert(others, scores, count, other, row_dot(features, image, other))
-        _write_list(features, image, others, scores, ranks, similarities)
+                count = _insert(others, scores, count, other, row_dot(features, image, other, lanes))
+        _write_list(features, image, others, scores, lanes, ranks, similarities)

@@ -21,14 +21,6 @@ def kernel(function: Function) -> Function:
     return cast(Function, numba.njit(cache=True, nogil=True)(function))
 
 
-def summing_kernel(function: Function) -> Function:
-    """Compile like `kernel`, and let sums be re-ordered into vector lanes.
-
-    The order is fixed when the machine code is made: equal rows give bitwise equal sums, and a.b equals b.a.
-    """
-    return cast(Function, numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})(function))
-
-
 def num_threads() -> int:
     """Count the threads to use: the processor cores, or the environment variable NUMBA_NUM_THREADS."""
     return int(cast(Any, numba.config).NUMBA_NUM_THREADS)

@@ -1,9 +1,25 @@
-"""The one check of features: rows of unit length."""
+"""The one check of features: a float32 matrix with rows of unit length."""
+
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float32
+from numpy.typing import NDArray
 
 UNIT_TOLERANCE = 1e-3  # bfloat16 rows keep three decimals; features that were never normalised are off by far more
+
+
+def check_matrix(features: NDArray[Any]) -> None:
+    """Refuse what is not a two-dimensional array of float32.
+
+    Args:
+        features: Should have one feature vector a row.
+
+    Raises:
+        ValueError: It has another number of dimensions or another type.
+    """
+    if features.ndim != 2 or features.dtype != np.float32:
+        raise ValueError(f"features must be a 2-D array of float32, not {features.ndim}-D of {features.dtype}")
 
 
 def check_unit_rows(rows: Float32[np.ndarray, "n d"]) -> None:
@@ -15,10 +31,12 @@ def check_unit_rows(rows: Float32[np.ndarray, "n d"]) -> None:
         rows: One feature vector a row.
 
     Raises:
-        ValueError: A row is not finite or not of unit length; the message names the first one and counts them.
+        ValueError: The array is not 2-D float32, or a row is not finite or not of unit length; the message names the
+            first one and counts them.
 
     Cost: One pass over the rows, no copy.
     """
+    check_matrix(rows)
     lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows))
     bad = np.flatnonzero(~(np.abs(lengths - 1.0) <= UNIT_TOLERANCE))  # negated, so that NaN counts as bad
     if not len(bad):

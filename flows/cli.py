@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from flows.data_commands import data_app
+from flows.label_command import label
 from flows.printing import print_average, print_json, print_report, stdout
 from flows.rank_command import rank
 from pipeline.config import ExperimentConfig
@@ -28,6 +29,7 @@ config_app = typer.Typer(no_args_is_help=True, help="Look at configurations.")
 app.add_typer(data_app, name="data")
 app.add_typer(config_app, name="config")
 app.command("rank")(rank)
+app.command("label")(label)
 
 DEMO_DATA = Path("data") / "drawn-demo"
 

@@ -6,6 +6,7 @@ from typing import Annotated, cast
 
 import typer
 
+from flows.options import one_of
 from flows.printing import print_json, print_searches
 from pipeline.data.sysu_lists import read_permutations
 from pipeline.errors import ConfigError
@@ -42,7 +43,7 @@ def rank(
 ) -> None:
     """Evaluate features that any program has written; needs neither a GPU nor the images."""
     draws, rules = _draws(draw, shots, trials, permutations), _rules(exclude, rank_by)
-    towards = None if direction is None else cast(Direction, _one_of("--direction", direction, DIRECTIONS))
+    towards = None if direction is None else cast(Direction, one_of("--direction", direction, DIRECTIONS))
     first, second = _files(features, query, gallery)
     report, results = rank_files(
         read_features(first),
@@ -76,7 +77,7 @@ def _draws(draw: list[str] | None, shots: list[int] | None, trials: int, permuta
     """How galleries are drawn; whoever hands in the published orders wants them used, beside the usual draw."""
     wanted = draw or (["agw"] if permutations is None else ["agw", "official"])
     return GalleryDraws(
-        draws=tuple(cast(DrawName, _one_of("--draw", one, ("agw", "official"))) for one in dict.fromkeys(wanted)),
+        draws=tuple(cast(DrawName, one_of("--draw", one, ("agw", "official"))) for one in dict.fromkeys(wanted)),
         shots=tuple(dict.fromkeys(shots or [1])),
         trials=trials,
         permutations=None if permutations is None else read_permutations(permutations),
@@ -89,8 +90,8 @@ def _rules(exclude: str | None, rank_by: str | None) -> GalleryRules | None:
         return None
     known = ("none", "same_person_same_camera", "same_camera")
     return GalleryRules(
-        exclude=None if exclude is None else cast(ExclusionRule, _one_of("--exclude", exclude, known)),
-        rank_by=cast(RankBy, _one_of("--rank-by", rank_by or "person", ("person", "image"))),
+        exclude=None if exclude is None else cast(ExclusionRule, one_of("--exclude", exclude, known)),
+        rank_by=cast(RankBy, one_of("--rank-by", rank_by or "person", ("person", "image"))),
     )
 
 
@@ -103,9 +104,3 @@ def _files(features: Path | None, query: Path | None, gallery: Path | None) -> t
         "features are given as one file, or as --query and --gallery together",
         hint="`vireid rank FILE.npz --protocol llcm`, or `vireid rank --query Q.npz --gallery G.npz --protocol llcm`",
     )
-
-
-def _one_of(option: str, value: str, known: tuple[str, ...]) -> str:
-    if value not in known:
-        raise ConfigError(f"{option} {value!r} does not exist", hint=f"choose from: {', '.join(known)}")
-    return value

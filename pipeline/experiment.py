@@ -13,6 +13,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from clustering.dbscan import PseudoLabels
+from clustering.labelling import Labelling
 from models.clip import LoadedClip
 from models.encoder import DualStemEncoder, Head
 from models.modality import PerModality
@@ -29,14 +30,9 @@ from pipeline.run_images import RunImages
 from pipeline.search_plan import plan_test
 from pipeline.tracking import Tracker
 from pipeline.training.labelling import label_modality
-from pipeline.training.optimisation import (
-    AtSwap,
-    build_image_optimiser,
-    image_learning_rate,
-    optimiser_restarts,
-    set_learning_rate,
-)
+from pipeline.training.optimisation import build_image_optimiser, set_learning_rate
 from pipeline.training.rounds import Round, Stage, plan_rounds
+from pipeline.training.schedule import learning_rate_of, starts_anew
 from pipeline.training.state import TextPrototypes, TrainingState, restore_state
 
 logger = logging.getLogger(__name__)
@@ -65,6 +61,7 @@ class Run:
         self.device = device
         self.tracker = tracker
         self.seconds: dict[str, float] = {}
+        self.search = ""
         self.images = images
         checkpoint = folder.load_checkpoint()
         encoder = self.new_encoder()
@@ -164,7 +161,8 @@ class Run:
             self.folder.write_evaluation(report.to_dict())
         spent = {"total": sum(self.seconds.values())} | self.seconds
         self.state.metrics.append(row)
-        self.state.timings.append({f"seconds/{stage}": value for stage, value in spent.items()} | peak_memory())
+        seconds = {f"seconds/{stage}": value for stage, value in spent.items()}
+        self.state.timings.append({"search": self.search} | seconds | peak_memory())
         self.state.completed = round_.number
         self.save()
         self.publish()
@@ -183,13 +181,13 @@ class Run:
         self.folder.write_metrics(metrics)
         self.folder.write_timings(timings)
         if self.state.completed > 0:
-            position = ("round", "stage", "epoch")
-            numbers = {name: value for name, value in (metrics[-1] | timings[-1]).items() if name not in position}
+            row, position = metrics[-1] | timings[-1], ("round", "stage", "epoch", "search")
+            numbers = {name: value for name, value in row.items() if name not in position}
             self.tracker.round(
                 self.state.completed,
                 numbers,
-                {name: metrics[-1][name] for name in position},
-                [self.folder.labels_path(self.state.completed)],
+                {name: row[name] for name in position},
+                [self.folder.labels_path(self.state.completed), self.folder.figure_path(self.state.completed)],
             )
 
     def begin(self) -> None:
@@ -216,21 +214,6 @@ class Run:
         if page is not None:
             logger.info("rounds side by side, while `make ui` runs: %s", page)
 
-    def learning_rate(self, round_: Round) -> float:
-        """The learning rate of a round before the factors of its parameter groups."""
-        optimisation, swap = self.config.optimisation, self.config.swap
-        return image_learning_rate(
-            round_.epoch,
-            learning_rate=optimisation.learning_rate,
-            warmup_rounds=optimisation.warmup_rounds,
-            warmup_factor=optimisation.warmup_factor,
-            milestones=optimisation.milestones,
-            gamma=optimisation.gamma,
-            swap_start=swap.start,
-            at_swap=self._at_swap(round_.stage),
-            fixed_swap_learning_rate=None if swap.mode == "off" else optimisation.fixed_swap_learning_rate,
-        )
-
     def _enter(self, round_: Round) -> None:
         """Give the encoder a new stage's starting weights, and the optimiser this round's learning rate."""
         state = self.state
@@ -241,22 +224,21 @@ class Run:
                 state.encoder = self.new_encoder()
             state.stage = round_.stage
             state.optimiser = self._new_optimiser(state.encoder, round_.stage)
-        at_swap = self._at_swap(round_.stage)
-        if optimiser_restarts(round_.epoch, swap_start=self.config.swap.start, at_swap=at_swap):
+        schedule = (self.config.optimisation, self.config.swap)
+        if starts_anew(round_, *schedule):
             state.optimiser = self._new_optimiser(state.encoder, round_.stage)
-        set_learning_rate(state.optimiser, self.learning_rate(round_))
+        set_learning_rate(state.optimiser, learning_rate_of(round_, *schedule))
 
-    def _at_swap(self, stage: Stage) -> AtSwap:
-        """What the learning rate does when swapping starts in a stage; a restart is for stage `clip` alone."""
-        chosen = self.config.optimisation.at_swap
-        if self.config.swap.mode == "off" or (chosen == "restart" and stage == "prepare"):
-            return "continue"
-        return chosen
+    def label(self, features: PerModality[FeatureBank]) -> PerModality[Labelling]:
+        """Cluster each modality alone, on the run's device."""
+        settings = PerModality(self.config.labelling.visible, self.config.labelling.infrared)
+        found = features.map_with(lambda bank, own: label_modality(bank, own, self.device), settings)
+        self.search = found.visible.search
+        return found
 
     def _label_for_export(self) -> PerModality[PseudoLabels]:
         """Cluster once more with the final weights of stage `prepare`."""
-        settings = PerModality(self.config.labelling.visible, self.config.labelling.infrared)
-        found = self.extract_training_features(Head.NECK).map_with(label_modality, settings)
+        found = self.label(self.extract_training_features(Head.NECK))
         previous = self.state.exported
         assert previous is not None
         return found.map_with(lambda new, old: new.labels if new.labels.num_clusters else old, previous)

@@ -45,6 +45,10 @@ class ClusteringConfig(BaseModel):
     """The largest Jaccard distance between neighbours in a cluster."""
     min_samples: int = Field(4, ge=1)
     """How many images, itself among them, must lie within `eps` for an image to found a cluster."""
+    method: Literal["dbscan", "components", "louvain"] = "dbscan"
+    """What turns the graph of near images into clusters."""
+    neighbour_method: Literal["exact", "ivf", "hnsw"] = "exact"
+    """How neighbours are searched; `ivf` and `hnsw` miss some, and pay above 300,000 images."""
     k1_counts_self: bool = True
     """Whether the image itself is one of the `k1`; false takes one neighbour more, as re-ranking does."""
 

@@ -9,6 +9,7 @@ from pipeline.evaluation.diagnostics import label_diagnostics, matching_diagnost
 from pipeline.evaluation.report import EvaluationReport
 from pipeline.experiment import Run
 from pipeline.training.rounds import Round
+from pipeline.training.schedule import learning_rate_of
 
 
 def describe_round(
@@ -21,7 +22,7 @@ def describe_round(
 ) -> dict[str, Any]:
     """One row of `metrics.jsonl`: names as MLflow shows them, values that depend on configuration and data alone."""
     row: dict[str, Any] = {"round": round_.number, "stage": round_.stage, "epoch": round_.epoch}
-    row["train/learning_rate"] = run.learning_rate(round_)
+    row["train/learning_rate"] = learning_rate_of(round_, run.config.optimisation, run.config.swap)
     row |= {f"train/loss/{name}": value for name, value in losses.items()}
     for modality, labelling in labels.items():
         row |= _describe_labels(f"labels/{modality}", labelling)
@@ -40,6 +41,8 @@ def _describe_labels(prefix: str, labelling: Labelling) -> dict[str, float]:
         f"{prefix}/outlier_share": labels.outlier_share,
         f"{prefix}/largest_share": labels.largest_share,
     }
+    if labelling.recall is not None:
+        row[f"{prefix}/recall"] = labelling.recall
     for point in labelling.curve:
         at = f"{prefix}/eps_{point.eps:.2f}"
         row |= {

@@ -5,7 +5,7 @@ part. While a `RunFolder` is open no other process can open the same folder.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO
@@ -26,6 +26,7 @@ _CHECKPOINT = "checkpoint.pt"
 _METRICS = "metrics.jsonl"
 _TIMINGS = "timings.jsonl"
 _LABELS = "labels"
+_FIGURES = "figures"
 _EVALUATION = "evaluation.json"
 _ENVIRONMENT = "environment.json"
 _TRACKING = "tracking.json"
@@ -213,6 +214,17 @@ class RunFolder:
         """Where the pseudo-labels of a round lie, or will."""
         return self.path / _LABELS / f"round-{number:03d}.npz"
 
+    def figure_path(self, number: int) -> Path:
+        """Where the eps curve of a round lies, or will."""
+        return self.path / _FIGURES / f"eps-curve-{number:03d}.png"
+
+    def save_figure(self, number: int, draw: Callable[[BinaryIO], None]) -> Path:
+        """Keep the eps curve of one round, which `draw` writes to the file that it is given."""
+        path = self.figure_path(number)
+        path.parent.mkdir(exist_ok=True)
+        files.replace_file(path, draw)
+        return path
+
     def write_evaluation(self, report: Mapping[str, Any]) -> Path:
         """Replace the evaluation report, given as plain JSON types, and say where it lies."""
         return files.write_json(self.path / _EVALUATION, report)
@@ -252,7 +264,7 @@ def _refuse_other_content(path: Path) -> None:
 
 def _remove_leftovers(path: Path) -> None:
     """Parts of files of a process that was killed while it wrote them."""
-    for folder in (path, path / _LABELS):
+    for folder in (path, path / _LABELS, path / _FIGURES):
         for leftover in folder.glob(f"*{files.TEMPORARY}"):
             leftover.unlink()
 

@@ -1,9 +1,11 @@
 """The stages of a round as plain functions: what a flow wraps as tasks, and what a notebook or a benchmark calls."""
 
+from functools import partial
 from pathlib import Path
 
 import torch
 
+from clustering.dbscan import EpsPoint
 from clustering.labelling import Labelling
 from clustering.matching import Matching, match_clusters
 from clustering.prototypes import cluster_prototypes
@@ -16,12 +18,13 @@ from pipeline.evaluation.feature_files import write_features, write_queries
 from pipeline.evaluation.report import EvaluationReport
 from pipeline.experiment import Run, logger
 from pipeline.features import FeatureBank
+from pipeline.figures import draw_eps_curve
 from pipeline.measuring import measure, measure_result, remember_if_best
 from pipeline.round_record import describe_round
 from pipeline.seeds import numpy_generator, torch_generator
 from pipeline.training import prompting
 from pipeline.training.epoch import TextLoss, build_augmentation, labelled_images, train_epoch
-from pipeline.training.labelling import label_modality, usable_labels
+from pipeline.training.labelling import usable_labels
 from pipeline.training.rounds import Round
 from pipeline.training.state import TextPrototypes
 
@@ -40,7 +43,7 @@ def pseudo_label(run: Run, round_: Round, features: PerModality[FeatureBank]) ->
     """
     config = run.config
     with run.timed("label"):
-        found = features.map_with(label_modality, PerModality(config.labelling.visible, config.labelling.infrared))
+        found = run.label(features)
         labels = usable_labels(found, run.state.labels, config.labelling, config.batches.clusters_per_batch)
     run.state.labels = labels.map(lambda labelling: labelling.labels)
     if round_.stage == "prepare" and round_.last_of_stage:
@@ -214,9 +217,17 @@ def log_round(
     losses: dict[str, float],
     report: EvaluationReport | None,
 ) -> None:
-    """Record the round: label file, checkpoint (from here on the round counts), metrics, MLflow, a terminal line."""
+    """Record the round: figure, labels, checkpoint (from here on it counts), metrics, MLflow, a terminal line."""
+    run.folder.save_figure(round_.number, partial(draw_eps_curve, *_eps_curve(run, labels), f"round {round_.number}"))
     row = describe_round(run, round_, labels, matching, losses, report)
     run.finish_round(round_, row, labels.map(lambda labelling: labelling.labels), report)
+
+
+def _eps_curve(
+    run: Run, labels: PerModality[Labelling]
+) -> tuple[PerModality[tuple[EpsPoint, ...]], PerModality[float]]:
+    settings = run.config.labelling
+    return labels.map(lambda labelling: labelling.curve), PerModality(settings.visible.eps, settings.infrared.eps)
 
 
 def _swap(run: Run, round_: Round) -> CrossModalSwap | None:

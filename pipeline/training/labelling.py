@@ -3,6 +3,8 @@
 import logging
 from dataclasses import replace
 
+import torch
+
 from clustering.dbscan import PseudoLabels
 from clustering.labelling import Labelling, label_images
 from models.modality import Modality, PerModality
@@ -16,7 +18,7 @@ HUB_FACTOR = 20
 """An image among the neighbours of more than this many times k1 others points to collapsed features."""
 
 
-def label_modality(bank: FeatureBank, settings: ClusteringConfig) -> Labelling:
+def label_modality(bank: FeatureBank, settings: ClusteringConfig, device: torch.device) -> Labelling:
     """Cluster the images of one modality.
 
     Raises:
@@ -32,6 +34,9 @@ def label_modality(bank: FeatureBank, settings: ClusteringConfig) -> Labelling:
         eps=settings.eps,
         min_samples=settings.min_samples,
         k1_counts_self=settings.k1_counts_self,
+        neighbour_method=settings.neighbour_method,
+        method=settings.method,
+        device=str(device),
     )
 
 

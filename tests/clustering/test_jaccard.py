@@ -16,7 +16,7 @@ from clustering.jaccard import (
     radius_graph,
     smallest_overlap,
 )
-from clustering.neighbours import nearest_neighbours
+from clustering.neighbours import Neighbours, nearest_neighbours
 from tests.reference import clustering as reference
 from tests.reference.feature_sets import (
     blob_features,
@@ -165,6 +165,21 @@ def test_listed_distances_are_those_of_the_graph():
     inside = expected < 1.0
     assert np.array_equal(listed[inside], expected[inside])
     assert np.all(listed[~inside] > WIDEST)
+
+
+@pytest.mark.parametrize("features", SETS.values(), ids=SETS.keys())
+def test_distances_are_symmetric_between_zero_and_one_and_zero_to_the_image_itself(features):
+    # Lists of all images: every pair is looked at from both sides, the nearest ones and those that share nothing.
+    images = np.arange(len(features))
+    everybody = np.array([np.roll(images, -image) for image in images], dtype=np.int32)  # the image itself first
+    lists = Neighbours(everybody, np.zeros(everybody.shape, np.float32))
+    weights = neighbourhood_weights(features, nearest_neighbours(features, 30), k1=30, k2=6)
+    distances = np.zeros((len(features), len(features)))
+    distances[images[:, None], everybody[:, 1:]] = listed_distances(weights, lists, images)
+    assert np.array_equal(distances, distances.T)
+    assert np.all((distances >= 0.0) & (distances <= 1.0))
+    own = np.add.reduceat(weights.weights.astype(np.int64), weights.starts[:-1])  # sum of min(w, w)
+    assert np.all(overlap_distances(own, weights.scale) == 0.0)
 
 
 @pytest.mark.parametrize(("k1", "k2"), [(0, 1), (5, 0), (5, 6)])

@@ -2,9 +2,13 @@
 
 import numpy as np
 import pytest
+import torch
 
+from clustering.communities import components, louvain
 from clustering.dbscan import dbscan, eps_curve
 from clustering.jaccard import jaccard_distances, jaccard_graph
+from clustering.joined import join_on_cpu
+from clustering.joined_torch import join_on_device
 from clustering.labelling import label_images
 from clustering.matching import assign_sparsely, match_clusters
 from clustering.neighbours import nearest_neighbours
@@ -16,12 +20,19 @@ FEATURES = identity_features(200, 5, 32)
 NEIGHBOURS = nearest_neighbours(FEATURES, 10)
 GRAPH = jaccard_graph(FEATURES, NEIGHBOURS, k1=10, k2=6, eps=0.7)
 LABELS = dbscan(GRAPH, 0.6, 4).labels
+JOIN = {
+    "k1": 10, "k2": 6, "eps": 0.6, "wider": (0.7,), "k1_counts_self": True, "neighbour_method": "exact",
+}  # fmt: skip
 CALLS = {
     "nearest_neighbours": lambda: nearest_neighbours(FEATURES, 10),
     "jaccard_graph": lambda: jaccard_graph(FEATURES, NEIGHBOURS, k1=10, k2=6, eps=0.7),
     "jaccard_distances": lambda: jaccard_distances(GRAPH),
     "dbscan": lambda: dbscan(GRAPH, 0.6, 4),
     "eps_curve": lambda: eps_curve(GRAPH, 4, (0.5, 0.6)),
+    "components": lambda: components(GRAPH, 0.6, 4),
+    "louvain": lambda: louvain(GRAPH, 0.6, 4),
+    "join_on_cpu": lambda: join_on_cpu(FEATURES, **JOIN),
+    "join_on_device": lambda: join_on_device(FEATURES, device=torch.device("cpu"), **JOIN),
     "label_images": lambda: label_images(FEATURES),
     "cluster_prototypes": lambda: cluster_prototypes(FEATURES, LABELS),
     "match_clusters": lambda: match_clusters(FEATURES[:20], FEATURES[20:50]),

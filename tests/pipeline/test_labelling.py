@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from clustering.dbscan import OUTLIER, PseudoLabels
 from clustering.labelling import Labelling, label_images
@@ -24,6 +25,7 @@ def labelling(labels: list[int], **changes: object) -> Labelling:
     return replace(plain, **changes)
 
 
+CPU = torch.device("cpu")
 GOOD = labelling([0, 0, 1, 1, 2, 2, 3, 3, OUTLIER])
 NOTHING = labelling([OUTLIER] * 9, distance_quantiles={"p01": 0.71, "p05": 0.8, "p50": 0.95})
 
@@ -79,7 +81,7 @@ def test_what_looks_wrong_is_a_warning_with_figures(
 def test_fewer_images_than_k1_are_clustered_with_what_there_is() -> None:
     corners = np.repeat(np.eye(2, 4, dtype=np.float32), 5, axis=0)
     bank = FeatureBank(vectors=corners, modality=Modality.VISIBLE, encoder_digest="")
-    found = label_modality(bank, ClusteringConfig(k1=30, k2=2, min_samples=2))
+    found = label_modality(bank, ClusteringConfig(k1=30, k2=2, min_samples=2), CPU)
     assert found.k1 == 10
     assert found.labels.num_clusters == 1 or found.labels.labels.tolist() == [0] * 5 + [1] * 5
 
@@ -89,4 +91,4 @@ def test_the_settings_are_the_clustering_functions_own_defaults() -> None:
     rows = rng.normal(size=(60, 8)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     bank = FeatureBank(vectors=rows, modality=Modality.INFRARED, encoder_digest="")
-    assert np.array_equal(label_modality(bank, ClusteringConfig()).labels.labels, label_images(rows).labels.labels)
+    assert np.array_equal(label_modality(bank, ClusteringConfig(), CPU).labels.labels, label_images(rows).labels.labels)

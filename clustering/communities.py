@@ -1,0 +1,90 @@
+"""Clusters without a notion of density: other readings of the same radius graph.
+
+Both take what `dbscan` takes and give what it gives. Every image of a cluster counts as core.
+"""
+
+import numpy as np
+from jaxtyping import Int32, Int64
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from clustering.dbscan import OUTLIER, PseudoLabels, least_overlap
+from clustering.jaccard import RadiusGraph, overlap_distances
+
+SEED = 1  # of the order in which "louvain" visits images
+
+
+def components(graph: RadiusGraph, eps: float, min_samples: int) -> PseudoLabels:
+    """Cluster images that are connected, however long the chain between them.
+
+    One pair between two people joins them: this is `dbscan` where every image may found a cluster.
+
+    Args:
+        graph: Pairs within graph.eps.
+        eps: Radius, at most graph.eps.
+        min_samples: Smallest cluster; the images of smaller ones are outliers. At least 1.
+
+    Returns:
+        Labels, clusters numbered by their smallest image. Images in another order give the same clusters.
+
+    Raises:
+        ValueError: eps is outside [0, graph.eps] or not below 1, or min_samples is below 1.
+
+    Cost: One pass over the pairs; 24 bytes a pair.
+    """
+    source, target, _ = _near_pairs(graph, eps, min_samples)
+    pairs = coo_array((np.ones(len(source), np.int8), (source, target)), shape=(graph.num_images, graph.num_images))
+    _, members = connected_components(pairs, directed=False)
+    _, smallest, place = np.unique(members, return_index=True, return_inverse=True)
+    return _labels(smallest[place], min_samples)
+
+
+def louvain(graph: RadiusGraph, eps: float, min_samples: int) -> PseudoLabels:
+    """Cluster images so that pairs inside of clusters weigh more than chance gives: modularity, pairs weighing 1 - d.
+
+    Large clusters that hang together by few pairs are cut; the number of images in all decides how finely.
+
+    Args:
+        graph: Pairs within graph.eps.
+        eps: Radius, at most graph.eps.
+        min_samples: Smallest cluster; the images of smaller ones are outliers. At least 1.
+
+    Returns:
+        Labels, clusters numbered by their smallest image. The same each time; images in another order may give others.
+
+    Raises:
+        ValueError: eps is outside [0, graph.eps] or not below 1, or min_samples is below 1.
+
+    Cost: Interpreted: 7 s for the 318,000 pairs of 22,258 images, in proportion to the pairs; 600 bytes a pair.
+
+    Source: Blondel et al., J. Stat. Mech. 2008, as in networkx.
+    """
+    import networkx  # here, because only this function needs it
+
+    source, target, overlap = _near_pairs(graph, eps, min_samples)
+    order = np.lexsort((target, source))  # pairs come in another order from another device
+    weights = 1.0 - overlap_distances(overlap[order], graph.scale)
+    network = networkx.Graph()
+    network.add_weighted_edges_from(zip(source[order].tolist(), target[order].tolist(), weights.tolist(), strict=True))
+    groups = np.arange(graph.num_images)
+    if network.number_of_edges():
+        for community in networkx.community.louvain_communities(network, seed=SEED):
+            groups[list(community)] = min(community)
+    return _labels(groups, min_samples)
+
+
+def _near_pairs(
+    graph: RadiusGraph, eps: float, min_samples: int
+) -> tuple[Int32[np.ndarray, "e"], Int32[np.ndarray, "e"], Int64[np.ndarray, "e"]]:
+    """Pairs within eps, and their overlaps."""
+    near = graph.overlap >= least_overlap(graph, eps, min_samples)
+    return graph.source[near], graph.target[near], graph.overlap[near]
+
+
+def _labels(smallest: Int64[np.ndarray, "n"], min_samples: int) -> PseudoLabels:
+    """Number clusters that are given by their smallest image, and leave out the small ones."""
+    sizes = np.bincount(smallest, minlength=len(smallest))
+    labels = np.full(len(smallest), OUTLIER, np.int64)
+    kept = sizes[smallest] >= min_samples
+    labels[kept] = np.unique(smallest[kept], return_inverse=True)[1]
+    return PseudoLabels(labels, labels != OUTLIER)
