@@ -8,8 +8,10 @@ import numpy as np
 from jaxtyping import Float32, Float64, Int32, Int64
 
 from clustering.jaccard_kernels import (
+    expansion_members,
     expansion_sizes,
-    expansion_weights,
+    member_powers,
+    member_weights,
     mutual_neighbours,
     sum_sizes,
     sum_weights,
@@ -144,8 +146,11 @@ def neighbourhood_weights(
     sizes = np.empty(num_images, np.int64)
     over_blocks(partial(expansion_sizes, *mutual, *half, sizes), num_images)
     expanded = _empty_rows(sizes, unit)
-    fill = partial(expansion_weights, np.ascontiguousarray(features), unit, *mutual, *half)
-    over_blocks(partial(fill, expanded.starts, expanded.columns, expanded.weights), num_images)
+    pattern = expanded.starts, expanded.columns
+    over_blocks(partial(expansion_members, *mutual, *half, *pattern), num_images)
+    powers = np.empty(len(expanded.columns), np.int64)
+    over_blocks(partial(member_powers, np.ascontiguousarray(features), *pattern, powers), num_images)
+    over_blocks(partial(member_weights, unit, *pattern, powers, expanded.weights), num_images)
     return expanded if k2 == 1 else _averaged(expanded, neighbours, k2)
 
 

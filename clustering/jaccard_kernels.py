@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Float32, Int32, Int64
 
 from clustering.dot_kernels import LANES, row_dot
+from clustering.join_kernels import first_at_least
 from clustering.parallel import kernel
 from clustering.weight_kernels import fill_weights, power
 
@@ -94,32 +95,70 @@ def _sort(values: Int32[np.ndarray, "bound"], count: int) -> None:
 
 
 @kernel
-def expansion_weights(
-    features: Float32[np.ndarray, "n d"],
-    unit: int,
+def expansion_members(
     mutual: Int32[np.ndarray, "n width"],
     mutual_counts: Int32[np.ndarray, "n"],
     half: Int32[np.ndarray, "n half_width"],
     half_counts: Int32[np.ndarray, "n"],
     starts: Int64[np.ndarray, "n_plus_one"],
     columns: Int32[np.ndarray, "z"],
+    start: int,
+    stop: int,
+) -> None:
+    """Fill the members of each expanded set, ascending."""
+    stamps = np.zeros(len(mutual), np.int64)
+    expanded = np.empty(mutual.shape[1] * (half.shape[1] + 1), np.int32)
+    for image in range(start, stop):
+        size = _expand(image, mutual, mutual_counts, half, half_counts, stamps, expanded)
+        _sort(expanded, size)
+        for place in range(size):
+            columns[starts[image] + place] = expanded[place]
+
+
+@kernel
+def _twin(starts: Int64[np.ndarray, "n_plus_one"], columns: Int32[np.ndarray, "z"], image: int, member: int) -> int:
+    """The entry of an earlier member's row that holds the image, or -1 where there is none or the member is later."""
+    if member >= image:
+        return -1
+    entry = first_at_least(columns, starts[member], starts[member + 1], image)
+    return entry if entry < starts[member + 1] and columns[entry] == image else -1
+
+
+@kernel
+def member_powers(
+    features: Float32[np.ndarray, "n d"],
+    starts: Int64[np.ndarray, "n_plus_one"],
+    columns: Int32[np.ndarray, "z"],
+    powers: Int64[np.ndarray, "z"],
+    start: int,
+    stop: int,
+) -> None:
+    """Fill the exponential of each member's similarity, but for those that `member_weights` finds at their twin."""
+    lanes = np.empty(LANES, np.float64)
+    for image in range(start, stop):
+        for entry in range(starts[image], starts[image + 1]):
+            if _twin(starts, columns, image, columns[entry]) < 0:
+                powers[entry] = power(row_dot(features, image, columns[entry], lanes))
+
+
+@kernel
+def member_weights(
+    unit: int,
+    starts: Int64[np.ndarray, "n_plus_one"],
+    columns: Int32[np.ndarray, "z"],
+    powers: Int64[np.ndarray, "z"],
     weights: Int32[np.ndarray, "z"],
     start: int,
     stop: int,
 ) -> None:
-    """Fill V: the members of each expanded set, sorted, and the softmax of -(2 - 2 cosine); integers of sum `unit`."""
-    stamps = np.zeros(len(mutual), np.int64)
-    expanded = np.empty(mutual.shape[1] * (half.shape[1] + 1), np.int32)
-    powers = np.empty(len(expanded), np.int64)
-    lanes = np.empty(LANES, np.float64)
+    """Fill V: the softmax of -(2 - 2 cosine) over each expanded set, as integers that sum to `unit`."""
+    own = np.empty(len(starts), np.int64)
     for image in range(start, stop):
-        size = _expand(image, mutual, mutual_counts, half, half_counts, stamps, expanded)
-        _sort(expanded, size)
-        members = columns[starts[image] : starts[image + 1]]
-        for place in range(size):
-            members[place] = expanded[place]
-            powers[place] = power(row_dot(features, image, members[place], lanes))
-        fill_weights(powers, unit, weights[starts[image] : starts[image + 1]])
+        first = starts[image]
+        for entry in range(first, starts[image + 1]):
+            twin = _twin(starts, columns, image, columns[entry])
+            own[entry - first] = powers[entry if twin < 0 else twin]
+        fill_weights(own, unit, weights[first : starts[image + 1]])
 
 
 @kernel

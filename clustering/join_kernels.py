@@ -30,7 +30,7 @@ def transpose(
 
 
 @kernel
-def _first_at_least(rows: Int32[np.ndarray, "z"], first: int, last: int, row: int) -> int:
+def first_at_least(rows: Int32[np.ndarray, "z"], first: int, last: int, row: int) -> int:
     """Binary search: the first place in rows[first:last] that holds `row` or more."""
     while first < last:
         middle = (first + last) // 2
@@ -48,7 +48,7 @@ def _cursors(
     """Where, in each column, the entry of row `start` or of the next one after it is."""
     cursors = np.empty(len(column_starts) - 1, np.int64)
     for column in range(len(cursors)):
-        cursors[column] = _first_at_least(rows, column_starts[column], column_starts[column + 1], start)
+        cursors[column] = first_at_least(rows, column_starts[column], column_starts[column + 1], start)
     return cursors
 
 

@@ -51,7 +51,7 @@ def nearest_neighbours(
 
     Cost: n^2 d multiplications, 13 s at 22,258 x 2048 on two cores; 8 bytes a list entry, 40 MB during the search.
     Images that have more than eight others at the same similarity at the end of their list cost a second search. At
-    100,000 x 256 drawn features, on two cores with other work, "exact" took 50 s, "hnsw" 95 s, most of it for its
+    100,000 x 256 drawn features, on two cores with other work, "exact" took 50 s, "hnsw" 95 s, half of it for its
     graph, and "ivf" 280 s: matrix products are hard to beat, but "hnsw" grows hardly faster than n.
     """
     if k < 1:
