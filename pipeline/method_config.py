@@ -48,7 +48,7 @@ class ClusteringConfig(BaseModel):
     method: Literal["dbscan", "components", "louvain"] = "dbscan"
     """What turns the graph of near images into clusters."""
     neighbour_method: Literal["exact", "ivf", "hnsw"] = "exact"
-    """How neighbours are searched; `ivf` and `hnsw` miss some, and pay above 300,000 images."""
+    """How neighbours are searched; `ivf` and `hnsw` miss some: the share they find is measured and recorded."""
     k1_counts_self: bool = True
     """Whether the image itself is one of the `k1`; false takes one neighbour more, as re-ranking does."""
 
