@@ -1,0 +1,107 @@
+"""Features and lists of neighbours of the clustering benchmark, kept in a scratch folder once they are made."""
+
+from pathlib import Path
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float32
+
+from benchmarks.clustering_jobs import K1, WARM_UP, Job, Search
+from benchmarks.clustering_probes import ENOUGH_SECONDS, timed
+from clustering.neighbours import Neighbours, nearest_neighbours
+from tests.reference.feature_sets import identity_features
+
+SAMPLE = 500  # images whose exact neighbours are looked up, to count how many of them are in their lists
+QUERIES_AT_ONCE = 20_000
+
+
+def draw_features(job: Job, scratch: Path) -> None:
+    """Draw the features of a job."""
+    unfinished = job.features_file(scratch).with_suffix(".tmp.npy")
+    np.save(unfinished, identity_features(job.images, job.people, job.width))
+    unfinished.replace(job.features_file(scratch))
+
+
+def find_lists(job: Job, scratch: Path, search: Search, repeats: int) -> None:
+    """Find the neighbours of a job, and how long the library alone takes to compare every pair."""
+    features = np.load(job.features_file(scratch))
+    nearest_neighbours(features[:WARM_UP], K1)
+    found: Neighbours | None = None
+    taken: list[float] = []
+    bare: list[float] = []
+    began = perf_counter()
+    while len(taken) < repeats and perf_counter() - began < ENOUGH_SECONDS:
+        found, seconds = timed(lambda: search_lists(features, search))
+        taken.append(seconds)
+        if search == "exact":
+            bare.append(timed(lambda: search_pairs(features))[1])
+    assert found is not None
+    unfinished = job.lists_file(scratch, search).with_suffix(".tmp.npz")
+    np.savez(
+        unfinished,
+        ranks=found.ranks,
+        similarities=found.similarities,
+        seconds=min(taken),
+        search_seconds=min(bare, default=np.nan),
+        recall=share_found(features, found),
+    )
+    unfinished.replace(job.lists_file(scratch, search))
+
+
+def search_lists(features: Float32[np.ndarray, "n d"], search: Search) -> Neighbours:
+    """Lists of neighbours."""
+    return coded_lists(features) if search == "codes" else nearest_neighbours(features, K1, method=search)
+
+
+def coded_lists(features: Float32[np.ndarray, "n d"]) -> Neighbours:
+    """Nearly the nearest neighbours: all pairs by codes of 32 bytes, the best 300 of each image again in full.
+
+    Minutes for a million images, where the exact search takes hours. These lists only serve to measure what comes after
+    the search; `share_found` says how good they are.
+    """
+    import faiss
+
+    index: Any = faiss.index_factory(features.shape[1], "PCAR128,PQ64x4fs,RFlat", faiss.METRIC_INNER_PRODUCT)
+    index.train(features[:: max(1, len(features) // 8_192)])
+    index.add(features)
+    index.k_factor = 10
+    ranks = np.empty((len(features), K1), np.int32)
+    similarities = np.empty((len(features), K1), np.float32)
+    for first in range(0, len(features), QUERIES_AT_ONCE):
+        images = np.arange(first, min(first + QUERIES_AT_ONCE, len(features)))
+        scores, found = index.search(features[images], K1)
+        order = np.argsort(found != images[:, None], axis=1, kind="stable")  # itself first
+        ranks[images] = np.take_along_axis(found, order, axis=1)
+        similarities[images] = np.take_along_axis(scores, order, axis=1)
+    ranks[:, 0] = np.arange(len(features))
+    return Neighbours(ranks, similarities)
+
+
+def search_pairs(features: Float32[np.ndarray, "n d"]) -> None:
+    """The nearest neighbours as the library gives them: the least that any exact labelling takes."""
+    import faiss
+
+    faiss.knn(features, features, K1, metric=faiss.METRIC_INNER_PRODUCT)
+
+
+def share_found(features: Float32[np.ndarray, "n d"], neighbours: Neighbours) -> float:
+    """Of the exact neighbours of some images, themselves left out, how many are in their lists."""
+    import faiss
+
+    images = np.linspace(0, len(features) - 1, min(len(features), SAMPLE)).astype(np.int64)
+    exact = faiss.knn(features[images], features, K1, metric=faiss.METRIC_INNER_PRODUCT)[1]
+    shares = [
+        np.isin(near[near != image], neighbours.ranks[image]).mean() for image, near in zip(images, exact, strict=True)
+    ]
+    return float(np.mean(shares))
+
+
+def load(job: Job, scratch: Path, search: str) -> tuple[np.ndarray, Neighbours, dict[str, Any]]:
+    """Features and lists of a job, and what finding the lists took."""
+    with np.load(job.lists_file(scratch, search)) as lists:
+        neighbours = Neighbours(lists["ranks"], lists["similarities"])
+        taken = {"neighbours_seconds": float(lists["seconds"]), "recall": float(lists["recall"])}
+        if np.isfinite(lists["search_seconds"]):
+            taken["search_seconds"] = float(lists["search_seconds"])
+    return np.load(job.features_file(scratch)), neighbours, taken
