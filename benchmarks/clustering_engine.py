@@ -39,7 +39,7 @@ ROWS: dict[str, tuple[Job, ...]] = {
     "growth": tuple(Job("parts", *sized(images)) for images in GROWTH),
     "dense-growth": tuple(Job("dense", *sized(images)) for images in GROWTH[:4]),
     "approximate": tuple(Job("approximate", *sized(22_258), search=search) for search in ("ivf", "hnsw")),
-    "million": (Job("parts", 1_000_000, 512, 1_000_000 // IMAGES_A_PERSON, search="codes"),),
+    "million": (Job("parts", 1_000_000, 512, 1_000_000 // IMAGES_A_PERSON, search="buckets"),),
     "gpu": (Job("whole", 22_258, 2048, 616, device="cuda"),),
     "gpu-million": (Job("whole", 1_000_000, 512, 1_000_000 // IMAGES_A_PERSON, device="cuda"),),
 }

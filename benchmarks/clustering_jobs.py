@@ -8,7 +8,7 @@ K1, K2, EPS, MIN_SAMPLES = 30, 6, 0.6, 4
 IMAGES_A_PERSON = 36
 WARM_UP = 500  # images that are labelled first, so that no figure holds the loading of libraries and compiled loops
 
-Search = Literal["exact", "ivf", "hnsw", "codes"]
+Search = Literal["exact", "ivf", "hnsw", "buckets"]
 
 
 @dataclass(frozen=True, slots=True)

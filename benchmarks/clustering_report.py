@@ -44,7 +44,7 @@ def target_table(figures: Figures, rows: Rows) -> str:
         return f"{row['after_seconds']:.1f} s, {megabytes(row['peak_bytes'])}"
 
     def million(row: dict[str, Any]) -> str:
-        return f"{after(row)}; lists by codes, recall {row['recall']:.2f}"
+        return f"{after(row)}; lists from buckets, recall {row['recall']:.2f}"
 
     def gpu(row: dict[str, Any]) -> str:
         return f"{row['whole_seconds']:.2f} s on {row['machine']['gpu']}, {megabytes(row['device_peak_bytes'])} there"

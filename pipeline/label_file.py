@@ -1,6 +1,5 @@
 """Clustering a file of features, from any program: labels in a file beside it, and the numbers that judge them."""
 
-import resource
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -100,7 +99,13 @@ def label_file(
 
         out.parent.mkdir(parents=True, exist_ok=True)
         durable_files.replace_file(out, write)
-    return LabelReport(labelling, 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)  # Linux counts KiB
+    return LabelReport(labelling, _peak_bytes())
+
+
+def _peak_bytes() -> int:
+    """The most memory that this process held; `ru_maxrss` would begin with that of the process that started it."""
+    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
 
 
 def _read(path: Path) -> Float[np.ndarray, "n d"]:
