@@ -67,12 +67,15 @@ def train(
     ] = None,
     runs: RunsOption = None,
     device: DeviceOption = "auto",
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Train on so many processes, a GPU each; 1 if left out.")
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train without identities; an interrupted run of the same configuration goes on."""
     values: dict[str, Any] = {
         "data": {"root": _text(data)},
-        "execution": {"device": device, "runs_folder": _text(runs)},
+        "execution": {"device": device, "runs_folder": _text(runs), "processes": processes},
     }
     config = load_config(preset, changes or (), values)
     if trials is None:
@@ -167,11 +170,14 @@ def _options(
 
 
 def _run(config: ExperimentConfig, as_json: bool) -> None:
+    from flows.processes import first_of_torchrun
     from flows.terminal import prefect_at_terminal
-    from flows.unsupervised import unsupervised
+    from flows.unsupervised import run_rounds, unsupervised
     from pipeline.opening import run_path
 
-    with prefect_at_terminal():
+    with first_of_torchrun(run_rounds, [config]) as first, prefect_at_terminal():
+        if not first:
+            return
         report = unsupervised(config)
     if not as_json:
         _print_rounds(config, report)
@@ -180,10 +186,17 @@ def _run(config: ExperimentConfig, as_json: bool) -> None:
 
 
 def _run_trials(config: ExperimentConfig, trials: list[int], as_json: bool) -> None:
+    from flows.processes import first_of_torchrun
     from flows.terminal import prefect_at_terminal
     from flows.trials import unsupervised_trials
+    from flows.unsupervised import run_rounds
 
-    with prefect_at_terminal():
+    with (
+        first_of_torchrun(run_rounds, [config.with_trial(trial) for trial in trials]) as first,
+        prefect_at_terminal(),
+    ):
+        if not first:
+            return
         average, path = unsupervised_trials(config, trials)
     if as_json:
         print_json(average.to_dict())

@@ -4,7 +4,7 @@ from types import ModuleType
 
 from prefect import flow
 
-from flows import tasks
+from flows.processes import run_body
 from pipeline.config import ExperimentConfig
 from pipeline.evaluation.report import EvaluationReport
 from pipeline.opening import open_run
@@ -20,7 +20,7 @@ def unsupervised(config: ExperimentConfig) -> EvaluationReport | None:
     Returns:
         What the run retrieves; None where the data set names no images to measure by.
     """
-    return run_rounds(config, tasks)
+    return run_body(run_rounds, config)
 
 
 def run_rounds(config: ExperimentConfig, stage: ModuleType) -> EvaluationReport | None:
@@ -28,7 +28,8 @@ def run_rounds(config: ExperimentConfig, stage: ModuleType) -> EvaluationReport 
 
     Args:
         config: The resolved experiment.
-        stage: Where the stages of a round come from: `flows.tasks`, or `pipeline.stages` to do without Prefect.
+        stage: Where the stages of a round come from: `flows.tasks`, `pipeline.stages` to do without Prefect, or
+            `pipeline.following` on a process that is not the first.
     """
     with open_run(config) as run:
         for round_ in run.rounds_left():

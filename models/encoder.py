@@ -120,6 +120,12 @@ class DualStemEncoder(nn.Module):
         encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub leaves this form out
         return encoder
 
+    def compile_network(self) -> None:
+        """Let torch.compile translate stems and trunk when they are first used; names and values of weights stay."""
+        for stem in self.stems.values():
+            stem.compile()
+        self.trunk.compile()
+
     @property
     def feature_width(self) -> int:
         """Width of the neck and pooled features."""

@@ -121,8 +121,16 @@ class ExecutionConfig(BaseModel):
     """`auto` takes a GPU where there is one; `cpu`, `cuda`, `cuda:1`."""
     runs_folder: Path = Path("runs")
     """Where run folders, decoded images and the local MLflow store live."""
-    extraction_batch_size: int = Field(64, ge=1)
-    """Images encoded at once when features are extracted."""
+    extraction_batch_size: int | None = Field(None, ge=1)
+    """Images encoded at once when features are extracted; none takes 64 on a CPU and 512 on a GPU."""
+    precision: Literal["auto", "float32", "bfloat16"] = "auto"
+    """What the network computes in on a GPU; `auto` is bfloat16. Losses and memories stay in float32, as does a CPU."""
+    compile: bool = False
+    """Whether torch.compile makes the network's code first: minutes at the start, faster steps on a GPU."""
+    processes: int = Field(1, ge=1, le=64)
+    """How many processes of this machine train together, on a GPU each; torchrun starts those of several machines."""
+    image_memory_share: float = Field(0.5, ge=0, le=1)
+    """The largest share of a GPU's free memory for the decoded training images; larger sets are streamed."""
     decode_workers: int | None = Field(None, ge=1)
     """How many images are decoded at once; none takes one a core."""
     tracking: bool = True

@@ -1,7 +1,7 @@
 """What a person sees at the terminal: one logger set-up and one progress bar, both on stderr."""
 
 import logging
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import TypeVar
 
 from rich.console import Console
@@ -9,6 +9,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 T = TypeVar("T")
 
+_PACKAGES = ("pipeline", "flows", "models", "clustering")
 _STDERR = Console(stderr=True)
 
 
@@ -28,21 +29,28 @@ def set_up_logging(verbose: bool = False) -> None:
     """Send this package's log lines to stderr, once; called by the command line only."""
     handler = _ConsoleHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
-    for name in ("pipeline", "flows", "models", "clustering"):
+    for name in _PACKAGES:
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler]
         logger.setLevel(logging.DEBUG if verbose else logging.INFO)
         logger.propagate = False
 
 
-def progress(items: Iterable[T], description: str, total: int | None = None, unit: str = "") -> Iterator[T]:
+def progress(
+    items: Iterable[T],
+    description: str,
+    total: int | None = None,
+    unit: str = "",
+    count: Callable[[T], int] | None = None,
+) -> Iterator[T]:
     """Yield `items` behind a bar with count, time spent and time left; silent when stderr is no terminal.
 
     Args:
         items: What to go through.
         description: What is being done, as a verb phrase: `extract visible features`.
-        total: How many items there are; taken from `len(items)` when absent and possible.
+        total: How many there are to count; taken from `len(items)` when absent and possible.
         unit: What is counted, for instance `images`.
+        count: How many an item stands for, for instance the images of a batch; one when absent.
     """
     if total is None and isinstance(items, Sized):
         total = len(items)
@@ -54,5 +62,16 @@ def progress(items: Iterable[T], description: str, total: int | None = None, uni
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=_STDERR, transient=True, disable=not _STDERR.is_terminal) as bars:
-        yield from bars.track(items, total=total, description=description)
+    silent = _STDERR.quiet or not _STDERR.is_terminal
+    with Progress(*columns, console=_STDERR, transient=True, disable=silent) as bars:
+        bar = bars.add_task(description, total=total)
+        for item in items:
+            yield item
+            bars.advance(bar, 1 if count is None else count(item))
+
+
+def fall_silent() -> None:
+    """Show errors only: for a process that works beside another one, which does the talking."""
+    _STDERR.quiet = True
+    for name in _PACKAGES:
+        logging.getLogger(name).setLevel(logging.ERROR)

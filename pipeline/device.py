@@ -1,26 +1,87 @@
-"""The one place that decides where tensors live."""
+"""The one place that decides where tensors live, and in which numbers the network computes there."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
 
 import torch
 
+from models.precision import Precision
 from pipeline.errors import ConfigError
 
 
-def resolve_device(name: str) -> torch.device:
+def resolve_device(name: str, local_rank: int = 0, local_count: int = 1) -> torch.device:
     """Turn `auto`, `cpu`, `cuda` or `cuda:1` into a device that exists here.
 
+    Args:
+        name: What was asked for.
+        local_rank: Which of the processes on this machine asks; each gets a GPU of its own.
+        local_count: How many processes there are on this machine.
+
     Raises:
-        ConfigError: The name is none of these, or this machine has no such device.
+        ConfigError: The name is none of these, or this machine has no such device, or fewer GPUs than processes.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
         device = torch.device(name)
     except RuntimeError as error:
         raise ConfigError(f"{name!r} is not a device", hint="use auto, cpu, cuda, or cuda:N") from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        raise ConfigError(
-            f"there is no device {name!r}; GPUs here: {torch.cuda.device_count()}", hint="use auto or cpu"
-        )
     if device.type not in ("cpu", "cuda"):
         raise ConfigError(f"device {name!r} is not supported", hint="use auto, cpu, cuda, or cuda:N")
-    return device
+    if device.type == "cpu":
+        return device
+    num_gpus = torch.cuda.device_count()
+    if (device.index or 0) >= num_gpus:
+        raise ConfigError(f"there is no device {name!r}; GPUs here: {num_gpus}", hint="use auto or cpu")
+    if local_count == 1:
+        return device
+    if ":" in name:
+        raise ConfigError(
+            f"{local_count} processes cannot share {name!r}", hint="use --device cuda, or a single process"
+        )
+    if local_count > num_gpus:
+        raise ConfigError(
+            f"{local_count} processes for {num_gpus} GPU{'s' * (num_gpus > 1)}: each process needs one of its own",
+            hint=f"use --processes {num_gpus}",
+        )
+    return torch.device("cuda", local_rank)
+
+
+def resolve_precision(name: Literal["auto", "float32", "bfloat16"], device: torch.device) -> Precision:
+    """What the network computes in: `auto` is bfloat16 on a GPU.
+
+    Raises:
+        ConfigError: bfloat16 on a CPU, where it would be slower and change results.
+    """
+    if device.type == "cpu":
+        if name == "bfloat16":
+            raise ConfigError("execution.precision = 'bfloat16' is for GPUs", hint="use auto or float32")
+        return "float32"
+    return "bfloat16" if name == "auto" else name
+
+
+@contextmanager
+def using_device(device: torch.device, precision: Precision, local_count: int = 1) -> Iterator[None]:
+    """Let torch use a device as a run needs it, inside the `with` block.
+
+    Args:
+        device: The device of this process.
+        precision: float32 then means float32: no shorter numbers inside convolutions on a GPU.
+        local_count: The processes of this machine share its cores.
+    """
+    if device.type == "cpu":
+        threads = torch.get_num_threads()
+        torch.set_num_threads(max(1, threads // local_count))
+        try:
+            yield
+        finally:
+            torch.set_num_threads(threads)
+        return
+    shorter = precision != "float32"
+    with (
+        torch.cuda.device(device),
+        # Shapes repeat, so the fastest way to convolve is looked for once.
+        torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=shorter),
+    ):
+        yield

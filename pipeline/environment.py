@@ -58,8 +58,7 @@ def describe_environment(device: str) -> dict[str, Any]:
 
 def peak_memory() -> dict[str, float]:
     """Largest memory of this process so far and, on a GPU, of torch's allocator; bytes."""
-    # Linux counts ru_maxrss in KiB.
-    peak = {"memory/process_peak_bytes": 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss}
+    peak = {"memory/process_peak_bytes": _peak_resident_bytes()}
     if torch.cuda.is_initialized():
         peak["memory/device_peak_bytes"] = float(torch.cuda.max_memory_allocated())
     return peak
@@ -92,3 +91,12 @@ def _git(folder: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return answer.stdout.strip()
+
+
+def _peak_resident_bytes() -> float:
+    """Of this process alone: what getrusage tells survives exec, so a process would inherit its starter's peak."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return 1024.0 * float(line.split()[1])
+    return 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

@@ -2,9 +2,8 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
@@ -14,6 +13,7 @@ from torch import Tensor
 
 from clustering.dbscan import PseudoLabels
 from clustering.labelling import Labelling
+from models.batch_norm import synchronise_batch_norms
 from models.clip import LoadedClip
 from models.encoder import DualStemEncoder, Head
 from models.modality import PerModality
@@ -22,23 +22,22 @@ from pipeline import round_table
 from pipeline.config import ExperimentConfig
 from pipeline.data.dataset import Dataset
 from pipeline.data.images import TestImages, TrainingImages
-from pipeline.environment import describe_environment, peak_memory
+from pipeline.data.pixel_supply import PixelSupply, supply_pixels
+from pipeline.device import resolve_precision
+from pipeline.environment import peak_memory
 from pipeline.evaluation.report import EvaluationReport
 from pipeline.features import FeatureBank, extract_features
-from pipeline.run_folder import RunFolder
+from pipeline.processes import ALONE, Processes
 from pipeline.run_images import RunImages
+from pipeline.run_record import RunRecord
 from pipeline.search_plan import plan_test
-from pipeline.tracking import Tracker
-from pipeline.training.labelling import label_modality
+from pipeline.training.labelling import label_modality, pack_labelling, unpack_labelling
 from pipeline.training.optimisation import build_image_optimiser, set_learning_rate
 from pipeline.training.rounds import Round, Stage, plan_rounds
 from pipeline.training.schedule import learning_rate_of, starts_anew
-from pipeline.training.state import TextPrototypes, TrainingState, restore_state
+from pipeline.training.state import TextPrototypes, TrainingState, pack_texts, restore_state, unpack_texts
 
 logger = logging.getLogger(__name__)
-
-UI_ADDRESS = "http://127.0.0.1:5000"
-"""Where `make ui` answers."""
 
 
 class Run:
@@ -47,29 +46,37 @@ class Run:
     def __init__(
         self,
         config: ExperimentConfig,
-        folder: RunFolder,
         dataset: Dataset,
         images: RunImages,
         clip: LoadedClip,
         device: torch.device,
-        tracker: Tracker,
+        record: RunRecord | None,
+        processes: Processes,
     ) -> None:
         self.config = config
-        self.folder = folder
         self.dataset = dataset
+        self.images = images
         self.clip = clip
         self.device = device
-        self.tracker = tracker
+        self.processes = processes
+        self.precision = resolve_precision(config.execution.precision, device)
         self.seconds: dict[str, float] = {}
         self.search = ""
-        self.images = images
-        checkpoint = folder.load_checkpoint()
+        self._record = record
+        # A process that follows has no folder: it may be on a machine that does not see it.
+        checkpoint = processes.from_first(lambda: self.record.folder.load_checkpoint())
         encoder = self.new_encoder()
         if checkpoint is None:
             self.state = TrainingState(encoder, self._new_optimiser(encoder, "prepare"))
         else:
             self.state = restore_state(checkpoint, encoder, lambda stage: self._new_optimiser(encoder, stage), device)
             logger.info("going on after round %d of %d", self.state.completed, len(self.rounds))
+
+    @cached_property
+    def training_pixels(self) -> PerModality[PixelSupply]:
+        """The pixels of the training images, on the device if they fit there."""
+        share = self.config.execution.image_memory_share
+        return supply_pixels(self.images.training, self.device, memory_share=share)
 
     @cached_property
     def rounds(self) -> tuple[Round, ...]:
@@ -116,14 +123,21 @@ class Run:
     def new_encoder(self) -> DualStemEncoder:
         """An encoder with CLIP's weights, bit for bit the same each time."""
         images = self.config.images
-        return DualStemEncoder.from_clip(self.clip, image_height=images.height, image_width=images.width).to(
-            self.device
-        )
+        encoder = DualStemEncoder.from_clip(self.clip, image_height=images.height, image_width=images.width)
+        encoder.to(self.device)
+        if self.processes.count > 1 and self.config.batches.batch_norm == "synchronised":
+            synchronise_batch_norms(encoder, self.device)
+        if self.config.execution.compile:
+            encoder.compile_network()
+        return encoder
 
     def extract_training_features(self, head: Head, encoder: DualStemEncoder | None = None) -> PerModality[FeatureBank]:
-        """Encode all training images, in their shuffled order."""
-        return self.images.training.map(
-            lambda images: self._extract(encoder or self.state.encoder, images, (head,), f"encode {images.modality}")
+        """Encode all training images, in their shuffled order; every process gets all features."""
+        return self.images.training.map_with(
+            lambda images, pixels: self._extract(
+                encoder or self.state.encoder, images, (head,), f"encode {images.modality}", pixels, self.processes
+            ),
+            self.training_pixels,
         )
 
     def prompt_features(self, initial: bool) -> PerModality[Float[Tensor, "n embed"]]:
@@ -132,10 +146,14 @@ class Run:
         banks = self.extract_training_features(Head.PROJECTION, encoder)
         return banks.map(lambda bank: torch.from_numpy(bank.vectors).to(self.device))
 
+    def text_from_first(self, learn: Callable[[], PerModality[TextPrototypes]]) -> PerModality[TextPrototypes] | None:
+        """Texts that the first process learns and the others are told."""
+        return unpack_texts(self.processes.from_first(lambda: pack_texts(learn())), self.device)
+
     def extract_held_out_features(
         self, images: PerModality[TestImages], encoder: DualStemEncoder | None = None
     ) -> PerModality[FeatureBank]:
-        """Encode all test or validation images once, in the data set's order."""
+        """Encode all test or validation images once, in the data set's order, on this process alone."""
         heads = tuple(Head(name) for name in self.config.evaluation.heads)
         return images.map(
             lambda some: self._extract(encoder or self.state.encoder, some, heads, f"encode {some.modality} held out")
@@ -148,24 +166,27 @@ class Run:
         yield
         self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
 
+    @property
+    def record(self) -> RunRecord:
+        """What the run leaves on disk and in MLflow."""
+        assert self._record is not None, "a process that follows writes nothing"
+        return self._record
+
     def save(self) -> None:
-        """Write the checkpoint, all or nothing."""
-        self.folder.save_checkpoint(self.state.to_checkpoint())
+        """Write the checkpoint, all or nothing, where this process is the one that writes."""
+        if self._record is not None:
+            self._record.save(self.state)
 
     def finish_round(
         self, round_: Round, row: dict[str, Any], labels: PerModality[PseudoLabels], report: EvaluationReport | None
     ) -> None:
         """Write what the round leaves behind; it counts as finished once the checkpoint is in place."""
-        self.folder.save_labels(round_.number, labels)
-        if report is not None:
-            self.folder.write_evaluation(report.to_dict())
         spent = {"total": sum(self.seconds.values())} | self.seconds
-        self.state.metrics.append(row)
         seconds = {f"seconds/{stage}": value for stage, value in spent.items()}
+        self.state.metrics.append(row)
         self.state.timings.append({"search": self.search} | seconds | peak_memory())
         self.state.completed = round_.number
-        self.save()
-        self.publish()
+        self.record.finish_round(self.state, labels, report)
         logger.info(round_table.line(row, spent["total"], self.headline_search))
 
     @cached_property
@@ -174,45 +195,6 @@ class Run:
         if self.images.test is None:
             return None
         return plan_test(self.dataset, self.config, final=False)[0][0].search.name
-
-    def publish(self) -> None:
-        """Bring the metrics files and the tracker up to the checkpoint; what is there already is not repeated."""
-        metrics, timings = self.state.metrics, self.state.timings
-        self.folder.write_metrics(metrics)
-        self.folder.write_timings(timings)
-        if self.state.completed > 0:
-            row, position = metrics[-1] | timings[-1], ("round", "stage", "epoch", "search")
-            numbers = {name: value for name, value in row.items() if name not in position}
-            self.tracker.round(
-                self.state.completed,
-                numbers,
-                {name: row[name] for name in position},
-                [self.folder.labels_path(self.state.completed), self.folder.figure_path(self.state.completed)],
-            )
-
-    def begin(self) -> None:
-        """Record what the run is made with, and catch up with what an interrupted process could not publish."""
-        environment = self.folder.write_environment(
-            describe_environment(str(self.device))
-            | {"weights": asdict(self.clip.origin), "data": self.dataset.fingerprint}
-        )
-        self.tracker.start(self.config.record() | {"digest": self.folder.digest})
-        self.tracker.attach(environment)
-        self.publish()
-
-    def finish(self, report: EvaluationReport | None) -> None:
-        """Close the record of a complete run.
-
-        Args:
-            report: The run's result; None where the data set names no images to measure by.
-        """
-        if report is not None:
-            self.tracker.attach(self.folder.write_evaluation(report.to_dict()))
-        self.tracker.attach(self.folder.checkpoint_path)
-        self.tracker.finish("FINISHED")
-        page = self.tracker.compare_url(UI_ADDRESS)
-        if page is not None:
-            logger.info("rounds side by side, while `make ui` runs: %s", page)
 
     def _enter(self, round_: Round) -> None:
         """Give the encoder a new stage's starting weights, and the optimiser this round's learning rate."""
@@ -230,9 +212,14 @@ class Run:
         set_learning_rate(state.optimiser, learning_rate_of(round_, *schedule))
 
     def label(self, features: PerModality[FeatureBank]) -> PerModality[Labelling]:
-        """Cluster each modality alone, on the run's device."""
+        """Cluster each modality alone, on the first process and its device."""
         settings = PerModality(self.config.labelling.visible, self.config.labelling.infrared)
-        found = features.map_with(lambda bank, own: label_modality(bank, own, self.device), settings)
+        found = features.map_with(
+            lambda bank, own: unpack_labelling(
+                self.processes.from_first(lambda: pack_labelling(label_modality(bank, own, self.device)))
+            ),
+            settings,
+        )
         self.search = found.visible.search
         return found
 
@@ -262,14 +249,20 @@ class Run:
         images: TrainingImages | TestImages,
         heads: tuple[Head, ...],
         description: str,
+        pixels: PixelSupply | None = None,
+        processes: Processes = ALONE,
     ) -> FeatureBank:
+        batch_size = self.config.execution.extraction_batch_size or (64 if self.device.type == "cpu" else 512)
         return extract_features(
             encoder,
             images,
             heads=heads,
-            batch_size=self.config.execution.extraction_batch_size,
+            batch_size=batch_size,
             device=self.device,
             normalisation=self.config.images.normalisation,
             flip=self.config.evaluation.flip if isinstance(images, TestImages) else "none",
             description=description,
+            pixels=pixels,
+            precision=self.precision,
+            processes=processes,
         )

@@ -1,9 +1,10 @@
 """Features of all images of one modality: each image through the encoder once."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
@@ -14,10 +15,14 @@ from torch.nn import functional
 
 from models.encoder import Encoded, Head
 from models.modality import Modality
+from models.precision import Precision, network_precision
 from pipeline.console import progress
 from pipeline.data.augmentation import Normalisation, preprocess
-from pipeline.data.images import StoredImages, gather_pixels
+from pipeline.data.images import StoredImages
+from pipeline.data.pixel_supply import PixelSupply, StreamedPixels
 from pipeline.errors import TrainingError
+from pipeline.fitting import largest_fitting
+from pipeline.processes import ALONE, Processes
 
 Flip = Literal["none", "mean", "concat"]
 
@@ -70,6 +75,9 @@ def extract_features(
     normalisation: Normalisation,
     flip: Flip = "none",
     description: str = "encode images",
+    pixels: PixelSupply | None = None,
+    precision: Precision = "float32",
+    processes: Processes = ALONE,
 ) -> FeatureBank:
     """Encode every image once, without gradients and in evaluation mode; the encoder is left as it was.
 
@@ -87,6 +95,9 @@ def extract_features(
         flip: What mirrored images add: nothing; `mean`: both features are averaged; `concat`: they stand side by side.
             Neck features alone are brought back to unit length. Either doubles the cost.
         description: The label of the progress bar.
+        pixels: Where the pixels come from; the store, one batch ahead, when None.
+        precision: In which the network computes.
+        processes: Who encodes together, each a share of the images; all get all features.
 
     Returns:
         float32 [n, d], or [n, 2 d] for `concat`.
@@ -100,28 +111,24 @@ def extract_features(
     """
     assert len(images) > 0, "no images to encode"
     order = np.argsort(images.rows, kind="stable")
-    vectors: Float32[np.ndarray, "n d"] | None = None
-    held: list[tuple[Int64[np.ndarray, " batch"], Float[Tensor, "batch d"]]] = []
-    with torch.inference_mode(), _evaluation_mode(encoder):
-        for start in progress(range(len(images)), description, unit="images"):
-            if start % batch_size != 0:  # the bar counts images, the encoder takes them in batches
-                continue
-            chosen = order[start : start + batch_size]
-            pixels = _upload(images, chosen, device)
-            try:
-                features = _encode(encoder, pixels, images.modality, heads, normalisation, flip)
-            except torch.OutOfMemoryError as error:
-                raise TrainingError(
-                    f"{device} has too little memory to encode {len(chosen)} images at once",
-                    hint="lower execution.extraction_batch_size",
-                ) from error
-            if vectors is None:
-                vectors = np.empty((len(images), features.shape[1]), dtype=np.float32)
-            held.append((chosen, features))
-            if device.type == "cpu" or len(held) * features.nbytes >= HELD_BYTES:
-                _copy_to_host(held, vectors)
-        assert vectors is not None
-        _copy_to_host(held, vectors)
+    if len(order) < processes.count:
+        raise TrainingError(
+            f"{len(order)} {images.modality} images cannot be shared by {processes.count} processes",
+            hint="use fewer processes",
+        )
+    own = order[processes.share(len(order))]
+    rows = _encode_all(
+        encoder,
+        pixels or StreamedPixels(images, device),
+        [own[start : start + batch_size] for start in range(0, len(own), batch_size)],
+        partial(
+            _encode, encoder, modality=images.modality, heads=heads, normalisation=normalisation, flip=flip,
+            precision=precision,
+        ),
+        description,
+    )  # fmt: skip
+    vectors = np.empty((len(images), rows.shape[1]), dtype=np.float32)
+    vectors[order] = processes.gather_rows(rows, len(images))
     _check_finite(vectors, images.modality)
     return FeatureBank(vectors=vectors, modality=images.modality, encoder_digest=encoder_digest(encoder))
 
@@ -139,16 +146,41 @@ def encoder_digest(encoder: ImageEncoder) -> str:
     return digest.hexdigest()[:16]
 
 
+def _encode_all(
+    encoder: ImageEncoder,
+    pixels: PixelSupply,
+    batches: list[Int64[np.ndarray, " _"]],
+    encode: Callable[[UInt8[Tensor, "batch height width 3"]], Float[Tensor, "batch d"]],
+    description: str,
+) -> Float32[np.ndarray, "share d"]:
+    """The features of all batches, one after the other, on the host."""
+    found: list[Float32[np.ndarray, "_ d"]] = []
+    held: list[Float[Tensor, "_ d"]] = []
+    supply = zip(batches, pixels.batches(batches), strict=True)
+    num_images = sum(len(batch) for batch in batches)
+    with torch.inference_mode(), _evaluation_mode(encoder):
+        for _, chunk in progress(supply, description, num_images, "images", count=lambda pair: len(pair[0])):
+            held.append(_in_memory(encode, chunk))
+            if held[0].device.type == "cpu" or len(held) * held[0].nbytes >= HELD_BYTES:
+                found.extend(features.cpu().numpy() for features in held)
+                held.clear()
+    found.extend(features.cpu().numpy() for features in held)
+    return np.concatenate(found)
+
+
 def _encode(
     encoder: ImageEncoder,
     pixels: UInt8[Tensor, "batch height width 3"],
+    *,
     modality: Modality,
     heads: tuple[Head, ...],
     normalisation: Normalisation,
     flip: Flip,
+    precision: Precision,
 ) -> Float[Tensor, "batch d"]:
     def features_of(batch: Tensor) -> Tensor:
-        encoded = encoder.encode(preprocess(batch, normalisation), modality, heads=frozenset(heads))
+        with network_precision(precision, batch.device):
+            encoded = encoder.encode(preprocess(batch, normalisation), modality, heads=frozenset(heads))
         parts = [getattr(encoded, head.value).float() for head in heads]
         if heads == (Head.NECK,) or len(heads) > 1:
             parts = [functional.normalize(part, dim=1, eps=1e-12) for part in parts]
@@ -162,19 +194,21 @@ def _encode(
     return functional.normalize(both, dim=1, eps=1e-12) if heads == (Head.NECK,) else both
 
 
-def _upload(
-    images: StoredImages, chosen: Int64[np.ndarray, " batch"], device: torch.device
-) -> UInt8[Tensor, "batch height width 3"]:
-    shape = (len(chosen), *images.pixels.shape[1:])
-    pixels = torch.empty(shape, dtype=torch.uint8, pin_memory=device.type == "cuda")
-    gather_pixels(images, chosen, out=pixels.numpy())
-    return pixels.to(device, non_blocking=True)
-
-
-def _copy_to_host(held: list[tuple[Int64[np.ndarray, " batch"], Tensor]], vectors: Float32[np.ndarray, "n d"]) -> None:
-    for chosen, features in held:
-        vectors[chosen] = features.cpu().numpy()
-    held.clear()
+def _in_memory(
+    encode: Callable[[UInt8[Tensor, "batch height width 3"]], Float[Tensor, "batch d"]],
+    pixels: UInt8[Tensor, "batch height width 3"],
+) -> Float[Tensor, "batch d"]:
+    try:
+        return encode(pixels)
+    except torch.OutOfMemoryError:
+        pass  # not here: the error would keep the tensors of its frames alive
+    fitting = largest_fitting(lambda size: encode(pixels[:size]), len(pixels))
+    raise TrainingError(
+        f"{pixels.device} has too little memory to encode {len(pixels)} images at once",
+        hint=f"{fitting} fit: --set execution.extraction_batch_size={fitting}"
+        if fitting
+        else "not even one fits: free the device, or lower images.height and images.width",
+    )
 
 
 def _check_finite(vectors: Float32[np.ndarray, "n d"], modality: Modality) -> None:

@@ -77,7 +77,7 @@ def measure(
     report = EvaluationReport(
         data=_describe_data(run, run.images.test),
         model=ModelRecord(
-            run=run.folder.path.name,
+            run=run.record.folder.path.name,
             round=round_.number,
             selection=selection,
             weights=run.clip.origin.kind,

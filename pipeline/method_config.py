@@ -30,6 +30,8 @@ class BatchesConfig(BaseModel):
     """How many images of each of them."""
     replacement: Literal["always", "when_short"] = "always"
     """Whether images of a cluster are drawn with repetition always, or only where it has too few."""
+    batch_norm: Literal["synchronised", "local"] = "synchronised"
+    """For several processes: batch norms see the whole batch, or each process's share, as their number then decides."""
 
 
 class ClusteringConfig(BaseModel):

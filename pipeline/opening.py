@@ -3,17 +3,22 @@
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
+
+import torch
 
 from models.clip import LoadedClip, WeightsLoadError, load_clip
 from pipeline.config import DataConfig, ExperimentConfig
 from pipeline.data.dataset import Dataset, read_dataset
-from pipeline.device import resolve_device
+from pipeline.device import resolve_device, resolve_precision, using_device
 from pipeline.errors import CheckpointError, ConfigError, DataError, WeightsError
 from pipeline.experiment import Run
 from pipeline.presets import validate_config
+from pipeline.processes import ALONE, Processes
 from pipeline.run_folder import RunFolder
 from pipeline.run_images import open_images
+from pipeline.run_record import RunRecord
 from pipeline.tracking import MlflowTracker, SilentTracker, Tracker
 
 logger = logging.getLogger(__name__)
@@ -30,27 +35,41 @@ _OBTAIN = {
 def open_run(config: ExperimentConfig) -> Iterator[Run]:
     """Open the run of a configuration: the same one always finds the same folder, and goes on where it stands.
 
+    One of several processes opens it together with the others: the first holds the folder, the others follow.
+
     Raises:
         ConfigError: The device does not exist here.
         DataError: The data set is missing, incomplete or unreadable.
         WeightsError: The weights cannot be loaded.
         CheckpointError: The folder is in use, holds something else, or a run that was made with other images.
     """
-    device = resolve_device(config.execution.device)
+    processes = Processes.here()
+    device = resolve_device(config.execution.device, processes.local_rank, processes.local_count)
+    precision = resolve_precision(config.execution.precision, device)
+    with using_device(device, precision, processes.local_count):
+        yield from _opened(config, device, processes)
+
+
+def _opened(config: ExperimentConfig, device: torch.device, processes: Processes) -> Iterator[Run]:
     dataset = _read_data(config.data)
     clip = _load_weights(config)
+    if not processes.is_first:
+        yield Run(config, dataset, open_images(config, dataset), clip, device, None, processes)
+        return
     with RunFolder.open(run_path(config), config.record(), config.digest()) as folder:
         _check_images(folder, dataset)
-        tracker = _tracker(config, folder)
+        record = RunRecord(folder, _tracker(config, folder))
         try:
-            run = Run(config, folder, dataset, open_images(config, dataset), clip, device, tracker)
-            run.begin()
+            run = Run(config, dataset, open_images(config, dataset), clip, device, record, processes)
+            made_with = {"device": str(device), "processes": processes.count, "precision": run.precision}
+            made_with |= {"weights": asdict(clip.origin), "data": dataset.fingerprint}
+            record.begin(run.state, config.record(), made_with)
             yield run
         except KeyboardInterrupt:
-            tracker.finish("KILLED")
+            record.tracker.finish("KILLED")
             raise
         except BaseException:
-            tracker.finish("FAILED")
+            record.tracker.finish("FAILED")
             raise
 
 
@@ -70,19 +89,22 @@ def reopen_run(run_folder: Path, *, data_root: Path | None, device: str, trial: 
                 hint="train a model for each split: `vireid train cclnet-regdb --trials 1-10`",
             )
         data = recorded.data if data_root is None else recorded.data.model_copy(update={"root": data_root})
-        execution = recorded.execution.model_copy(
-            update={"device": device, "runs_folder": run_folder.parent, "tracking": False}
-        )
+        place = resolve_device(device)
+        changes = {"device": device, "runs_folder": run_folder.parent, "tracking": False}
+        if place.type == "cpu":
+            changes["precision"] = "auto"  # whatever the GPU that trained it computed in
+        execution = recorded.execution.model_copy(update=changes)
         config = recorded.model_copy(update={"data": data, "execution": execution})
         dataset = _read_data(data)
         _check_images(folder, dataset)
-        images = open_images(config, dataset)
-        run = Run(config, folder, dataset, images, _load_weights(config), resolve_device(device), SilentTracker())
-        if run.state.completed == 0:
-            raise CheckpointError(
-                f"{run_folder} has no finished round yet", hint="wait for its first round, or start it again"
-            )
-        yield run
+        images, record = open_images(config, dataset), RunRecord(folder, SilentTracker())
+        with using_device(place, resolve_precision(execution.precision, place)):
+            run = Run(config, dataset, images, _load_weights(config), place, record, ALONE)
+            if run.state.completed == 0:
+                raise CheckpointError(
+                    f"{run_folder} has no finished round yet", hint="wait for its first round, or start it again"
+                )
+            yield run
 
 
 def run_path(config: ExperimentConfig) -> Path:

@@ -4,14 +4,17 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from jaxtyping import Float
+from torch import Tensor
 
-from clustering.dbscan import EpsPoint
+from clustering.dbscan import EpsPoint, PseudoLabels
 from clustering.labelling import Labelling
 from clustering.matching import Matching, match_clusters
 from clustering.prototypes import cluster_prototypes
 from models.encoder import Head
-from models.memory import CrossModalSwap, PrototypeMemory
+from models.memory import PrototypeMemory
 from models.modality import PerModality
+from models.swap import CrossModalSwap
 from pipeline.data.sampling import cross_modal_batches
 from pipeline.errors import DataError, DegenerateClustering
 from pipeline.evaluation.feature_files import write_features, write_queries
@@ -23,7 +26,8 @@ from pipeline.measuring import measure, measure_result, remember_if_best
 from pipeline.round_record import describe_round
 from pipeline.seeds import numpy_generator, torch_generator
 from pipeline.training import prompting
-from pipeline.training.epoch import TextLoss, build_augmentation, labelled_images, train_epoch
+from pipeline.training.epoch import TextLoss, build_augmentation, train_epoch
+from pipeline.training.epoch_steps import labelled_images
 from pipeline.training.labelling import usable_labels
 from pipeline.training.rounds import Round
 from pipeline.training.state import TextPrototypes
@@ -83,31 +87,39 @@ def learn_prompts(run: Run, round_: Round, labels: PerModality[Labelling]) -> Pe
     with run.timed("prompts"):
         features = run.prompt_features(initial=first or config.feature_source == "initial")
         try:
-            state.text = prompting.learn_prompts(
-                features,
-                chosen.map(lambda pseudo: pseudo.labels),
-                run.text_tower,
-                num_context=config.num_context,
-                epochs=config.epochs if first else config.refresh_epochs,
-                batch_size=config.batch_size,
-                learning_rate=config.learning_rate,
-                warmup_epochs=config.warmup_epochs if first else min(1, config.warmup_epochs),
-                weight_decay=config.weight_decay,
-                previous=state.text if config.init == "warm" and not first else None,
-                init_generator=lambda modality: torch_generator(
-                    run.config.seed, "init", "prompts", modality, round_.number
-                ),
-                batch_generator=lambda epoch: numpy_generator(
-                    run.config.seed, "batches", "prompts", round_.number, epoch
-                ),
-            )
+            prompting.refuse_nothing(chosen.map(lambda pseudo: pseudo.labels))
         except DegenerateClustering as error:
             if first:
                 raise
             logger.warning("prompts are not refreshed in round %d: %s", round_.number, error.message)
+        else:
+            state.text = run.text_from_first(partial(_learn_texts, run, round_, features, chosen))
     state.text_round = round_.number
     run.save()  # Texts take minutes to learn: a run killed later in this round does not learn them again.
     return state.text
+
+
+def _learn_texts(
+    run: Run,
+    round_: Round,
+    features: PerModality[Float[Tensor, "n embed"]],
+    labels: PerModality[PseudoLabels],
+) -> PerModality[TextPrototypes]:
+    config, first, seed = run.config.prompts, round_.epoch == 1, run.config.seed
+    return prompting.learn_prompts(
+        features,
+        labels.map(lambda pseudo: pseudo.labels),
+        run.text_tower,
+        num_context=config.num_context,
+        epochs=config.epochs if first else config.refresh_epochs,
+        batch_size=config.batch_size,
+        learning_rate=config.learning_rate,
+        warmup_epochs=config.warmup_epochs if first else min(1, config.warmup_epochs),
+        weight_decay=config.weight_decay,
+        previous=run.state.text if config.init == "warm" and not first else None,
+        init_generator=lambda modality: torch_generator(seed, "init", "prompts", modality, round_.number),
+        batch_generator=lambda epoch: numpy_generator(seed, "batches", "prompts", round_.number, epoch),
+    )
 
 
 def train(
@@ -125,44 +137,48 @@ def train(
     config = run.config
     seed = (config.seed, "train", round_.number)
     with run.timed("train"):
-        memories = features.map_with(
-            lambda bank, labelling: PrototypeMemory(
-                torch.from_numpy(cluster_prototypes(bank.vectors, labelling.labels.labels)).to(run.device)
-            ),
-            labels,
-        )
-        sources = run.images.training.map_with(
-            lambda images, labelling, words: labelled_images(images, labelling.labels, words),
-            labels,
-            text or PerModality(None, None),
-        )
-        batches = cross_modal_batches(
-            labels.map(lambda labelling: labelling.labels.labels),
-            clusters_per_batch=config.batches.clusters_per_batch,
-            images_per_cluster=config.batches.images_per_cluster,
-            replacement=config.batches.replacement,
-            generator=numpy_generator(*seed, "batches"),
-        )
         return train_epoch(
             run.state.encoder,
             run.state.optimiser,
-            sources,
-            memories,
-            batches,
+            run.training_pixels.map_with(
+                lambda pixels, labelling, words: labelled_images(pixels, labelling.labels, words),
+                labels,
+                text or PerModality(None, None),
+            ),
+            features.map_with(partial(_memory, run.device), labels),
+            cross_modal_batches(
+                labels.map(lambda labelling: labelling.labels.labels),
+                clusters_per_batch=config.batches.clusters_per_batch,
+                images_per_cluster=config.batches.images_per_cluster,
+                replacement=config.batches.replacement,
+                generator=numpy_generator(*seed, "batches"),
+            ),
             temperature=config.memory.temperature,
             momentum=config.memory.momentum,
             swap=_swap(run, round_),
-            text=None
-            if text is None
-            else TextLoss(text.map(lambda one: one.features), config.prompts.text_weight, config.prompts.smoothing),
+            text=_text_loss(run, text),
             augmentation=build_augmentation(
                 recipe=config.augmentation.recipe,
                 padding=config.augmentation.padding,
                 normalisation=config.images.normalisation,
                 generator=torch_generator(*seed, "augment"),
+                processes=run.processes,
             ),
             device=run.device,
+            precision=run.precision,
+            processes=run.processes,
         )
+
+
+def _memory(device: torch.device, bank: FeatureBank, labelling: Labelling) -> PrototypeMemory:
+    return PrototypeMemory(torch.from_numpy(cluster_prototypes(bank.vectors, labelling.labels.labels)).to(device))
+
+
+def _text_loss(run: Run, text: PerModality[TextPrototypes] | None) -> TextLoss | None:
+    if text is None:
+        return None
+    prompts = run.config.prompts
+    return TextLoss(text.map(lambda one: one.features), prompts.text_weight, prompts.smoothing)
 
 
 def evaluate(run: Run, round_: Round) -> EvaluationReport:
@@ -201,11 +217,11 @@ def finish(run: Run) -> EvaluationReport | None:
     Returns:
         What it retrieves; None where the data set names no images to measure by.
     """
-    record = run.folder.read_evaluation()
+    record = run.record.folder.read_evaluation()
     report = None if record is None else EvaluationReport.from_dict(record)
     if report is not None and report.last is None and run.config.evaluation.selection != "last":
         report = measure_result(run, report).report
-    run.finish(report)
+    run.record.finish(report)
     return report
 
 
@@ -218,7 +234,9 @@ def log_round(
     report: EvaluationReport | None,
 ) -> None:
     """Record the round: figure, labels, checkpoint (from here on it counts), metrics, MLflow, a terminal line."""
-    run.folder.save_figure(round_.number, partial(draw_eps_curve, *_eps_curve(run, labels), f"round {round_.number}"))
+    run.record.folder.save_figure(
+        round_.number, partial(draw_eps_curve, *_eps_curve(run, labels), f"round {round_.number}")
+    )
     row = describe_round(run, round_, labels, matching, losses, report)
     run.finish_round(round_, row, labels.map(lambda labelling: labelling.labels), report)
 

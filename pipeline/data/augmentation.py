@@ -8,14 +8,16 @@ needs its own; and kornia erases by another law. Drawing (`draw_changes`, on the
 
 import math
 from dataclasses import dataclass
+from functools import cache
 from typing import Final, Literal
 
 import torch
-from jaxtyping import Bool, Float, Int64, UInt8
+from jaxtyping import Bool, Float, Float64, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional
 
 from models.modality import Modality
+from models.transfer import upload
 
 Normalisation = Literal["imagenet", "clip"]
 Recipe = Literal["cclnet_sysu", "cclnet_regdb"]
@@ -52,6 +54,14 @@ class Changes:
     left: Int64[Tensor, " batch"]
     erased: Rectangles
 
+    def part(self, rows: slice) -> "Changes":
+        """The changes of some images of the batch."""
+        erased = self.erased
+        return Changes(
+            self.gray[rows], self.flip[rows], self.padding, self.top[rows], self.left[rows],
+            Rectangles(erased.top[rows], erased.left[rows], erased.height[rows], erased.width[rows]),
+        )  # fmt: skip
+
 
 def preprocess(
     pixels: UInt8[Tensor, "batch height width 3"], normalisation: Normalisation
@@ -66,11 +76,7 @@ def preprocess(
         Float32 on the same device, channels last in memory.
     """
     batch, height, width, _ = pixels.shape
-    mean, std = _statistics(normalisation)
-    # One factor for every number of a row, repeated: three numbers at a time would keep the CPU from vectorising.
-    scale = torch.tensor([1.0 / (255.0 * s) for s in std]).repeat(width)
-    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)]).repeat(width)
-    scale, shift = scale.to(pixels.device, non_blocking=True), shift.to(pixels.device, non_blocking=True)
+    scale, shift = _scale_and_shift(normalisation, width, pixels.device)
     rows = pixels.reshape(batch * height, width * 3).float().mul_(scale).add_(shift)
     return rows.view(batch, height, width, 3).permute(0, 3, 1, 2)
 
@@ -83,6 +89,8 @@ def augment(
     padding: int = 10,
     normalisation: Normalisation = "imagenet",
     generator: torch.Generator,
+    num_images: int | None = None,
+    share: slice = slice(None),
 ) -> Float[Tensor, "batch 3 height width"]:
     """Change each image at random and normalise it: the input for training.
 
@@ -93,6 +101,8 @@ def augment(
         padding: Pixels around the image before the crop; `cclnet_regdb` has no use for it.
         normalisation: Whose mean and standard deviation are used.
         generator: Where the draws come from; a CPU generator, whatever the device of the pixels.
+        num_images: How many images are drawn for, where `pixels` are a part of the batch; as many as there are if None.
+        share: Which of the drawn changes belong to `pixels`.
 
     Returns:
         Float32 on the device of the pixels, channels last in memory.
@@ -103,8 +113,10 @@ def augment(
     Source: Chen et al., ACM MM 2023 (CCLNet), public code, training transforms of both data sets.
     """
     batch, height, width, _ = pixels.shape
-    changes = draw_changes(batch, height, width, modality, recipe=recipe, padding=padding, generator=generator)
-    return apply_changes(pixels, changes, normalisation)
+    changes = draw_changes(
+        num_images or batch, height, width, modality, recipe=recipe, padding=padding, generator=generator
+    )
+    return apply_changes(pixels, changes.part(share), normalisation)
 
 
 def draw_changes(
@@ -126,8 +138,8 @@ def draw_changes(
     room = padding if moves else 0
     nothing = torch.zeros(batch, dtype=torch.bool)
     return Changes(
-        gray=_coins(batch, generator) if modality is Modality.VISIBLE else nothing,
-        flip=_coins(batch, generator) if moves else nothing,
+        gray=coins(batch, generator) if modality is Modality.VISIBLE else nothing,
+        flip=coins(batch, generator) if moves else nothing,
         padding=room,
         top=torch.randint(0, 2 * room + 1, (batch,), generator=generator),
         left=torch.randint(0, 2 * room + 1, (batch,), generator=generator),
@@ -139,13 +151,38 @@ def apply_changes(
     pixels: UInt8[Tensor, "batch height width 3"], changes: Changes, normalisation: Normalisation
 ) -> Float[Tensor, "batch 3 height width"]:
     """Do to each image what was drawn for it, and normalise; the pixels are left as they are."""
-    moved = _move(_without_colours(pixels, changes.gray), changes)
-    output = preprocess(moved, normalisation)
+    placed = _place(changes, pixels.device)
+    pixels = _without_colours(pixels, changes.gray)
+    if changes.padding > 0 or changes.flip.any():
+        pixels = move(pixels, placed.flip, changes.padding, placed.top, placed.left)
+    output = preprocess(pixels, normalisation)
     height, width = output.shape[2:]
-    erased, device = changes.erased, pixels.device
-    rows = _between(height, erased.top, erased.height).to(device, non_blocking=True)
-    columns = _between(width, erased.left, erased.width).to(device, non_blocking=True)
+    rows = between(height, placed.erased.top, placed.erased.height)
+    columns = between(width, placed.erased.left, placed.erased.width)
     return output.masked_fill_((rows[:, :, None] & columns[:, None, :])[:, None], 0.0)
+
+
+def _place(changes: Changes, device: torch.device) -> Changes:
+    """The changes on the device of the pixels, sent there as one small matrix."""
+    if device.type == "cpu":
+        return changes
+    erased = changes.erased
+    corners = (changes.top, changes.left, erased.top, erased.left, erased.height, erased.width)
+    matrix = upload(torch.stack([changes.gray.long(), changes.flip.long(), *corners]).numpy(), device)
+    gray, flip, top, left, *rectangles = matrix.unbind()
+    return Changes(gray.bool(), flip.bool(), changes.padding, top, left, Rectangles(*rectangles))
+
+
+@cache
+def _scale_and_shift(normalisation: Normalisation, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """One factor and one summand for every number of a row of pixels; made once for a device.
+
+    Repeated over the row: three numbers at a time would keep the CPU from vectorising.
+    """
+    mean, std = _statistics(normalisation)
+    scale = torch.tensor([1.0 / (255.0 * s) for s in std]).repeat(width)
+    shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)]).repeat(width)
+    return scale.to(device), shift.to(device)
 
 
 def _statistics(normalisation: Normalisation) -> tuple[tuple[float, ...], tuple[float, ...]]:
@@ -156,20 +193,41 @@ def _statistics(normalisation: Normalisation) -> tuple[tuple[float, ...], tuple[
             return (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
 
 
-def _coins(batch: int, generator: torch.Generator) -> Bool[Tensor, " batch"]:
+def coins(batch: int, generator: torch.Generator) -> Bool[Tensor, " batch"]:
+    """Yes or no for each image, with probability 1/2."""
     return torch.rand(batch, generator=generator) < _PROBABILITY
 
 
 def _draw_erased(batch: int, height: int, width: int, generator: torch.Generator) -> Rectangles:
-    """Rectangles of a random share of the area and a random shape, as torchvision's RandomErasing draws them.
-
-    A rectangle must be smaller than the image in both directions; the first of ten tries that is counts, and if none
-    is, the image stays whole. All tries are drawn for all images, so that the number of draws is always the same.
-    """
-    wanted = _coins(batch, generator)
-    area = height * width * _uniform((batch, _ERASING_TRIES), *_ERASED_AREA, generator)
+    """Rectangles of a random share of the area and a random shape, as torchvision's RandomErasing draws them."""
+    wanted = coins(batch, generator)
+    area = height * width * uniform((batch, _ERASING_TRIES), *_ERASED_AREA, generator)
     low, high = (math.log(aspect) for aspect in _ERASED_ASPECT)
-    aspect = _uniform((batch, _ERASING_TRIES), low, high, generator).exp()
+    aspect = uniform((batch, _ERASING_TRIES), low, high, generator).exp()
+    return first_fitting(wanted, area, aspect, height, width, generator)
+
+
+def first_fitting(
+    wanted: Bool[Tensor, " batch"],
+    area: Float64[Tensor, "batch tries"],
+    aspect: Float64[Tensor, "batch tries"],
+    height: int,
+    width: int,
+    generator: torch.Generator,
+) -> Rectangles:
+    """Turn tries into rectangles to erase: an image's first try that fits counts, somewhere within the image.
+
+    A rectangle must be smaller than the image in both directions; if no try is, the image stays whole. All tries are
+    there for all images, so that the number of draws is always the same.
+
+    Args:
+        wanted: Which images lose a rectangle at all.
+        area: In pixels, one of each try.
+        aspect: Height by width, one of each try.
+        height: Of the images.
+        width: Of the images.
+        generator: Where the rectangles' corners come from.
+    """
     tall = (area * aspect).sqrt().round().long()
     wide = (area / aspect).sqrt().round().long()
     fits = (tall < height) & (wide < width)
@@ -183,7 +241,10 @@ def _draw_erased(batch: int, height: int, width: int, generator: torch.Generator
     )
 
 
-def _uniform(shape: tuple[int, int], low: float, high: float, generator: torch.Generator) -> Tensor:
+def uniform(
+    shape: tuple[int, int], low: float, high: float, generator: torch.Generator
+) -> Float64[Tensor, "batch tries"]:
+    """Independent numbers, uniform between the two bounds."""
     return torch.empty(shape, dtype=torch.float64).uniform_(low, high, generator=generator)
 
 
@@ -196,7 +257,7 @@ def _without_colours(
     pixels: UInt8[Tensor, "batch height width 3"], gray: Bool[Tensor, " batch"]
 ) -> UInt8[Tensor, "batch height width 3"]:
     # The images are named by number: the mask is on the host, so a GPU is not asked how many there are.
-    chosen = gray.nonzero().squeeze(1).to(pixels.device, non_blocking=True)
+    chosen = upload(gray.nonzero().squeeze(1).numpy(), pixels.device)
     if chosen.numel() == 0:
         return pixels
     red, green, blue = pixels[chosen].unbind(dim=3)
@@ -205,26 +266,30 @@ def _without_colours(
     return pixels.index_copy(0, chosen, torch.stack(3 * (luminance.to(torch.uint8),), dim=3))
 
 
-def _move(pixels: UInt8[Tensor, "batch height width 3"], changes: Changes) -> UInt8[Tensor, "batch height width 3"]:
-    """Mirror, pad and crop, in one look-up of pixels."""
-    if changes.padding == 0 and not changes.flip.any():
-        return pixels
+def move(
+    pixels: UInt8[Tensor, "batch height width 3"],
+    flip: Bool[Tensor, " batch"],
+    padding: int,
+    top: Int64[Tensor, " batch"],
+    left: Int64[Tensor, " batch"],
+) -> UInt8[Tensor, "batch height width 3"]:
+    """Mirror, pad with zeros and crop, in one look-up of pixels; everything is on the device of the pixels."""
     batch, height, width, _ = pixels.shape
-    padded_height, padded_width = height + 2 * changes.padding, width + 2 * changes.padding
-    padded = functional.pad(pixels, (0, 0) + 4 * (changes.padding,))
-    rows = changes.top[:, None] + torch.arange(height)
-    columns = changes.left[:, None] + torch.arange(width)
+    device = pixels.device
+    padded_height, padded_width = height + 2 * padding, width + 2 * padding
+    padded = functional.pad(pixels, (0, 0) + 4 * (padding,))
+    rows = top[:, None] + torch.arange(height, device=device)
+    columns = left[:, None] + torch.arange(width, device=device)
     # The zeros are alike on both sides, so mirroring the padded image is mirroring the image.
-    columns = torch.where(changes.flip[:, None], padded_width - 1 - columns, columns)
-    rows = (rows + padded_height * torch.arange(batch)[:, None]) * padded_width
-    rows, columns = rows.to(pixels.device, non_blocking=True), columns.to(pixels.device, non_blocking=True)
+    columns = torch.where(flip[:, None], padded_width - 1 - columns, columns)
+    rows = (rows + padded_height * torch.arange(batch, device=device)[:, None]) * padded_width
     places = (rows[:, :, None] + columns[:, None, :]).reshape(-1)
     return padded.view(-1, 3).index_select(0, places).view(batch, height, width, 3)
 
 
-def _between(
+def between(
     length: int, start: Int64[Tensor, " batch"], extent: Int64[Tensor, " batch"]
 ) -> Bool[Tensor, "batch length"]:
     """Which of `length` places lie in each image's [start, start + extent)."""
-    places = torch.arange(length)
+    places = torch.arange(length, device=start.device)
     return (places >= start[:, None]) & (places < (start + extent)[:, None])

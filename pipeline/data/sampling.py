@@ -135,34 +135,56 @@ def paired_batches(counts: PerModality[int], batch_size: int, generator: np.rand
 
 
 @dataclass(frozen=True, slots=True)
-class _Clusters:
-    """Labelled images sorted by cluster: those of cluster c are `images[starts[c] : starts[c] + counts[c]]`."""
+class ImagesByLabel:
+    """Labelled images sorted by label: those of the c-th label are `images[starts[c] : starts[c] + counts[c]]`."""
 
     images: Int64[np.ndarray, " labelled"]
     starts: Int64[np.ndarray, " clusters"]
     counts: Int64[np.ndarray, " clusters"]
 
 
-def _clusters(labels: Int[np.ndarray, " n"], modality: Modality) -> _Clusters:
+def sort_by_label(labels: Int[np.ndarray, " n"]) -> ImagesByLabel:
+    """Sort images by label, those of one label in their order; images with a negative label are left out."""
     images = np.flatnonzero(labels >= 0)
-    if len(images) == 0:
-        raise _nothing_labelled(len(labels), modality)
     images = images[np.argsort(labels[images], kind="stable")]
     _, starts, counts = np.unique(labels[images], return_index=True, return_counts=True)
-    return _Clusters(images, starts, counts)
+    return ImagesByLabel(images, starts, counts)
 
 
-def _draw_batch(
-    clusters: _Clusters, num_clusters: int, num_images: int, replacement: Replacement, generator: np.random.Generator
+def draw_images(
+    clusters: ImagesByLabel,
+    chosen: Int64[np.ndarray, " chosen"],
+    num_images: int,
+    replacement: Replacement,
+    generator: np.random.Generator,
 ) -> Int64[np.ndarray, " batch"]:
-    chosen = generator.choice(len(clusters.counts), size=num_clusters, replace=False)
+    """As many images of each chosen label as wanted, side by side; `chosen` counts the labels that occur."""
     starts, counts = clusters.starts[chosen], clusters.counts[chosen]
     # With repetition for everyone; clusters that must not repeat are then drawn over.
-    offsets = generator.integers(0, counts[:, None], size=(num_clusters, num_images))
+    offsets = generator.integers(0, counts[:, None], size=(len(chosen), num_images))
     if replacement == "when_short":
         enough = np.flatnonzero(counts >= num_images)
         offsets[enough] = _draw_without_repetition(counts[enough], num_images, generator)
-    return clusters.images[(starts[:, None] + offsets).ravel()]
+    positions: Int64[np.ndarray, " batch"] = clusters.images[(starts[:, None] + offsets).ravel()]
+    return positions
+
+
+def _clusters(labels: Int[np.ndarray, " n"], modality: Modality) -> ImagesByLabel:
+    clusters = sort_by_label(labels)
+    if len(clusters.images) == 0:
+        raise _nothing_labelled(len(labels), modality)
+    return clusters
+
+
+def _draw_batch(
+    clusters: ImagesByLabel,
+    num_clusters: int,
+    num_images: int,
+    replacement: Replacement,
+    generator: np.random.Generator,
+) -> Int64[np.ndarray, " batch"]:
+    chosen = generator.choice(len(clusters.counts), size=num_clusters, replace=False)
+    return draw_images(clusters, chosen, num_images, replacement, generator)
 
 
 def _draw_without_repetition(

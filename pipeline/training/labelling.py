@@ -1,11 +1,13 @@
 """Pseudo-labels of a round: cluster each modality, and react when the clusters cannot train anything."""
 
 import logging
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import asdict, replace
+from typing import Any
 
 import torch
 
-from clustering.dbscan import PseudoLabels
+from clustering.dbscan import EpsPoint, PseudoLabels
 from clustering.labelling import Labelling, label_images
 from models.modality import Modality, PerModality
 from pipeline.errors import DegenerateClustering
@@ -38,6 +40,21 @@ def label_modality(bank: FeatureBank, settings: ClusteringConfig, device: torch.
         method=settings.method,
         device=str(device),
     )
+
+
+def pack_labelling(labelling: Labelling) -> dict[str, Any]:
+    """Tensors and plain values only, as other processes are told."""
+    packed = asdict(labelling)
+    packed["labels"] = {name: torch.from_numpy(array) for name, array in packed["labels"].items()}
+    packed["curve"] = [asdict(point) for point in labelling.curve]
+    return packed
+
+
+def unpack_labelling(packed: Mapping[str, Any]) -> Labelling:
+    """What was packed."""
+    labels = PseudoLabels(**{name: tensor.numpy() for name, tensor in packed["labels"].items()})
+    curve = tuple(EpsPoint(**point) for point in packed["curve"])
+    return Labelling(**(dict(packed) | {"labels": labels, "curve": curve}))
 
 
 def usable_labels(

@@ -65,8 +65,8 @@ def learn_prompts(
 
     Source: Chen et al., ACM MM 2023, cluster-aware prompt learning; released code, stage 1.
     """
+    refuse_nothing(labels)
     clustered = labels.map(lambda all_labels: np.flatnonzero(all_labels != OUTLIER))
-    _refuse_nothing(clustered, labels)
     device = features.visible.device
     kept = features.map_with(
         lambda all_features, positions: all_features[torch.from_numpy(positions).to(device)], clustered
@@ -96,13 +96,16 @@ def learn_prompts(
     return banks.map_with(lambda bank, all_labels: _read_out(bank, all_labels, tower), labels)
 
 
-def _refuse_nothing(
-    clustered: PerModality[Int64[np.ndarray, " clustered"]], labels: PerModality[Int64[np.ndarray, " n"]]
-) -> None:
-    for modality, positions in clustered.items():
-        if len(positions) == 0:
+def refuse_nothing(labels: PerModality[Int64[np.ndarray, " n"]]) -> None:
+    """Stop where a modality has no cluster to describe.
+
+    Raises:
+        DegenerateClustering: A modality has outliers only.
+    """
+    for modality, of_images in labels.items():
+        if np.all(of_images == OUTLIER):
             raise DegenerateClustering(
-                f"all {len(labels[modality])} {modality} images are outliers: there is nothing to describe",
+                f"all {len(of_images)} {modality} images are outliers: there is nothing to describe",
                 hint=f"raise labelling.{modality}.eps, or stages.prepare_rounds",
             )
 

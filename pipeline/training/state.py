@@ -70,7 +70,7 @@ class TrainingState:
             "optimiser": self.optimiser.state_dict(),
             "labels": _pack(self.labels, _pack_labels),
             "exported": _pack(self.exported, _pack_labels),
-            "text": _pack(self.text, _pack_text),
+            "text": pack_texts(self.text),
             "text_round": self.text_round,
             "selected": None if self.selected is None else asdict(self.selected),
             "metrics": self.metrics,
@@ -110,12 +110,22 @@ def restore_state(
         completed=checkpoint["completed"],
         labels=_unpack(checkpoint["labels"], _unpack_labels),
         exported=_unpack(checkpoint["exported"], _unpack_labels),
-        text=_unpack(checkpoint["text"], lambda packed: _unpack_text(packed, device)),
+        text=unpack_texts(checkpoint["text"], device),
         text_round=checkpoint["text_round"],
         selected=None if checkpoint["selected"] is None else SelectedRound(**checkpoint["selected"]),
         metrics=checkpoint["metrics"],
         timings=checkpoint["timings"],
     )
+
+
+def pack_texts(texts: PerModality[TextPrototypes] | None) -> dict[str, Any] | None:
+    """Tensors on the CPU, for a checkpoint or for other processes."""
+    return _pack(texts, _pack_text)
+
+
+def unpack_texts(packed: Mapping[str, Any] | None, device: torch.device) -> PerModality[TextPrototypes] | None:
+    """What was packed, on a device."""
+    return _unpack(packed, lambda one: _unpack_text(one, device))
 
 
 def _pack(pair: PerModality[Any] | None, pack_one: Callable[[Any], dict[str, Tensor]]) -> dict[str, Any] | None:

@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from clustering.labelling import label_images
 from clustering.matching import match_clusters
 from models.clip import load_clip
-from models.memory import CrossModalSwap
+from models.swap import CrossModalSwap
 from pipeline import config, method_config
 from pipeline.data.augmentation import augment
 from pipeline.data.dataset import read_dataset
@@ -41,7 +41,7 @@ FEEDS: dict[type[BaseModel], tuple[list[Callable[..., Any]], set[str]]] = {
     method_config.MatchingConfig: ([match_clusters], set()),
     method_config.MemoryConfig: ([train_epoch], set()),
     method_config.SwapConfig: ([CrossModalSwap.__init__], {"start"}),
-    method_config.BatchesConfig: ([cross_modal_batches], set()),
+    method_config.BatchesConfig: ([cross_modal_batches], {"batch_norm"}),
     method_config.AugmentationConfig: ([augment], set()),
     method_config.OptimisationConfig: ([image_learning_rate, build_image_optimiser], set()),
     method_config.PromptsConfig: (

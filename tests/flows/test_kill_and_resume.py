@@ -15,7 +15,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # In the order in which the run meets them; each start goes on from the last finished round.
 KILL_POINTS = (
-    "pipeline.features:gather_pixels:2",  # extraction of round 1
+    "pipeline.data.pixel_supply:gather_pixels:2",  # extraction of round 1
     "pipeline.training.labelling:label_images:2",  # labelling of round 1, visible done
     "pipeline.stages:match_clusters:1",  # matching of round 1
     "pipeline.training.epoch:prototype_contrast:5",  # training of round 1, step 3

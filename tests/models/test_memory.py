@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from models.memory import ClusterPairing, CrossModalSwap, PrototypeMemory, best_assignment
+from models.memory import PrototypeMemory
 from models.modality import PerModality
+from models.swap import ClusterPairing, CrossModalSwap, best_assignment
 from tests.reference import memory as reference
 
 
@@ -247,28 +248,33 @@ def test_exchange_treats_the_modalities_alike_and_released_does_not(mode):
     assert alike == (mode == "exchange")
 
 
+def look(pairing, memories):
+    pairing.look(memories)
+    return pairing.pairs()
+
+
 def test_an_unchanged_memory_is_not_assigned_again_and_one_changed_row_is_enough():
     solver = CountingSolver()
     memories = memories_of(unit_rows(6, 8, seed=0), unit_rows(5, 8, seed=1))
     pairing = ClusterPairing(assign=solver)
-    first = pairing.pairs(memories)
-    again = pairing.pairs(memories)
+    first = look(pairing, memories)
+    again = look(pairing, memories)
     assert solver.calls == 1
     assert all(np.array_equal(then, now) for then, now in zip(first, again, strict=True))
     # Weight 1 on the old row, which has length 1 exactly: the update writes the same bits.
-    memories.visible.replace(torch.tensor([2]), memories.visible.prototypes[[2]])
-    pairing.pairs(memories)
+    memories.visible.replace(np.array([2]), memories.visible.prototypes[[2]])
+    look(pairing, memories)
     assert solver.calls == 1
-    memories.infrared.replace(torch.tensor([3]), unit_rows(1, 8, seed=9))
-    pairing.pairs(memories)
+    memories.infrared.replace(np.array([3]), unit_rows(1, 8, seed=9))
+    look(pairing, memories)
     assert solver.calls == pairing.num_solved == 2
 
 
 def test_other_memories_start_the_pairing_afresh_even_between_two_looks():
     solver = CountingSolver()
     pairing = ClusterPairing(assign=solver, every=10)
-    pairing.pairs(memories_of(unit_rows(6, 8, seed=0), unit_rows(5, 8, seed=1)))
-    pairs = pairing.pairs(memories_of(unit_rows(3, 8, seed=2), unit_rows(5, 8, seed=3)))
+    look(pairing, memories_of(unit_rows(6, 8, seed=0), unit_rows(5, 8, seed=1)))
+    pairs = look(pairing, memories_of(unit_rows(3, 8, seed=2), unit_rows(5, 8, seed=3)))
     assert solver.calls == 2
     assert len(pairs.visible) == 3
 
@@ -292,10 +298,24 @@ def test_a_pairing_looked_at_every_third_step_stands_in_between():
     memories = memories_of(unit_rows(6, 8, seed=0), unit_rows(6, 8, seed=1))
     swap = CrossModalSwap(mode="exchange", every=3, min_similarity=-1.0, assign=solver)
     for step in range(7):
-        memories.visible.replace(torch.tensor([step % 6]), unit_rows(1, 8, seed=step + 2))
+        memories.visible.replace(np.array([step % 6]), unit_rows(1, 8, seed=step + 2))
         swap.apply(memories, labels_of([0], [0]))
     # Steps 0, 3 and 6.
     assert solver.calls == 3
+
+
+def test_a_swap_that_was_prepared_is_written_when_it_is_settled_and_only_once():
+    memories = memories_of(unit_rows(4, 8, seed=0), unit_rows(4, 8, seed=1))
+    swap = CrossModalSwap(mode="exchange", scale=0.0, min_similarity=-1.0)
+    before = memories.map(lambda memory: memory.prototypes.clone())
+    swap.prepare(memories, labels_of([0, 1, 2, 3], []))
+    assert torch.equal(memories.visible.prototypes, before.visible)
+    assert swap.settle().written == 4
+    pairs = swap.pairing.pairs()
+    assert torch.equal(memories.visible.prototypes[pairs.visible], before.infrared[pairs.infrared])
+    after = memories.map(lambda memory: memory.prototypes)
+    assert swap.settle().written == 0
+    assert memories.visible.prototypes is after.visible
 
 
 @pytest.mark.parametrize("settings", [{"scale": -0.1}, {"scale": 1.1}, {"every": 0}])

@@ -1,0 +1,95 @@
+"""Batch norm over the batches of several processes, as if they were one."""
+
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, distributed, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+
+def synchronise_batch_norms(module: nn.Module, device: torch.device) -> None:
+    """Let every batch norm inside `module` see the batches of all processes; names and values of its state stay.
+
+    On a GPU these are torch's own, which do not run elsewhere.
+
+    Args:
+        module: Changed in place; its parts on `device`.
+        device: Where its inputs are.
+    """
+    for name, child in module.named_children():
+        if isinstance(child, _BatchNorm):
+            replacement = nn.SyncBatchNorm.convert_sync_batchnorm(child) if device.type == "cuda" else _shared(child)
+            setattr(module, name, replacement)
+        else:
+            synchronise_batch_norms(child, device)
+
+
+class SharedBatchNorm(_BatchNorm):
+    """Batch norm whose mean and variance are those of the batches of all processes together.
+
+    Evaluation mode is that of `torch.nn.BatchNorm2d`. In training the running variance is unbiased, as there.
+
+    Cost:
+        Two small messages a pass forward and two backward.
+    """
+
+    def forward(self, input: Float[Tensor, "batch channels *space"]) -> Float[Tensor, "batch channels *space"]:  # noqa: A002 - torch's name
+        """Normalise each channel."""
+        if not self.training:
+            return super().forward(input)
+        channels = [0, *range(2, input.dim())]
+        sums = torch.cat([input.sum(channels), input.new_tensor([input.numel() / input.shape[1]])])
+        sums = _over_processes(sums)
+        mean, count = sums[:-1] / sums[-1], sums[-1].detach()
+        shape = (1, -1, *(1 for _ in input.shape[2:]))
+        # The variance around the common mean, in a second message: a mean of squares would lose digits.
+        centred = input - mean.view(shape)
+        variance = _over_processes(centred.square().sum(channels)) / count
+        self._follow(mean.detach(), (variance * count / (count - 1)).detach())
+        output: Tensor = centred * torch.rsqrt(variance + self.eps).view(shape)
+        return output * self.weight.view(shape) + self.bias.view(shape) if self.affine else output
+
+    def _follow(self, mean: Tensor, variance: Tensor) -> None:
+        assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        self.running_mean.lerp_(mean, self.momentum)
+        self.running_var.lerp_(variance, self.momentum)
+
+    def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002 - torch's name
+        """Any number of dimensions will do."""
+
+
+def _shared(norm: _BatchNorm) -> SharedBatchNorm:
+    replacement = SharedBatchNorm(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+    # The parameters themselves, not copies: an optimiser may hold them already.
+    for name, parameter in norm.named_parameters():
+        setattr(replacement, name, parameter)
+    for name, buffer in norm.named_buffers():
+        setattr(replacement, name, buffer)
+    replacement.training = norm.training
+    return replacement
+
+
+def _over_processes(values: Tensor) -> Tensor:
+    if not distributed.is_initialized():
+        return values
+    summed: Tensor = _SumOverProcesses.apply(values)  # type: ignore[no-untyped-call]  # torch leaves it untyped
+    return summed
+
+
+class _SumOverProcesses(torch.autograd.Function):
+    """The sum of what all processes hold; what one adds to the sum, it adds to everybody's."""
+
+    @staticmethod
+    def forward(_: Any, values: Tensor) -> Tensor:
+        total = values.clone()
+        distributed.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(_: Any, *gradients: Tensor) -> Tensor:
+        total = gradients[0].clone()
+        distributed.all_reduce(total)
+        return total

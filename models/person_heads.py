@@ -1,0 +1,91 @@
+"""What supervised training puts on top of the encoder: a pooling whose power is learned, and a classifier of people."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from models.encoder import DualStemEncoder
+
+CLASSIFIER_DEVIATION = 0.001
+"""Standard deviation of a classifier's first weights."""
+
+
+class LearnedGeneralisedMean(nn.Module):
+    """`(mean max(x, floor)^p)^(1/p)` over the cells of a feature map, with a learned power for all channels.
+
+    Args:
+        power: Where `p` starts.
+        floor: Smaller values count as this: a root has no slope at 0.
+
+    Source: nengdong96/CSDN, pooling of the network.
+    """
+
+    def __init__(self, power: float = 3.0, floor: float = 1e-6) -> None:
+        super().__init__()
+        self.power = nn.Parameter(torch.tensor([power]))
+        self.floor = floor
+
+    def forward(self, feature_map: Float[Tensor, "batch width rows columns"]) -> Float[Tensor, "batch width"]:
+        """One number a channel, larger than 0."""
+        return feature_map.clamp(min=self.floor).pow(self.power).mean(dim=(2, 3)).pow(1.0 / self.power)
+
+
+class PersonClassifier(nn.Module):
+    """Two classifiers of the same people: one reads the neck, the other a normalised projection.
+
+    They read features of the whole batch, so that the batch norm needs nobody else's.
+
+    Args:
+        neck_width: Of the encoder's neck features.
+        projection_width: Of its projections.
+        num_people: How many people there are to tell apart.
+        generator: What the first weights are drawn from, on the CPU.
+
+    Raises:
+        ValueError: There are fewer than two people.
+
+    Source: Yu et al., IEEE TMM 2025 (CSDN), public code, both heads of the network.
+    """
+
+    def __init__(self, neck_width: int, projection_width: int, num_people: int, generator: torch.Generator) -> None:
+        super().__init__()
+        if num_people < 2:
+            raise ValueError(f"a classifier needs at least 2 people, got {num_people}")
+        self.projection_norm = nn.BatchNorm1d(projection_width)
+        self.neck = _classifier(neck_width, num_people, generator)
+        self.projection = _classifier(projection_width, num_people, generator)
+
+    @property
+    def num_people(self) -> int:
+        """How many people it tells apart."""
+        return self.neck.out_features
+
+    def forward(
+        self, neck: Float[Tensor, "batch width"], projection: Float[Tensor, "batch embed"]
+    ) -> tuple[Float[Tensor, "batch people"], Float[Tensor, "batch people"]]:
+        """Scores of all people for each image, from either feature."""
+        return self.neck(neck), self.projection(self.projection_norm(projection))
+
+
+def prepare_for_people(encoder: DualStemEncoder) -> DualStemEncoder:
+    """Give an encoder the heads of supervised training: a learned power of its pooling, and a neck with a bias.
+
+    Args:
+        encoder: Of a ResNet; changed in place.
+
+    Raises:
+        ValueError: The encoder pools in another way, as a vision transformer does.
+    """
+    power = getattr(encoder.pool, "power", None)
+    if not isinstance(power, float):
+        raise ValueError("supervised training needs a ResNet: a vision transformer has no map to pool")
+    encoder.pool = LearnedGeneralisedMean(power).to(encoder.neck.weight.device)
+    encoder.neck.bias.requires_grad_(True)
+    return encoder
+
+
+def _classifier(width: int, num_people: int, generator: torch.Generator) -> nn.Linear:
+    layer = nn.utils.skip_init(nn.Linear, width, num_people, bias=False)
+    layer.weight.data.copy_(torch.randn(num_people, width, generator=generator) * CLASSIFIER_DEVIATION)
+    assert isinstance(layer, nn.Linear)
+    return layer

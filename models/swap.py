@@ -1,0 +1,248 @@
+"""Memory swapping: visible and infrared clusters are paired by their prototypes, and paired prototypes trade places.
+
+Which pairs there are is decided on the host, and a GPU does not wait for that: `CrossModalSwap.prepare` asks for the
+similarities after a step, `CrossModalSwap.settle` writes the prototypes before the next step compares with them. The
+pass of the next batch through the network needs no prototype and runs in between.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from models.memory import PrototypeMemory, unit_rows
+from models.modality import PerModality
+from models.transfer import upload
+
+SwapMode = Literal["released", "exchange"]
+SwapTrigger = Literal["any_member", "both_members"]
+Assign = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+
+
+def best_assignment(similarity: Float[np.ndarray, "rows columns"]) -> tuple[np.ndarray, np.ndarray]:
+    """Pair rows with columns one to one, the total similarity as large as can be; the longer side's rest stays single.
+
+    Cost:
+        At 395 x 395 from under 1 ms (clear matches) to about 10 ms (random similarities).
+    """
+    # What is not a number pairs with nothing; whoever trains sees it in the loss.
+    rows, columns = linear_sum_assignment(np.nan_to_num(similarity, nan=-1.0), maximize=True)
+    return rows, columns
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Look:
+    """What is on its way to the host: which of the written prototypes are others now, and their similarities."""
+
+    written: PerModality[np.ndarray]
+    changed: PerModality[Tensor]
+    similarity: PerModality[Tensor]
+    arrived: torch.cuda.Event | None
+
+
+class ClusterPairing:
+    """The best one-to-one pairing of two memories' clusters, kept up to date as prototypes move.
+
+    The similarities stay on the host between looks: only rows and columns of prototypes that were written are computed
+    again, and the pairing is solved again only if one of these is another than before, bit for bit.
+
+    Args:
+        min_similarity: Pairs less similar than this are dropped, in [-1, 1].
+        every: The pairing is looked at anew at each such look; in between the last one stands, however old.
+        assign: Similarities to paired rows and columns.
+
+    Raises:
+        ValueError: `every` is less than 1.
+    """
+
+    def __init__(self, *, min_similarity: float = 0.0, every: int = 1, assign: Assign = best_assignment) -> None:
+        if every < 1:
+            raise ValueError(f"every must be at least 1, got {every}")
+        self._min_similarity = min_similarity
+        self._every = every
+        self._assign = assign
+        self._memories: PerModality[PrototypeMemory] | None = None
+        self._seen: PerModality[Tensor] | None = None
+        self._looks = 0
+        self._look: _Look | None = None
+        self._similarity = np.empty((0, 0), dtype=np.float32)
+        self._pairs = PerModality(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
+        self.num_solved = 0
+
+    @property
+    def similarity(self) -> Float[np.ndarray, "visible infrared"]:
+        """Cosines of all visible and infrared prototypes as of the last pairs."""
+        return self._similarity
+
+    def look(self, memories: PerModality[PrototypeMemory]) -> None:
+        """Begin to compare prototypes as they are now; nothing is waited for.
+
+        Args:
+            memories: Both memories, which no other pairing looks at. Other ones than at the last look start the pairing
+                afresh.
+        """
+        known = self._memories
+        if known is None or known.visible is not memories.visible or known.infrared is not memories.infrared:
+            self._memories, self._seen, self._looks = memories, None, 0
+        due = self._looks % self._every == 0
+        self._looks += 1
+        if not due:
+            return
+        prototypes = memories.map(lambda memory: memory.prototypes)
+        visible, infrared = prototypes
+        written = memories.map(PrototypeMemory.take_written)
+        seen, self._seen = self._seen, prototypes
+        if seen is None:  # all similarities, once
+            written = PerModality(np.arange(len(visible)), written.infrared[:0])
+            seen = prototypes.map(lambda rows: torch.full_like(rows, torch.nan))
+            self._similarity = torch.zeros(len(visible), len(infrared), dtype=visible.dtype).numpy()
+        places = written.map(lambda clusters: upload(clusters, visible.device))
+        changed = seen.map_with(lambda old, new, at: (old[at] != new[at]).any(dim=1), prototypes, places)
+        similarity = PerModality(visible[places.visible] @ infrared.T, infrared[places.infrared] @ visible.T)
+        self._look = _send_to_host(written, changed, similarity)
+
+    def pairs(self) -> PerModality[np.ndarray]:
+        """The paired clusters as of the last look: entry i of one vector belongs to entry i of the other.
+
+        Cost:
+            Waits until the similarities have arrived, and solves the pairing where one has changed.
+        """
+        look, self._look = self._look, None
+        if look is not None and self._bring_up_to_date(look):
+            rows, columns = self._assign(self._similarity)
+            kept = self._similarity[rows, columns] >= self._min_similarity
+            self._pairs = PerModality(rows[kept], columns[kept])
+            self.num_solved += 1
+        return self._pairs
+
+    def _bring_up_to_date(self, look: _Look) -> bool:
+        """Write what has arrived; whether any prototype had changed."""
+        if look.arrived is not None:
+            look.arrived.synchronize()
+        changed = look.changed.map(lambda flags: flags.numpy())
+        rows, columns = look.written.map_with(lambda clusters, flags: clusters[flags], changed)
+        of_rows, of_columns = look.similarity.map_with(lambda block, flags: block.numpy()[flags], changed)
+        self._similarity[rows] = of_rows
+        self._similarity[:, columns] = of_columns.T
+        return len(rows) + len(columns) > 0
+
+
+@dataclass(frozen=True, slots=True)
+class SwapCount:
+    """What one step of swapping did: pairs that exist, and pairs whose prototypes were written."""
+
+    paired: int
+    written: int
+
+
+class CrossModalSwap:
+    """Let matched visible and infrared prototypes trade places, so that each modality learns from the other's features.
+
+    Make one for each round: the memories are new then.
+
+    Args:
+        mode: `released` writes one side at a time: the visible prototype takes over the infrared one if its cluster is
+            in the batch, then the infrared one takes over the **already written** visible one if its own is. No pair is
+            ever truly exchanged. `exchange` writes both sides together, from the values that the momentum update left.
+        trigger: For `exchange`: whether one or both clusters of a pair must be in the batch. `both_members` almost
+            never happens with 4 of 400 clusters in a batch. `released` has no use for it.
+        scale: The share of its own content that a prototype keeps, in [0, 1]; 0 is a pure exchange, bit for bit.
+        min_similarity: Pairs less similar than this are left alone, in [-1, 1].
+        every: The pairing is solved anew at each such step; more than 1 is an approximation.
+        assign: Similarities to paired rows and columns; the default maximises the total.
+
+    Raises:
+        ValueError: A value is out of range.
+
+    Cost:
+        At 395 + 395 clusters and 64 + 64 images a step: two small products, and one assignment (1 to 10 ms on the host)
+        while a GPU encodes the next batch.
+
+    Source: Chen et al., ACM MM 2023 (CCLNet); `released` follows the public code, where the write goes through an
+    alias, `exchange` the paper's figure.
+    """
+
+    def __init__(
+        self,
+        *,
+        mode: SwapMode = "released",
+        trigger: SwapTrigger = "any_member",
+        scale: float = 0.1,
+        min_similarity: float = 0.0,
+        every: int = 1,
+        assign: Assign = best_assignment,
+    ) -> None:
+        if not 0.0 <= scale <= 1.0:
+            raise ValueError(f"scale must be in [0, 1], got {scale}")
+        self._mode = mode
+        self._trigger = trigger
+        self._scale = scale
+        self._waiting: tuple[PerModality[PrototypeMemory], PerModality[np.ndarray]] | None = None
+        self.pairing = ClusterPairing(min_similarity=min_similarity, every=every, assign=assign)
+
+    def apply(self, memories: PerModality[PrototypeMemory], labels: PerModality[Tensor]) -> SwapCount:
+        """Swap the pairs that the batch touches, at once; both memories change.
+
+        Args:
+            memories: Both memories, after their momentum update.
+            labels: The clusters of the batch's images, in any order and number; on the host.
+        """
+        self.prepare(memories, labels)
+        return self.settle()
+
+    def prepare(self, memories: PerModality[PrototypeMemory], labels: PerModality[Tensor]) -> None:
+        """Begin what `apply` does; a GPU goes on with its work, and no prototype is written yet."""
+        self.pairing.look(memories)
+        self._waiting = memories, labels.map(lambda batch: batch.cpu().numpy())
+
+    def settle(self) -> SwapCount:
+        """Finish what was begun, before the prototypes are used again; without a beginning, nothing happens."""
+        if self._waiting is None:
+            return SwapCount(paired=0, written=0)
+        (memories, labels), self._waiting = self._waiting, None
+        pairs = self.pairing.pairs()
+        present = pairs.map_with(np.isin, labels)
+        both_needed = self._mode == "exchange" and self._trigger == "both_members"
+        chosen = present.visible & present.infrared if both_needed else present.visible | present.infrared
+        count = SwapCount(paired=len(chosen), written=int(chosen.sum()))
+        if count.written == 0:
+            return count
+        device = memories.visible.prototypes.device
+        clusters = pairs.map(lambda all_clusters: all_clusters[chosen])
+        rows = memories.map_with(lambda memory, some: memory.prototypes[upload(some, device)], clusters)
+        if self._mode == "released":
+            inside = present.map(lambda flags: upload(flags[chosen, None], device))
+            visible = torch.where(inside.visible, _blend(rows.visible, rows.infrared, self._scale), rows.visible)
+            infrared = torch.where(inside.infrared, _blend(rows.infrared, visible, self._scale), rows.infrared)
+        else:
+            visible = _blend(rows.visible, rows.infrared, self._scale)
+            infrared = _blend(rows.infrared, rows.visible, self._scale)
+        memories.map_with(lambda memory, some, new: memory.replace(some, new), clusters, PerModality(visible, infrared))
+        return count
+
+
+def _blend(own: Float[Tensor, "rows dim"], other: Float[Tensor, "rows dim"], scale: float) -> Float[Tensor, "rows dim"]:
+    # Unit rows stay as they are when nothing is mixed in; scaling them again would change their last bits.
+    return other if scale == 0.0 else unit_rows(scale * own + (1.0 - scale) * other)
+
+
+def _send_to_host(
+    written: PerModality[np.ndarray], changed: PerModality[Tensor], similarity: PerModality[Tensor]
+) -> _Look:
+    """On the CPU the tensors are where they are needed; a GPU copies them in its own time and says when it is done."""
+    device = similarity.visible.device
+    if device.type != "cuda":
+        return _Look(written, changed, similarity, arrived=None)
+
+    def send(block: Tensor) -> Tensor:
+        return torch.empty(block.shape, dtype=block.dtype, pin_memory=True).copy_(block, non_blocking=True)
+
+    changed, similarity = changed.map(send), similarity.map(send)
+    arrived = torch.cuda.Event()
+    arrived.record(torch.cuda.current_stream(device))
+    return _Look(written, changed, similarity, arrived)

@@ -1,0 +1,120 @@
+"""What the processes of `test_several_processes.py` do: a process imports it, so it stands in a module of its own."""
+
+import os
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from flows.unsupervised import run_rounds
+from models.memory import PrototypeMemory
+from pipeline import experiment, features, following, stages
+from pipeline.config import ExperimentConfig
+from pipeline.data import augmentation
+from pipeline.data.augmentation import preprocess
+from pipeline.errors import DataError
+from pipeline.processes import Processes
+
+
+def train(config: ExperimentConfig) -> None:
+    """The rounds of a run, as the first process or as one that follows."""
+    run_rounds(config, stages if Processes.here().is_first else following)
+
+
+def train_in_float64(config: ExperimentConfig, memories: Path) -> None:
+    """The rounds of a run in float64; every process leaves its memories after each round."""
+    rank, real = Processes.here().rank, stages.train_epoch
+    build = experiment.DualStemEncoder.from_clip
+
+    def keeping(*arguments, **named):
+        losses = real(*arguments, **named)
+        number = len(list(memories.glob(f"*-{rank}.npz"))) + 1
+        np.savez(memories / f"{number}-{rank}.npz", *(memory.prototypes.numpy() for memory in arguments[3]))
+        return losses
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(stages, "train_epoch", keeping)
+        patch.setattr(stages, "PrototypeMemory", lambda rows: PrototypeMemory(rows.double()))
+        text_loss = stages.TextLoss
+        patch.setattr(stages, "TextLoss", lambda texts, *rest: text_loss(texts.map(torch.Tensor.double), *rest))
+        patch.setattr(experiment.DualStemEncoder, "from_clip", lambda *a, **k: build(*a, **k).double())
+        for module in (augmentation, features):
+            patch.setattr(module, "preprocess", lambda *a: preprocess(*a).double())
+        train(config)
+
+
+def lose_the_second_process(config: ExperimentConfig, step: int) -> None:
+    """The rounds of a run, in which the process that follows is killed at a step of training."""
+    from pipeline.training import epoch
+
+    if Processes.here().rank == 1:
+        real, calls = epoch.prototype_contrast, 0
+
+        def counted(*arguments):
+            nonlocal calls
+            calls += 1
+            if calls == step:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return real(*arguments)
+
+        epoch.prototype_contrast = counted
+    train(config)
+
+
+def fail(rank: int, kind: str) -> None:
+    """One process fails, the other one waits for it."""
+    if Processes.here().rank == rank:
+        if kind == "known":
+            raise DataError("an image is missing", hint="bring it back")
+        raise ValueError("a mistake of ours")
+    torch.distributed.barrier()
+
+
+def exchange_and_normalise(out: Path) -> None:
+    """Everything that processes tell each other, for unequal shares; each writes what it got."""
+    exchange(out)
+    normalise(out)
+
+
+def exchange(out: Path) -> None:
+    """Values, rows, and features with gradients."""
+    processes = Processes.here()
+    table = np.arange(15, dtype=np.float32).reshape(5, 3)
+    told = processes.from_first(lambda: {"rank": processes.rank, "rows": torch.arange(3), "none": None})
+    rows = processes.gather_rows(table[processes.share(5)], 5)
+    own = torch.from_numpy(table[processes.share(5)]).requires_grad_()
+    gathered = processes.gather_features(own, 5)
+    # The loss sum (i + 1) x_i^2 over all rows: its gradient is 2 (i + 1) x_i. Averaging over two processes halves
+    # what each adds, so each has to carry twice its own part.
+    (gathered.square().sum(dim=1) * torch.arange(1, 6)).sum().backward()
+    np.savez(
+        out / f"told-{processes.rank}.npz",
+        told=np.array([told["rank"], *told["rows"].tolist(), told["none"] is None]),
+        rows=rows,
+        gathered=gathered.detach().numpy(),
+        gradient=own.grad.numpy(),
+    )
+
+
+def normalise(out: Path) -> None:
+    """Batch norm over unequal shares of one batch, and its gradients."""
+    from models.batch_norm import synchronise_batch_norms
+
+    processes = Processes.here()
+    generator = torch.Generator().manual_seed(3)
+    images, weights = torch.randn(2, 7, 4, 3, 2, generator=generator, dtype=torch.float64)
+    network = torch.nn.Sequential(torch.nn.BatchNorm2d(4).double())
+    synchronise_batch_norms(network, torch.device("cpu"))
+    own = images[processes.share(7)].clone().requires_grad_()
+    output = network(own)
+    (output * weights[processes.share(7)]).sum().backward()
+    np.savez(
+        out / f"norm-{processes.rank}.npz",
+        output=output.detach().numpy(),
+        gradient=own.grad.numpy(),
+        mean=network[0].running_mean.numpy(),
+        variance=network[0].running_var.numpy(),
+        scale=network[0].weight.grad.numpy(),
+    )

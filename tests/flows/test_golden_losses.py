@@ -1,0 +1,31 @@
+"""The losses of preset `smoke`, as they were when the method was first right; whoever changes them has to say why."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from pipeline.opening import run_path
+from pipeline.presets import load_config
+from tests.flows.plain_flow import run_plainly
+
+GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "smoke_losses.json"
+
+
+@pytest.mark.slow
+def test_the_losses_of_preset_smoke_are_what_they_were(tmp_path: Path) -> None:
+    from pipeline.data.drawn.writer import draw_dataset
+
+    draw_dataset(tmp_path / "data", size="smoke", difficulty="easy", seed=1)
+    execution = {"device": "cpu", "runs_folder": str(tmp_path / "runs"), "tracking": False}
+    config = load_config("smoke", (), {"data": {"root": str(tmp_path / "data")}, "execution": execution})
+    run_plainly(config)
+    rows = [json.loads(line) for line in (run_path(config) / "metrics.jsonl").read_text().splitlines()]
+    expected = json.loads(GOLDEN.read_text())
+    assert [row["stage"] for row in rows] == [row["stage"] for row in expected]
+    for found, golden in zip(rows, expected, strict=True):
+        for name, value in golden.items():
+            # Equal to the last bit on one machine with one thread. The order of sums differs elsewhere, by 3e-4 after
+            # a round with two threads; another seed moves the losses of a round by 2 to 10 %.
+            if name.startswith("train/loss"):
+                assert found[name] == pytest.approx(value, rel=1e-2), (found["round"], name)
