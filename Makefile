@@ -23,7 +23,8 @@ STAMP := .venv/set-up-$(EXTRA)-$(shell cat pyproject.toml constraints.txt | cksu
 INSTALL := install --quiet -c constraints.txt -e '.[$(EXTRA),test]'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test unsupervised-demo unsupervised-sysu unsupervised-regdb unsupervised-llcm demo-clip ui clean
+.PHONY: help setup check test unsupervised-demo unsupervised-sysu unsupervised-regdb unsupervised-llcm \
+	csdn-demo csdn-sysu csdn-regdb csdn-llcm demo-clip ui clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' Makefile
@@ -67,6 +68,18 @@ unsupervised-regdb: setup  ## train on RegDB, a model a split: make unsupervised
 
 unsupervised-llcm: setup  ## train on LLCM: make unsupervised-llcm DATA=/folder/of/LLCM
 	$(BIN)/vireid train cclnet-llcm $(if $(DATA),--data "$(DATA)")
+
+csdn-demo: setup  ## the supervised method CSDN on the same drawn people
+	$(BIN)/vireid demo --method csdn
+
+csdn-sysu: setup  ## CSDN on SYSU-MM01: make csdn-sysu DATA=/folder/of/SYSU-MM01
+	$(BIN)/vireid train csdn-sysu $(if $(DATA),--data "$(DATA)")
+
+csdn-regdb: setup  ## CSDN on RegDB, a model a split: make csdn-regdb DATA=/folder/of/RegDB TRIALS=1-10
+	$(BIN)/vireid train csdn-regdb --trials "$(TRIALS)" $(if $(DATA),--data "$(DATA)")
+
+csdn-llcm: setup  ## CSDN on LLCM: make csdn-llcm DATA=/folder/of/LLCM
+	$(BIN)/vireid train csdn-llcm $(if $(DATA),--data "$(DATA)")
 
 demo-clip: setup  ## train the demo weights again, as they are shipped
 	$(BIN)/vireid demo-clip

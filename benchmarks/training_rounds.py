@@ -34,6 +34,7 @@ from pipeline.features import FeatureBank
 from pipeline.figures import draw_eps_curve
 from pipeline.method_config import ClusteringConfig
 from pipeline.seeds import numpy_generator, torch_generator
+from pipeline.training.cluster_state import ClusterState
 from pipeline.training.labelling import label_modality
 from pipeline.training.prompting import learn_prompts
 from pipeline.training.rounds import Round, plan_rounds
@@ -157,7 +158,7 @@ def training(engine: Engine, amount: Amount, supply: PerModality[PixelSupply]) -
 
 def recorded(engine: Engine, labelling: PerModality[Labelling]) -> Stage:
     """Write checkpoint and figure."""
-    state = TrainingState(engine.encoder, engine.optimisers[True])
+    state = TrainingState(engine.encoder, engine.optimisers[True], ClusterState(), "clip")
     settings = engine.task.config.labelling
     curves = labelling.map(lambda found: found.curve)
 
@@ -236,7 +237,7 @@ def evaluation_seconds(seconds: dict[str, float]) -> float:
 
 def projected(config: ExperimentConfig, seconds: dict[str, float]) -> dict[str, float]:
     """Seconds of a whole run, and of its parts; prompts are learned once."""
-    rounds = plan_rounds(config.stages.prepare_rounds, config.stages.clip_rounds)
+    rounds = plan_rounds(("prepare", config.stages.prepare_rounds), ("clip", config.stages.clip_rounds))
     trained = [round_seconds(seconds, case_of(config, round_)) for round_ in rounds]
     measured = sum(evaluation_due(config, round_) for round_ in rounds)
     learning = seconds["prompts, once"] + config.prompts.epochs * seconds["prompts, an epoch"]

@@ -24,10 +24,9 @@ from pipeline.data.images import StoredImages
 from pipeline.data.pixel_supply import PixelSupply, ResidentPixels, StreamedPixels
 from pipeline.features import FeatureBank, extract_features
 from pipeline.seeds import torch_generator
-from pipeline.training.epoch import TextLoss, build_augmentation, train_epoch
-from pipeline.training.epoch_steps import labelled_images
+from pipeline.training.cluster_state import TextPrototypes
+from pipeline.training.epoch import TextLoss, build_augmentation, labelled_images, train_epoch
 from pipeline.training.optimisation import build_image_optimiser
-from pipeline.training.state import TextPrototypes
 
 T = TypeVar("T")
 

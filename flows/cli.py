@@ -4,7 +4,7 @@ import json
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 from rich.console import Console
@@ -13,7 +13,7 @@ from flows.data_commands import data_app
 from flows.label_command import label
 from flows.printing import print_average, print_json, print_report, stdout
 from flows.rank_command import rank
-from pipeline.config import ExperimentConfig
+from pipeline.any_config import AnyConfig
 from pipeline.console import set_up_logging
 from pipeline.errors import ConfigError, VireidError
 from pipeline.evaluation.report import EvaluationReport
@@ -72,7 +72,7 @@ def train(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train without identities; an interrupted run of the same configuration goes on."""
+    """Train by the method of a preset; an interrupted run of the same configuration goes on."""
     values: dict[str, Any] = {
         "data": {"root": _text(data)},
         "execution": {"device": device, "runs_folder": _text(runs), "processes": processes},
@@ -91,13 +91,19 @@ def train(
 
 @app.command()
 def demo(
-    changes: SetOption = None, runs: RunsOption = None, device: DeviceOption = "auto", as_json: JsonOption = False
+    method: Annotated[
+        Literal["cclnet", "csdn"], typer.Option(help="Without identities, or the supervised CSDN.")
+    ] = "cclnet",
+    changes: SetOption = None,
+    runs: RunsOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
 ) -> None:
     """Draw the demonstration data set once, and train on it with the demonstration CLIP."""
     from pipeline.data.drawn.writer import draw_dataset
 
     config = load_config(
-        "demo",
+        "demo" if method == "cclnet" else f"{method}-demo",
         changes or (),
         {"data": {"root": str(DEMO_DATA)}, "execution": {"device": device, "runs_folder": _text(runs)}},
     )
@@ -169,35 +175,35 @@ def _options(
     """Options that stand before a verb."""
 
 
-def _run(config: ExperimentConfig, as_json: bool) -> None:
+def _run(config: AnyConfig, as_json: bool) -> None:
+    from flows import methods
     from flows.processes import first_of_torchrun
     from flows.terminal import prefect_at_terminal
-    from flows.unsupervised import run_rounds, unsupervised
     from pipeline.opening import run_path
 
-    with first_of_torchrun(run_rounds, [config]) as first, prefect_at_terminal():
+    with first_of_torchrun(methods.body_of(config), [config]) as first, prefect_at_terminal():
         if not first:
             return
-        report = unsupervised(config)
+        report = methods.train(config)
     if not as_json:
         _print_rounds(config, report)
     print_report(report, as_json)
     _print_places(config, run_path(config))
 
 
-def _run_trials(config: ExperimentConfig, trials: list[int], as_json: bool) -> None:
+def _run_trials(config: AnyConfig, trials: list[int], as_json: bool) -> None:
+    from flows.methods import body_of
     from flows.processes import first_of_torchrun
     from flows.terminal import prefect_at_terminal
-    from flows.trials import unsupervised_trials
-    from flows.unsupervised import run_rounds
+    from flows.trials import train_trials
 
     with (
-        first_of_torchrun(run_rounds, [config.with_trial(trial) for trial in trials]) as first,
+        first_of_torchrun(body_of(config), [config.with_trial(trial) for trial in trials]) as first,
         prefect_at_terminal(),
     ):
         if not first:
             return
-        average, path = unsupervised_trials(config, trials)
+        average, path = train_trials(config, trials)
     if as_json:
         print_json(average.to_dict())
     else:
@@ -205,14 +211,14 @@ def _run_trials(config: ExperimentConfig, trials: list[int], as_json: bool) -> N
     _print_places(config, path)
 
 
-def _print_places(config: ExperimentConfig, result: Path) -> None:
+def _print_places(config: AnyConfig, result: Path) -> None:
     console = Console(stderr=True, soft_wrap=True, highlight=False)
     console.print(f"run: {result}")
     if config.execution.tracking:
         console.print(f"compare rounds: make ui RUNS={config.execution.runs_folder}")
 
 
-def _print_rounds(config: ExperimentConfig, report: EvaluationReport | None) -> None:
+def _print_rounds(config: AnyConfig, report: EvaluationReport | None) -> None:
     """The table of all rounds; to stdout, where it is the result."""
     from pipeline.opening import run_path
     from pipeline.round_table import table

@@ -13,7 +13,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from flows import tasks
 from flows.terminal import prefect_at_terminal
 from pipeline import following
-from pipeline.config import ExperimentConfig
+from pipeline.any_config import AnyConfig
 from pipeline.console import fall_silent
 from pipeline.device import resolve_device
 from pipeline.evaluation.report import EvaluationReport
@@ -22,11 +22,11 @@ from pipeline.opening import run_path
 from pipeline.processes import Processes, joined_if_torchrun
 from pipeline.run_folder import RunFolder
 
-Body = Callable[[ExperimentConfig, ModuleType], EvaluationReport | None]
+Body = Callable[[Any, ModuleType], EvaluationReport | None]
 """A flow's rounds, told where its stages come from."""
 
 
-def run_body(body: Body, config: ExperimentConfig) -> EvaluationReport | None:
+def run_body(body: Body, config: AnyConfig) -> EvaluationReport | None:
     """Run a flow's rounds in this process, or start the processes that the configuration asks for.
 
     Args:
@@ -45,7 +45,7 @@ def run_body(body: Body, config: ExperimentConfig) -> EvaluationReport | None:
 
 
 @contextmanager
-def first_of_torchrun(body: Body, configs: Sequence[ExperimentConfig]) -> Iterator[bool]:
+def first_of_torchrun(body: Body, configs: Sequence[AnyConfig]) -> Iterator[bool]:
     """Take one's place among processes that torchrun has started, if it has; one that is not the first does its part.
 
     Args:
@@ -63,7 +63,7 @@ def first_of_torchrun(body: Body, configs: Sequence[ExperimentConfig]) -> Iterat
         yield processes.is_first
 
 
-def _work(body: Body, config: ExperimentConfig, flow_run: "_FlowRun") -> None:
+def _work(body: Body, config: AnyConfig, flow_run: "_FlowRun") -> None:
     if Processes.here().is_first:
         with _part_of(flow_run):
             body(config, tasks)

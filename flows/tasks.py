@@ -6,7 +6,7 @@ from typing import ParamSpec, TypeVar
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 
-from pipeline import stages
+from pipeline import person_stages, stages
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -28,3 +28,7 @@ evaluate = _stage(stages.evaluate, "evaluate-{round_.name}", tags=("gpu",))
 measure_again = _stage(stages.measure_again, "measure-again-{run.record.folder.path.name}", tags=("gpu",))
 finish = _stage(stages.finish, "finish-{run.record.folder.path.name}", tags=("gpu",))
 log_round = _stage(stages.log_round, "log-{round_.name}")
+learn_person_texts = _stage(person_stages.learn_person_texts, "learn-prompts-{round_.name}", tags=("gpu",))
+fuse_texts = _stage(person_stages.fuse_texts, "fuse-texts-{round_.name}", tags=("gpu",))
+train_on_people = _stage(person_stages.train_on_people, "train-{round_.name}", tags=("gpu",))
+log_image_round = _stage(person_stages.log_image_round, "log-{round_.name}")

@@ -5,15 +5,15 @@ from pathlib import Path
 
 from prefect import flow
 
-from flows.unsupervised import unsupervised
+from flows.methods import train
 from pipeline import durable_files
-from pipeline.config import ExperimentConfig
+from pipeline.any_config import AnyConfig
 from pipeline.evaluation.averaging import AverageReport, average_reports
 from pipeline.opening import trials_path
 
 
-@flow(name="unsupervised-trials", flow_run_name="{config.name}", persist_result=False)
-def unsupervised_trials(config: ExperimentConfig, trials: Sequence[int]) -> tuple[AverageReport, Path]:
+@flow(name="trials", flow_run_name="{config.name}", persist_result=False)
+def train_trials(config: AnyConfig, trials: Sequence[int]) -> tuple[AverageReport, Path]:
     """Train and test a model on each split, one after the other; splits that are finished are not trained again.
 
     Args:
@@ -25,7 +25,7 @@ def unsupervised_trials(config: ExperimentConfig, trials: Sequence[int]) -> tupl
     """
     reports = []
     for trial in trials:
-        report = unsupervised(config.with_trial(trial))
+        report = train(config.with_trial(trial))
         assert report is not None, "every split has test images"
         reports.append(report)
     average = average_reports(reports)

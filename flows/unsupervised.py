@@ -5,6 +5,7 @@ from types import ModuleType
 from prefect import flow
 
 from flows.processes import run_body
+from pipeline.cluster_method import prompts_due, text_prototypes
 from pipeline.config import ExperimentConfig
 from pipeline.evaluation.report import EvaluationReport
 from pipeline.opening import open_run
@@ -36,7 +37,9 @@ def run_rounds(config: ExperimentConfig, stage: ModuleType) -> EvaluationReport 
             features = stage.extract(run, round_)
             labels = stage.pseudo_label(run, round_, features)
             matching = stage.match(run, round_, features, labels)
-            text = stage.learn_prompts(run, round_, labels) if run.prompts_due(round_) else run.text_prototypes(round_)
+            text = (
+                stage.learn_prompts(run, round_, labels) if prompts_due(run, round_) else text_prototypes(run, round_)
+            )
             losses = stage.train(run, round_, features, labels, text)
             report = stage.evaluate(run, round_) if run.evaluation_due(round_) else None
             stage.log_round(run, round_, labels, matching, losses, report)

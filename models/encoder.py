@@ -1,6 +1,7 @@
 """The image encoder: one stem for each modality, one trunk for both, and the features that callers ask for."""
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -25,6 +26,8 @@ class Head(StrEnum):
     """In the space that CLIP shares with text."""
     POOLED = "pooled"
     """Before the neck."""
+    PROJECTION_NECK = "projection_neck"
+    """The projection after a batch norm of its own, which supervised training adds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,10 +37,12 @@ class Encoded:
     neck: Float[Tensor, "batch width"] | None
     projection: Float[Tensor, "batch embed"] | None
     pooled: Float[Tensor, "batch width"] | None
+    projection_neck: Float[Tensor, "batch embed"] | None = None
 
-    def rows(self, chosen: slice) -> "Encoded":
-        """The features of some images of the batch."""
-        return Encoded(*(None if x is None else x[chosen] for x in (self.neck, self.projection, self.pooled)))
+    def each(self, change: Callable[[Tensor], Tensor]) -> "Encoded":
+        """What a change makes of every feature that there is."""
+        features = (self.neck, self.projection, self.pooled, self.projection_neck)
+        return Encoded(*(None if one is None else change(one) for one in features))
 
 
 class DualStemEncoder(nn.Module):
@@ -74,6 +79,8 @@ class DualStemEncoder(nn.Module):
         self.pool = pool
         self.projection = projection
         self.neck = neck
+        self.projection_neck: nn.Module = nn.Identity()
+        """Replaced where `Head.PROJECTION_NECK` is wanted."""
         self.image_size = image_size
 
     @classmethod
@@ -170,19 +177,19 @@ class DualStemEncoder(nn.Module):
         stems = PerModality.build(lambda modality: self._stem(images[modality], modality))
         encoded = self._read_out(self.trunk(torch.cat([stems.visible, stems.infrared])), heads)
         num_visible = len(images.visible)
-        return PerModality(encoded.rows(slice(num_visible)), encoded.rows(slice(num_visible, None)))
+        return PerModality(encoded.each(lambda rows: rows[:num_visible]), encoded.each(lambda rows: rows[num_visible:]))
 
     @staticmethod
     def parameter_role(name: str) -> str:
-        """What a parameter is part of, by its name: `stem`, `trunk`, `attention_pool` or `neck`.
+        """What a parameter is part of: `stem`, `trunk`, `pool`, `attention_pool`, `neck` or `projection_neck`.
 
         `attention_pool` is all that only the projection uses: without that head these parameters get no gradient.
 
         >>> DualStemEncoder.parameter_role("stems.infrared.conv1.weight")
         'stem'
         """
-        roles = {"stems": "stem", "trunk": "trunk", "projection": "attention_pool", "neck": "neck"}
-        return roles[name.partition(".")[0]]
+        part = name.partition(".")[0]
+        return {"stems": "stem", "projection": "attention_pool"}.get(part, part)
 
     def _stem(self, images: Tensor, modality: Modality) -> Tensor:
         if tuple(images.shape[-2:]) != self.image_size:
@@ -196,7 +203,13 @@ class DualStemEncoder(nn.Module):
     def _read_out(self, output: Tensor, heads: frozenset[Head]) -> Encoded:
         with torch.autocast(output.device.type, enabled=False):
             output = output.to(self.neck.weight.dtype)
-            projection = self.projection(output) if Head.PROJECTION in heads else None
+            projection = self.projection(output) if heads & {Head.PROJECTION, Head.PROJECTION_NECK} else None
             pooled = self.pool(output) if heads & {Head.POOLED, Head.NECK} else None
             neck = self.neck(pooled) if Head.NECK in heads else None
-        return Encoded(neck=neck, projection=projection, pooled=pooled if Head.POOLED in heads else None)
+            projection_neck = self.projection_neck(projection) if Head.PROJECTION_NECK in heads else None
+        return Encoded(
+            neck=neck,
+            projection=projection if Head.PROJECTION in heads else None,
+            pooled=pooled if Head.POOLED in heads else None,
+            projection_neck=projection_neck,
+        )

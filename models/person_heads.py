@@ -31,9 +31,7 @@ class LearnedGeneralisedMean(nn.Module):
 
 
 class PersonClassifier(nn.Module):
-    """Two classifiers of the same people: one reads the neck, the other a normalised projection.
-
-    They read features of the whole batch, so that the batch norm needs nobody else's.
+    """Two classifiers of the same people, one for each neck of the encoder; they read features of the whole batch.
 
     Args:
         neck_width: Of the encoder's neck features.
@@ -51,7 +49,6 @@ class PersonClassifier(nn.Module):
         super().__init__()
         if num_people < 2:
             raise ValueError(f"a classifier needs at least 2 people, got {num_people}")
-        self.projection_norm = nn.BatchNorm1d(projection_width)
         self.neck = _classifier(neck_width, num_people, generator)
         self.projection = _classifier(projection_width, num_people, generator)
 
@@ -63,12 +60,12 @@ class PersonClassifier(nn.Module):
     def forward(
         self, neck: Float[Tensor, "batch width"], projection: Float[Tensor, "batch embed"]
     ) -> tuple[Float[Tensor, "batch people"], Float[Tensor, "batch people"]]:
-        """Scores of all people for each image, from either feature."""
-        return self.neck(neck), self.projection(self.projection_norm(projection))
+        """Scores of all people for each image, from either neck."""
+        return self.neck(neck), self.projection(projection)
 
 
 def prepare_for_people(encoder: DualStemEncoder) -> DualStemEncoder:
-    """Give an encoder the heads of supervised training: a learned power of its pooling, and a neck with a bias.
+    """Give an encoder the heads of supervised training: a learned power of its pooling, and two necks with biases.
 
     Args:
         encoder: Of a ResNet; changed in place.
@@ -79,9 +76,11 @@ def prepare_for_people(encoder: DualStemEncoder) -> DualStemEncoder:
     power = getattr(encoder.pool, "power", None)
     if not isinstance(power, float):
         raise ValueError("supervised training needs a ResNet: a vision transformer has no map to pool")
-    encoder.pool = LearnedGeneralisedMean(power).to(encoder.neck.weight.device)
+    place = encoder.neck.weight
+    encoder.pool = LearnedGeneralisedMean(power).to(place)
+    encoder.projection_neck = nn.BatchNorm1d(encoder.projection_width).to(place)
     encoder.neck.bias.requires_grad_(True)
-    return encoder
+    return encoder.eval()
 
 
 def _classifier(width: int, num_people: int, generator: torch.Generator) -> nn.Linear:

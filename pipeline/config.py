@@ -4,13 +4,12 @@ Each section feeds one function and has that function's parameter names (a test 
 home of method values; a default here is a value that holds for every preset.
 """
 
-import hashlib
-import json
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, Field, StringConstraints, model_validator
 
+from pipeline.flat_settings import settings_digest
 from pipeline.method_config import (
     STRICT,
     AugmentationConfig,
@@ -100,7 +99,7 @@ class EvaluationConfig(BaseModel):
     """Gallery images of a person and camera of SYSU-MM01; each number is a search of its own."""
     trials: int = Field(10, ge=1, le=100)
     """How many random galleries are averaged."""
-    heads: tuple[Literal["neck", "projection"], ...] = Field(("neck",), min_length=1)
+    heads: tuple[Literal["neck", "projection", "projection_neck"], ...] = Field(("neck",), min_length=1)
     """Which features of the encoder stand side by side in the vector that is compared."""
     flip: Literal["none", "mean", "concat"] = "none"
     """Whether features of the mirrored image are added."""
@@ -137,11 +136,34 @@ class ExecutionConfig(BaseModel):
     """Whether rounds are logged to MLflow."""
 
 
+def refuse_unfit_evaluation(data: DataConfig, evaluation: EvaluationConfig) -> None:
+    """Refuse searches, draws and choices that a data set has no images for.
+
+    Raises:
+        ValueError: Naming the setting.
+    """
+    strangers = [search for search in evaluation.searches if search.partition("/")[0] != data.name]
+    if strangers:
+        raise ValueError(f"evaluation.searches: {strangers[0]} is no search of data.name = '{data.name}'")
+    if data.trial is not None and data.name != "regdb":
+        raise ValueError(f"data.trial is for regdb; data.name = '{data.name}' has no trials")
+    if data.name != "sysu" and (evaluation.draws, evaluation.shots) != (("agw",), (1,)):
+        raise ValueError(f"evaluation.draws and evaluation.shots are for sysu; data.name is '{data.name}'")
+    held_out = data.name == "manifest" or (data.name == "sysu" and data.split == "train")
+    if evaluation.selection == "val" and not held_out:
+        raise ValueError(
+            "evaluation.selection = 'val' needs images that are not trained on: data.split = 'train' of sysu, "
+            "or a manifest with rows `val`"
+        )
+
+
 class ExperimentConfig(BaseModel):
     """A complete experiment of the unsupervised method."""
 
     model_config = STRICT
 
+    method: Literal["cclnet"] = "cclnet"
+    """The method."""
     name: Name
     """The experiment's name; run folders and MLflow runs begin with it."""
     seed: int = Field(1, ge=0)
@@ -190,20 +212,7 @@ class ExperimentConfig(BaseModel):
 
     @model_validator(mode="after")
     def _evaluation_fits_the_data(self) -> Self:
-        name, evaluation = self.data.name, self.evaluation
-        strangers = [search for search in evaluation.searches if search.partition("/")[0] != name]
-        if strangers:
-            raise ValueError(f"evaluation.searches: {strangers[0]} is no search of data.name = '{name}'")
-        if self.data.trial is not None and name != "regdb":
-            raise ValueError(f"data.trial is for regdb; data.name = '{name}' has no trials")
-        if name != "sysu" and (evaluation.draws, evaluation.shots) != (("agw",), (1,)):
-            raise ValueError(f"evaluation.draws and evaluation.shots are for sysu; data.name is '{name}'")
-        held_out = name == "manifest" or (name == "sysu" and self.data.split == "train")
-        if evaluation.selection == "val" and not held_out:
-            raise ValueError(
-                "evaluation.selection = 'val' needs images that are not trained on: data.split = 'train' of sysu, "
-                "or a manifest with rows `val`"
-            )
+        refuse_unfit_evaluation(self.data, self.evaluation)
         return self
 
     def with_trial(self, trial: int | None) -> "ExperimentConfig":
@@ -215,6 +224,5 @@ class ExperimentConfig(BaseModel):
         return self.model_dump(mode="json")
 
     def digest(self) -> str:
-        """Twelve hex digits over everything that decides the result: all but `execution` and the place of the data."""
-        deciding = self.model_dump(mode="json", exclude={"execution": True, "data": {"root", "images_root"}})
-        return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:12]
+        """Twelve hex digits over everything that decides the result."""
+        return settings_digest(self.record())

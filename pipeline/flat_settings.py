@@ -1,5 +1,7 @@
 """Nested settings as one list of dotted names."""
 
+import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -29,3 +31,15 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     names = [name for name in sorted(then.keys() | now.keys()) if then.get(name) != now.get(name)]
     shown = [f"{name} {then.get(name)!r} there, {now.get(name)!r} here" for name in names[:_SHOWN]]
     return "; ".join(shown) + (f"; and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+
+def settings_digest(settings: Mapping[str, Any]) -> str:
+    """Twelve hex digits over everything that decides a result: all but `execution` and the place of the data.
+
+    >>> here, there = ({"seed": 1, "data": {"root": root}, "execution": {}} for root in ("a", "b"))
+    >>> settings_digest(here) == settings_digest(there)
+    True
+    """
+    deciding = {name: value for name, value in settings.items() if name != "execution"}
+    deciding["data"] = {name: value for name, value in settings["data"].items() if name not in ("root", "images_root")}
+    return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:12]

@@ -7,24 +7,33 @@ labels, texts, memories and weights after each round, and writes nothing.
 from typing import Any
 
 from pipeline.experiment import Run
+from pipeline.person_stages import fuse_texts, learn_person_texts, train_on_people
 from pipeline.stages import extract, learn_prompts, pseudo_label, train
 from pipeline.training.rounds import Round
 
-__all__ = ["evaluate", "extract", "finish", "learn_prompts", "log_round", "match", "pseudo_label", "train"]
+__all__ = [
+    "evaluate", "extract", "finish", "fuse_texts", "learn_person_texts", "learn_prompts", "log_image_round",
+    "log_round", "match", "pseudo_label", "train", "train_on_people",
+]  # fmt: skip
 
 
-def match(run: Run, round_: Round, *_: Any) -> None:
+def match(run: Run[Any, Any], round_: Round, *_: Any) -> None:
     """Only the record of a round needs the pairs of clusters."""
 
 
-def evaluate(run: Run, round_: Round) -> None:
+def evaluate(run: Run[Any, Any], round_: Round) -> None:
     """The first process measures alone."""
 
 
-def log_round(run: Run, round_: Round, *_: Any) -> None:
+def log_round(run: Run[Any, Any], round_: Round, *_: Any) -> None:
     """Count the round as finished; the first process writes it down."""
     run.state.completed = round_.number
 
 
-def finish(run: Run) -> None:
+def log_image_round(run: Run[Any, Any], round_: Round, *_: Any) -> None:
+    """Count the round as finished, as `log_round` does."""
+    log_round(run, round_)
+
+
+def finish(run: Run[Any, Any]) -> None:
     """The first process has the result."""

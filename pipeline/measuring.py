@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 from models.encoder import DualStemEncoder
 from models.modality import PerModality
@@ -41,7 +42,7 @@ class Measurement:
 
 
 def measure(
-    run: Run,
+    run: Run[Any, Any],
     round_: Round,
     *,
     final: bool,
@@ -60,7 +61,7 @@ def measure(
         keep_queries: Also keep what each query found.
     """
     config, dataset = run.config, run.dataset
-    rerank = config.evaluation.rerank if final else "none"
+    rerank: Literal["none", "k_reciprocal"] = config.evaluation.rerank if final else "none"
     results: tuple[SearchResult, ...] = ()
     validation: tuple[SearchResult, ...] = ()
     banks = None
@@ -100,7 +101,7 @@ def measure(
     return Measurement(report, banks if dataset.test is not None else None, results)
 
 
-def remember_if_best(run: Run, round_: Round, report: EvaluationReport) -> None:
+def remember_if_best(run: Run[Any, Any], round_: Round, report: EvaluationReport) -> None:
     """Keep the encoder of the best round so far, where a score chooses the result; an equal later round is not better.
 
     Raises:
@@ -115,7 +116,9 @@ def remember_if_best(run: Run, round_: Round, report: EvaluationReport) -> None:
         run.state.selected = SelectedRound(round_.number, score, weights)
 
 
-def measure_result(run: Run, last: EvaluationReport | None = None, *, keep_queries: bool = False) -> Measurement:
+def measure_result(
+    run: Run[Any, Any], last: EvaluationReport | None = None, *, keep_queries: bool = False
+) -> Measurement:
     """Measure the round that is the run's result; where a score chose it, the last round's numbers stand beside it.
 
     Args:
@@ -146,7 +149,7 @@ def measure_result(run: Run, last: EvaluationReport | None = None, *, keep_queri
     return replace(chosen, report=report)
 
 
-def _describe_data(run: Run, images: PerModality[TestImages] | None) -> DataRecord:
+def _describe_data(run: Run[Any, Any], images: PerModality[TestImages] | None) -> DataRecord:
     dataset = run.dataset
     return DataRecord(
         name=dataset.name,

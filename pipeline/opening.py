@@ -5,15 +5,20 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from models.clip import LoadedClip, WeightsLoadError, load_clip
+from pipeline.any_config import AnyConfig
+from pipeline.cluster_method import ClusterMethod
 from pipeline.config import DataConfig, ExperimentConfig
+from pipeline.csdn_config import CsdnConfig
 from pipeline.data.dataset import Dataset, read_dataset
 from pipeline.device import resolve_device, resolve_precision, using_device
 from pipeline.errors import CheckpointError, ConfigError, DataError, WeightsError
-from pipeline.experiment import Run
+from pipeline.experiment import Method, Run
+from pipeline.person_method import PersonMethod
 from pipeline.presets import validate_config
 from pipeline.processes import ALONE, Processes
 from pipeline.run_folder import RunFolder
@@ -32,7 +37,7 @@ _OBTAIN = {
 
 
 @contextmanager
-def open_run(config: ExperimentConfig) -> Iterator[Run]:
+def open_run(config: AnyConfig) -> Iterator[Run[Any, Any]]:
     """Open the run of a configuration: the same one always finds the same folder, and goes on where it stands.
 
     One of several processes opens it together with the others: the first holds the folder, the others follow.
@@ -50,17 +55,17 @@ def open_run(config: ExperimentConfig) -> Iterator[Run]:
         yield from _opened(config, device, processes)
 
 
-def _opened(config: ExperimentConfig, device: torch.device, processes: Processes) -> Iterator[Run]:
+def _opened(config: AnyConfig, device: torch.device, processes: Processes) -> Iterator[Run[Any, Any]]:
     dataset = _read_data(config.data)
-    clip = _load_weights(config)
+    clip, method = _load_weights(config), _method_of(config)
     if not processes.is_first:
-        yield Run(config, dataset, open_images(config, dataset), clip, device, None, processes)
+        yield Run(method, config, dataset, open_images(config, dataset), clip, device, None, processes)
         return
     with RunFolder.open(run_path(config), config.record(), config.digest()) as folder:
         _check_images(folder, dataset)
         record = RunRecord(folder, _tracker(config, folder))
         try:
-            run = Run(config, dataset, open_images(config, dataset), clip, device, record, processes)
+            run = Run(method, config, dataset, open_images(config, dataset), clip, device, record, processes)
             made_with = {"device": str(device), "processes": processes.count, "precision": run.precision}
             made_with |= {"weights": asdict(clip.origin), "data": dataset.fingerprint}
             record.begin(run.state, config.record(), made_with)
@@ -74,7 +79,9 @@ def _opened(config: ExperimentConfig, device: torch.device, processes: Processes
 
 
 @contextmanager
-def reopen_run(run_folder: Path, *, data_root: Path | None, device: str, trial: int | None = None) -> Iterator[Run]:
+def reopen_run(
+    run_folder: Path, *, data_root: Path | None, device: str, trial: int | None = None
+) -> Iterator[Run[Any, Any]]:
     """Open an existing run to measure it; nothing is tracked.
 
     Raises:
@@ -97,9 +104,9 @@ def reopen_run(run_folder: Path, *, data_root: Path | None, device: str, trial: 
         config = recorded.model_copy(update={"data": data, "execution": execution})
         dataset = _read_data(data)
         _check_images(folder, dataset)
-        images, record = open_images(config, dataset), RunRecord(folder, SilentTracker())
+        images, record, method = open_images(config, dataset), RunRecord(folder, SilentTracker()), _method_of(config)
         with using_device(place, resolve_precision(execution.precision, place)):
-            run = Run(config, dataset, images, _load_weights(config), place, record, ALONE)
+            run = Run(method, config, dataset, images, _load_weights(config), place, record, ALONE)
             if run.state.completed == 0:
                 raise CheckpointError(
                     f"{run_folder} has no finished round yet", hint="wait for its first round, or start it again"
@@ -107,16 +114,24 @@ def reopen_run(run_folder: Path, *, data_root: Path | None, device: str, trial: 
             yield run
 
 
-def run_path(config: ExperimentConfig) -> Path:
+def run_path(config: AnyConfig) -> Path:
     """Where the run of a configuration lives."""
     split = "" if config.data.trial is None else f"-t{config.data.trial}"
     return config.execution.runs_folder / f"{config.name}-s{config.seed}{split}-{config.digest()[:8]}"
 
 
-def trials_path(config: ExperimentConfig) -> Path:
+def trials_path(config: AnyConfig) -> Path:
     """Where the average over the splits of RegDB is written: beside the runs, one file for all splits."""
     everything = config.with_trial(None)
     return config.execution.runs_folder / f"{config.name}-s{config.seed}-{everything.digest()[:8]}-trials.json"
+
+
+def _method_of(config: AnyConfig) -> Method[Any, Any]:
+    match config:
+        case CsdnConfig():
+            return PersonMethod()
+        case ExperimentConfig():
+            return ClusterMethod()
 
 
 def _read_data(data: DataConfig) -> Dataset:
@@ -154,7 +169,7 @@ def _check_images(folder: RunFolder, dataset: Dataset) -> None:
         )
 
 
-def _load_weights(config: ExperimentConfig) -> LoadedClip:
+def _load_weights(config: AnyConfig) -> LoadedClip:
     try:
         clip = load_clip(config.model.architecture, config.model.weights, seed=config.seed)
     except WeightsLoadError as error:
@@ -163,7 +178,7 @@ def _load_weights(config: ExperimentConfig) -> LoadedClip:
     return clip
 
 
-def _tracker(config: ExperimentConfig, folder: RunFolder) -> Tracker:
+def _tracker(config: AnyConfig, folder: RunFolder) -> Tracker:
     if not config.execution.tracking:
         return SilentTracker()
     return MlflowTracker(config.execution.runs_folder, folder)

@@ -8,7 +8,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from pipeline.any_config import AnyConfig
 from pipeline.config import ExperimentConfig
+from pipeline.csdn_config import CsdnConfig
 from pipeline.errors import ConfigError
 
 _FOLDER = resources.files("pipeline") / "presets"
@@ -19,9 +21,7 @@ def preset_names() -> list[str]:
     return sorted(entry.name.removesuffix(".toml") for entry in _FOLDER.iterdir() if entry.name.endswith(".toml"))
 
 
-def load_config(
-    preset: str, overrides: Sequence[str] = (), values: Mapping[str, Any] | None = None
-) -> ExperimentConfig:
+def load_config(preset: str, overrides: Sequence[str] = (), values: Mapping[str, Any] | None = None) -> AnyConfig:
     """Read a preset, then apply changes in order: `values`, then `overrides`.
 
     Args:
@@ -44,14 +44,19 @@ def load_config(
     return validate_config(tree)
 
 
-def validate_config(tree: Mapping[str, Any]) -> ExperimentConfig:
+def _model_of(tree: Mapping[str, Any]) -> type[AnyConfig]:
+    """Which method's settings these are; CCLNet's where no method is named."""
+    return CsdnConfig if tree.get("method") == "csdn" else ExperimentConfig
+
+
+def validate_config(tree: Mapping[str, Any]) -> AnyConfig:
     """Turn nested values into a config.
 
     Raises:
         ConfigError: Naming every wrong key with what would be right.
     """
     try:
-        return ExperimentConfig.model_validate(dict(tree))
+        return _model_of(tree).model_validate(dict(tree))
     except ValidationError as error:
         problems = "; ".join(_describe(problem) for problem in error.errors())
         raise ConfigError(

@@ -5,15 +5,15 @@ from typing import Any
 from clustering.labelling import Labelling
 from clustering.matching import Matching
 from models.modality import PerModality
+from pipeline.cluster_method import ClusterRun
 from pipeline.evaluation.diagnostics import label_diagnostics, matching_diagnostics
 from pipeline.evaluation.report import EvaluationReport
-from pipeline.experiment import Run
 from pipeline.training.rounds import Round
 from pipeline.training.schedule import learning_rate_of
 
 
 def describe_round(
-    run: Run,
+    run: ClusterRun,
     round_: Round,
     labels: PerModality[Labelling],
     matching: Matching,
@@ -53,7 +53,7 @@ def _describe_labels(prefix: str, labelling: Labelling) -> dict[str, float]:
     return row
 
 
-def _diagnose(run: Run, labels: PerModality[Labelling], matching: Matching) -> dict[str, float]:
+def _diagnose(run: ClusterRun, labels: PerModality[Labelling], matching: Matching) -> dict[str, float]:
     truth = run.dataset.training_people(run.images.training.map(lambda images: images.rows))
     if not all(truth.map(lambda people: people.known)):
         return {}  # a user's own images, of which nobody has said whom they show

@@ -31,7 +31,8 @@ def table(rows: Sequence[Mapping[str, Any]], seconds: Sequence[float], search: s
 
 def _cells(row: Mapping[str, Any], seconds: float, search: str | None) -> tuple[str, ...]:
     def pair(name: str, form: str) -> str:
-        return "/".join(format(row[f"labels/{modality}/{name}"], form) for modality in ("visible", "infrared"))
+        values = [row.get(f"labels/{modality}/{name}") for modality in ("visible", "infrared")]
+        return "/".join(format(value, form) for value in values if value is not None)
 
     def percent(name: str) -> str:
         value = row.get(f"test/{search}/{name}")
@@ -42,7 +43,7 @@ def _cells(row: Mapping[str, Any], seconds: float, search: str | None) -> tuple[
         row["stage"],
         pair("clusters", ".0f"),
         pair("outlier_share", ".0%"),
-        format(row["labels/matched_share"], ".0%"),
+        format(row["labels/matched_share"], ".0%") if "labels/matched_share" in row else "",
         format(row["train/loss/total"], ".3f"),
         percent("r1"),
         percent("map"),

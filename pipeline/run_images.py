@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from models.modality import PerModality
-from pipeline.config import ExperimentConfig
+from pipeline.any_config import AnyConfig
 from pipeline.data.dataset import Dataset, SplitTables
 from pipeline.data.images import ImageTable, TestImages, TrainingImages
 from pipeline.data.inspection import verified_store
@@ -24,7 +24,7 @@ class RunImages:
     test: PerModality[TestImages] | None
 
 
-def open_images(config: ExperimentConfig, dataset: Dataset) -> RunImages:
+def open_images(config: AnyConfig, dataset: Dataset) -> RunImages:
     """Decode the images, or find them decoded; training gets them in an order that says nothing about people.
 
     Cost:

@@ -26,7 +26,7 @@ class RunRecord:
     folder: RunFolder
     tracker: Tracker
 
-    def begin(self, state: TrainingState, settings: Mapping[str, Any], made_with: Mapping[str, Any]) -> None:
+    def begin(self, state: TrainingState[Any], settings: Mapping[str, Any], made_with: Mapping[str, Any]) -> None:
         """Record what the run is made with, and catch up with what an interrupted process could not publish.
 
         Args:
@@ -39,21 +39,22 @@ class RunRecord:
         self.tracker.attach(environment)
         self.publish(state)
 
-    def save(self, state: TrainingState) -> None:
+    def save(self, state: TrainingState[Any]) -> None:
         """Write the checkpoint, all or nothing."""
         self.folder.save_checkpoint(state.to_checkpoint())
 
     def finish_round(
-        self, state: TrainingState, labels: PerModality[PseudoLabels], report: EvaluationReport | None
+        self, state: TrainingState[Any], labels: PerModality[PseudoLabels] | None, report: EvaluationReport | None
     ) -> None:
         """Write what the round that `state` has completed leaves behind; it counts once the checkpoint is in place."""
-        self.folder.save_labels(state.completed, labels)
+        if labels is not None:
+            self.folder.save_labels(state.completed, labels)
         if report is not None:
             self.folder.write_evaluation(report.to_dict())
         self.save(state)
         self.publish(state)
 
-    def publish(self, state: TrainingState) -> None:
+    def publish(self, state: TrainingState[Any]) -> None:
         """Bring the metrics files and the tracker up to the checkpoint; what is there already is not repeated."""
         self.folder.write_metrics(state.metrics)
         self.folder.write_timings(state.timings)

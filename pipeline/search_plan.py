@@ -1,6 +1,6 @@
 """Which searches a run is measured by: those of its data set's protocol, as far as the configuration asks for them."""
 
-from pipeline.config import ExperimentConfig
+from pipeline.any_config import AnyConfig
 from pipeline.data.dataset import Dataset
 from pipeline.data.sysu_lists import LIST_FOLDER, PERMUTATION_FILE, read_permutations
 from pipeline.evaluation.protocol import DrawName, RetrievalTrial, sightings_of
@@ -15,7 +15,7 @@ from pipeline.evaluation.searches import (
 Plans = list[list[RetrievalTrial]]
 
 
-def plan_test(dataset: Dataset, config: ExperimentConfig, *, final: bool) -> Plans:
+def plan_test(dataset: Dataset, config: AnyConfig, *, final: bool) -> Plans:
     """The trials of every test search, the headline first.
 
     Args:
@@ -49,7 +49,7 @@ def plan_test(dataset: Dataset, config: ExperimentConfig, *, final: bool) -> Pla
     ]
 
 
-def plan_validation(dataset: Dataset, config: ExperimentConfig) -> Plans:
+def plan_validation(dataset: Dataset, config: AnyConfig) -> Plans:
     """The trials on held-out images, the one that `selection = "val"` goes by first."""
     assert dataset.validation is not None, "nothing is held out"
     sightings = sightings_of(dataset.validation)
@@ -65,12 +65,12 @@ def plan_validation(dataset: Dataset, config: ExperimentConfig) -> Plans:
     ]
 
 
-def _rules(config: ExperimentConfig) -> GalleryRules:
+def _rules(config: AnyConfig) -> GalleryRules:
     rules = config.evaluation.rules
     return GalleryRules(exclude=rules.exclude, gallery=rules.gallery, rank_by=rules.rank_by)
 
 
-def _draws(dataset: Dataset, config: ExperimentConfig, final: bool) -> GalleryDraws:
+def _draws(dataset: Dataset, config: AnyConfig, final: bool) -> GalleryDraws:
     evaluation = config.evaluation
     draws: tuple[DrawName, ...] = evaluation.draws
     path = dataset.root / LIST_FOLDER / PERMUTATION_FILE

@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -15,6 +16,7 @@ from models.encoder import Head
 from models.memory import PrototypeMemory
 from models.modality import PerModality
 from models.swap import CrossModalSwap
+from pipeline.cluster_method import ClusterRun, cluster_images, prompt_features, text_from_first
 from pipeline.data.sampling import cross_modal_batches
 from pipeline.errors import DataError, DegenerateClustering
 from pipeline.evaluation.feature_files import write_features, write_queries
@@ -26,20 +28,19 @@ from pipeline.measuring import measure, measure_result, remember_if_best
 from pipeline.round_record import describe_round
 from pipeline.seeds import numpy_generator, torch_generator
 from pipeline.training import prompting
-from pipeline.training.epoch import TextLoss, build_augmentation, train_epoch
-from pipeline.training.epoch_steps import labelled_images
+from pipeline.training.cluster_state import TextPrototypes
+from pipeline.training.epoch import TextLoss, build_augmentation, labelled_images, train_epoch
 from pipeline.training.labelling import usable_labels
 from pipeline.training.rounds import Round
-from pipeline.training.state import TextPrototypes
 
 
-def extract(run: Run, round_: Round) -> PerModality[FeatureBank]:  # noqa: ARG001 - it names the task
+def extract(run: Run[Any, Any], round_: Round) -> PerModality[FeatureBank]:  # noqa: ARG001 - it names the task
     """Encode all training images of both modalities with the weights that the round starts from."""
     with run.timed("extract"):
         return run.extract_training_features(Head.NECK)
 
 
-def pseudo_label(run: Run, round_: Round, features: PerModality[FeatureBank]) -> PerModality[Labelling]:
+def pseudo_label(run: ClusterRun, round_: Round, features: PerModality[FeatureBank]) -> PerModality[Labelling]:
     """Cluster each modality alone.
 
     Raises:
@@ -47,16 +48,16 @@ def pseudo_label(run: Run, round_: Round, features: PerModality[FeatureBank]) ->
     """
     config = run.config
     with run.timed("label"):
-        found = run.label(features)
-        labels = usable_labels(found, run.state.labels, config.labelling, config.batches.clusters_per_batch)
-    run.state.labels = labels.map(lambda labelling: labelling.labels)
+        found = cluster_images(run, features)
+        labels = usable_labels(found, run.state.own.labels, config.labelling, config.batches.clusters_per_batch)
+    run.state.own.labels = labels.map(lambda labelling: labelling.labels)
     if round_.stage == "prepare" and round_.last_of_stage:
-        run.state.exported = run.state.labels
+        run.state.own.exported = run.state.own.labels
     return labels
 
 
 def match(
-    run: Run,
+    run: ClusterRun,
     round_: Round,  # noqa: ARG001 - it names the task
     features: PerModality[FeatureBank],
     labels: PerModality[Labelling],
@@ -71,7 +72,7 @@ def match(
         )
 
 
-def learn_prompts(run: Run, round_: Round, labels: PerModality[Labelling]) -> PerModality[TextPrototypes] | None:
+def learn_prompts(run: ClusterRun, round_: Round, labels: PerModality[Labelling]) -> PerModality[TextPrototypes] | None:
     """Learn one sentence a cluster; a refresh that has nothing to describe keeps the texts that there are.
 
     The first time they are learned on the clusters that stage `prepare` handed over, later on the round's own.
@@ -79,13 +80,13 @@ def learn_prompts(run: Run, round_: Round, labels: PerModality[Labelling]) -> Pe
     Raises:
         DegenerateClustering: A modality has outliers only and there are no earlier texts.
     """
-    config, state = run.config.prompts, run.state
+    config, own = run.config.prompts, run.state.own
     first = round_.epoch == 1
-    assert state.exported is not None or not first
-    chosen = state.exported if first else labels.map(lambda labelling: labelling.labels)
+    assert own.exported is not None or not first
+    chosen = own.exported if first else labels.map(lambda labelling: labelling.labels)
     assert chosen is not None
     with run.timed("prompts"):
-        features = run.prompt_features(initial=first or config.feature_source == "initial")
+        features = prompt_features(run, initial=first or config.feature_source == "initial")
         try:
             prompting.refuse_nothing(chosen.map(lambda pseudo: pseudo.labels))
         except DegenerateClustering as error:
@@ -93,14 +94,14 @@ def learn_prompts(run: Run, round_: Round, labels: PerModality[Labelling]) -> Pe
                 raise
             logger.warning("prompts are not refreshed in round %d: %s", round_.number, error.message)
         else:
-            state.text = run.text_from_first(partial(_learn_texts, run, round_, features, chosen))
-    state.text_round = round_.number
+            own.text = text_from_first(run, partial(_learn_texts, run, round_, features, chosen))
+    own.text_round = round_.number
     run.save()  # Texts take minutes to learn: a run killed later in this round does not learn them again.
-    return state.text
+    return own.text
 
 
 def _learn_texts(
-    run: Run,
+    run: ClusterRun,
     round_: Round,
     features: PerModality[Float[Tensor, "n embed"]],
     labels: PerModality[PseudoLabels],
@@ -116,14 +117,14 @@ def _learn_texts(
         learning_rate=config.learning_rate,
         warmup_epochs=config.warmup_epochs if first else min(1, config.warmup_epochs),
         weight_decay=config.weight_decay,
-        previous=run.state.text if config.init == "warm" and not first else None,
+        previous=run.state.own.text if config.init == "warm" and not first else None,
         init_generator=lambda modality: torch_generator(seed, "init", "prompts", modality, round_.number),
         batch_generator=lambda epoch: numpy_generator(seed, "batches", "prompts", round_.number, epoch),
     )
 
 
 def train(
-    run: Run,
+    run: ClusterRun,
     round_: Round,
     features: PerModality[FeatureBank],
     labels: PerModality[Labelling],
@@ -174,14 +175,14 @@ def _memory(device: torch.device, bank: FeatureBank, labelling: Labelling) -> Pr
     return PrototypeMemory(torch.from_numpy(cluster_prototypes(bank.vectors, labelling.labels.labels)).to(device))
 
 
-def _text_loss(run: Run, text: PerModality[TextPrototypes] | None) -> TextLoss | None:
+def _text_loss(run: ClusterRun, text: PerModality[TextPrototypes] | None) -> TextLoss | None:
     if text is None:
         return None
     prompts = run.config.prompts
     return TextLoss(text.map(lambda one: one.features), prompts.text_weight, prompts.smoothing)
 
 
-def evaluate(run: Run, round_: Round) -> EvaluationReport:
+def evaluate(run: Run[Any, Any], round_: Round) -> EvaluationReport:
     """Encode all held-out images once and run every search of the protocol; nothing in training reads the result."""
     with run.timed("evaluate"):
         report = measure(run, round_, final=round_ == run.rounds[-1]).report
@@ -189,7 +190,9 @@ def evaluate(run: Run, round_: Round) -> EvaluationReport:
     return report
 
 
-def measure_again(run: Run, features_file: Path | None = None, queries_file: Path | None = None) -> EvaluationReport:
+def measure_again(
+    run: Run[Any, Any], features_file: Path | None = None, queries_file: Path | None = None
+) -> EvaluationReport:
     """Encode all held-out images with the weights of the run's result, and run every search.
 
     Args:
@@ -211,7 +214,7 @@ def measure_again(run: Run, features_file: Path | None = None, queries_file: Pat
     return measurement.report
 
 
-def finish(run: Run) -> EvaluationReport | None:
+def finish(run: Run[Any, Any]) -> EvaluationReport | None:
     """Close the record of a complete run: its last round is the result, or the round that a score chose.
 
     Returns:
@@ -226,7 +229,7 @@ def finish(run: Run) -> EvaluationReport | None:
 
 
 def log_round(
-    run: Run,
+    run: ClusterRun,
     round_: Round,
     labels: PerModality[Labelling],
     matching: Matching,
@@ -242,13 +245,13 @@ def log_round(
 
 
 def _eps_curve(
-    run: Run, labels: PerModality[Labelling]
+    run: ClusterRun, labels: PerModality[Labelling]
 ) -> tuple[PerModality[tuple[EpsPoint, ...]], PerModality[float]]:
     settings = run.config.labelling
     return labels.map(lambda labelling: labelling.curve), PerModality(settings.visible.eps, settings.infrared.eps)
 
 
-def _swap(run: Run, round_: Round) -> CrossModalSwap | None:
+def _swap(run: ClusterRun, round_: Round) -> CrossModalSwap | None:
     settings = run.config.swap
     if settings.mode == "off" or round_.epoch < settings.start:
         return None

@@ -1,46 +1,60 @@
-"""One epoch of the image stages: batches of both modalities, cluster memories, swapping, and the text loss.
+"""One epoch of CCLNet's image stages: cluster memories, swapping, and the text loss.
 
-Nothing inside a step waits for a GPU: what a step needs from the host is known before the epoch begins, losses are
-added up where they are, and the host's part of swapping runs while the next batch is encoded.
+The host's part of swapping runs while the next batch is encoded, since only the loss of that batch needs its outcome.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from jaxtyping import Float, Int64
+from torch import Tensor
 from torch.nn import functional
 
+from clustering.dbscan import OUTLIER, PseudoLabels
 from models.encoder import DualStemEncoder, Encoded, Head
 from models.losses import prototype_contrast, text_classification
 from models.memory import PrototypeMemory
 from models.modality import Modality, PerModality
-from models.precision import Precision, network_precision
+from models.precision import Precision
 from models.swap import CrossModalSwap
-from pipeline.console import progress
+from models.transfer import upload
 from pipeline.data.augmentation import Normalisation, Recipe, augment
+from pipeline.data.pixel_supply import PixelSupply
 from pipeline.data.sampling import CrossModalBatches
-from pipeline.errors import TrainingError
 from pipeline.processes import ALONE, Processes
-from pipeline.training.epoch_steps import EpochSteps, TrainingImagesAndLabels
-from pipeline.training.network import gradients_of, joined_network, too_large
+from pipeline.training.cluster_state import TextPrototypes
+from pipeline.training.steps import Augmentation, EpochSteps, run_epoch
 
-Augmentation = Callable[[Tensor, Modality, int], Tensor]
-"""From this process's share of a batch of stored pixels to network input; the number is that of the whole batch."""
 
-_MODALITIES = PerModality.build(lambda modality: modality)
+@dataclass(frozen=True, slots=True)
+class TrainingImagesAndLabels:
+    """The images of one modality: pixels, cluster, and the row of the text that described each (-1: none)."""
+
+    pixels: PixelSupply
+    labels: Int64[np.ndarray, " n"]
+    text_rows: Int64[np.ndarray, " n"]
 
 
 @dataclass(frozen=True, slots=True)
 class TextLoss:
     """Image-to-text classification: the texts of both modalities, and how strongly and smoothly they teach."""
 
-    features: PerModality[Float[Tensor, "clusters embed"]]
+    features: PerModality[Float[Tensor, "_ embed"]]
     weight: float
     smoothing: float
+
+
+def labelled_images(pixels: PixelSupply, labels: PseudoLabels, text: TextPrototypes | None) -> TrainingImagesAndLabels:
+    """Put images, clusters and text rows side by side.
+
+    Raises:
+        ValueError: A text row is asked for that does not exist.
+    """
+    text_rows = np.full(len(labels.labels), OUTLIER, dtype=np.int64) if text is None else text.labels
+    if text is not None and text_rows.max(initial=OUTLIER) >= text.features.shape[0]:
+        raise ValueError(f"label {text_rows.max()} has no text: there are {text.features.shape[0]}")
+    return TrainingImagesAndLabels(pixels, labels.labels, text_rows)
 
 
 def train_epoch(
@@ -80,7 +94,7 @@ def train_epoch(
         Mean of every loss term over the steps, and `total`.
 
     Raises:
-        TrainingError: The loss is not finite; nothing of this epoch has been saved.
+        TrainingError: The loss is not finite, or a batch does not fit into memory; nothing of this epoch was saved.
 
     Cost:
         One forward and backward pass a step; losses stay on the device until the epoch ends.
@@ -88,90 +102,90 @@ def train_epoch(
     Source: Chen et al., ACM MM 2023; released code, stages 0 and 2. Differs: memories change after the optimiser,
     by name, not inside `backward`.
     """
-    steps = EpochSteps.plan(sources, batches, processes, device)
-    encoder.train()
-    with gradients_of(encoder, optimiser):
-        try:
-            sums = run_steps(
-                joined_network(encoder, device, processes),
-                optimiser,
-                memories,
-                steps,
-                temperature=temperature,
-                momentum=momentum,
-                swap=swap,
-                text=text,
-                augmentation=augmentation,
-                precision=precision,
-            )
-        except torch.OutOfMemoryError:
-            sums = None  # not here: the error would keep the tensors of its frames alive
-        if sums is None:
-            raise too_large(
-                encoder,
-                _heads(text),
-                num_clusters=batches.clusters_per_batch,
-                images_per_cluster=batches.positions.visible.shape[1] // batches.clusters_per_batch.visible,
-                precision=precision,
-                device=device,
-                processes=processes,
-            )
-    means = {name: float(total) / len(batches) for name, total in sums.items()}
-    if not np.isfinite(means["total"]):
-        raise _not_finite("in this epoch")
-    return means
+    objective = ClusterObjective.plan(
+        sources, batches, memories, temperature=temperature, momentum=momentum, swap=swap, text=text, device=device
+    )
+    steps = EpochSteps(
+        pixels=sources.map(lambda source: source.pixels),
+        positions=batches.positions,
+        groups=batches.clusters_per_batch,
+        setting="batches.images_per_cluster",
+        processes=processes,
+    )
+    return run_epoch(
+        encoder, optimiser, objective, steps, augmentation=augmentation, device=device, precision=precision
+    )
 
 
-def run_steps(
-    network: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    memories: PerModality[PrototypeMemory],
-    steps: EpochSteps,
-    *,
-    temperature: float,
-    momentum: float,
-    swap: CrossModalSwap | None,
-    text: TextLoss | None,
-    augmentation: Augmentation,
-    precision: Precision,
-) -> dict[str, Float[Tensor, ""]]:
-    """The steps of an epoch, without ever waiting for a GPU; see `train_epoch`.
+@dataclass(slots=True, eq=False)
+class ClusterObjective:
+    """Contrast with cluster memories, and classification by texts; labels of all steps are on the device already."""
 
-    Returns:
-        The sum of every loss term over the steps, on the device.
-    """
-    heads = _heads(text)
-    sums: dict[str, Tensor] = {}
-    for step, pixels in enumerate(progress(steps.pixel_batches(), "train", total=len(steps), unit="steps")):
-        labels = steps.of_step(steps.labels, step)
-        counts = labels.map(len)
-        inputs = pixels.map_with(augmentation, _MODALITIES, counts)
-        device = inputs.visible.device
-        with network_precision(precision, device):
-            encoded: PerModality[Encoded] = network(inputs, heads)
-        features = encoded.map_with(partial(_gathered_neck, steps.processes), counts)
-        if swap is not None:
-            swap.settle()  # of the last step: its prototypes are needed from here on
-        terms = _prototype_terms(features, memories, labels, temperature)
-        if text is not None:
-            projections = encoded.map_with(partial(_gathered_projection, steps.processes), counts)
-            terms |= _text_terms(projections, steps.of_step(steps.text_rows, step), text)
-        loss = torch.stack(list(terms.values())).sum()
-        if device.type == "cpu" and not torch.isfinite(loss):
-            # On a GPU this would stall every step; there the epoch's sums are looked at, before anything is saved.
-            raise _not_finite(f"at step {step + 1}")
-        optimiser.zero_grad(set_to_none=True)
-        loss.backward()
-        optimiser.step()
-        host_labels = steps.of_step(steps.host_labels, step)
-        memories.map_with(lambda memory, f, y: memory.update(f, y, momentum), features, host_labels)
-        if swap is not None:
-            swap.prepare(memories, host_labels)
-        for name, value in (terms | {"total": loss}).items():
-            sums[name] = sums.get(name, 0.0) + value.detach()
-    if swap is not None:
-        swap.settle()
-    return sums
+    memories: PerModality[PrototypeMemory]
+    host_labels: PerModality[Int64[Tensor, "steps _"]]
+    labels: PerModality[Int64[Tensor, "steps _"]]
+    text_rows: PerModality[Int64[Tensor, "steps _"]]
+    temperature: float
+    momentum: float
+    swap: CrossModalSwap | None
+    text: TextLoss | None
+    features: PerModality[Float[Tensor, "_ dim"]] | None = None
+
+    @staticmethod
+    def plan(
+        sources: PerModality[TrainingImagesAndLabels],
+        batches: CrossModalBatches,
+        memories: PerModality[PrototypeMemory],
+        *,
+        temperature: float,
+        momentum: float,
+        swap: CrossModalSwap | None,
+        text: TextLoss | None,
+        device: torch.device,
+    ) -> "ClusterObjective":
+        """Look up all labels of an epoch at once."""
+        labels = sources.map_with(lambda source, at: source.labels[at], batches.positions)
+        text_rows = sources.map_with(lambda source, at: source.text_rows[at], batches.positions)
+        return ClusterObjective(
+            memories=memories,
+            host_labels=labels.map(torch.from_numpy),
+            labels=labels.map(lambda rows: upload(rows, device)),
+            text_rows=text_rows.map(lambda rows: upload(rows, device)),
+            temperature=temperature,
+            momentum=momentum,
+            swap=swap,
+            text=text,
+        )
+
+    @property
+    def heads(self) -> frozenset[Head]:
+        """The neck, and the projection where texts teach."""
+        return frozenset({Head.NECK} if self.text is None else {Head.NECK, Head.PROJECTION})
+
+    def terms(self, encoded: PerModality[Encoded], step: int) -> dict[str, Float[Tensor, ""]]:
+        """Contrast with the prototypes as the last step left them, and the text loss."""
+        features = encoded.map(_unit_neck)
+        self.features = features.map(Tensor.detach)
+        if self.swap is not None:
+            self.swap.settle()  # of the last step: its prototypes are needed from here on
+        contrast = self.memories.map_with(
+            lambda memory, f, y: prototype_contrast(memory.logits(f, self.temperature), y[step]), features, self.labels
+        )
+        losses = {f"{modality}_prototype": loss for modality, loss in contrast.items()}
+        return losses if self.text is None else losses | _text_terms(encoded, self.text_rows, step, self.text)
+
+    def after_step(self, step: int) -> None:
+        """Mix the batch into the memories, and begin to swap."""
+        assert self.features is not None
+        labels = self.host_labels.map(lambda rows: rows[step])
+        self.memories.map_with(lambda memory, f, y: memory.update(f, y, self.momentum), self.features, labels)
+        if self.swap is not None:
+            self.swap.prepare(self.memories, labels)
+
+    def finish(self) -> None:
+        """Swap for the last step, too."""
+        if self.swap is not None:
+            self.swap.settle()
 
 
 def build_augmentation(
@@ -199,43 +213,16 @@ def build_augmentation(
     return change
 
 
-def _gathered_neck(processes: Processes, encoded: Encoded, num_images: int) -> Float[Tensor, "batch dim"]:
+def _unit_neck(encoded: Encoded) -> Float[Tensor, "batch dim"]:
     assert encoded.neck is not None
-    return processes.gather_features(functional.normalize(encoded.neck, dim=1, eps=1e-12), num_images)
+    return functional.normalize(encoded.neck, dim=1, eps=1e-12)
 
 
-def _gathered_projection(processes: Processes, encoded: Encoded, num_images: int) -> Float[Tensor, "batch embed"]:
-    assert encoded.projection is not None
-    return processes.gather_features(encoded.projection, num_images)
-
-
-def _prototype_terms(
-    features: PerModality[Tensor],
-    memories: PerModality[PrototypeMemory],
-    labels: PerModality[Tensor],
-    temperature: float,
+def _text_terms(
+    encoded: PerModality[Encoded], text_rows: PerModality[Int64[Tensor, "steps _"]], step: int, text: TextLoss
 ) -> dict[str, Tensor]:
-    losses = memories.map_with(
-        lambda memory, f, y: prototype_contrast(memory.logits(f, temperature), y), features, labels
-    )
-    return {f"{modality}_prototype": loss for modality, loss in losses.items()}
+    def loss(images: Encoded, rows: Tensor, texts: Tensor) -> Tensor:
+        assert images.projection is not None
+        return text.weight * text_classification(images.projection @ texts.T, rows[step], text.smoothing)
 
-
-def _text_terms(projections: PerModality[Tensor], text_rows: PerModality[Tensor], text: TextLoss) -> dict[str, Tensor]:
-    losses = projections.map_with(
-        lambda images, rows, texts: text.weight * text_classification(images @ texts.T, rows, text.smoothing),
-        text_rows,
-        text.features,
-    )
-    return {f"{modality}_text": value for modality, value in losses.items()}
-
-
-def _heads(text: TextLoss | None) -> frozenset[Head]:
-    return frozenset({Head.NECK} if text is None else {Head.NECK, Head.PROJECTION})
-
-
-def _not_finite(when: str) -> TrainingError:
-    return TrainingError(
-        f"the loss is not finite {when}; the weights of the last finished round are kept",
-        hint="lower optimisation.learning_rate or raise memory.temperature, and start the same command again",
-    )
+    return {f"{modality}_text": value for modality, value in encoded.map_with(loss, text_rows, text.features).items()}

@@ -42,8 +42,9 @@ def too_large(
     encoder: DualStemEncoder,
     heads: frozenset[Head],
     *,
-    num_clusters: PerModality[int],
-    images_per_cluster: int,
+    groups: PerModality[int],
+    images_per_group: int,
+    setting: str,
     precision: Precision,
     device: torch.device,
     processes: Processes,
@@ -53,15 +54,16 @@ def too_large(
     Args:
         encoder: Its gradients are lost.
         heads: What a step computes.
-        num_clusters: Clusters of each modality in a batch.
-        images_per_cluster: As many did not fit.
+        groups: Clusters or people of each modality in a batch.
+        images_per_group: As many of each did not fit.
+        setting: What decides this number.
         precision: In which the network computes.
         device: Where the encoder is.
         processes: Who shares the batch.
     """
 
     def attempt(fewer: int) -> None:
-        counts = num_clusters.map(lambda count: max(1, count * fewer // processes.count))
+        counts = groups.map(lambda count: max(1, count * fewer // processes.count))
         images = counts.map(lambda count: torch.zeros(count, 3, *encoder.image_size, device=device))
         with network_precision(precision, device):
             encoded = encoder(images, heads)
@@ -71,12 +73,12 @@ def too_large(
 
     encoder.zero_grad(set_to_none=True)
     encoder.eval()  # as large, and batch norms do not wait for processes that still have memory
-    fitting = largest_fitting(attempt, images_per_cluster)
-    asked = num_clusters.map(lambda count: count * images_per_cluster)
+    fitting = largest_fitting(attempt, images_per_group)
+    asked = groups.map(lambda count: count * images_per_group)
     return TrainingError(
         f"{device} has too little memory to train on {asked.visible} visible and {asked.infrared} infrared images at "
         "once; the last finished round is kept",
-        hint=f"{fitting} images of each cluster fit: --set batches.images_per_cluster={fitting} starts a new run"
+        hint=f"{fitting} instead of {images_per_group} fit: --set {setting}={fitting} starts a new run"
         if fitting
-        else "not even one image of each cluster fits: lower batches.clusters_per_batch, or free the device",
+        else f"{setting} = 1 is too much already: show fewer at once, or free the device",
     )

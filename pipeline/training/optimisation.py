@@ -123,6 +123,24 @@ def image_learning_rate(
     )
 
 
+def person_learning_rate(
+    epoch: int,
+    *,
+    learning_rate: float,
+    warmup_rounds: int,
+    warmup_factor: float,
+    milestones: Sequence[int],
+    gamma: float,
+) -> float:
+    """The base rate of CSDN's image stage in one epoch, counted from 1; heads get a multiple of it from their group.
+
+    Source: nengdong96/CSDN: the schedule is read before it steps, so its first epoch has index 0.
+    """
+    return multistep_warmup(
+        epoch - 1, base=learning_rate, warmup=warmup_rounds, factor=warmup_factor, milestones=milestones, gamma=gamma
+    )
+
+
 def optimiser_restarts(epoch: int, *, swap_start: int, at_swap: AtSwap) -> bool:
     """Whether the epoch begins with a new optimiser: a restarted schedule forgets the gradients' averages, too."""
     return at_swap == "restart" and epoch == swap_start
@@ -165,6 +183,37 @@ def build_image_optimiser(
         for biases, factor in ((False, 1.0), (True, bias_factor))
     ]
     optimiser = _adam([group for group in groups if group["params"]], weight_decay)
+    set_learning_rate(optimiser, learning_rate)
+    return optimiser
+
+
+def build_person_optimiser(
+    encoder: EncoderWithRoles,
+    classifier: nn.Module,
+    *,
+    learning_rate: float,
+    weight_decay: float,
+    head_factor: float,
+) -> torch.optim.Adam:
+    """Adam over an encoder and a classifier; pooling, necks and classifier learn faster, biases of the rest do not.
+
+    Args:
+        encoder: All of it is trained.
+        classifier: Its parameters, too.
+        learning_rate: The rate until `set_learning_rate` is called.
+        weight_decay: L2 weight of every tensor.
+        head_factor: The rate of the heads relative to the rest.
+
+    Source: nengdong96/CSDN, optimiser of stage 3: groups by name there, by role here.
+    """
+    heads = {"pool", "neck", "projection_neck"}
+    named = [(encoder.parameter_role(name) in heads, parameter) for name, parameter in encoder.named_parameters()]
+    named += [(True, parameter) for parameter in classifier.parameters()]
+    groups = [
+        {"params": [parameter for is_head, parameter in named if is_head == wanted], _FACTOR: factor}
+        for wanted, factor in ((False, 1.0), (True, head_factor))
+    ]
+    optimiser = _adam(groups, weight_decay)
     set_learning_rate(optimiser, learning_rate)
     return optimiser
 

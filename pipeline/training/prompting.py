@@ -13,11 +13,11 @@ from models.losses import prompt_contrast
 from models.modality import Modality, PerModality
 from models.prompts import TEMPLATES, PromptBank, warm_start
 from models.text_tower import TextTower
-from pipeline.console import progress
 from pipeline.data.sampling import paired_batches
-from pipeline.errors import DegenerateClustering, TrainingError
+from pipeline.errors import DegenerateClustering
+from pipeline.training.cluster_state import TextPrototypes
 from pipeline.training.optimisation import cosine_warmup
-from pipeline.training.state import TextPrototypes
+from pipeline.training.text_fitting import fit_texts
 
 
 def learn_prompts(
@@ -75,24 +75,21 @@ def learn_prompts(
     banks = PerModality.build(
         lambda modality: _new_bank(modality, labels, tower, num_context, previous, init_generator(modality)).to(device)
     )
-    optimiser = torch.optim.Adam([bank.context for bank in banks], lr=learning_rate, weight_decay=weight_decay)
-    for epoch in progress(range(1, epochs + 1), "learn prompts", unit="epochs"):
-        rate = cosine_warmup(epoch, base=learning_rate, total_epochs=epochs, warmup_epochs=warmup_epochs)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
-        running = torch.zeros((), device=device)
-        for batch in paired_batches(clustered.map(len), batch_size, batch_generator(epoch)):
-            losses = batch.map_with(partial(_prompt_loss, tower), kept, targets, banks)
-            loss = losses.visible + losses.infrared
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()
-            optimiser.step()
-            running += loss.detach()
-        if not torch.isfinite(running):
-            raise TrainingError(
-                f"the prompt loss is not finite in epoch {epoch}",
-                hint="lower prompts.learning_rate; the last round is kept",
-            )
+
+    def loss(batch: PerModality[Int64[np.ndarray, " batch"]]) -> Float[Tensor, ""]:
+        losses = batch.map_with(partial(_prompt_loss, tower), kept, targets, banks)
+        return losses.visible + losses.infrared
+
+    fit_texts(
+        [bank.context for bank in banks],
+        epochs,
+        lambda epoch: paired_batches(clustered.map(len), batch_size, batch_generator(epoch)),
+        loss,
+        rate=lambda epoch: cosine_warmup(epoch, base=learning_rate, total_epochs=epochs, warmup_epochs=warmup_epochs),
+        weight_decay=weight_decay,
+        description="learn prompts",
+        setting="prompts.learning_rate",
+    )
     return banks.map_with(lambda bank, all_labels: _read_out(bank, all_labels, tower), labels)
 
 

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-Stage = Literal["prepare", "clip"]
+Stage = Literal["prepare", "clip", "prompts", "fusion", "image"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,13 +27,17 @@ class Round:
         """
         return f"r{self.number:03d}"
 
+    @property
+    def trains_images(self) -> bool:
+        """Whether the encoder changes in it."""
+        return self.stage not in ("prompts", "fusion")
 
-def plan_rounds(prepare_rounds: int, clip_rounds: int) -> tuple[Round, ...]:
-    """All rounds of a run in order.
 
-    >>> [(r.number, r.stage, r.epoch, r.last_of_stage) for r in plan_rounds(2, 1)]
+def plan_rounds(*lengths: tuple[Stage, int]) -> tuple[Round, ...]:
+    """All rounds of a run in order, from its stages and their numbers of rounds.
+
+    >>> [(r.number, r.stage, r.epoch, r.last_of_stage) for r in plan_rounds(("prepare", 2), ("clip", 1))]
     [(1, 'prepare', 1, False), (2, 'prepare', 2, True), (3, 'clip', 1, True)]
     """
-    lengths: tuple[tuple[Stage, int], ...] = (("prepare", prepare_rounds), ("clip", clip_rounds))
     stages = [(stage, epoch, epoch == length) for stage, length in lengths for epoch in range(1, length + 1)]
     return tuple(Round(number, *position) for number, position in enumerate(stages, start=1))

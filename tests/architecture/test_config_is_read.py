@@ -12,17 +12,26 @@ from pydantic import BaseModel
 from clustering.labelling import label_images
 from clustering.matching import match_clusters
 from models.clip import load_clip
+from models.fusion import build_fusion
 from models.swap import CrossModalSwap
-from pipeline import config, method_config
+from pipeline import config, csdn_config, method_config
 from pipeline.data.augmentation import augment
 from pipeline.data.dataset import read_dataset
+from pipeline.data.paired_sampling import paired_identity_batches
 from pipeline.data.sampling import cross_modal_batches
 from pipeline.data.store import open_store
 from pipeline.evaluation.evaluate import evaluate_features
 from pipeline.evaluation.searches import GalleryDraws, GalleryRules
 from pipeline.features import extract_features
 from pipeline.training.epoch import TextLoss, train_epoch
-from pipeline.training.optimisation import build_image_optimiser, image_learning_rate
+from pipeline.training.optimisation import (
+    build_image_optimiser,
+    build_person_optimiser,
+    image_learning_rate,
+    person_learning_rate,
+)
+from pipeline.training.person_epoch import LossWeights, build_view_augmentation
+from pipeline.training.person_texts import learn_fusion, learn_person_prompts
 from pipeline.training.prompting import learn_prompts
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -44,6 +53,12 @@ FEEDS: dict[type[BaseModel], tuple[list[Callable[..., Any]], set[str]]] = {
     method_config.BatchesConfig: ([cross_modal_batches], {"batch_norm"}),
     method_config.AugmentationConfig: ([augment], set()),
     method_config.OptimisationConfig: ([image_learning_rate, build_image_optimiser], set()),
+    csdn_config.PersonPromptsConfig: ([learn_person_prompts], set()),
+    csdn_config.FusionConfig: ([build_fusion, learn_fusion], set()),
+    csdn_config.PersonLossConfig: ([LossWeights.__init__], set()),
+    csdn_config.PersonBatchesConfig: ([paired_identity_batches], {"batch_norm"}),
+    csdn_config.PersonAugmentationConfig: ([build_view_augmentation], set()),
+    csdn_config.PersonOptimisationConfig: ([person_learning_rate, build_person_optimiser], set()),
     method_config.PromptsConfig: (
         [learn_prompts, TextLoss.__init__],
         {"text_weight", "refresh_every", "refresh_epochs", "init", "feature_source"},
@@ -67,6 +82,7 @@ def test_every_setting_is_read_somewhere() -> None:
         if isinstance(node, ast.Attribute)
     }
     sections = [*FEEDS, config.ExecutionConfig, method_config.StagesConfig, method_config.LabellingConfig]
+    sections.append(csdn_config.PersonStagesConfig)
     unread = {f"{section.__name__}.{name}" for section in sections for name in section.model_fields if name not in read}
     assert not unread
 
@@ -78,6 +94,8 @@ def test_every_setting_has_a_sentence() -> None:
         config.ExecutionConfig,
         method_config.StagesConfig,
         method_config.LabellingConfig,
+        csdn_config.CsdnConfig,
+        csdn_config.PersonStagesConfig,
     ]
     for section in sections:
         for name, field in section.model_fields.items():

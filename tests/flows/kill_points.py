@@ -5,6 +5,7 @@ Forking happens before torch has started a thread.
 """
 
 import importlib
+import json
 import os
 import signal
 import sys
@@ -12,8 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline.config import ExperimentConfig
-from tests.flows.plain_flow import run_plainly
+from flows.methods import body_of
+from pipeline import person_stages, stages
+from pipeline.any_config import AnyConfig
+from pipeline.presets import validate_config
 
 
 def die() -> None:
@@ -40,20 +43,25 @@ def die_at_call(module: str, name: str, number: int) -> None:
     setattr(owner, last, counted)
 
 
+def run(config: AnyConfig) -> None:
+    """The rounds of the method, without Prefect."""
+    body_of(config)(config, person_stages if config.method == "csdn" else stages)
+
+
 def main(config_file: str, *points: str) -> None:
     """Kill at each point in turn, then finish."""
-    config = ExperimentConfig.model_validate_json(Path(config_file).read_text())
+    config = validate_config(json.loads(Path(config_file).read_text()))
     for point in points:
         module, name, number = point.split(":")
         pid = os.fork()
         if pid == 0:
             die_at_call(module, name, int(number))
-            run_plainly(config)
+            run(config)
             os._exit(3)  # the point was never reached
         status = os.waitpid(pid, 0)[1]
         if not (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL):
             sys.exit(f"{point} was not reached: status {status}")
-    run_plainly(config)
+    run(config)
 
 
 if __name__ == "__main__":

@@ -13,15 +13,23 @@ from models.clip import LoadedClip
 from models.encoder import DualStemEncoder
 from models.memory import PrototypeMemory
 from models.modality import Modality, PerModality
+from models.precision import Precision
 from models.swap import CrossModalSwap
 from pipeline.data.images import TrainingImages
 from pipeline.data.pixel_supply import PixelSupply, ResidentPixels, StreamedPixels
 from pipeline.data.sampling import CrossModalBatches, cross_modal_batches
 from pipeline.processes import ALONE
-from pipeline.training.epoch import TextLoss, build_augmentation, run_steps, train_epoch
-from pipeline.training.epoch_steps import EpochSteps, TrainingImagesAndLabels, labelled_images
+from pipeline.training.cluster_state import TextPrototypes
+from pipeline.training.epoch import (
+    ClusterObjective,
+    TextLoss,
+    TrainingImagesAndLabels,
+    build_augmentation,
+    labelled_images,
+    train_epoch,
+)
 from pipeline.training.optimisation import build_image_optimiser
-from pipeline.training.state import TextPrototypes
+from pipeline.training.steps import EpochSteps, run_steps
 
 CPU = torch.device("cpu")
 SIZE = (48, 32)
@@ -77,14 +85,29 @@ class SmallTraining:
         given = {**self.settings(), "device": self.device, **settings}
         return train_epoch(self.encoder, self.optimiser, self.sources, self.memories, self.batches, **given)
 
-    def plan(self) -> EpochSteps:
-        """The steps of an epoch."""
-        return EpochSteps.plan(self.sources, self.batches, ALONE, self.device)
+    def plan(self) -> tuple[ClusterObjective, EpochSteps]:
+        """What an epoch minimises, and its steps."""
+        told = self.settings()
+        objective = ClusterObjective.plan(
+            self.sources,
+            self.batches,
+            self.memories,
+            temperature=told["temperature"],
+            momentum=told["momentum"],
+            swap=self.swap,
+            text=self.text,
+            device=self.device,
+        )
+        pixels = self.sources.map(lambda source: source.pixels)
+        groups = self.batches.clusters_per_batch
+        return objective, EpochSteps(pixels, self.batches.positions, groups, "batches.images_per_cluster", ALONE)
 
-    def run(self, steps: EpochSteps, **settings: Any) -> dict[str, torch.Tensor]:
+    def run(
+        self, plan: tuple[ClusterObjective, EpochSteps], precision: Precision = "float32"
+    ) -> dict[str, torch.Tensor]:
         """The steps alone; sums of losses, where they are."""
-        given = {**self.settings(), "precision": "float32", **settings}
-        return run_steps(self.encoder.train(), self.optimiser, self.memories, steps, **given)
+        augmentation = self.settings()["augmentation"]
+        return run_steps(self.encoder.train(), self.optimiser, *plan, augmentation=augmentation, precision=precision)
 
 
 def small_training(

@@ -17,10 +17,9 @@ from pipeline.data.images import gather_pixels
 from pipeline.errors import TrainingError
 from pipeline.processes import Processes
 from pipeline.training import epoch
-from pipeline.training.epoch import build_augmentation
-from pipeline.training.epoch_steps import labelled_images
+from pipeline.training.cluster_state import TextPrototypes
+from pipeline.training.epoch import build_augmentation, labelled_images
 from pipeline.training.network import gradients_of, joined_network, too_large
-from pipeline.training.state import TextPrototypes
 from tests.pipeline.small_training import CPU, SIZE, SmallTraining, small_training, weights_of
 from tests.reference import memory as reference
 
@@ -204,7 +203,7 @@ class TestTooLittleMemory:
         with pytest.raises(TrainingError, match="cpu has too little memory to train on 24 visible and 24") as caught:
             training.train()
         assert tried == [(24, 24), (12, 12), (6, 6)]
-        assert "2 images of each cluster fit" in caught.value.hint
+        assert "2 instead of 8 fit" in caught.value.hint
         assert "--set batches.images_per_cluster=2" in caught.value.hint
 
     def test_the_batch_that_is_named_does_fit(self, clip, monkeypatch):
@@ -227,8 +226,9 @@ class TestTooLittleMemory:
         error = too_large(
             training.encoder.train(),
             frozenset({Head.NECK}),
-            num_clusters=PerModality(4, 4),
-            images_per_cluster=8,
+            groups=PerModality(4, 4),
+            images_per_group=8,
+            setting="batches.images_per_cluster",
             precision="float32",
             device=CPU,
             processes=Processes(rank=1, count=4, local_rank=1, local_count=4),
@@ -237,14 +237,13 @@ class TestTooLittleMemory:
         assert tried == [(4, 4), (2, 2)]
         assert "images_per_cluster=2" in error.hint
 
-    def test_where_not_one_image_fits_fewer_clusters_are_the_advice(self, clip, monkeypatch):
+    def test_where_not_one_image_fits_there_is_no_number_to_set(self, clip, monkeypatch):
         training = small_training(clip)
         tried = limit(training, monkeypatch, room=5)
         with pytest.raises(TrainingError, match="12 visible and 12 infrared") as caught:
             training.train()
         assert tried == [(12, 12), (6, 6), (3, 3)]
-        assert caught.value.hint.startswith("not even one image of each cluster fits")
-        assert "clusters_per_batch" in caught.value.hint
+        assert caught.value.hint.startswith("batches.images_per_cluster = 1 is too much already")
 
     def test_a_later_step_may_be_the_one_and_nothing_is_left_behind(self, clip, monkeypatch):
         training = small_training(clip)

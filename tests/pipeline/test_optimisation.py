@@ -6,12 +6,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
+from models.clip import load_clip
+from models.encoder import DualStemEncoder
+from models.person_heads import PersonClassifier, prepare_for_people
 from pipeline.training.optimisation import (
     build_image_optimiser,
+    build_person_optimiser,
     cosine_warmup,
     image_learning_rate,
     multistep_warmup,
     optimiser_restarts,
+    person_learning_rate,
     set_learning_rate,
 )
 from tests.reference import schedules as reference
@@ -48,6 +53,23 @@ def test_prompts_follow_the_table_of_csdn_whose_schedule_starts_at_zero():
     table = reference.CSDN_PROMPTS
     rates = {epoch: cosine_warmup(epoch - 1, base=3e-4, total_epochs=60, warmup_epochs=5) for epoch in table}
     assert rates == pytest.approx(table, rel=5e-7)
+
+
+CSDN = {"learning_rate": 3e-4, "warmup_rounds": 10, "warmup_factor": 0.01, "milestones": (40, 70), "gamma": 0.1}
+
+
+def test_rounds_on_images_of_known_people_follow_the_table_of_csdn():
+    rates = {epoch: person_learning_rate(epoch, **CSDN) for epoch in range(1, 121)}
+    assert rates == pytest.approx(reference.CSDN_IMAGES, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("epoch", "expected"),
+    # The first is a hundredth of 3e-4; 40 and 70 are the last before a milestone, which is counted from 0.
+    [(1, 3e-6), (2, 3.27e-5), (10, 2.703e-4), (11, 3e-4), (40, 3e-4), (41, 3e-5), (70, 3e-5), (71, 3e-6), (120, 3e-6)],
+)
+def test_csdn_reads_its_schedule_one_epoch_earlier_than_cclnet(epoch, expected):
+    assert person_learning_rate(epoch, **CSDN) == pytest.approx(expected, abs=1e-12)
 
 
 @settings(max_examples=40, deadline=None)
@@ -227,3 +249,57 @@ def test_a_stored_optimiser_goes_on_where_it_was_with_its_factors(tmp_path):
         optimiser.step()
     for one, two in zip(straight.parameters(), stored.parameters(), strict=True):
         assert torch.equal(one, two)
+
+
+HEADS_OF_PEOPLE = {
+    "pool.power", "neck.weight", "neck.bias", "projection_neck.weight", "projection_neck.bias",
+    "people.neck.weight", "people.projection.weight",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def people_network():
+    """An encoder ready for people, with who classifies them; no test changes it."""
+    clip = load_clip("tiny", "random")
+    encoder = prepare_for_people(DualStemEncoder.from_clip(clip, image_height=48, image_width=32))
+    classifier = PersonClassifier(encoder.feature_width, encoder.projection_width, 5, torch.Generator().manual_seed(0))
+    return nn.ModuleDict({"encoder": encoder, "people": classifier})
+
+
+def build_for_people(network, **options):
+    settings = {"learning_rate": 0.01, "weight_decay": 5e-4, "head_factor": 2.0}
+    return build_person_optimiser(network["encoder"], network["people"], **(settings | options))
+
+
+def people_names_in(network, group):
+    members = {id(parameter) for parameter in group["params"]}
+    return {name.removeprefix("encoder.") for name, value in network.named_parameters() if id(value) in members}
+
+
+def test_pooling_necks_and_classifiers_make_one_group_and_all_the_rest_another(people_network):
+    rest, heads = build_for_people(people_network).param_groups
+    names = {name.removeprefix("encoder.") for name, _ in people_network.named_parameters()}
+    assert people_names_in(people_network, heads) == HEADS_OF_PEOPLE
+    assert people_names_in(people_network, rest) == names - HEADS_OF_PEOPLE
+    assert rest["weight_decay"] == heads["weight_decay"] == 5e-4
+
+
+def test_every_parameter_is_in_exactly_one_group(people_network):
+    given = [id(p) for group in build_for_people(people_network).param_groups for p in group["params"]]
+    assert len(given) == len(set(given))
+    assert set(given) == {id(parameter) for parameter in people_network.parameters()}
+
+
+def test_heads_learn_exactly_twice_as_fast_in_every_epoch_of_the_table(people_network):
+    optimiser = build_for_people(people_network, learning_rate=3e-4)
+    rest, heads = optimiser.param_groups
+    assert (rest["lr"], heads["lr"]) == (3e-4, 6e-4)
+    for epoch in range(1, 121):
+        rate = person_learning_rate(epoch, **CSDN)
+        set_learning_rate(optimiser, rate)
+        assert (rest["lr"], heads["lr"]) == (rate, 2 * rate)
+
+
+def test_the_factor_of_the_heads_is_that_of_the_caller(people_network):
+    rest, heads = build_for_people(people_network, head_factor=1.0).param_groups
+    assert rest["lr"] == heads["lr"] == 0.01

@@ -10,8 +10,8 @@ from models.modality import PerModality
 from models.text_tower import TextTower
 from pipeline.errors import DegenerateClustering, TrainingError
 from pipeline.seeds import numpy_generator, torch_generator
+from pipeline.training.cluster_state import TextPrototypes
 from pipeline.training.prompting import learn_prompts
-from pipeline.training.state import TextPrototypes
 
 LABELS = PerModality(
     np.array([0, 0, 1, 1, OUTLIER, 2, 2, 0], dtype=np.int64), np.array([1, 0, 0, 1, OUTLIER], dtype=np.int64)

@@ -1,0 +1,174 @@
+"""The stages of CSDN as plain functions: what a flow wraps as tasks, and what a notebook or a benchmark calls."""
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from models.encoder import Head
+from models.fusion import build_fusion
+from models.modality import PerModality
+from models.transfer import upload
+from pipeline.data.paired_sampling import PairedIdentityBatches, paired_identity_batches
+from pipeline.evaluation.report import EvaluationReport
+from pipeline.person_method import PersonRun, learning_rate_of
+from pipeline.seeds import derive_seed, numpy_generator, torch_generator
+from pipeline.stages import evaluate, finish
+from pipeline.training.person_epoch import LossWeights, PersonObjective, build_view_augmentation
+from pipeline.training.person_texts import PersonFeatures, Positions, learn_fusion, learn_person_prompts
+from pipeline.training.rounds import Round
+from pipeline.training.steps import EpochSteps, run_epoch
+
+__all__ = ["evaluate", "finish", "fuse_texts", "learn_person_texts", "log_image_round", "train_on_people"]
+
+
+def learn_person_texts(run: PersonRun, round_: Round) -> dict[str, float]:  # noqa: ARG001 - it names the task
+    """Stage `prompts`: learn words for every person on features of the untrained encoder.
+
+    Raises:
+        TrainingError: The loss is not finite.
+    """
+    config = run.config.prompts
+    seed = run.config.seed
+
+    def learn() -> dict[str, Any]:
+        texts, loss = learn_person_prompts(
+            known,
+            run.text_tower,
+            lambda epoch: _pairs(run, "pairs", epoch if config.pairs == "full" else 0),
+            template=config.template,
+            banks=config.banks,
+            positives=config.positives,
+            num_context=config.num_context,
+            epochs=config.epochs,
+            batch_size=config.batch_size,
+            learning_rate=config.learning_rate,
+            warmup_epochs=config.warmup_epochs,
+            weight_decay=config.weight_decay,
+            init_generator=lambda modality: torch_generator(seed, "init", "prompts", modality),
+            batch_generator=lambda epoch: numpy_generator(seed, "batches", "prompts", epoch),
+        )
+        return {"texts": [text.cpu() for text in texts], "loss": loss}
+
+    with run.timed("prompts"):
+        known = _known(run)
+        told = run.processes.from_first(learn)
+        run.state.own.texts = PerModality(*(text.to(run.device) for text in told["texts"]))
+    return {"total": told["loss"]}
+
+
+def fuse_texts(run: PersonRun, round_: Round) -> dict[str, float]:  # noqa: ARG001 - it names the task
+    """Stage `fusion`: learn to make one text of a person's two, and write down what it makes of all.
+
+    Raises:
+        TrainingError: The loss is not finite.
+    """
+    config, own, seed = run.config.fusion, run.state.own, run.config.seed
+    assert own.texts is not None, "stage `prompts` comes first"
+    texts = own.texts
+
+    def learn() -> dict[str, Any]:
+        if run.config.prompts.banks == "one":  # both texts are the same
+            return {"fused": texts.visible.cpu(), "loss": 0.0}
+        generator = torch_generator(seed, "init", "fusion")
+        fusion = build_fusion(config.kind, texts.visible.shape[1], config.dropout, generator).to(run.device)
+        devices = [run.device] if run.device.type == "cuda" else []
+        with torch.random.fork_rng(devices):  # torch's dropout takes no generator
+            torch.manual_seed(derive_seed(seed, "dropout", "fusion"))
+            fused, loss = learn_fusion(
+                known,
+                texts,
+                fusion,
+                _pairs(run, "features", 0),
+                epochs=config.epochs,
+                batch_size=config.batch_size,
+                learning_rate=config.learning_rate,
+                warmup_epochs=config.warmup_epochs,
+                weight_decay=config.weight_decay,
+                prototype_dropout=config.prototype_dropout,
+                batch_generator=lambda epoch: numpy_generator(seed, "batches", "fusion", epoch),
+            )
+        return {"fused": fused.cpu(), "loss": loss}
+
+    with run.timed("fusion"):
+        known = _known(run)
+        told = run.processes.from_first(learn)
+        own.fused = told["fused"].to(run.device)
+    return {"total": told["loss"]}
+
+
+def train_on_people(run: PersonRun, round_: Round) -> dict[str, float]:
+    """Stage `image`: train the encoder for one epoch.
+
+    Raises:
+        TrainingError: The loss is not finite, or a batch does not fit into memory.
+    """
+    config, own = run.config, run.state.own
+    seed = (config.seed, "train", round_.number)
+    assert own.fused is not None or not config.with_texts, "stage `fusion` comes first"
+    with run.timed("train"):
+        batches = _batches(run, numpy_generator(*seed, "batches"))
+        labels = own.people.labels
+        objective = PersonObjective(
+            classifier=own.classifier.train(),
+            texts=own.fused,
+            labels=upload(labels.infrared[batches.positions.infrared], run.device),
+            weights=LossWeights(**config.losses.model_dump()),
+        )
+        # Visible images are shown twice; the second views follow the first ones.
+        twice = np.concatenate([batches.positions.visible, batches.positions.visible], axis=1)
+        steps = EpochSteps(
+            pixels=run.training_pixels,
+            positions=PerModality(twice, batches.positions.infrared),
+            groups=PerModality(2 * batches.people_per_batch, batches.people_per_batch),
+            setting="batches.images_per_person",
+            processes=run.processes,
+        )
+        return run_epoch(
+            run.state.encoder,
+            run.state.optimiser,
+            objective,
+            steps,
+            augmentation=build_view_augmentation(
+                padding=config.augmentation.padding,
+                normalisation=config.images.normalisation,
+                generator=torch_generator(*seed, "augment"),
+                processes=run.processes,
+            ),
+            device=run.device,
+            precision=run.precision,
+        )
+
+
+def log_image_round(run: PersonRun, round_: Round, losses: dict[str, float], report: EvaluationReport | None) -> None:
+    """Record the round: checkpoint (from here on it counts), metrics, MLflow, a line at the terminal."""
+    row: dict[str, Any] = {"round": round_.number, "stage": round_.stage, "epoch": round_.epoch}
+    if round_.stage == "image":
+        row["train/learning_rate"] = learning_rate_of(run.config, round_)
+    row |= {f"train/loss/{name}": value for name, value in losses.items()}
+    if report is not None:
+        row |= report.metrics()
+    run.finish_round(round_, row, None, report)
+
+
+def _known(run: PersonRun) -> PersonFeatures:
+    banks = run.extract_training_features(Head.PROJECTION)
+    features = banks.map(lambda bank: torch.from_numpy(bank.vectors).to(run.device))
+    return PersonFeatures(features, run.state.own.people.labels, run.state.own.people.num_people)
+
+
+def _pairs(run: PersonRun, purpose: str, epoch: int) -> Positions:
+    """Images of the same people side by side, as one pass of the sampler shows them."""
+    batches = _batches(run, numpy_generator(run.config.seed, purpose, epoch))
+    return batches.positions.map(np.ravel)
+
+
+def _batches(run: PersonRun, generator: np.random.Generator) -> PairedIdentityBatches:
+    settings = run.config.batches
+    return paired_identity_batches(
+        run.state.own.people.labels,
+        people_per_batch=settings.people_per_batch,
+        images_per_person=settings.images_per_person,
+        replacement=settings.replacement,
+        generator=generator,
+    )

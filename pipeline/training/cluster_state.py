@@ -1,0 +1,94 @@
+"""What CCLNet remembers from round to round, besides weights: pseudo-labels, and the texts learned on them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from clustering.dbscan import PseudoLabels
+from models.modality import PerModality
+
+
+@dataclass(frozen=True, slots=True)
+class TextPrototypes:
+    """What the learned prompts of one modality say, and the pseudo-labels that they were learned on.
+
+    `features` are the encoded texts, one a cluster, not normalised; `context` the learned words, kept for a warm start.
+    """
+
+    features: Float[Tensor, "clusters text"]
+    labels: Int64[np.ndarray, " n"]
+    context: Float[Tensor, "clusters words width"]
+
+
+@dataclass(slots=True)
+class ClusterState:
+    """Labels and texts as they stand after the last finished round.
+
+    `labels` are the last usable clusters, `exported` those that prompts are first learned on, `text_round` the round in
+    which `text` was learned.
+    """
+
+    labels: PerModality[PseudoLabels] | None = None
+    exported: PerModality[PseudoLabels] | None = None
+    text: PerModality[TextPrototypes] | None = None
+    text_round: int = 0
+
+    def pack(self) -> dict[str, Any]:
+        """Tensors and plain values only."""
+        return {
+            "labels": _pack(self.labels, _pack_labels),
+            "exported": _pack(self.exported, _pack_labels),
+            "text": pack_texts(self.text),
+            "text_round": self.text_round,
+        }
+
+    @staticmethod
+    def unpack(packed: Mapping[str, Any], device: torch.device) -> "ClusterState":
+        """What was packed, its texts on a device."""
+        return ClusterState(
+            labels=_unpack(packed["labels"], _unpack_labels),
+            exported=_unpack(packed["exported"], _unpack_labels),
+            text=unpack_texts(packed["text"], device),
+            text_round=packed["text_round"],
+        )
+
+
+def pack_texts(texts: PerModality[TextPrototypes] | None) -> dict[str, Any] | None:
+    """Tensors on the CPU, for a checkpoint or for other processes."""
+    return _pack(texts, _pack_text)
+
+
+def unpack_texts(packed: Mapping[str, Any] | None, device: torch.device) -> PerModality[TextPrototypes] | None:
+    """What was packed, on a device."""
+    return _unpack(packed, lambda one: _unpack_text(one, device))
+
+
+def _pack(pair: PerModality[Any] | None, pack_one: Callable[[Any], dict[str, Tensor]]) -> dict[str, Any] | None:
+    return None if pair is None else {modality.value: pack_one(value) for modality, value in pair.items()}
+
+
+def _unpack(packed: Mapping[str, Any] | None, unpack_one: Callable[[Any], Any]) -> PerModality[Any] | None:
+    return None if packed is None else PerModality.build(lambda modality: unpack_one(packed[modality.value]))
+
+
+def _pack_labels(labels: PseudoLabels) -> dict[str, Tensor]:
+    return {"labels": torch.from_numpy(labels.labels), "core": torch.from_numpy(labels.core)}
+
+
+def _unpack_labels(packed: Mapping[str, Tensor]) -> PseudoLabels:
+    return PseudoLabels(labels=packed["labels"].numpy(), core=packed["core"].numpy())
+
+
+def _pack_text(text: TextPrototypes) -> dict[str, Tensor]:
+    return {"features": text.features.cpu(), "labels": torch.from_numpy(text.labels), "context": text.context.cpu()}
+
+
+def _unpack_text(packed: Mapping[str, Tensor], device: torch.device) -> TextPrototypes:
+    return TextPrototypes(
+        features=packed["features"].to(device), labels=packed["labels"].numpy(), context=packed["context"].to(device)
+    )

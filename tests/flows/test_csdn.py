@@ -1,0 +1,130 @@
+"""The supervised flow: it learns from identities, resumes in every stage, and never reaches the unsupervised branch."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from flows.csdn import run_person_rounds
+from pipeline import person_stages
+from pipeline.csdn_config import CsdnConfig
+from pipeline.errors import CheckpointError, ConfigError
+from pipeline.opening import run_path
+from pipeline.presets import load_config
+from pipeline.run_folder import RunFolder
+
+ROOT = Path(__file__).resolve().parents[2]
+
+SMALL = {
+    "images": {"height": 64, "width": 32},
+    "model": {"architecture": "tiny", "weights": "random"},
+    "stages": {"image_rounds": 2},
+    "prompts": {"epochs": 2, "warmup_epochs": 1},
+    "fusion": {"epochs": 2, "warmup_epochs": 1},
+    "batches": {"people_per_batch": 4, "images_per_person": 3},
+    "evaluation": {"every": 1, "trials": 2},
+}
+
+# In the order in which the run meets them; each start goes on from the last finished round.
+KILL_POINTS = (
+    "pipeline.training.person_texts:text_contrast:5",  # stage `prompts`
+    "pipeline.training.person_texts:text_contrast:25",  # stage `fusion`: `prompts` takes 20 calls before it
+    "pipeline.training.person_epoch:weighted_triplet:5",  # stage `image`, round 1
+    "pipeline.durable_files:Path.replace:4",  # a file of a round is written, the checkpoint is not
+)
+
+
+@pytest.fixture
+def small_csdn(smoke_data: Path, tmp_path: Path) -> CsdnConfig:
+    execution = {"device": "cpu", "runs_folder": str(tmp_path / "runs"), "tracking": False}
+    config = load_config("csdn-sysu", (), {**SMALL, "data": {"root": str(smoke_data)}, "execution": execution})
+    assert isinstance(config, CsdnConfig)
+    return config
+
+
+def rows_of(config: CsdnConfig) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (run_path(config) / "metrics.jsonl").read_text().splitlines()]
+
+
+def checkpoint_of(config: CsdnConfig) -> dict[str, object]:
+    with RunFolder.reopen(run_path(config)) as folder:
+        checkpoint = folder.load_checkpoint()
+    assert checkpoint is not None
+    return checkpoint
+
+
+def test_a_run_learns_texts_then_trains_and_tells_every_loss(small_csdn: CsdnConfig) -> None:
+    report = run_person_rounds(small_csdn, person_stages)
+    rows = rows_of(small_csdn)
+    assert [row["stage"] for row in rows] == ["prompts", "fusion", "image", "image"]
+    losses = {name.removeprefix("train/loss/") for name in rows[-1] if name.startswith("train/loss/")}
+    assert losses == {"identity", "triplet", "gap", "visible_text", "infrared_text", "total"}
+    total = sum(rows[-1][f"train/loss/{name}"] for name in losses - {"total"})
+    assert rows[-1]["train/loss/total"] == pytest.approx(total, rel=1e-5)
+    assert all(np.isfinite(value) for row in rows for value in row.values() if isinstance(value, float))
+    # Two heads side by side, and those of the mirrored image: 2 x (neck + projection).
+    encoder = checkpoint_of(small_csdn)["encoder"]
+    width = len(encoder["neck.weight"]) + len(encoder["projection_neck.weight"])
+    assert report is not None and report.features.dim == 2 * width
+
+
+def test_texts_stay_as_they_were_learned_while_images_are_trained(small_csdn: CsdnConfig) -> None:
+    short = small_csdn.model_copy(update={"stages": small_csdn.stages.model_copy(update={"image_rounds": 1})})
+    for config in (short, small_csdn):
+        run_person_rounds(config, person_stages)
+    one, two = checkpoint_of(short), checkpoint_of(small_csdn)
+    assert torch.equal(one["own"]["fused"], two["own"]["fused"])
+    weight = "trunk.layer1.0.conv1.weight"
+    assert not torch.equal(one["encoder"][weight], two["encoder"][weight])
+    assert not torch.equal(one["own"]["classifier"]["neck.weight"], two["own"]["classifier"]["neck.weight"])
+
+
+def test_without_text_losses_no_texts_are_learned(small_csdn: CsdnConfig) -> None:
+    losses = small_csdn.losses.model_copy(update={"visible_text_weight": 0.0, "infrared_text_weight": 0.0})
+    config = small_csdn.model_copy(update={"losses": losses})
+    run_person_rounds(config, person_stages)
+    assert [row["stage"] for row in rows_of(config)] == ["image", "image"]
+
+
+@pytest.mark.slow
+def test_a_run_killed_in_every_stage_equals_the_uninterrupted_run(small_csdn: CsdnConfig, tmp_path: Path) -> None:
+    calm, killed = (
+        small_csdn.model_copy(
+            update={"execution": small_csdn.execution.model_copy(update={"runs_folder": tmp_path / name / "runs"})}
+        )
+        for name in ("calm", "killed")
+    )
+    for config, points in ((calm, ()), (killed, KILL_POINTS)):
+        file = tmp_path / f"{config.execution.runs_folder.parent.name}.json"
+        file.write_text(config.model_dump_json())
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "tests.flows.kill_points", str(file), *points]
+        subprocess.run(command, check=True, cwd=ROOT, env=environment, timeout=300)
+    assert (run_path(killed) / "metrics.jsonl").read_bytes() == (run_path(calm) / "metrics.jsonl").read_bytes()
+    left, right = checkpoint_of(calm), checkpoint_of(killed)
+    assert all(torch.equal(value, right["encoder"][name]) for name, value in left["encoder"].items())
+    assert torch.equal(left["own"]["fused"], right["own"]["fused"])
+
+
+def test_a_checkpoint_of_other_people_is_refused(small_csdn: CsdnConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    run_person_rounds(small_csdn, person_stages)
+    from pipeline import person_method
+    from pipeline.data.person_labels import PersonLabels
+
+    real = person_method.person_labels
+    monkeypatch.setattr(
+        person_method, "person_labels", lambda *told: PersonLabels(real(*told).labels, real(*told).num_people + 1)
+    )
+    with pytest.raises(CheckpointError, match="people apart"):
+        run_person_rounds(small_csdn, person_stages)
+
+
+def test_a_vision_transformer_is_refused(small_csdn: CsdnConfig) -> None:
+    model = small_csdn.model.model_copy(update={"architecture": "ViT-S-32"})
+    with pytest.raises(ConfigError, match="needs a ResNet"):
+        run_person_rounds(small_csdn.model_copy(update={"model": model}), person_stages)
