@@ -31,6 +31,9 @@ app.add_typer(config_app, name="config")
 app.command("rank")(rank)
 app.command("label")(label)
 
+INTERRUPTED = 130
+"""What typer makes of Ctrl-C."""
+
 DEMO_DATA = Path("data") / "drawn-demo"
 
 DataOption = Annotated[Path | None, typer.Option("--data", help="The folder that holds the data set.")]
@@ -52,9 +55,10 @@ def main() -> None:
         console.print(f"[bold red]error:[/] {_escape(error.message)}")
         console.print(f"[bold]hint:[/] {_escape(error.hint)}")
         sys.exit(1)
-    except KeyboardInterrupt:
-        Console(stderr=True).print("stopped; the last finished round is kept, the same command goes on from there")
-        sys.exit(130)
+    except SystemExit as leaving:
+        if leaving.code == INTERRUPTED:
+            Console(stderr=True).print("stopped; the last finished round is kept, the same command goes on from there")
+        raise
 
 
 @app.command()

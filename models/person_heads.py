@@ -1,5 +1,7 @@
 """What supervised training puts on top of the encoder: a pooling whose power is learned, and a classifier of people."""
 
+import math
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -27,7 +29,10 @@ class LearnedGeneralisedMean(nn.Module):
 
     def forward(self, feature_map: Float[Tensor, "batch width rows columns"]) -> Float[Tensor, "batch width"]:
         """One number a channel, larger than 0."""
-        return feature_map.clamp(min=self.floor).pow(self.power).mean(dim=(2, 3)).pow(1.0 / self.power)
+        # In logarithms: a small value to a large power would vanish, and its gradient with it.
+        cells = feature_map.shape[2] * feature_map.shape[3]
+        powers = (feature_map.clamp(min=self.floor).log() * self.power).logsumexp(dim=(2, 3))
+        return ((powers - math.log(cells)) / self.power).exp()
 
 
 class PersonClassifier(nn.Module):

@@ -182,6 +182,8 @@ class CsdnConfig(BaseModel):
         losses = self.losses
         if self.prompts.banks == "one" and self.fusion.kind != "sum":
             raise ValueError("prompts.banks = 'one' leaves nothing to fuse: set fusion.kind = 'sum'")
+        if self.prompts.banks == "one" and self.prompts.template == "per_modality":
+            raise ValueError("prompts.template = 'per_modality' needs two banks")
         if losses.text_on_second_view and losses.visible_text_weight == 0:
             raise ValueError("losses.text_on_second_view needs losses.visible_text_weight above 0")
         return self

@@ -158,10 +158,9 @@ def learn_fusion(
     labels = np.concatenate([*known.labels.map_with(lambda some, at: some[at], positions)])
 
     def loss(batch: Int64[np.ndarray, " _"]) -> Float[Tensor, ""]:
-        people, index = np.unique(labels[batch], return_inverse=True)
-        rows, places = upload(people, device), upload(index, device)
-        fused = fusion(*texts.map(lambda text: text[rows]))[places]
-        return _both_ways(features[upload(batch, device)], fused, places)
+        people = upload(labels[batch], device)
+        fused = fusion(*texts.map(lambda text: text[people]))
+        return _both_ways(features[upload(batch, device)], fused, people)
 
     def batches(epoch: int) -> Iterator[Int64[np.ndarray, " _"]]:
         order = batch_generator(epoch).permutation(len(labels))

@@ -179,5 +179,5 @@ def _gathered(processes: Processes, encoded: Encoded, num_images: int) -> Encode
 def _not_finite(when: str) -> TrainingError:
     return TrainingError(
         f"the loss is not finite {when}; the weights of the last finished round are kept",
-        hint="lower optimisation.learning_rate or raise memory.temperature, and start the same command again",
+        hint="lower optimisation.learning_rate, and start again",
     )

@@ -58,6 +58,6 @@ def fit_texts(
         mean = float(running) / steps
         if not torch.isfinite(running):
             raise TrainingError(
-                f"the prompt loss is not finite in epoch {epoch}", hint=f"lower {setting}; the last round is kept"
+                f"the loss of texts is not finite in epoch {epoch}", hint=f"lower {setting}; the last round is kept"
             )
     return mean

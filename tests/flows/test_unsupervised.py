@@ -10,6 +10,7 @@ import torch
 from mlflow import MlflowClient
 
 from pipeline.config import ExperimentConfig
+from pipeline.errors import DataError
 from pipeline.opening import run_path
 from pipeline.run_folder import RunFolder
 from tests.flows.plain_flow import run_plainly
@@ -133,3 +134,15 @@ def test_every_number_of_a_round_is_finite(smoke_config: ExperimentConfig) -> No
     for line in (run_path(smoke_config) / "metrics.jsonl").read_text().splitlines():
         row = json.loads(line)
         assert all(math.isfinite(value) for value in row.values() if isinstance(value, int | float)), row
+
+
+def test_decoded_images_that_were_changed_on_disk_are_refused(smoke_config: ExperimentConfig) -> None:
+    run_plainly(smoke_config)
+    array = next(smoke_config.execution.runs_folder.glob("images/*/visible.npy"))
+    with array.open("r+b") as file:
+        file.seek(-1, 2)
+        last = file.read(1)
+        file.seek(-1, 2)
+        file.write(bytes([last[0] ^ 1]))
+    with pytest.raises(DataError, match="not the bytes that were written"):
+        run_plainly(smoke_config)

@@ -105,7 +105,7 @@ class TestClassifier:
         for scores, rows, layer in zip(
             classifier(neck, projection), (neck, projection), (classifier.neck, classifier.projection), strict=True
         ):
-            expected = [[float(sum(row * weights)) for weights in layer.weight] for row in rows]
+            expected = [[sum(row * weights).item() for weights in layer.weight] for row in rows]
             assert torch.allclose(scores, torch.tensor(expected), rtol=1e-5, atol=1e-8)
 
     def test_two_people_are_the_fewest_there_can_be(self):

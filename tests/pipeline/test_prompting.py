@@ -122,5 +122,5 @@ def test_outliers_alone_cannot_be_described(tower: TextTower) -> None:
 
 
 def test_a_loss_that_is_not_finite_ends_the_stage(tower: TextTower) -> None:
-    with pytest.raises(TrainingError, match="prompt loss is not finite in epoch 1"):
+    with pytest.raises(TrainingError, match="loss of texts is not finite in epoch 1"):
         learn(tower, features(tower, scale=float("inf")))
