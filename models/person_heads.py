@@ -1,6 +1,7 @@
 """What supervised training puts on top of the encoder: a pooling whose power is learned, and a classifier of people."""
 
 import math
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -69,11 +70,15 @@ class PersonClassifier(nn.Module):
         return self.neck(neck), self.projection(projection)
 
 
-def prepare_for_people(encoder: DualStemEncoder) -> DualStemEncoder:
+def prepare_for_people(
+    encoder: DualStemEncoder, *, stem_activation: Literal["clip", "last"] = "clip"
+) -> DualStemEncoder:
     """Give an encoder the heads of supervised training: a learned power of its pooling, and two necks with biases.
 
     Args:
         encoder: Of a ResNet; changed in place.
+        stem_activation: Whether each of a stem's three convolutions keeps its ReLU, or the last one only, as in the
+            public code of CSDN; its features are then not CLIP's.
 
     Raises:
         ValueError: The encoder pools in another way, as a vision transformer does.
@@ -85,6 +90,9 @@ def prepare_for_people(encoder: DualStemEncoder) -> DualStemEncoder:
     encoder.pool = LearnedGeneralisedMean(power).to(place)
     encoder.projection_neck = nn.BatchNorm1d(encoder.projection_width).to(place)
     encoder.neck.bias.requires_grad_(True)
+    if stem_activation == "last":
+        for stem in encoder.stems.children():
+            stem.act1, stem.act2 = nn.Identity(), nn.Identity()
     return encoder.eval()
 
 

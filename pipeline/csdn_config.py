@@ -17,6 +17,15 @@ from pipeline.flat_settings import settings_digest
 from pipeline.method_config import STRICT
 
 
+class PersonNetworkConfig(BaseModel):
+    """What is made of CLIP's image tower."""
+
+    model_config = STRICT
+
+    stem_activation: Literal["clip", "last"] = "clip"
+    """Whether a stem keeps CLIP's three ReLUs, or the last one only, as the released code does by a slip."""
+
+
 class PersonStagesConfig(BaseModel):
     """How long the image stage is; texts come before it."""
 
@@ -60,6 +69,8 @@ class FusionConfig(BaseModel):
 
     kind: Literal["residual_mlp", "sum", "concat", "attn2"] = "residual_mlp"
     """How; `sum` has nothing to learn."""
+    batch_statistics: Literal["running", "batch"] = "running"
+    """What normalises the features that it is learned on; `batch`, as released, also moves the running ones."""
     dropout: float = Field(0.1, ge=0, lt=1)
     """Share of values that are dropped while it is learned."""
     prototype_dropout: bool = False
@@ -157,6 +168,8 @@ class CsdnConfig(BaseModel):
     """How they are stored and shown."""
     model: ModelConfig = ModelConfig()
     """Which CLIP."""
+    network: PersonNetworkConfig = PersonNetworkConfig()
+    """What is made of it."""
     stages: PersonStagesConfig = PersonStagesConfig()
     """How many rounds."""
     prompts: PersonPromptsConfig = PersonPromptsConfig()

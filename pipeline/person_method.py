@@ -37,7 +37,7 @@ class PersonMethod:
         """
         encoder = DualStemEncoder.from_clip(clip, image_height=config.images.height, image_width=config.images.width)
         try:
-            return prepare_for_people(encoder)
+            return prepare_for_people(encoder, stem_activation=config.network.stem_activation)
         except ValueError as error:
             raise ConfigError(str(error), hint="choose a ResNet, such as model.architecture=RN50-quickgelu") from error
 

@@ -4,11 +4,14 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from models.encoder import Head
 from models.fusion import build_fusion
 from models.modality import PerModality
+from models.precision import network_precision
 from models.transfer import upload
+from pipeline.data.augmentation import preprocess
 from pipeline.data.paired_sampling import PairedIdentityBatches, paired_identity_batches
 from pipeline.evaluation.report import EvaluationReport
 from pipeline.person_method import PersonRun, learning_rate_of
@@ -79,7 +82,7 @@ def fuse_texts(run: PersonRun, round_: Round) -> dict[str, float]:  # noqa: ARG0
                 known,
                 texts,
                 fusion,
-                _pairs(run, "features", 0),
+                positions,
                 epochs=config.epochs,
                 batch_size=config.batch_size,
                 learning_rate=config.learning_rate,
@@ -91,7 +94,10 @@ def fuse_texts(run: PersonRun, round_: Round) -> dict[str, float]:  # noqa: ARG0
         return {"fused": fused.cpu(), "loss": loss}
 
     with run.timed("fusion"):
-        known = _known(run)
+        if config.batch_statistics == "running":
+            known, positions = _known(run), _pairs(run, "features", 0)
+        else:
+            known, positions = _known_in_training(run)
         told = run.processes.from_first(learn)
         own.fused = told["fused"].to(run.device)
     return {"total": told["loss"]}
@@ -155,6 +161,24 @@ def _known(run: PersonRun) -> PersonFeatures:
     banks = run.extract_training_features(Head.PROJECTION)
     features = banks.map(lambda bank: torch.from_numpy(bank.vectors).to(run.device))
     return PersonFeatures(features, run.state.own.people.labels, run.state.own.people.num_people)
+
+
+@torch.no_grad()
+def _known_in_training(run: PersonRun) -> tuple[PersonFeatures, Positions]:
+    """Features of one pass of the sampler, normalised batch by batch; the encoder's running statistics move."""
+    batches = _batches(run, numpy_generator(run.config.seed, "features", 0))
+    encoder, people = run.state.encoder, run.state.own.people
+    supplies = run.training_pixels.map_with(lambda supply, at: supply.batches(list(at)), batches.positions)
+    found: PerModality[list[Tensor]] = PerModality([], [])
+    encoder.train()
+    for pair in zip(*supplies, strict=True):
+        inputs = PerModality(*pair).map(lambda pixels: preprocess(pixels, run.config.images.normalisation))
+        with network_precision(run.precision, run.device):
+            encoded = encoder(inputs, frozenset({Head.PROJECTION}))
+        encoded.map_with(lambda one, rows: rows.append(one.projection), found)
+    labels = people.labels.map_with(lambda some, at: some[at.ravel()], batches.positions)
+    known = PersonFeatures(found.map(torch.cat), labels, people.num_people)
+    return known, labels.map(lambda some: np.arange(len(some)))
 
 
 def _pairs(run: PersonRun, purpose: str, epoch: int) -> Positions:

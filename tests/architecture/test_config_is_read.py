@@ -13,6 +13,7 @@ from clustering.labelling import label_images
 from clustering.matching import match_clusters
 from models.clip import load_clip
 from models.fusion import build_fusion
+from models.person_heads import prepare_for_people
 from models.swap import CrossModalSwap
 from pipeline import config, csdn_config, method_config
 from pipeline.data.augmentation import augment
@@ -54,7 +55,8 @@ FEEDS: dict[type[BaseModel], tuple[list[Callable[..., Any]], set[str]]] = {
     method_config.AugmentationConfig: ([augment], set()),
     method_config.OptimisationConfig: ([image_learning_rate, build_image_optimiser], set()),
     csdn_config.PersonPromptsConfig: ([learn_person_prompts], set()),
-    csdn_config.FusionConfig: ([build_fusion, learn_fusion], set()),
+    csdn_config.PersonNetworkConfig: ([prepare_for_people], set()),
+    csdn_config.FusionConfig: ([build_fusion, learn_fusion], {"batch_statistics"}),
     csdn_config.PersonLossConfig: ([LossWeights.__init__], set()),
     csdn_config.PersonBatchesConfig: ([paired_identity_batches], {"batch_norm"}),
     csdn_config.PersonAugmentationConfig: ([build_view_augmentation], set()),

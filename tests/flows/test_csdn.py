@@ -14,7 +14,7 @@ from flows.csdn import run_person_rounds
 from pipeline import person_stages
 from pipeline.csdn_config import CsdnConfig
 from pipeline.errors import CheckpointError, ConfigError
-from pipeline.opening import run_path
+from pipeline.opening import open_run, run_path
 from pipeline.presets import load_config
 from pipeline.run_folder import RunFolder
 
@@ -109,6 +109,27 @@ def test_a_run_killed_in_every_stage_equals_the_uninterrupted_run(small_csdn: Cs
     left, right = checkpoint_of(calm), checkpoint_of(killed)
     assert all(torch.equal(value, right["encoder"][name]) for name, value in left["encoder"].items())
     assert torch.equal(left["own"]["fused"], right["own"]["fused"])
+
+
+def test_the_switches_of_the_released_slips_change_what_they_name(small_csdn: CsdnConfig) -> None:
+    def variant(section: str, **values: object) -> dict[str, object]:
+        changed = getattr(small_csdn, section).model_copy(update=values)
+        config = small_csdn.model_copy(update={section: changed, "name": "-".join(values).replace("_", "-")})
+        with open_run(config) as run:
+            rounds = run.rounds_left()
+            texts = person_stages.learn_person_texts(run, next(rounds))
+            run.state.completed = 1
+            before = run.state.encoder.state_dict()["trunk.layer1.0.bn1.running_mean"].clone()
+            fused = person_stages.fuse_texts(run, next(rounds))
+            after = run.state.encoder.state_dict()["trunk.layer1.0.bn1.running_mean"]
+            return {"texts": texts, "fused": fused, "moved": not torch.equal(before, after)}
+
+    plain = variant("fusion", dropout=0.1)
+    in_training = variant("fusion", batch_statistics="batch")
+    one_relu = variant("network", stem_activation="last")
+    assert not plain["moved"] and in_training["moved"]
+    assert plain["texts"] == in_training["texts"] and plain["fused"] != in_training["fused"]
+    assert plain["texts"] != one_relu["texts"]
 
 
 def test_a_checkpoint_of_other_people_is_refused(small_csdn: CsdnConfig, monkeypatch: pytest.MonkeyPatch) -> None:

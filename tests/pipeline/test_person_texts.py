@@ -377,6 +377,6 @@ class TestLearning:
         with pytest.raises(TrainingError, match="loss of texts is not finite in epoch 1") as caught:
             learn(tower, known)
         assert "prompts.learning_rate" in caught.value.hint
-        with pytest.raises(TrainingError, match="loss is not finite in epoch 1") as caught:
+        with pytest.raises(TrainingError, match="loss of texts is not finite in epoch 1") as caught:
             fuse(tower, new_fusion(tower), known=known)
         assert "fusion.learning_rate" in caught.value.hint
