@@ -25,14 +25,14 @@ class _ConsoleHandler(logging.Handler):
         _STDERR.print(self.format(record), soft_wrap=True, markup=False, highlight=False)
 
 
-def set_up_logging(verbose: bool = False) -> None:
+def set_up_logging() -> None:
     """Send this package's log lines to stderr, once; called by the command line only."""
     handler = _ConsoleHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     for name in _PACKAGES:
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler]
-        logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+        logger.setLevel(logging.INFO)
         logger.propagate = False
 
 
@@ -71,7 +71,7 @@ def progress(
 
 
 def fall_silent() -> None:
-    """Show errors only: for a process that works beside another one, which does the talking."""
+    """Show nothing: for a process that works beside another one, which does the talking; errors are raised."""
     _STDERR.quiet = True
     for name in _PACKAGES:
         logging.getLogger(name).setLevel(logging.ERROR)

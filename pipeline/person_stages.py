@@ -33,12 +33,16 @@ def learn_person_texts(run: PersonRun, round_: Round) -> dict[str, float]:  # no
     """
     config = run.config.prompts
     seed = run.config.seed
+    once = _pairs(run, "pairs", 0)
+
+    def pairs(epoch: int) -> Positions:
+        return once if config.pairs == "sampled" else _pairs(run, "pairs", epoch)
 
     def learn() -> dict[str, Any]:
         texts, loss = learn_person_prompts(
             known,
             run.text_tower,
-            lambda epoch: _pairs(run, "pairs", epoch if config.pairs == "full" else 0),
+            pairs,
             template=config.template,
             banks=config.banks,
             positives=config.positives,

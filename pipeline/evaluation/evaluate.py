@@ -10,7 +10,7 @@ from jaxtyping import Float, Int64
 from models.modality import Modality, PerModality
 from pipeline.errors import DataError
 from pipeline.evaluation.protocol import RetrievalTrial, Sightings
-from pipeline.evaluation.ranking import QueryRanks, best_gallery, rank_queries, summarise, unit_rows
+from pipeline.evaluation.ranking import QueryRanks, best_gallery, inner_products, rank_queries, summarise, unit_rows
 from pipeline.evaluation.reranking import k_reciprocal
 from pipeline.evaluation.search_report import SearchReport, report_search
 
@@ -99,16 +99,6 @@ def evaluate_features(
             again = [_rerank_trial(trial, units, sightings, keep_queries) for trial in plan]
             results.append(_search_result(plan, again, keep_queries, rerank))
     return tuple(results)
-
-
-def inner_products(query: Float[np.ndarray, "q d"], gallery: Float[np.ndarray, "g d"]) -> Float[np.ndarray, "q g"]:
-    """Inner products, summed in float64 and then rounded to the precision that came in.
-
-    Summed in float32 they would differ in the last digit with the number of rows that are multiplied at once, so that
-    near-ties would be ranked one way in a run and another way from its exported features.
-    """
-    exact: Float[np.ndarray, "q g"] = query.astype(np.float64) @ gallery.astype(np.float64).T
-    return exact.astype(query.dtype, copy=False)
 
 
 def _rank_direction(

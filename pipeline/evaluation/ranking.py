@@ -97,6 +97,16 @@ def unit_rows(
     return units
 
 
+def inner_products(query: Float[np.ndarray, "q d"], gallery: Float[np.ndarray, "g d"]) -> Float[np.ndarray, "q g"]:
+    """Inner products, summed in float64 and then rounded to the precision that came in.
+
+    Summed in float32 they would differ in the last digit with the number of rows that are multiplied at once, so that
+    near-ties would be ranked one way in a run and another way from its exported features.
+    """
+    exact: Float[np.ndarray, "q g"] = query.astype(np.float64) @ gallery.astype(np.float64).T
+    return exact.astype(query.dtype, copy=False)
+
+
 def rank_trial(
     query_features: Float[np.ndarray, "q d"],
     gallery_features: Float[np.ndarray, "g d"],
@@ -119,7 +129,9 @@ def rank_trial(
     Raises:
         DataError: A row has no direction, or no query has a match that it may see.
     """
-    similarity = unit_rows(query_features, "query features") @ unit_rows(gallery_features, "gallery features").T
+    similarity = inner_products(
+        unit_rows(query_features, "query features"), unit_rows(gallery_features, "gallery features")
+    )
     return summarise(rank_queries(similarity, query_people, gallery_people, hidden, rank_by=rank_by))
 
 

@@ -83,13 +83,15 @@ def learn_person_prompts(
     device = known.features.visible.device
     build = partial(_bank, tower, known.num_people, num_context=num_context, template=template)
     words = PerModality.build(lambda modality: build(modality, generator=init_generator(modality)).to(device))
-    if banks == "one":
-        words = PerModality(words.visible, words.visible)
+
+    def encoded(rows: Int64[Tensor, " rows"]) -> PerModality[Float[Tensor, "rows embed"]]:
+        visible = words.visible.encode(tower, rows)
+        return PerModality(visible, visible if banks == "one" else words.infrared.encode(tower, rows))
 
     def loss(batch: Positions) -> Float[Tensor, ""]:
         people, index = np.unique(known.labels.visible[batch.visible], return_inverse=True)
         rows, places = upload(people, device), upload(index, device)
-        texts = words.map(lambda bank: bank.encode(tower, rows)[places])
+        texts = encoded(rows).map(lambda one: one[places])
         images = known.features.map_with(lambda some, at: some[upload(at, device)], batch)
         if positives == "per_modality":
             terms = images.map_with(lambda x, t: _both_ways(x, t, places), texts)
@@ -97,7 +99,7 @@ def learn_person_prompts(
         return _both_ways(torch.cat([*images]), torch.cat([*texts]), torch.cat([places, places]))
 
     mean = fit_texts(
-        list({id(bank): bank.context for bank in words}.values()),
+        [words.visible.context] if banks == "one" else [bank.context for bank in words],
         epochs,
         lambda epoch: _shuffled(pairs(epoch), batch_size, batch_generator(epoch)),
         loss,
@@ -110,7 +112,7 @@ def learn_person_prompts(
     )
     everyone = torch.arange(known.num_people, device=device)
     with torch.no_grad():
-        return words.map(lambda bank: bank.encode(tower, everyone)), mean
+        return encoded(everyone), mean
 
 
 def learn_fusion(
