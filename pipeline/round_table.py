@@ -20,12 +20,14 @@ def line(row: Mapping[str, Any], seconds: float, search: str | None) -> str:
 
 
 def table(rows: Sequence[Mapping[str, Any]], seconds: Sequence[float], search: str | None, title: str) -> Table:
-    """All rounds as a table."""
+    """All rounds as a table, without columns that a method has no numbers for."""
+    lines = [_cells(row, spent, search) for row, spent in zip(rows, seconds, strict=True)]
+    used = [column for column in range(len(_COLUMNS)) if any(cells[column] for cells in lines)]
     result = Table(title=title, title_justify="left")
-    for name in _COLUMNS:
-        result.add_column(name, justify="right")
-    for row, spent in zip(rows, seconds, strict=True):
-        result.add_row(*_cells(row, spent, search))
+    for column in used:
+        result.add_column(_COLUMNS[column], justify="right")
+    for cells in lines:
+        result.add_row(*(cells[column] for column in used))
     return result
 
 
