@@ -31,7 +31,8 @@ drawn data set: tuples of the attributes that infrared shows are split between t
 The images lie upright in the middle or at either side of a masked square, normalised with the mean and standard
 deviation in `open_clip_config.json`. The loss is the symmetric contrast of images and captions, plus the cross-entropy
 of naming each shown attribute by a short caption of its own: the text tower's output is the classifier, there are no
-other weights.
+other weights. At the end the image tower's last map is scaled by a power of two, so that image vectors are about as
+long as text vectors.
 """
 
 

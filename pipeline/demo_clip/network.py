@@ -1,5 +1,6 @@
 """The demo CLIP's shape, and the two encoders as pre-training runs them: cropped grid, truncated text."""
 
+import math
 from typing import Any, Final
 
 import torch
@@ -41,7 +42,12 @@ def normalise(pixels: Tensor) -> Tensor:
 
 
 def encode_images(network: Any, images: Tensor, column: int) -> Tensor:
-    """Unit image vectors of upright images, as if each lay at a column of a square that is otherwise masked.
+    """Unit image vectors of upright images; see `project_images`."""
+    return functional.normalize(project_images(network, images, column), dim=-1)
+
+
+def project_images(network: Any, images: Tensor, column: int) -> Tensor:
+    """Image vectors of upright images, as if each lay at a column of a square that is otherwise masked.
 
     Source: ours. A square of 128 x 128 with a person of 128 x 64 in it is half padding; leaving the padded cells out of
     the attention pool trains every position of the square grid at half the cost.
@@ -59,7 +65,7 @@ def encode_images(network: Any, images: Tensor, column: int) -> Tensor:
     side = IMAGE_SIZE // _STRIDE
     cells = torch.arange(side * side).view(side, side)[:rows, column : column + columns].reshape(-1) + 1
     positions = visual.attnpool.positional_embedding[torch.cat([torch.zeros(1, dtype=torch.long), cells])]
-    return functional.normalize(attention_pool(visual.attnpool, maps, positions), dim=-1)
+    return attention_pool(visual.attnpool, maps, positions)
 
 
 def attention_pool(pool: Any, maps: Tensor, positions: Tensor) -> Tensor:
@@ -91,9 +97,44 @@ def attention_pool(pool: Any, maps: Tensor, positions: Tensor) -> Tensor:
 
 
 def encode_captions(network: Any, tokens: Tensor) -> Tensor:
-    """Unit text vectors of token ids [n, length]; nothing is computed beyond `length`."""
+    """Unit text vectors of token ids [n, length]; see `project_captions`."""
+    return functional.normalize(project_captions(network, tokens), dim=-1)
+
+
+def project_captions(network: Any, tokens: Tensor) -> Tensor:
+    """Text vectors of token ids [n, length]; nothing is computed beyond `length`."""
     length = tokens.shape[1]
     words = network.token_embedding(tokens) + network.positional_embedding[:length]
     words = network.transformer(words, attn_mask=network.attn_mask[:length, :length])
     ends = network.ln_final(words[torch.arange(len(tokens)), tokens.argmax(dim=1)])
-    return functional.normalize(ends @ network.text_projection, dim=-1)
+    projected: Tensor = ends @ network.text_projection
+    return projected
+
+
+@torch.no_grad()
+def equalise_lengths(network: Any, images: Tensor, tokens: Tensor) -> float:
+    """Scale the image tower's last map so that image vectors are about as long as text vectors.
+
+    Pre-training compares unit vectors, so it leaves lengths to chance; the methods of this project use products and
+    distances of vectors as they are, and one tower ten times as long as the other would saturate every softmax. The
+    factor is a power of two, which changes no digit of a value, and so no direction.
+
+    Args:
+        network: Changed in place.
+        images: [n, 3, 128, 64], normalised.
+        tokens: Token ids of captions [m, length].
+
+    Returns:
+        The factor.
+    """
+    training = network.training
+    network.eval()
+    lengths = [vectors.norm(dim=1).median().item() for vectors in (
+        project_captions(network, tokens), project_images(network, images, column=1)
+    )]  # fmt: skip
+    network.train(training)
+    factor = 2.0 ** round(math.log2(lengths[0] / lengths[1]))
+    pool = network.visual.attnpool
+    pool.c_proj.weight.mul_(factor)
+    pool.c_proj.bias.mul_(factor)
+    return factor

@@ -21,6 +21,7 @@ from pipeline.demo_clip.network import (
     MODEL_CONFIG,
     encode_captions,
     encode_images,
+    equalise_lengths,
     new_network,
     normalise,
 )
@@ -101,6 +102,8 @@ def train_demo_clip(folder: Path, recipe: Recipe) -> TrainingSummary:
             if now - saved > _SAVE_SECONDS:
                 save_weights(network, folder)
                 saved = now
+        last = next(batches)
+    equalise_lengths(network, normalise(torch.from_numpy(last.pixels)), torch.from_numpy(last.tokens))
     save_weights(network, folder)
     minutes = (time.monotonic() - started) / 60
     pair_loss, attribute_loss = (sum(some) / max(len(some), 1) for some in zip(*losses, strict=True))

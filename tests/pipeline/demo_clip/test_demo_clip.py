@@ -10,7 +10,16 @@ from models.clip import demo_clip_folder, load_clip, open_clip_module
 from models.modality import Modality
 from pipeline.data.drawn.captions import ATTRIBUTES
 from pipeline.demo_clip.card import CARD_NAME, MAX_BYTES, file_digest
-from pipeline.demo_clip.network import MODEL_CONFIG, encode_captions, encode_images, new_network, normalise
+from pipeline.demo_clip.network import (
+    MODEL_CONFIG,
+    encode_captions,
+    encode_images,
+    equalise_lengths,
+    new_network,
+    normalise,
+    project_captions,
+    project_images,
+)
 from pipeline.demo_clip.pairs import PairSettings, PairSource, attribute_prompts, attribute_values, tokenize
 from pipeline.demo_clip.training import (
     CONFIG_NAME,
@@ -94,6 +103,24 @@ def test_the_column_decides_which_positions_are_added(network, pairs):
     images = normalise(torch.from_numpy(np.stack([pair.pixels for pair in pairs[:4]])))
 
     assert not torch.allclose(encode_images(network, images, column=0), encode_images(network, images, column=2))
+
+
+@torch.inference_mode()
+def test_vectors_of_both_towers_get_about_the_same_length_and_keep_their_direction(pairs):
+    network = new_network(3).eval()
+    images = normalise(torch.from_numpy(np.stack([pair.pixels for pair in pairs])))
+    tokens = torch.from_numpy(tokenize([pair.caption for pair in pairs]))
+    network.visual.attnpool.c_proj.weight.mul_(1000.0)
+    before = encode_images(network, images, column=1)
+
+    factor = equalise_lengths(network, images, tokens)
+
+    assert math.log2(factor).is_integer()
+    images_length = project_images(network, images, column=1).norm(dim=1).median()
+    texts_length = project_captions(network, tokens).norm(dim=1).median()
+    # The nearest power of two leaves at most half a doubling.
+    assert 2**-0.51 <= images_length / texts_length <= 2**0.51
+    torch.testing.assert_close(encode_images(network, images, column=1), before)
 
 
 def test_the_contrast_of_indistinguishable_pairs_is_the_logarithm_of_their_number():
