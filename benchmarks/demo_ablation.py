@@ -4,35 +4,26 @@ The runs of one seed share stage `prepare`, which no variant changes: it is run 
 interrupted goes on, so the script can be stopped and started again. Writes `demo_ablation.json` and prints the table of
 the README.
 
-    OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 python benchmarks/demo_ablation.py --seeds 1,2,3 --parallel 2
+    OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 python -m benchmarks.demo_ablation --seeds 1,2,3 --parallel 2
 """
 
 import json
 import sys
 from concurrent.futures import ProcessPoolExecutor
-from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean
 from typing import Annotated, Any
 
-import numpy as np
-import torch
 import typer
 
-from flows.unsupervised import run_rounds
+from benchmarks.ablation import centred, frozen, percent, retrieval, rounds_of, train
 from models.encoder import Head
-from models.modality import PerModality
-from pipeline import stages
-from pipeline.config import ExperimentConfig
+from pipeline.any_config import AnyConfig
 from pipeline.console import set_up_logging
-from pipeline.evaluation.evaluate import evaluate_features
-from pipeline.evaluation.protocol import sightings_of
-from pipeline.features import FeatureBank, extract_features
-from pipeline.opening import open_run, run_path
+from pipeline.opening import run_path
 from pipeline.presets import load_config
 from pipeline.run_folder import RunFolder
-from pipeline.search_plan import plan_test
 
 VARIANTS: dict[str, list[str]] = {
     "full, no swapping": ["swap.mode=off"],
@@ -68,18 +59,12 @@ def main(
     sys.stdout.write(table(rows))
 
 
-def configure(changes: list[str], seed: int, folders: dict[str, Any]) -> ExperimentConfig:
+def configure(changes: list[str], seed: int, folders: dict[str, Any]) -> AnyConfig:
     """The demo with some changes."""
     return load_config("demo", [f"seed={seed}", "evaluation.every=1", *changes], folders)
 
 
-def train(config: ExperimentConfig) -> None:
-    """One run, as the flow composes it."""
-    torch.set_num_threads(1)
-    run_rounds(config, stages)
-
-
-def hand_on(start: ExperimentConfig, config: ExperimentConfig) -> None:
+def hand_on(start: AnyConfig, config: AnyConfig) -> None:
     """Let a run begin where stage `prepare` of another ended."""
     if run_path(config).exists():
         return
@@ -90,17 +75,14 @@ def hand_on(start: ExperimentConfig, config: ExperimentConfig) -> None:
         folder.save_checkpoint(checkpoint)
 
 
-def gather(config: ExperimentConfig) -> dict[str, Any]:
+def gather(config: AnyConfig) -> dict[str, Any]:
     """Retrieval and matching after the last round, labels over all rounds."""
-    with RunFolder.reopen(run_path(config)) as folder:
-        rounds, timings = folder.read_metrics(), folder.read_timings()
-    return {
-        "r1": rounds[-1]["test/sysu/all/1-shot/agw/r1"],
-        "map": rounds[-1]["test/sysu/all/1-shot/agw/map"],
+    rounds, minutes = rounds_of(config)
+    return retrieval(rounds[-1]) | {
         "precision": rounds[-1]["diagnostics/matching/precision"],
         "ari_visible": [row["diagnostics/visible/ari_all"] for row in rounds],
         "ari_infrared": [row["diagnostics/infrared/ari_all"] for row in rounds],
-        "minutes": sum(timing["seconds/total"] for timing in timings) / 60,
+        "minutes": minutes,
     }
 
 
@@ -109,54 +91,24 @@ def frozen_baselines(data: Path, runs: Path) -> dict[str, dict[str, Any]]:
     config = load_config(
         "demo", (), {"data": {"root": str(data)}, "execution": {"runs_folder": str(runs / "frozen"), "tracking": False}}
     )
-    with open_run(config) as run:
-        encoder = run.new_encoder()
-        extract = partial(
-            extract_features,
-            encoder,
-            batch_size=config.execution.extraction_batch_size,
-            device=run.device,
-            normalisation=config.images.normalisation,
-        )
-        assert run.images.test is not None and run.dataset.test is not None
-        images = run.images.test
-        banks = {head: images.map(partial(extract, heads=(head,))) for head in (Head.NECK, Head.PROJECTION)}
-        chosen = {
-            "frozen, raw neck": banks[Head.NECK],
-            "frozen, centred neck": centred(banks[Head.NECK]),
-            "frozen, centred projection": centred(banks[Head.PROJECTION]),
-        }
-        plans = plan_test(run.dataset, config, final=False)[:1]
-        sightings = sightings_of(run.dataset.test)
-        reports = {name: evaluate_features(some, sightings, plans)[0].report for name, some in chosen.items()}
-    return {name: {"r1": report.mean.r1, "map": report.mean.map} for name, report in reports.items()}
-
-
-def centred(banks: PerModality[FeatureBank]) -> PerModality[FeatureBank]:
-    """Unit rows after removing the mean of the modality."""
-
-    def centre(bank: FeatureBank) -> FeatureBank:
-        vectors = bank.vectors - bank.vectors.mean(axis=0)
-        return FeatureBank(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), bank.modality, bank.encoder_digest)
-
-    return banks.map(centre)
+    heads = {
+        "frozen, raw neck": (Head.NECK,),
+        "frozen, centred neck": (Head.NECK,),
+        "frozen, centred projection": (Head.PROJECTION,),
+    }
+    return frozen(config, heads, {name: centred for name in heads if "centred" in name})
 
 
 def table(rows: dict[str, list[dict[str, Any]]]) -> str:
     """Markdown: mean and standard deviation over seeds, percent."""
-
-    def cell(values: list[float]) -> str:
-        spread = f" ± {100 * stdev(values):.1f}" if len(values) > 1 else ""
-        return f"{100 * mean(values):.1f}{spread}"
-
     lines = [
         "| variant | Rank-1 | mAP | matched pairs right | ARI visible, first to last | ARI infrared | minutes |",
         "|---|---|---|---|---|---|---|",
     ]
     for name, results in rows.items():
-        cells = [name, cell([one["r1"] for one in results]), cell([one["map"] for one in results])]
+        cells = [name, percent([one["r1"] for one in results]), percent([one["map"] for one in results])]
         if "minutes" in results[0]:
-            cells.append(cell([one["precision"] for one in results]))
+            cells.append(percent([one["precision"] for one in results]))
             for modality in ("visible", "infrared"):
                 first, last = (mean(one[f"ari_{modality}"][at] for one in results) for at in (0, -1))
                 cells.append(f"{first:.2f} to {last:.2f}")

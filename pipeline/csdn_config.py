@@ -67,8 +67,8 @@ class FusionConfig(BaseModel):
 
     model_config = STRICT
 
-    kind: Literal["residual_mlp", "sum", "concat", "attn2"] = "residual_mlp"
-    """How; `sum` has nothing to learn."""
+    kind: Literal["residual_mlp", "sum", "concat", "attn2", "none"] = "residual_mlp"
+    """How; `sum` has nothing to learn, and with `none` images are compared with the text of their own modality."""
     batch_statistics: Literal["running", "batch"] = "running"
     """What normalises the features that it is learned on; `batch`, as released, also moves the running ones."""
     dropout: float = Field(0.1, ge=0, lt=1)
@@ -193,8 +193,8 @@ class CsdnConfig(BaseModel):
     def _sections_agree(self) -> Self:
         refuse_unfit_evaluation(self.data, self.evaluation)
         losses = self.losses
-        if self.prompts.banks == "one" and self.fusion.kind != "sum":
-            raise ValueError("prompts.banks = 'one' leaves nothing to fuse: set fusion.kind = 'sum'")
+        if self.prompts.banks == "one" and self.fusion.kind != "none":
+            raise ValueError("prompts.banks = 'one' leaves nothing to fuse: set fusion.kind = 'none'")
         if self.prompts.banks == "one" and self.prompts.template == "per_modality":
             raise ValueError("prompts.template = 'per_modality' needs two banks")
         if losses.text_on_second_view and losses.visible_text_weight == 0:
@@ -205,6 +205,11 @@ class CsdnConfig(BaseModel):
     def with_texts(self) -> bool:
         """Whether any loss uses texts; otherwise none are learned."""
         return self.losses.visible_text_weight > 0 or self.losses.infrared_text_weight > 0
+
+    @property
+    def with_fusion(self) -> bool:
+        """Whether a person's two texts become one."""
+        return self.with_texts and self.fusion.kind != "none"
 
     def with_trial(self, trial: int | None) -> "CsdnConfig":
         """The same experiment on another split of RegDB."""

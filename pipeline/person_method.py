@@ -22,12 +22,12 @@ PersonRun = Run[CsdnConfig, PersonState]
 
 
 class PersonMethod:
-    """Stages `prompts` and `fusion` are one round each, and only if a loss uses texts; `image` has a round an epoch."""
+    """Stages `prompts` and `fusion` are one round each, if losses use texts and fuse them; `image` has one an epoch."""
 
     def plan(self, config: CsdnConfig) -> tuple[Round, ...]:
         """All rounds of a run."""
-        texts = int(config.with_texts)
-        return plan_rounds(("prompts", texts), ("fusion", texts), ("image", config.stages.image_rounds))
+        prompts, fusion = int(config.with_texts), int(config.with_fusion)
+        return plan_rounds(("prompts", prompts), ("fusion", fusion), ("image", config.stages.image_rounds))
 
     def new_encoder(self, config: CsdnConfig, clip: LoadedClip) -> DualStemEncoder:
         """CLIP's image tower with a stem for each modality and the heads of supervised training.

@@ -71,14 +71,12 @@ def fuse_texts(run: PersonRun, round_: Round) -> dict[str, float]:  # noqa: ARG0
         TrainingError: The loss is not finite.
     """
     config, own, seed = run.config.fusion, run.state.own, run.config.seed
-    assert own.texts is not None, "stage `prompts` comes first"
-    texts = own.texts
+    assert own.texts is not None and config.kind != "none", "stage `prompts` comes first"
+    texts, kind = own.texts, config.kind
 
     def learn() -> dict[str, Any]:
-        if run.config.prompts.banks == "one":  # both texts are the same
-            return {"fused": texts.visible.cpu(), "loss": 0.0}
         generator = torch_generator(seed, "init", "fusion")
-        fusion = build_fusion(config.kind, texts.visible.shape[1], config.dropout, generator).to(run.device)
+        fusion = build_fusion(kind, texts.visible.shape[1], config.dropout, generator).to(run.device)
         devices = [run.device] if run.device.type == "cuda" else []
         with torch.random.fork_rng(devices):  # torch's dropout takes no generator
             torch.manual_seed(derive_seed(seed, "dropout", "fusion"))
@@ -115,13 +113,13 @@ def train_on_people(run: PersonRun, round_: Round) -> dict[str, float]:
     """
     config, own = run.config, run.state.own
     seed = (config.seed, "train", round_.number)
-    assert own.fused is not None or not config.with_texts, "stage `fusion` comes first"
+    assert own.fused is not None or not config.with_fusion, "stage `fusion` comes first"
     with run.timed("train"):
         batches = _batches(run, numpy_generator(*seed, "batches"))
         labels = own.people.labels
         objective = PersonObjective(
             classifier=own.classifier.train(),
-            texts=own.fused,
+            texts=own.targets,
             labels=upload(labels.infrared[batches.positions.infrared], run.device),
             weights=LossWeights(**config.losses.model_dump()),
         )

@@ -38,7 +38,7 @@ class PersonObjective:
 
     Args:
         classifier: Of the people, in training mode.
-        texts: One a person; None where no term uses them.
+        texts: One a person, for images of each modality; None where no term uses them.
         labels: Whom each infrared image of a step shows; each visible view shows the same people in the same order.
         weights: Of the terms.
 
@@ -46,7 +46,7 @@ class PersonObjective:
     """
 
     classifier: PersonClassifier
-    texts: Float[Tensor, "people embed"] | None
+    texts: PerModality[Float[Tensor, "people embed"]] | None
     labels: Int64[Tensor, "steps images"]
     weights: LossWeights
 
@@ -93,10 +93,10 @@ class PersonObjective:
         terms = {}
         if self.weights.visible_text_weight > 0:
             views = (first, second) if self.weights.text_on_second_view else (first,)
-            losses = [text_classification(view @ texts.T, labels, 0.0) for view in views]
+            losses = [text_classification(view @ texts.visible.T, labels, 0.0) for view in views]
             terms["visible_text"] = self.weights.visible_text_weight * torch.stack(losses).sum()
         if self.weights.infrared_text_weight > 0:
-            loss = text_classification(infrared @ texts.T, labels, 0.0)
+            loss = text_classification(infrared @ texts.infrared.T, labels, 0.0)
             terms["infrared_text"] = self.weights.infrared_text_weight * loss
         return terms
 

@@ -26,6 +26,11 @@ class PersonState:
     texts: PerModality[Float[Tensor, "people embed"]] | None = None
     fused: Float[Tensor, "people embed"] | None = None
 
+    @property
+    def targets(self) -> PerModality[Float[Tensor, "people embed"]] | None:
+        """The texts that images of a modality are compared with: fused ones, or its own where nothing is fused."""
+        return self.texts if self.fused is None else PerModality(self.fused, self.fused)
+
     def pack(self) -> dict[str, Any]:
         """Tensors and plain values only."""
         return {

@@ -91,6 +91,23 @@ def test_without_text_losses_no_texts_are_learned(small_csdn: CsdnConfig) -> Non
     assert [row["stage"] for row in rows_of(config)] == ["image", "image"]
 
 
+@pytest.mark.parametrize("banks", ["two", "one"])
+def test_without_fusion_images_are_compared_with_the_texts_of_their_own_modality(
+    small_csdn: CsdnConfig, banks: str
+) -> None:
+    changes = {"fusion": {"kind": "none"}, "prompts": {"banks": banks}}
+    config = small_csdn.model_copy(
+        update={name: getattr(small_csdn, name).model_copy(update=some) for name, some in changes.items()}
+    )
+    run_person_rounds(config, person_stages)
+    assert [row["stage"] for row in rows_of(config)] == ["prompts", "image", "image"]
+    assert {"train/loss/visible_text", "train/loss/infrared_text"} <= rows_of(config)[-1].keys()
+    with open_run(config) as run:
+        own = run.state.own
+        assert own.fused is None and own.targets is own.texts
+        assert torch.equal(*own.texts) == (banks == "one")
+
+
 @pytest.mark.slow
 def test_a_run_killed_in_every_stage_equals_the_uninterrupted_run(small_csdn: CsdnConfig, tmp_path: Path) -> None:
     calm, killed = (

@@ -68,8 +68,8 @@ def make_objective(weights=WEIGHTS, with_texts=True):
     with torch.no_grad():
         for weight in classifier.parameters():
             weight.mul_(500)
-    texts = random_rows(PEOPLE, WIDTHS["projection"], 9) if with_texts else None
-    return PersonObjective(classifier, texts, LABELS, weights)
+    texts = PerModality(*(random_rows(PEOPLE, WIDTHS["projection"], seed) for seed in (9, 10)))
+    return PersonObjective(classifier, texts if with_texts else None, LABELS, weights)
 
 
 def terms_of(features, objective=None, step=0):
@@ -203,7 +203,7 @@ class SmallImageStage:
         positions = drawn.positions.map(lambda at: at[:num_steps])
         objective = PersonObjective(
             classifier=classifier,
-            texts=torch.randn(3, encoder.projection_width, generator=seeded(5)),
+            texts=PerModality(*[torch.randn(3, encoder.projection_width, generator=seeded(5))] * 2),
             labels=torch.from_numpy(people.infrared[positions.infrared]),
             weights=weights,
         )
@@ -253,7 +253,7 @@ class TestEpoch:
                 features,
                 classifier.neck.weight,
                 classifier.projection.weight,
-                twin.objective.texts.double(),
+                twin.objective.texts.map(torch.Tensor.double),
                 twin.objective.labels[0],
                 WEIGHTS,
             )
@@ -275,11 +275,12 @@ class TestEpoch:
 
     def test_encoder_and_classifiers_are_trained_whole_and_texts_stay_to_the_last_bit(self, clip):
         stage = SmallImageStage.make(clip)
-        before, texts = stage.weights(), stage.objective.texts.clone()
+        before, texts = stage.weights(), stage.objective.texts.map(torch.Tensor.clone)
         stage.train()
         same = [name for name, value in stage.weights().items() if torch.equal(value, before[name])]
         assert same == []
-        assert torch.equal(stage.objective.texts, texts) and stage.objective.texts.grad is None
+        for after, text in zip(stage.objective.texts, texts, strict=True):
+            assert torch.equal(after, text) and after.grad is None
 
     def test_the_same_epoch_twice_gives_the_same_bits(self, clip):
         one, other = SmallImageStage.make(clip), SmallImageStage.make(clip)

@@ -18,7 +18,10 @@ def classification(rows, people, labels):
 
 
 def person_terms(features, neck_weights, projection_weights, texts, labels, weights):
-    """Yu et al., IEEE TMM 2025, high-level semantic embedding; `features` by head, `labels` those of one third."""
+    """Yu et al., IEEE TMM 2025, high-level semantic embedding; `features` by head, `labels` those of one third.
+
+    `texts` are a visible and an infrared set: fused ones twice, or the own ones of each modality.
+    """
     everyone = torch.cat([labels, labels, labels])
     pooled, projection = features["pooled"], features["projection"]
     first, second, infrared = thirds(projection)
@@ -28,15 +31,16 @@ def person_terms(features, neck_weights, projection_weights, texts, labels, weig
     triplet = weighted_triplet(pooled, everyone, weights.triplet_softmax)
     triplet = triplet + weighted_triplet(projection, everyone, weights.triplet_softmax)
     gap = modality_gap(pooled_first, pooled_infrared, labels, labels) + modality_gap(first, infrared, labels, labels)
-    visible_text = classification(first, texts, labels)
+    visible_texts, infrared_texts = texts
+    visible_text = classification(first, visible_texts, labels)
     if weights.text_on_second_view:
-        visible_text = visible_text + classification(second, texts, labels)
+        visible_text = visible_text + classification(second, visible_texts, labels)
     return {
         "identity": by_neck + by_projection,
         "triplet": weights.triplet_weight * triplet,
         "gap": weights.gap_weight * gap,
         "visible_text": weights.visible_text_weight * visible_text,
-        "infrared_text": weights.infrared_text_weight * classification(infrared, texts, labels),
+        "infrared_text": weights.infrared_text_weight * classification(infrared, infrared_texts, labels),
     }
 
 
