@@ -19,7 +19,7 @@ import typer
 
 from benchmarks.ablation import centred, frozen, percent, retrieval, rounds_of, train
 from models.encoder import Head
-from pipeline.any_config import AnyConfig
+from pipeline.any_config import AnyConfig, digest_of, record_of
 from pipeline.console import set_up_logging
 from pipeline.opening import run_path
 from pipeline.presets import load_config
@@ -71,7 +71,7 @@ def hand_on(start: AnyConfig, config: AnyConfig) -> None:
     with RunFolder.reopen(run_path(start)) as finished:
         checkpoint = finished.load_checkpoint()
     assert checkpoint is not None
-    with RunFolder.open(run_path(config), config.record(), config.digest()) as folder:
+    with RunFolder.open(run_path(config), record_of(config), digest_of(config)) as folder:
         folder.save_checkpoint(checkpoint)
 
 

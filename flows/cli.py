@@ -13,7 +13,7 @@ from flows.data_commands import data_app
 from flows.label_command import label
 from flows.printing import print_average, print_json, print_report, stdout
 from flows.rank_command import rank
-from pipeline.any_config import AnyConfig
+from pipeline.any_config import AnyConfig, digest_of, record_of, with_trial
 from pipeline.console import set_up_logging
 from pipeline.errors import ConfigError, VireidError
 from pipeline.evaluation.report import EvaluationReport
@@ -159,7 +159,7 @@ def config_show(
 ) -> None:
     """Print every value of a preset as JSON, with the digest that names its runs."""
     config = load_config(preset, changes or ())
-    typer.echo(json.dumps({"digest": config.digest()} | config.record(), indent=2))
+    typer.echo(json.dumps({"digest": digest_of(config)} | record_of(config), indent=2))
 
 
 def _version(wanted: bool) -> None:
@@ -202,7 +202,7 @@ def _run_trials(config: AnyConfig, trials: list[int], as_json: bool) -> None:
     from flows.trials import train_trials
 
     with (
-        first_of_torchrun(body_of(config), [config.with_trial(trial) for trial in trials]) as first,
+        first_of_torchrun(body_of(config), [with_trial(config, trial) for trial in trials]) as first,
         prefect_at_terminal(),
     ):
         if not first:

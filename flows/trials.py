@@ -7,7 +7,7 @@ from prefect import flow
 
 from flows.methods import train
 from pipeline import durable_files
-from pipeline.any_config import AnyConfig
+from pipeline.any_config import AnyConfig, with_trial
 from pipeline.evaluation.averaging import AverageReport, average_reports
 from pipeline.opening import trials_path
 
@@ -25,7 +25,7 @@ def train_trials(config: AnyConfig, trials: Sequence[int]) -> tuple[AverageRepor
     """
     reports = []
     for trial in trials:
-        report = train(config.with_trial(trial))
+        report = train(with_trial(config, trial))
         assert report is not None, "every split has test images"
         reports.append(report)
     average = average_reports(reports)

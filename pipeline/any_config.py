@@ -1,7 +1,25 @@
 """The experiment of any method, for everything that methods share."""
 
+from typing import Any
+
 from pipeline.config import ExperimentConfig
 from pipeline.csdn_config import CsdnConfig
+from pipeline.flat_settings import settings_digest
 
 AnyConfig = ExperimentConfig | CsdnConfig
 """Which one it is, its field `method` says."""
+
+
+def with_trial(config: AnyConfig, trial: int | None) -> AnyConfig:
+    """The same experiment on another split of RegDB."""
+    return config.model_copy(update={"data": config.data.model_copy(update={"trial": trial})})
+
+
+def record_of(config: AnyConfig) -> dict[str, Any]:
+    """The resolved values as plain JSON types."""
+    return config.model_dump(mode="json")
+
+
+def digest_of(config: AnyConfig) -> str:
+    """Twelve hex digits over everything that decides the result."""
+    return settings_digest(record_of(config))

@@ -5,11 +5,10 @@ home of method values; a default here is a value that holds for every preset.
 """
 
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, Field, StringConstraints, model_validator
 
-from pipeline.flat_settings import settings_digest
 from pipeline.method_config import (
     STRICT,
     AugmentationConfig,
@@ -214,15 +213,3 @@ class ExperimentConfig(BaseModel):
     def _evaluation_fits_the_data(self) -> Self:
         refuse_unfit_evaluation(self.data, self.evaluation)
         return self
-
-    def with_trial(self, trial: int | None) -> "ExperimentConfig":
-        """The same experiment on another split of RegDB."""
-        return self.model_copy(update={"data": self.data.model_copy(update={"trial": trial})})
-
-    def record(self) -> dict[str, Any]:
-        """The resolved values as plain JSON types."""
-        return self.model_dump(mode="json")
-
-    def digest(self) -> str:
-        """Twelve hex digits over everything that decides the result."""
-        return settings_digest(self.record())

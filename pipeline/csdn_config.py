@@ -1,6 +1,6 @@
 """The settings of CSDN, the supervised method with two prompt banks and fused text prototypes."""
 
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -13,26 +13,14 @@ from pipeline.config import (
     Name,
     refuse_unfit_evaluation,
 )
-from pipeline.flat_settings import settings_digest
 from pipeline.method_config import STRICT
-
-
-class PersonNetworkConfig(BaseModel):
-    """What is made of CLIP's image tower."""
-
-    model_config = STRICT
-
-    stem_activation: Literal["clip", "last"] = "clip"
-    """Whether a stem keeps CLIP's three ReLUs, or the last one only, as the released code does by a slip."""
-
-
-class PersonStagesConfig(BaseModel):
-    """How long the image stage is; texts come before it."""
-
-    model_config = STRICT
-
-    image_rounds: int = Field(120, ge=1)
-    """Epochs of training on images."""
+from pipeline.person_config import (
+    PersonAugmentationConfig,
+    PersonBatchesConfig,
+    PersonNetworkConfig,
+    PersonOptimisationConfig,
+    PersonStagesConfig,
+)
 
 
 class PersonPromptsConfig(BaseModel):
@@ -106,51 +94,6 @@ class PersonLossConfig(BaseModel):
     """Whether texts also classify the second view of visible images."""
 
 
-class PersonBatchesConfig(BaseModel):
-    """The composition of a training batch: the same people in both modalities."""
-
-    model_config = STRICT
-
-    people_per_batch: int = Field(8, ge=2)
-    """How many people a batch shows."""
-    images_per_person: int = Field(4, ge=2)
-    """How many images of each, of either modality; visible ones are shown in two views."""
-    replacement: Literal["always", "when_short"] = "always"
-    """Whether images of a person are drawn with repetition always, or only where there are too few."""
-    batch_norm: Literal["synchronised", "local"] = "synchronised"
-    """For several processes: batch norms see the whole batch, or each process's share, as their number then decides."""
-
-
-class PersonAugmentationConfig(BaseModel):
-    """What is done at random to a training image."""
-
-    model_config = STRICT
-
-    padding: int = Field(10, ge=0, le=64)
-    """Pixels of black added on every side before the random crop."""
-
-
-class PersonOptimisationConfig(BaseModel):
-    """Optimiser and schedule of the image stage."""
-
-    model_config = STRICT
-
-    learning_rate: float = Field(3e-4, gt=0)
-    """Reached after the warm-up."""
-    weight_decay: float = Field(5e-4, ge=0)
-    """L2 weight."""
-    head_factor: float = Field(2.0, gt=0)
-    """The learning rate of pooling, necks and classifiers relative to the rest."""
-    warmup_rounds: int = Field(10, ge=0)
-    """Rounds during which the learning rate climbs."""
-    warmup_factor: float = Field(0.01, gt=0, le=1)
-    """The share of the learning rate that the climb starts from."""
-    milestones: tuple[int, ...] = (40, 70)
-    """Rounds, counted from 0, from which on the learning rate is multiplied by `gamma`."""
-    gamma: float = Field(0.1, gt=0, le=1)
-    """Factor at a milestone."""
-
-
 class CsdnConfig(BaseModel):
     """A complete experiment of the supervised method CSDN."""
 
@@ -210,15 +153,3 @@ class CsdnConfig(BaseModel):
     def with_fusion(self) -> bool:
         """Whether a person's two texts become one."""
         return self.with_texts and self.fusion.kind != "none"
-
-    def with_trial(self, trial: int | None) -> "CsdnConfig":
-        """The same experiment on another split of RegDB."""
-        return self.model_copy(update={"data": self.data.model_copy(update={"trial": trial})})
-
-    def record(self) -> dict[str, Any]:
-        """The resolved values as plain JSON types."""
-        return self.model_dump(mode="json")
-
-    def digest(self) -> str:
-        """Twelve hex digits over everything that decides the result."""
-        return settings_digest(self.record())

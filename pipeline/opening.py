@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from models.clip import LoadedClip, WeightsLoadError, load_clip
-from pipeline.any_config import AnyConfig
+from pipeline.any_config import AnyConfig, digest_of, record_of, with_trial
 from pipeline.cluster_method import ClusterMethod
 from pipeline.config import DataConfig, ExperimentConfig
 from pipeline.csdn_config import CsdnConfig
@@ -61,14 +61,14 @@ def _opened(config: AnyConfig, device: torch.device, processes: Processes) -> It
     if not processes.is_first:
         yield Run(method, config, dataset, open_images(config, dataset), clip, device, None, processes)
         return
-    with RunFolder.open(run_path(config), config.record(), config.digest()) as folder:
+    with RunFolder.open(run_path(config), record_of(config), digest_of(config)) as folder:
         _check_images(folder, dataset)
         record = RunRecord(folder, _tracker(config, folder))
         try:
             run = Run(method, config, dataset, open_images(config, dataset), clip, device, record, processes)
             made_with = {"device": str(device), "processes": processes.count, "precision": run.precision}
             made_with |= {"weights": asdict(clip.origin), "data": dataset.fingerprint}
-            record.begin(run.state, config.record(), made_with)
+            record.begin(run.state, record_of(config), made_with)
             yield run
         except KeyboardInterrupt:
             record.tracker.finish("KILLED")
@@ -117,13 +117,13 @@ def reopen_run(
 def run_path(config: AnyConfig) -> Path:
     """Where the run of a configuration lives."""
     split = "" if config.data.trial is None else f"-t{config.data.trial}"
-    return config.execution.runs_folder / f"{config.name}-s{config.seed}{split}-{config.digest()[:8]}"
+    return config.execution.runs_folder / f"{config.name}-s{config.seed}{split}-{digest_of(config)[:8]}"
 
 
 def trials_path(config: AnyConfig) -> Path:
     """Where the average over the splits of RegDB is written: beside the runs, one file for all splits."""
-    everything = config.with_trial(None)
-    return config.execution.runs_folder / f"{config.name}-s{config.seed}-{everything.digest()[:8]}-trials.json"
+    everything = with_trial(config, None)
+    return config.execution.runs_folder / f"{config.name}-s{config.seed}-{digest_of(everything)[:8]}-trials.json"
 
 
 def _method_of(config: AnyConfig) -> Method[Any, Any]:

@@ -15,7 +15,7 @@ from models.clip import load_clip
 from models.fusion import build_fusion
 from models.person_heads import prepare_for_people
 from models.swap import CrossModalSwap
-from pipeline import config, csdn_config, method_config
+from pipeline import config, csdn_config, method_config, person_config
 from pipeline.data.augmentation import augment
 from pipeline.data.dataset import read_dataset
 from pipeline.data.paired_sampling import paired_identity_batches
@@ -55,12 +55,12 @@ FEEDS: dict[type[BaseModel], tuple[list[Callable[..., Any]], set[str]]] = {
     method_config.AugmentationConfig: ([augment], set()),
     method_config.OptimisationConfig: ([image_learning_rate, build_image_optimiser], set()),
     csdn_config.PersonPromptsConfig: ([learn_person_prompts], set()),
-    csdn_config.PersonNetworkConfig: ([prepare_for_people], set()),
+    person_config.PersonNetworkConfig: ([prepare_for_people], set()),
     csdn_config.FusionConfig: ([build_fusion, learn_fusion], {"batch_statistics"}),
     csdn_config.PersonLossConfig: ([LossWeights.__init__], set()),
-    csdn_config.PersonBatchesConfig: ([paired_identity_batches], {"batch_norm"}),
-    csdn_config.PersonAugmentationConfig: ([build_view_augmentation], set()),
-    csdn_config.PersonOptimisationConfig: ([person_learning_rate, build_person_optimiser], set()),
+    person_config.PersonBatchesConfig: ([paired_identity_batches], {"batch_norm"}),
+    person_config.PersonAugmentationConfig: ([build_view_augmentation], set()),
+    person_config.PersonOptimisationConfig: ([person_learning_rate, build_person_optimiser], set()),
     method_config.PromptsConfig: (
         [learn_prompts, TextLoss.__init__],
         {"text_weight", "refresh_every", "refresh_epochs", "init", "feature_source"},
@@ -84,7 +84,7 @@ def test_every_setting_is_read_somewhere() -> None:
         if isinstance(node, ast.Attribute)
     }
     sections = [*FEEDS, config.ExecutionConfig, method_config.StagesConfig, method_config.LabellingConfig]
-    sections.append(csdn_config.PersonStagesConfig)
+    sections.append(person_config.PersonStagesConfig)
     unread = {f"{section.__name__}.{name}" for section in sections for name in section.model_fields if name not in read}
     assert not unread
 
@@ -97,7 +97,7 @@ def test_every_setting_has_a_sentence() -> None:
         method_config.StagesConfig,
         method_config.LabellingConfig,
         csdn_config.CsdnConfig,
-        csdn_config.PersonStagesConfig,
+        person_config.PersonStagesConfig,
     ]
     for section in sections:
         for name, field in section.model_fields.items():
