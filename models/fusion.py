@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from models.linear import drawn_linear
+
 
 class ResidualFusion(nn.Module):
     """The visible text plus what a perceptron of one hidden layer makes of the infrared one.
@@ -31,9 +33,9 @@ class ResidualFusion(nn.Module):
 
     def __init__(self, width: int, dropout: float, generator: torch.Generator) -> None:
         super().__init__()
-        self.value = _linear(width, width, generator)
+        self.value = drawn_linear(width, width, generator)
         self.dropout = _dropout(dropout)
-        self.output = _linear(width, width, generator)
+        self.output = drawn_linear(width, width, generator)
 
     def forward(
         self, visible_texts: Float[Tensor, "people embed"], infrared_texts: Float[Tensor, "people embed"]
@@ -64,7 +66,7 @@ class ConcatFusion(nn.Module):
 
     def __init__(self, width: int, generator: torch.Generator) -> None:
         super().__init__()
-        self.output = _linear(2 * width, width, generator)
+        self.output = drawn_linear(2 * width, width, generator)
 
     def forward(
         self, visible_texts: Float[Tensor, "people embed"], infrared_texts: Float[Tensor, "people embed"]
@@ -92,11 +94,11 @@ class AttentionFusion(nn.Module):
 
     def __init__(self, width: int, dropout: float, generator: torch.Generator) -> None:
         super().__init__()
-        self.query = _linear(width, width, generator)
-        self.key = _linear(width, width, generator)
-        self.value = _linear(width, width, generator)
+        self.query = drawn_linear(width, width, generator)
+        self.key = drawn_linear(width, width, generator)
+        self.value = drawn_linear(width, width, generator)
         self.dropout = _dropout(dropout)
-        self.output = _linear(width, width, generator)
+        self.output = drawn_linear(width, width, generator)
 
     def attention(
         self, visible_texts: Float[Tensor, "people embed"], infrared_texts: Float[Tensor, "people embed"]
@@ -144,14 +146,6 @@ def build_fusion(
             return ConcatFusion(width, generator)
         case "attn2":
             return AttentionFusion(width, dropout, generator)
-
-
-def _linear(inputs: int, outputs: int, generator: torch.Generator) -> nn.Linear:
-    layer: nn.Linear = nn.utils.skip_init(nn.Linear, inputs, outputs)
-    bound = 1 / math.sqrt(inputs)
-    nn.init.uniform_(layer.weight, -bound, bound, generator=generator)
-    nn.init.uniform_(layer.bias, -bound, bound, generator=generator)
-    return layer
 
 
 def _dropout(share: float) -> nn.Dropout:

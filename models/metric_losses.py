@@ -41,7 +41,7 @@ def weighted_triplet(
     Source: Ye et al., TPAMI 2022 (AGW), weighted regularisation triplet; nengdong96/CSDN for "released".
     Differs: large differences of `near` and `far` do not overflow, and coincident images have distance 1e-6 exactly.
     """
-    distances = _distances(features, features)
+    distances = euclidean_distances(features, features)
     own = labels[:, None] == labels[None, :]
     match weights:
         case "stable":
@@ -80,29 +80,56 @@ def modality_gap(
     Source: Lu et al., AAAI 2023 (PMT), modality-shared enhancement loss; nengdong96/CSDN.
     Differs: any number of images a person. The image itself is masked out; the source drops the smallest distance.
     """
-    across = _distances(visible, infrared)
+    across = euclidean_distances(visible, infrared)
     shared = labels_visible[:, None] == labels_infrared[None, :]
-    visible_gap = _gap_consistency(_distances(visible, visible), across, labels_visible, shared)
-    infrared_gap = _gap_consistency(_distances(infrared, infrared), across.T, labels_infrared, shared.T)
+    visible_gap = gap_consistency(
+        euclidean_distances(visible, visible), across, _relatives(labels_visible), shared, detach="none"
+    )
+    infrared_gap = gap_consistency(
+        euclidean_distances(infrared, infrared), across.T, _relatives(labels_infrared), shared.T, detach="none"
+    )
     return (visible_gap + infrared_gap) / 2
 
 
-def _gap_consistency(
-    within: Float[Tensor, "own own"],
-    across: Float[Tensor, "own other"],
-    labels: Int64[Tensor, " own"],
-    shared: Bool[Tensor, "own other"],
+def gap_consistency(
+    within: Float[Tensor, "rows own"],
+    across: Float[Tensor, "rows other"],
+    own_positives: Bool[Tensor, "rows own"],
+    other_positives: Bool[Tensor, "rows other"],
+    *,
+    detach: Literal["none", "intra"],
 ) -> Float[Tensor, ""]:
-    relatives = (labels[:, None] == labels[None, :]).fill_diagonal_(False)
-    valid = relatives.any(dim=1) & shared.any(dim=1)
-    gaps = _masked_mean(across, shared) - _masked_mean(within, relatives)
+    """Make the mean distance of a row to its positives on one side equal to that on the other side.
+
+    Args:
+        within: Distances inside a modality.
+        across: Distances of the same rows to the other modality.
+        own_positives: Which of the distances inside count; whether a row counts itself is said here.
+        other_positives: Which of the distances across count.
+        detach: "intra" takes the mean inside for granted: only distances across get a gradient. "none": both do.
+
+    Returns:
+        Mean of the squared differences over the rows with a positive on both sides; 0 without such a row.
+    """
+    valid = own_positives.any(dim=1) & other_positives.any(dim=1)
+    intra = _masked_mean(within, own_positives)
+    gaps = _masked_mean(across, other_positives) - (intra.detach() if detach == "intra" else intra)
     return (gaps.square() * valid).sum() / valid.sum().clamp(min=1)
 
 
-def _distances(rows: Float[Tensor, "rows dim"], others: Float[Tensor, "others dim"]) -> Float[Tensor, "rows others"]:
-    # The gradient is 0 below the smallest distance, so coincident rows have a finite one.
+def euclidean_distances(
+    rows: Float[Tensor, "rows dim"], others: Float[Tensor, "others dim"]
+) -> Float[Tensor, "rows others"]:
+    """The distance of every row to every other one, 1e-6 or more.
+
+    At smaller distances the gradient is 0: that of coincident rows is finite.
+    """
     distances = torch.cdist(rows, others, compute_mode="donot_use_mm_for_euclid_dist")
     return distances.clamp(min=_SMALLEST_DISTANCE)
+
+
+def _relatives(labels: Int64[Tensor, " rows"]) -> Bool[Tensor, "rows rows"]:
+    return (labels[:, None] == labels[None, :]).fill_diagonal_(False)
 
 
 def _masked_mean(values: Float[Tensor, "rows others"], mask: Bool[Tensor, "rows others"]) -> Float[Tensor, " rows"]:

@@ -1,4 +1,4 @@
-"""CLIP's text tower, frozen, and run only as far as the end of the text."""
+"""CLIP's text tower, frozen unless asked otherwise, and run only as far as the end of the text."""
 
 import copy
 from collections.abc import Callable
@@ -15,6 +15,7 @@ class TextTower(nn.Module):
     """CLIP's text transformer, final norm and projection, with gradients for its input and none for its weights.
 
     Attention is causal, so what follows the end-of-text token cannot change the output: it is not computed.
+    `requires_grad_(True)` makes all weights trainable, token embeddings and positions among them.
 
     Args:
         text: The module that owns the text tower's parts: open_clip's `CLIP` itself, or its `text`; they are copied.
@@ -81,7 +82,10 @@ class TextTower(nn.Module):
         return self.positional_embedding.shape[0]
 
     def tokenize(self, texts: list[str]) -> Int64[Tensor, "rows length"]:
-        """Token numbers on the tower's device, one row of `context_length` a text, 0 after the end."""
+        """Token numbers on the tower's device, one row of `context_length` a text, 0 after the end.
+
+        Of a longer text the start is kept, and its last token is the end-of-text token.
+        """
         return self._tokenizer(texts).to(self.positional_embedding.device, torch.int64)
 
     def ends(self, ids: Int64[Tensor, "rows length"]) -> Int64[Tensor, " rows"]:
@@ -110,8 +114,14 @@ class TextTower(nn.Module):
             )
         return self._project(self._transform(embeddings[:, : eot + 1])[:, eot])
 
+    def cut(self, ids: Int64[Tensor, "rows length"]) -> Int64[Tensor, "rows longest"]:
+        """Token numbers as far as the end of the longest text, one column at least; a GPU is waited for."""
+        return ids[:, : int(self.ends(ids).max()) + 1 if len(ids) else 1]
+
     def from_tokens(self, ids: Int64[Tensor, "rows length"]) -> Float[Tensor, "rows embed"]:
         """Text features of token numbers, each row read at its own end-of-text token.
+
+        Positions behind the longest text are not computed, so a GPU is waited for.
 
         Args:
             ids: As `tokenize` returns them, on the tower's device.
@@ -119,10 +129,42 @@ class TextTower(nn.Module):
         Returns:
             Not normalised; equal to open_clip's `encode_text`.
         """
-        ends = self.ends(ids)
-        length = int(ends.max()) + 1 if len(ids) else 1
-        tokens = self._transform(self.token_embedding(ids[:, :length]))
-        return self._project(tokens[torch.arange(len(ids), device=ids.device), ends])
+        return self.from_cut_tokens(self.cut(ids))
+
+    def from_cut_tokens(self, ids: Int64[Tensor, "rows length"]) -> Float[Tensor, "rows embed"]:
+        """The same of token numbers that have been cut before; nothing waits for a GPU.
+
+        Args:
+            ids: As `cut` returns them; some of its rows will do. All positions are computed.
+
+        Returns:
+            Not normalised.
+        """
+        tokens = self._transform(self.token_embedding(ids))
+        return self._project(tokens[torch.arange(len(ids), device=ids.device), self.ends(ids)])
+
+    @torch.no_grad()
+    def encode_texts(self, texts: list[str], chunk: int = 256) -> Float[Tensor, "texts embed"]:
+        """Features of texts with the weights as they are, without gradients.
+
+        Each distinct text is encoded once, together with others of about its length.
+
+        Args:
+            texts: Of any length; what is longer than `context_length` is cut.
+            chunk: How many run at once; it bounds memory.
+
+        Returns:
+            Not normalised, on the tower's device.
+
+        Cost: RN50's tower, texts of 40 tokens: 1.5 G multiplications each.
+        """
+        rows = {text: row for row, text in enumerate(dict.fromkeys(texts))}
+        ids = self.tokenize(list(rows))
+        order = self.ends(ids).argsort(stable=True)
+        features = self.positional_embedding.new_empty(len(rows), self.embed_dim)
+        for part in order.split(chunk):
+            features[part] = self.from_tokens(ids[part])
+        return features[torch.tensor([rows[text] for text in texts], dtype=torch.int64, device=features.device)]
 
     def _transform(self, embeddings: Tensor) -> Tensor:
         length = embeddings.shape[1]

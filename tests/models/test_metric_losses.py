@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.metric_losses import modality_gap, weighted_triplet
+from models.metric_losses import gap_consistency, modality_gap, weighted_triplet
 from tests.reference import metric_losses as reference
 
 WEIGHTS = ["stable", "released"]
@@ -276,3 +276,34 @@ def test_modality_gap_in_float32_is_exact_enough_at_the_size_of_a_batch():
     exact = modality_gap(visible, infrared, labels, labels)
     rounded = modality_gap(visible.float(), infrared.float(), labels, labels)
     assert rounded.item() == pytest.approx(exact.item(), rel=1e-4)
+
+
+EVERYONE = torch.ones(2, 2, dtype=torch.bool)
+
+
+@pytest.mark.parametrize(("detach", "moves_within"), [("none", True), ("intra", False)])
+def test_consistency_moves_both_sides_or_takes_the_own_modality_for_granted(detach, moves_within):
+    # Row means 2 and 6 inside, 3 and 4 across: (1 + 4) / 2. Each distance across is half a mean, each mean half of the
+    # loss: slopes 2 * 1 / 4 and 2 * (-2) / 4.
+    within, across = torch.tensor([[1.0, 3.0], [6.0, 6.0]]), torch.tensor([[3.0, 3.0], [0.0, 8.0]])
+    value, (inside, outside) = value_and_gradients(
+        lambda a, b: gap_consistency(a, b, EVERYONE, EVERYONE, detach=detach) + 0 * a.sum(), within, across
+    )
+    assert value.item() == 2.5
+    assert outside.tolist() == [[0.5, 0.5], [-1.0, -1.0]]
+    assert inside.tolist() == ((-outside).tolist() if moves_within else [[0.0, 0.0], [0.0, 0.0]])
+
+
+def test_consistency_counts_what_it_is_told_to_and_leaves_incomplete_rows_out():
+    # Row 0 counts one distance inside and both across: (5 - 1) squared. Row 1 has none across.
+    within, across = torch.tensor([[1.0, 9.0], [6.0, 6.0]]), torch.tensor([[4.0, 6.0], [0.0, 8.0]])
+    own, other = torch.tensor([[True, False], [True, True]]), torch.tensor([[True, True], [False, False]])
+    assert gap_consistency(within, across, own, other, detach="none").item() == 16.0
+
+
+def test_consistency_is_zero_where_both_sides_agree():
+    within = random_tensor((2, 2), 0)
+    value, gradients = value_and_gradients(
+        lambda a, b: gap_consistency(a, b, EVERYONE, EVERYONE, detach="none"), within, within
+    )
+    assert value.item() == 0.0 and all(gradient.count_nonzero() == 0 for gradient in gradients)
