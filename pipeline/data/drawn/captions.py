@@ -46,7 +46,7 @@ _TEXTURE: Final = {
 }
 # Above the first a garment is called light, below the second dark, between them neither.
 _LIGHT, _DARK = 0.55, 0.42
-# What describers of photographs call a garment that is bright, dark, or neither in a grey picture: chosen, not measured.
+# What describers of photographs call a garment that is bright, dark, or neither in a grey picture: chosen by us.
 _GUESSES: Final[dict[str, tuple[str, ...]]] = {
     "light": ("white", "grey", "pink"),
     "dark": ("black", "navy", "brown"),
