@@ -13,7 +13,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Int64
 from torch import Tensor, nn
 
 from models.clip_files import (
@@ -122,7 +124,7 @@ def demo_clip_folder() -> Path:
     return Path(__file__).parent / "demo_clip"
 
 
-def count_tokens(texts: list[str]) -> list[int]:
+def count_tokens(texts: list[str]) -> Int64[np.ndarray, " texts"]:
     """How many tokens of CLIP's own vocabulary each text has, start and end among them, before anything is cut.
 
     Cost: 0.1 ms a distinct text of 40 tokens on one CPU core.
@@ -130,7 +132,7 @@ def count_tokens(texts: list[str]) -> list[int]:
     open_clip_module()
     tokenizer: Any = _byte_pair_tokenizer(77)
     counts = {text: len(tokenizer.encode(text)) + 2 for text in dict.fromkeys(texts)}
-    return [counts[text] for text in texts]
+    return np.array([counts[text] for text in texts], dtype=np.int64)
 
 
 @functools.cache

@@ -33,12 +33,12 @@ def test_a_caption_is_cut_at_the_context_and_still_ends_as_a_text(tower, words, 
 
 def test_tokens_are_counted_with_both_ends_and_before_a_text_is_cut():
     # Start and end alone; three words; a hundred; "coat" thrice with a full stop and a clitic: coat 's coat . coat.
-    assert count_tokens(["", "A red  coat", LONG, "coat's coat. coat"]) == [2, 5, 102, 7]
+    assert count_tokens(["", "A red  coat", LONG, "coat's coat. coat"]).tolist() == [2, 5, 102, 7]
 
 
 def test_a_count_that_fits_is_the_place_behind_the_end(tower):
     fitting = [caption for caption in CAPTIONS if caption != LONG]
-    assert count_tokens(fitting) == (tower.ends(tower.tokenize(fitting)) + 1).tolist()
+    assert count_tokens(fitting).tolist() == (tower.ends(tower.tokenize(fitting)) + 1).tolist()
 
 
 def test_tokens_are_cut_behind_the_longest_text(tower):

@@ -46,6 +46,14 @@ _TEXTURE: Final = {
 }
 # Above the first a garment is called light, below the second dark, between them neither.
 _LIGHT, _DARK = 0.55, 0.42
+# What describers of photographs call a garment that is bright, dark, or neither in a grey picture: chosen by us.
+_GUESSES: Final[dict[str, tuple[str, ...]]] = {
+    "light": ("white", "grey", "pink"),
+    "dark": ("black", "navy", "brown"),
+    "neither": ("grey", "blue", "brown"),
+}
+_BLIND_GUESS: Final = 0.25
+"""Probability that a guessed colour has nothing to do with the picture."""
 
 
 def visible_attributes(person: Person, pose: Pose, modality: Modality) -> Attributes:
@@ -67,6 +75,11 @@ def visible_attributes(person: Person, pose: Pose, modality: Modality) -> Attrib
 
 def compose_caption(shown: Attributes, rng: np.random.Generator, modality: Modality, drop: float, swap: float) -> str:
     """Write a caption that leaves each attribute out with probability `drop` and falsifies it with `swap`."""
+    return caption_of(name_attributes(shown, rng, drop, swap), modality)
+
+
+def name_attributes(shown: Attributes, rng: np.random.Generator, drop: float, swap: float) -> Attributes:
+    """What a caption names: each attribute is left out with probability `drop` and falsified with `swap`."""
     named: Attributes = {}
     for attribute, value in shown.items():
         draw = rng.random()
@@ -75,7 +88,32 @@ def compose_caption(shown: Attributes, rng: np.random.Generator, modality: Modal
             named[attribute] = options[int(rng.integers(len(options)))]
         elif draw < 1.0 - drop:
             named[attribute] = value
-    return caption_of(named, modality)
+    return named
+
+
+def guess_colours(named: Attributes, person: Person, rng: np.random.Generator, share: float) -> Attributes:
+    """Give garments of an infrared caption a colour, as describers of photographs do although they cannot see one.
+
+    A bright garment is called white, grey or pink, a dark one black, navy or brown, whatever its dye; now and then the
+    colour is any. So colours disagree between the captions of a person in the two modalities.
+
+    Args:
+        named: What an infrared caption would name; not changed.
+        person: Whose garments they are.
+        rng: Decides. Equally many numbers are drawn whatever is named.
+        share: Probability that a garment that is named gets a colour.
+
+    Returns:
+        The same with colours; bare legs have none.
+    """
+    guessed = dict(named)
+    for slot, garment in (("upper", person.upper), ("lower", person.lower)):
+        wanted, blind, pick = rng.random(3)
+        is_named = any(name in named for name in (slot, f"{slot} texture", f"{slot} tone"))
+        if is_named and named.get(slot) != BARE_LEGS and wanted < share:
+            options = tuple(COLOURS) if blind < _BLIND_GUESS else _GUESSES[_tone(garment) or "neither"]
+            guessed[f"{slot} colour"] = options[int(pick * len(options))]
+    return guessed
 
 
 def caption_of(named: Attributes, modality: Modality) -> str:
@@ -108,10 +146,15 @@ def _surface(slot: str, garment: Garment, modality: Modality) -> Attributes:
     if modality is Modality.VISIBLE:
         return {f"{slot} colour": garment.colour, f"{slot} texture": garment.texture}
     surface = {f"{slot} texture": garment.texture if garment.survives else "plain"}
+    tone = _tone(garment)
+    return surface if tone is None else surface | {f"{slot} tone": tone}
+
+
+def _tone(garment: Garment) -> str | None:
     mean = sum(garment.reflectance) / 2
-    if mean > _LIGHT or mean < _DARK:
-        surface[f"{slot} tone"] = "light" if mean > _LIGHT else "dark"
-    return surface
+    if _DARK <= mean <= _LIGHT:
+        return None
+    return "light" if mean > _LIGHT else "dark"
 
 
 def _shows_bag(person: Person, pose: Pose) -> bool:

@@ -42,6 +42,8 @@ class DrawnKnobs(BaseModel):
     """Probability that a person never passes a camera; two visible and one infrared camera are always kept."""
     caption_noise: float = Field(0.1, ge=0.0, le=1.0)
     """Probability that an attribute is left out of a caption, and a third of it that it is swapped for a wrong one."""
+    infrared_colours: float = Field(0.5, ge=0.0, le=1.0)
+    """Probability that the caption of an infrared image gives a garment a colour, which nobody can see there."""
 
 
 EASY = DrawnKnobs(
@@ -60,6 +62,7 @@ EASY = DrawnKnobs(
     crop_jitter=0.03,
     missing_camera=0.1,
     caption_noise=0.05,
+    infrared_colours=0.25,
 )
 DEFAULT = DrawnKnobs()
 HARD = DrawnKnobs(
@@ -78,6 +81,7 @@ HARD = DrawnKnobs(
     crop_jitter=0.08,
     missing_camera=0.15,
     caption_noise=0.15,
+    infrared_colours=0.75,
 )
 
 

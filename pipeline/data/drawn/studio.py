@@ -7,7 +7,13 @@ from numpy.typing import NDArray
 
 from models.modality import Modality
 from pipeline.data.drawn.cameras import Station, station_cameras
-from pipeline.data.drawn.captions import Attributes, compose_caption, visible_attributes
+from pipeline.data.drawn.captions import (
+    Attributes,
+    caption_of,
+    guess_colours,
+    name_attributes,
+    visible_attributes,
+)
 from pipeline.data.drawn.images import draw_image
 from pipeline.data.drawn.knobs import DrawnKnobs
 from pipeline.data.drawn.people import data_set_people
@@ -64,5 +70,9 @@ class Studio:
         )
         shown = visible_attributes(person, image.pose, camera.modality)
         rng = numpy_generator(settings.seed, "drawn", "caption", *key)
-        caption = compose_caption(shown, rng, camera.modality, drop=knobs.caption_noise, swap=knobs.caption_noise / 3)
+        named = name_attributes(shown, rng, drop=knobs.caption_noise, swap=knobs.caption_noise / 3)
+        if camera.modality is Modality.INFRARED:
+            guesses = numpy_generator(settings.seed, "drawn", "infrared colours", *key)
+            named = guess_colours(named, person, guesses, knobs.infrared_colours)
+        caption = caption_of(named, camera.modality)
         return Portrait(image.pixels, camera.modality, image.pose, image.occluded, shown, caption)

@@ -3,7 +3,13 @@ import itertools
 import pytest
 
 from models.modality import Modality
-from pipeline.data.drawn.captions import ATTRIBUTES, caption_of, compose_caption, visible_attributes
+from pipeline.data.drawn.captions import (
+    ATTRIBUTES,
+    caption_of,
+    compose_caption,
+    guess_colours,
+    visible_attributes,
+)
 from pipeline.data.drawn.knobs import DEFAULT
 from pipeline.data.drawn.people import data_set_people
 from pipeline.data.drawn.pose import Pose
@@ -36,7 +42,7 @@ def test_a_caption_without_noise_names_what_is_shown_and_nothing_else(people, mo
         assert compose_caption(shown, rng, modality, drop=0.0, swap=0.0) == caption_of(shown, modality)
 
 
-def test_an_infrared_caption_contains_no_colour_word(people):
+def test_an_infrared_image_shows_no_colour(people):
     for person, view in itertools.product(people, FACINGS):
         shown = visible_attributes(person, pose(view), Modality.INFRARED)
 
@@ -108,3 +114,52 @@ def test_every_value_of_an_attribute_has_a_caption_of_its_own():
         captions = {caption_of({attribute: value}, Modality.VISIBLE) for value in options}
 
         assert len(captions) == len(options)
+
+
+def garment_colours(named: dict[str, str]) -> dict[str, str]:
+    return {slot: named[f"{slot} colour"] for slot in ("upper", "lower") if f"{slot} colour" in named}
+
+
+def test_no_colour_is_guessed_when_the_share_is_zero(people):
+    for person in people[:50]:
+        shown = visible_attributes(person, pose("front"), Modality.INFRARED)
+
+        assert guess_colours(shown, person, numpy_generator(1, "guess"), share=0.0) == shown
+
+
+def test_every_named_garment_gets_a_colour_when_the_share_is_one_and_bare_legs_none(people):
+    for person in people:
+        shown = visible_attributes(person, pose("front"), Modality.INFRARED)
+
+        guessed = garment_colours(guess_colours(shown, person, numpy_generator(1, "guess"), share=1.0))
+
+        assert set(guessed) == ({"upper"} if person.upper.kind == "dress" else {"upper", "lower"})
+        assert set(guessed.values()) <= set(COLOURS)
+
+
+def test_a_garment_that_is_not_named_gets_no_colour(people):
+    assert guess_colours({"view": "back"}, people[0], numpy_generator(1, "guess"), share=1.0) == {"view": "back"}
+
+
+def test_guesses_follow_the_brightness_in_infrared_but_for_a_quarter_that_is_blind(people):
+    rng = numpy_generator(1, "guess")
+    bright = [person for person in people if sum(person.upper.reflectance) / 2 > 0.55]
+    colours = [guess_colours({"upper": "shirt"}, person, rng, share=1.0)["upper colour"] for person in bright * 20]
+    likely = sum(colour in ("white", "grey", "pink") for colour in colours) / len(colours)
+
+    # Three quarters look, and a quarter takes one of twelve colours, of which three are right by chance:
+    # .75 + .25 * 3 / 12 = .8125; with over 1,000 draws the standard deviation is below .0124.
+    assert len(colours) > 1000
+    assert likely == pytest.approx(0.8125, abs=0.05)
+
+
+def test_most_guessed_colours_disagree_with_what_the_visible_caption_says(people):
+    rng = numpy_generator(1, "guess")
+    disagreeing = 0
+    for person in people:
+        visible = visible_attributes(person, pose("front"), Modality.VISIBLE)
+        infrared = visible_attributes(person, pose("front"), Modality.INFRARED)
+        disagreeing += guess_colours(infrared, person, rng, share=1.0)["upper colour"] != visible["upper colour"]
+
+    # By chance one of twelve colours agrees; a guess from the brightness is right at most one time in three.
+    assert disagreeing / len(people) >= 2 / 3

@@ -200,7 +200,7 @@ def test_the_adapter_reads_it_as_a_complete_drawn_data_set(drawn):
     assert visible == summary.num_visible
 
 
-def test_captions_name_no_person_and_infrared_ones_no_colour(drawn):
+def test_captions_name_no_person_and_infrared_ones_say_that_they_are(drawn):
     folder, summary = drawn
     rows = lines(folder / "captions.jsonl")
 
@@ -275,3 +275,29 @@ def test_colour_names_are_words_of_visible_captions(drawn):
     }
 
     assert len(words & set(COLOURS)) >= 6
+
+
+def test_infrared_captions_name_colours_as_often_as_the_knob_says(tmp_path):
+    shares = {}
+    for share in (0.0, 1.0):
+        knobs = DEFAULT.model_copy(update={"infrared_colours": share, "caption_noise": 0.0})
+        folder = tmp_path / str(share)
+        draw_dataset(folder, size="smoke", height=48, width=24, workers=1, knobs=knobs)
+        captions = [row["caption"] for row in lines(folder / "captions.jsonl") if row["modality"] == "infrared"]
+        shares[share] = sum(bool(set(re.findall(r"[a-z]+", one)) & set(COLOURS)) for one in captions) / len(captions)
+
+    assert shares == {0.0: 0.0, 1.0: 1.0}
+
+
+def test_visible_captions_and_pixels_do_not_depend_on_colours_of_infrared_ones(drawn, tmp_path):
+    folder, summary = drawn
+    knobs = DEFAULT.model_copy(update={"infrared_colours": 1.0})
+
+    other = draw_dataset(tmp_path / "set", size="smoke", height=48, width=24, workers=1, knobs=knobs)
+
+    assert other.pixel_digest == summary.pixel_digest
+    visible = [
+        [row for row in lines(place / "captions.jsonl") if row["modality"] == "visible"]
+        for place in (folder, other.folder)
+    ]
+    assert visible[0] == visible[1]

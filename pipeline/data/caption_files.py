@@ -1,0 +1,206 @@
+"""Caption files as they stand: JSON lines, or one dictionary by path; each caption with the place it stands at."""
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+from models.modality import Modality
+from pipeline.errors import DataError
+
+FIRST: Final = 10
+"""How many offenders an error names."""
+_MODALITIES: Final = {"v": Modality.VISIBLE, "r": Modality.INFRARED, **{one.value: one for one in Modality}}
+_FORM: Final = (
+    "a .jsonl file holds one object a line with path, modality and caption, a .json file one object by path; "
+    "see docs/captions.md"
+)
+_DRIVE: Final = re.compile(r"[A-Za-z]:/")
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionRow:
+    """One caption of a file, with what the file says about its image besides; None where it says nothing.
+
+    `place` is where it stands, `captions.jsonl:12` or `captions.json: cam1/0001/0001.jpg`; the caption's whitespace is
+    collapsed, and it may be empty.
+    """
+
+    place: str
+    path: str
+    caption: str
+    modality: Modality | None
+    person: int | None
+    camera: int | None
+
+
+def read_caption_rows(path: Path, *, caption_field: str, path_prefix: str) -> list[CaptionRow]:
+    """Read a caption file; nothing is compared with a data set yet.
+
+    Args:
+        path: A `.jsonl` file, one object a line: `path`, the caption, and if it likes `modality` (`visible` or `v`,
+            `infrared` or `r`), `person` or `pid`, `camera` or `cam`. Or a `.json` file: an object whose names are paths
+            and whose values are captions, or objects that hold them. Other names are not looked at.
+        caption_field: The name that the caption stands under.
+        path_prefix: What stands before every path, to be taken off.
+
+    Returns:
+        The rows in the file's order; their paths are relative, POSIX, and inside the root.
+
+    Raises:
+        DataError: The file is missing, of another form, not UTF-8, or some of its rows are wrong: the first ten are
+            named with their lines, and how many there are.
+    """
+    text = _text(path)
+    match path.suffix.lower():
+        case ".jsonl":
+            cells, mistakes = _line_cells(path.name, text)
+        case ".json":
+            cells, mistakes = _dictionary_cells(path.name, text, caption_field)
+        case _:
+            raise DataError(f"{path}: a caption file is a .jsonl or a .json file", hint=_FORM)
+    rows: list[CaptionRow] = []
+    for place, values in cells:
+        try:
+            rows.append(_row(place, values, caption_field, path_prefix))
+        except ValueError as error:
+            mistakes.append(f"{place}: {error}")
+    if mistakes:
+        raise DataError(f"{path}: {some_of(mistakes, 'mistakes')}", hint=_FORM)
+    if not rows:
+        raise DataError(f"{path}: no captions", hint=_FORM)
+    return rows
+
+
+def some_of(offenders: Sequence[str], what: str) -> str:
+    """How many there are, and the first ten of them.
+
+    >>> some_of(["a.jpg", "b.jpg"], "images without a caption")
+    '2 images without a caption: a.jpg; b.jpg'
+    """
+    more = "; ..." if len(offenders) > FIRST else ""
+    return f"{len(offenders):,} {what}: {'; '.join(offenders[:FIRST])}{more}"
+
+
+def inside_root(path: str) -> str:
+    """A path in its one spelling, `a//./b` as `a/b`.
+
+    Raises:
+        ValueError: It is empty, absolute, or leads out of the folder that it starts from.
+    """
+    plain = str(PurePosixPath(path.replace("\\", "/")))
+    if plain == ".":
+        raise ValueError("no path")
+    if plain.startswith("/") or _DRIVE.match(plain) or ".." in PurePosixPath(plain).parts:
+        raise ValueError(f"path must stay inside the data root: {path}")
+    return plain
+
+
+def _line_cells(name: str, text: str) -> tuple[list[tuple[str, Mapping[str, Any]]], list[str]]:
+    cells: list[tuple[str, Mapping[str, Any]]] = []
+    mistakes: list[str] = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        place = f"{name}:{number}"
+        try:
+            values = json.loads(line, object_pairs_hook=_without_repetition)
+        except (ValueError, RecursionError) as error:
+            mistakes.append(f"{place}: not JSON: {_reason(error)}")
+            continue
+        if isinstance(values, dict):
+            cells.append((place, values))
+        else:
+            mistakes.append(f"{place}: not a JSON object")
+    return cells, mistakes
+
+
+def _dictionary_cells(
+    name: str, text: str, caption_field: str
+) -> tuple[list[tuple[str, Mapping[str, Any]]], list[str]]:
+    try:
+        content = json.loads(text, object_pairs_hook=_without_repetition)
+    except (ValueError, RecursionError) as error:
+        line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
+        raise DataError(f"{name}{line}: not JSON: {_reason(error)}", hint=_FORM) from error
+    if not isinstance(content, dict):
+        raise DataError(f"{name}: not a JSON object", hint=_FORM)
+    cells: list[tuple[str, Mapping[str, Any]]] = []
+    mistakes: list[str] = []
+    for path, value in content.items():
+        place = f"{name}: {path}"
+        if isinstance(value, str):
+            cells.append((place, {"path": path, caption_field: value}))
+        elif isinstance(value, dict):
+            cells.append((place, {**value, "path": path}))
+        else:
+            mistakes.append(f"{place}: neither a caption nor a JSON object")
+    return cells, mistakes
+
+
+def _row(place: str, values: Mapping[str, Any], caption_field: str, path_prefix: str) -> CaptionRow:
+    path = values.get("path")
+    if not isinstance(path, str):
+        raise ValueError("no path")
+    if not path.startswith(path_prefix):
+        raise ValueError(f"the path {path} does not begin with {path_prefix}")
+    if caption_field not in values:
+        raise ValueError(f"no {caption_field!r}; there are: {', '.join(map(repr, values))}")
+    caption = "" if values[caption_field] is None else values[caption_field]
+    if not isinstance(caption, str):
+        raise ValueError(f"{caption_field} is {caption!r}, not a text")
+    return CaptionRow(
+        place=place,
+        path=inside_root(path.removeprefix(path_prefix)),
+        caption=" ".join(caption.split()),
+        modality=_modality(values.get("modality")),
+        person=_number(values, "person", "pid"),
+        camera=_number(values, "camera", "cam"),
+    )
+
+
+def _modality(value: Any) -> Modality | None:
+    if value is None:
+        return None
+    if not isinstance(value, str) or value not in _MODALITIES:
+        raise ValueError(f"modality {value!r}; one of {', '.join(_MODALITIES)}")
+    return _MODALITIES[value]
+
+
+def _number(values: Mapping[str, Any], *names: str) -> int | None:
+    """The number under one of these names, `0012` like 12; other names of people and cameras are not compared."""
+    value = next((values[name] for name in names if values.get(name) is not None), None)
+    if isinstance(value, str) and value.isdecimal():
+        return int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """JSON lets a name stand twice, and readers take one of the values: harmless only where they are equal."""
+    values = dict(pairs)
+    twice = [name for name, times in Counter(name for name, _ in pairs).items() if times > 1]
+    for name in twice:
+        if any(value != values[name] for other, value in pairs if other == name):
+            raise ValueError(f"{name!r} is there twice, with different values")
+    return values
+
+
+def _reason(error: ValueError | RecursionError) -> str:
+    return f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+
+
+def _text(path: Path) -> str:
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"there is no caption file {path}", hint="`vireid caption` writes one") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}", hint="look after the file") from error
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise DataError(f"{path.name}:{line}: not UTF-8: {error}", hint="save it again in that encoding") from error
