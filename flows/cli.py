@@ -96,7 +96,8 @@ def train(
 @app.command()
 def demo(
     method: Annotated[
-        Literal["cclnet", "csdn"], typer.Option(help="Without identities, or the supervised CSDN.")
+        Literal["cclnet", "csdn", "eees"],
+        typer.Option(help="cclnet trains without identities, csdn and eees with them, eees on captions."),
     ] = "cclnet",
     changes: SetOption = None,
     runs: RunsOption = None,

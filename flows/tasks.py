@@ -6,7 +6,7 @@ from typing import ParamSpec, TypeVar
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 
-from pipeline import person_stages, stages
+from pipeline import caption_stages, person_stages, stages
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -31,4 +31,6 @@ log_round = _stage(stages.log_round, "log-{round_.name}")
 learn_person_texts = _stage(person_stages.learn_person_texts, "learn-prompts-{round_.name}", tags=("gpu",))
 fuse_texts = _stage(person_stages.fuse_texts, "fuse-texts-{round_.name}", tags=("gpu",))
 train_on_people = _stage(person_stages.train_on_people, "train-{round_.name}", tags=("gpu",))
+encode_captions = _stage(caption_stages.encode_captions, "encode-captions", tags=("gpu",))
+train_with_captions = _stage(caption_stages.train_with_captions, "train-{round_.name}", tags=("gpu",))
 log_image_round = _stage(person_stages.log_image_round, "log-{round_.name}")

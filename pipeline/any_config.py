@@ -4,9 +4,13 @@ from typing import Any
 
 from pipeline.config import ExperimentConfig
 from pipeline.csdn_config import CsdnConfig
+from pipeline.eees_config import EeesConfig
 from pipeline.flat_settings import settings_digest
 
-AnyConfig = ExperimentConfig | CsdnConfig
+SupervisedConfig = CsdnConfig | EeesConfig
+"""Of a method that is told who is shown in each training image."""
+
+AnyConfig = ExperimentConfig | SupervisedConfig
 """Which one it is, its field `method` says."""
 
 

@@ -6,14 +6,15 @@ labels, texts, memories and weights after each round, and writes nothing.
 
 from typing import Any
 
+from pipeline.caption_stages import encode_captions, train_with_captions
 from pipeline.experiment import Run
 from pipeline.person_stages import fuse_texts, learn_person_texts, train_on_people
 from pipeline.stages import extract, learn_prompts, pseudo_label, train
 from pipeline.training.rounds import Round
 
 __all__ = [
-    "evaluate", "extract", "finish", "fuse_texts", "learn_person_texts", "learn_prompts", "log_image_round",
-    "log_round", "match", "pseudo_label", "train", "train_on_people",
+    "encode_captions", "evaluate", "extract", "finish", "fuse_texts", "learn_person_texts", "learn_prompts",
+    "log_image_round", "log_round", "match", "pseudo_label", "train", "train_on_people", "train_with_captions",
 ]  # fmt: skip
 
 

@@ -11,11 +11,13 @@ import torch
 
 from models.clip import LoadedClip, WeightsLoadError, load_clip
 from pipeline.any_config import AnyConfig, digest_of, record_of, with_trial
+from pipeline.caption_method import CaptionMethod
 from pipeline.cluster_method import ClusterMethod
 from pipeline.config import DataConfig, ExperimentConfig
 from pipeline.csdn_config import CsdnConfig
 from pipeline.data.dataset import Dataset, read_dataset
 from pipeline.device import resolve_device, resolve_precision, using_device
+from pipeline.eees_config import EeesConfig
 from pipeline.errors import CheckpointError, ConfigError, DataError, WeightsError
 from pipeline.experiment import Method, Run
 from pipeline.person_method import PersonMethod
@@ -130,6 +132,8 @@ def _method_of(config: AnyConfig) -> Method[Any, Any]:
     match config:
         case CsdnConfig():
             return PersonMethod()
+        case EeesConfig():
+            return CaptionMethod()
         case ExperimentConfig():
             return ClusterMethod()
 

@@ -45,6 +45,8 @@ class PersonAugmentationConfig(BaseModel):
 
     model_config = STRICT
 
+    recipe: Literal["channels", "plain"] = "channels"
+    """Whether channels take each other's place in second views and infrared images, or all images keep them."""
     padding: int = Field(10, ge=0, le=64)
     """Pixels of black added on every side before the random crop."""
 

@@ -7,14 +7,10 @@ import torch
 
 from models.clip import LoadedClip
 from models.encoder import DualStemEncoder
-from models.person_heads import PersonClassifier, prepare_for_people
 from pipeline.csdn_config import CsdnConfig
-from pipeline.data.person_labels import PersonLabels
-from pipeline.data.supervision import person_labels
-from pipeline.errors import ConfigError
 from pipeline.experiment import Run
-from pipeline.seeds import torch_generator
-from pipeline.training.optimisation import build_person_optimiser, person_learning_rate, set_learning_rate
+from pipeline.supervised import learning_rate_of, new_classifier, new_person_encoder, people_of
+from pipeline.training.optimisation import build_person_optimiser, set_learning_rate
 from pipeline.training.person_state import PersonState
 from pipeline.training.rounds import Round, Stage, plan_rounds
 
@@ -35,11 +31,7 @@ class PersonMethod:
         Raises:
             ConfigError: CLIP's image tower is not a ResNet.
         """
-        encoder = DualStemEncoder.from_clip(clip, image_height=config.images.height, image_width=config.images.width)
-        try:
-            return prepare_for_people(encoder, stem_activation=config.network.stem_activation)
-        except ValueError as error:
-            raise ConfigError(str(error), hint="choose a ResNet, such as model.architecture=RN50-quickgelu") from error
+        return new_person_encoder(config, clip)
 
     def new_state(self, run: PersonRun) -> PersonState:
         """The data set's people, a fresh classifier of them, and no texts.
@@ -47,13 +39,13 @@ class PersonMethod:
         Raises:
             DataError: The data set does not say whom its images show.
         """
-        people = _people(run)
-        return PersonState(people, _new_classifier(run, people.num_people))
+        people = people_of(run)
+        return PersonState(people, new_classifier(run, people))
 
     def restore_state(self, run: PersonRun, packed: Mapping[str, Any]) -> PersonState:
         """Classifier and texts of the last finished round."""
-        people = _people(run)
-        return PersonState.unpack(packed, people, _new_classifier(run, people.num_people), run.device)
+        people = people_of(run)
+        return PersonState.unpack(packed, people, new_classifier(run, people), run.device)
 
     def new_optimiser(
         self,
@@ -66,7 +58,7 @@ class PersonMethod:
         optimisation = config.optimisation
         return build_person_optimiser(
             encoder,
-            own.classifier,
+            [own.classifier],
             learning_rate=optimisation.learning_rate,
             weight_decay=optimisation.weight_decay,
             head_factor=optimisation.head_factor,
@@ -76,26 +68,3 @@ class PersonMethod:
         """Give the optimiser this round's learning rate."""
         run.state.stage = round_.stage
         set_learning_rate(run.state.optimiser, learning_rate_of(run.config, round_))
-
-
-def learning_rate_of(config: CsdnConfig, round_: Round) -> float:
-    """The learning rate of a round of the image stage, before the factor of the heads."""
-    optimisation = config.optimisation
-    return person_learning_rate(
-        round_.epoch,
-        learning_rate=optimisation.learning_rate,
-        warmup_rounds=optimisation.warmup_rounds,
-        warmup_factor=optimisation.warmup_factor,
-        milestones=optimisation.milestones,
-        gamma=optimisation.gamma,
-    )
-
-
-def _people(run: PersonRun) -> PersonLabels:
-    return person_labels(run.dataset, run.images.training.map(lambda images: images.rows))
-
-
-def _new_classifier(run: PersonRun, num_people: int) -> PersonClassifier:
-    encoder = run.new_encoder()
-    generator = torch_generator(run.config.seed, "init", "classifier")
-    return PersonClassifier(encoder.feature_width, encoder.projection_width, num_people, generator).to(run.device)

@@ -10,17 +10,14 @@ from models.encoder import Head
 from models.fusion import build_fusion
 from models.modality import PerModality
 from models.precision import network_precision
-from models.transfer import upload
 from pipeline.data.augmentation import preprocess
-from pipeline.data.paired_sampling import PairedIdentityBatches, paired_identity_batches
-from pipeline.evaluation.report import EvaluationReport
-from pipeline.person_method import PersonRun, learning_rate_of
+from pipeline.person_method import PersonRun
 from pipeline.seeds import derive_seed, numpy_generator, torch_generator
 from pipeline.stages import evaluate, finish
-from pipeline.training.person_epoch import LossWeights, PersonObjective, build_view_augmentation
+from pipeline.supervised import log_image_round, person_batches, person_objective, train_epoch_on_people
+from pipeline.training.person_epoch import LossWeights
 from pipeline.training.person_texts import PersonFeatures, Positions, learn_fusion, learn_person_prompts
 from pipeline.training.rounds import Round
-from pipeline.training.steps import EpochSteps, run_epoch
 
 __all__ = ["evaluate", "finish", "fuse_texts", "learn_person_texts", "log_image_round", "train_on_people"]
 
@@ -112,51 +109,11 @@ def train_on_people(run: PersonRun, round_: Round) -> dict[str, float]:
         TrainingError: The loss is not finite, or a batch does not fit into memory.
     """
     config, own = run.config, run.state.own
-    seed = (config.seed, "train", round_.number)
     assert own.fused is not None or not config.with_fusion, "stage `fusion` comes first"
     with run.timed("train"):
-        batches = _batches(run, numpy_generator(*seed, "batches"))
-        labels = own.people.labels
-        objective = PersonObjective(
-            classifier=own.classifier.train(),
-            texts=own.targets,
-            labels=upload(labels.infrared[batches.positions.infrared], run.device),
-            weights=LossWeights(**config.losses.model_dump()),
-        )
-        # Visible images are shown twice; the second views follow the first ones.
-        twice = np.concatenate([batches.positions.visible, batches.positions.visible], axis=1)
-        steps = EpochSteps(
-            pixels=run.training_pixels,
-            positions=PerModality(twice, batches.positions.infrared),
-            groups=PerModality(2 * batches.people_per_batch, batches.people_per_batch),
-            setting="batches.images_per_person",
-            processes=run.processes,
-        )
-        return run_epoch(
-            run.state.encoder,
-            run.state.optimiser,
-            objective,
-            steps,
-            augmentation=build_view_augmentation(
-                padding=config.augmentation.padding,
-                normalisation=config.images.normalisation,
-                generator=torch_generator(*seed, "augment"),
-                processes=run.processes,
-            ),
-            device=run.device,
-            precision=run.precision,
-        )
-
-
-def log_image_round(run: PersonRun, round_: Round, losses: dict[str, float], report: EvaluationReport | None) -> None:
-    """Record the round: checkpoint (from here on it counts), metrics, MLflow, a line at the terminal."""
-    row: dict[str, Any] = {"round": round_.number, "stage": round_.stage, "epoch": round_.epoch}
-    if round_.stage == "image":
-        row["train/learning_rate"] = learning_rate_of(run.config, round_)
-    row |= {f"train/loss/{name}": value for name, value in losses.items()}
-    if report is not None:
-        row |= report.metrics()
-    run.finish_round(round_, row, None, report)
+        batches = person_batches(run, numpy_generator(config.seed, "train", round_.number, "batches"))
+        objective = person_objective(run, batches, own.targets, LossWeights(**config.losses.model_dump()))
+        return train_epoch_on_people(run, round_, batches, objective)
 
 
 def _known(run: PersonRun) -> PersonFeatures:
@@ -168,7 +125,7 @@ def _known(run: PersonRun) -> PersonFeatures:
 @torch.no_grad()
 def _known_in_training(run: PersonRun) -> tuple[PersonFeatures, Positions]:
     """Features of one pass of the sampler, normalised batch by batch; the encoder's running statistics move."""
-    batches = _batches(run, numpy_generator(run.config.seed, "features", 0))
+    batches = person_batches(run, numpy_generator(run.config.seed, "features", 0))
     encoder, people = run.state.encoder, run.state.own.people
     supplies = run.training_pixels.map_with(lambda supply, at: supply.batches(list(at)), batches.positions)
     found: PerModality[list[Tensor]] = PerModality([], [])
@@ -185,16 +142,5 @@ def _known_in_training(run: PersonRun) -> tuple[PersonFeatures, Positions]:
 
 def _pairs(run: PersonRun, purpose: str, epoch: int) -> Positions:
     """Images of the same people side by side, as one pass of the sampler shows them."""
-    batches = _batches(run, numpy_generator(run.config.seed, purpose, epoch))
+    batches = person_batches(run, numpy_generator(run.config.seed, purpose, epoch))
     return batches.positions.map(np.ravel)
-
-
-def _batches(run: PersonRun, generator: np.random.Generator) -> PairedIdentityBatches:
-    settings = run.config.batches
-    return paired_identity_batches(
-        run.state.own.people.labels,
-        people_per_batch=settings.people_per_batch,
-        images_per_person=settings.images_per_person,
-        replacement=settings.replacement,
-        generator=generator,
-    )

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from pipeline.any_config import AnyConfig
 from pipeline.config import ExperimentConfig
 from pipeline.csdn_config import CsdnConfig
+from pipeline.eees_config import EeesConfig
 from pipeline.errors import ConfigError
 
 _FOLDER = resources.files("pipeline") / "presets"
@@ -46,7 +47,8 @@ def load_config(preset: str, overrides: Sequence[str] = (), values: Mapping[str,
 
 def _model_of(tree: Mapping[str, Any]) -> type[AnyConfig]:
     """Which method's settings these are; CCLNet's where no method is named."""
-    return CsdnConfig if tree.get("method") == "csdn" else ExperimentConfig
+    models: dict[object, type[AnyConfig]] = {"csdn": CsdnConfig, "eees": EeesConfig}
+    return models.get(tree.get("method"), ExperimentConfig)
 
 
 def validate_config(tree: Mapping[str, Any]) -> AnyConfig:

@@ -96,15 +96,24 @@ class Dataset:
         row_of = {path: row for row, path in enumerate(self.images[table.modality].paths)}
         return np.array([row_of[path] for path in table.paths], dtype=np.int64)
 
-    def training_people(self, stored_rows: PerModality[Int64[np.ndarray, " n"]]) -> PerModality[PersonIds]:
+    def training_places(
+        self, stored_rows: PerModality[Int64[np.ndarray, " _"]]
+    ) -> PerModality[Int64[np.ndarray, " _"]]:
+        """Where training images, given by their rows among `images`, stand in the tables of `training`."""
+
+        def look_up(table: ImageTable, rows: Int64[np.ndarray, " _"]) -> Int64[np.ndarray, " _"]:
+            place_of = np.full(len(self.images[table.modality]), -1)
+            place_of[self.stored_rows(table)] = np.arange(len(table))
+            places: Int64[np.ndarray, " _"] = place_of[rows]
+            assert (places >= 0).all(), "a row is no training image"
+            return places
+
+        return self.training.images.map_with(look_up, stored_rows)
+
+    def training_people(self, stored_rows: PerModality[Int64[np.ndarray, " _"]]) -> PerModality[PersonIds]:
         """The people of training images, given by their rows among `images`: those of shuffled images."""
-
-        def look_up(table: ImageTable, people: PersonIds, rows: Int64[np.ndarray, " n"]) -> PersonIds:
-            person_of = np.full(len(self.images[table.modality]), UNKNOWN_PERSON)
-            person_of[self.stored_rows(table)] = people.ids
-            return PersonIds(person_of[rows])
-
-        return self.training.images.map_with(look_up, self.training.people, stored_rows)
+        places = self.training_places(stored_rows)
+        return self.training.people.map_with(lambda people, at: PersonIds(people.ids[at]), places)
 
 
 def _check_lengths(table: ImageTable, people: PersonIds) -> None:

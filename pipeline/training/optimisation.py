@@ -189,39 +189,46 @@ def build_image_optimiser(
 
 def build_person_optimiser(
     encoder: EncoderWithRoles,
-    classifier: nn.Module,
+    heads: Sequence[nn.Module],
     *,
     learning_rate: float,
     weight_decay: float,
     head_factor: float,
+    constant: Sequence[nn.Parameter] = (),
+    constant_learning_rate: float = 0.0,
 ) -> torch.optim.Adam:
-    """Adam over an encoder and a classifier; pooling, necks and classifier learn faster, biases of the rest do not.
+    """Adam over an encoder and heads; pooling, necks and heads learn faster, biases of the rest do not.
 
     Args:
         encoder: All of it is trained.
-        classifier: Its parameters, too.
+        heads: Such as the classifier; all of them is trained.
         learning_rate: The rate until `set_learning_rate` is called.
         weight_decay: L2 weight of every tensor.
         head_factor: The rate of the heads relative to the rest.
+        constant: What learns at a rate of its own that no schedule changes; nothing as a rule.
+        constant_learning_rate: That rate.
 
     Source: nengdong96/CSDN, optimiser of stage 3: groups by name there, by role here.
     """
-    heads = {"pool", "neck", "projection_neck"}
-    named = [(encoder.parameter_role(name) in heads, parameter) for name, parameter in encoder.named_parameters()]
-    named += [(True, parameter) for parameter in classifier.parameters()]
+    roles = {"pool", "neck", "projection_neck"}
+    named = [(encoder.parameter_role(name) in roles, parameter) for name, parameter in encoder.named_parameters()]
+    named += [(True, parameter) for head in heads for parameter in head.parameters()]
     groups = [
         {"params": [parameter for is_head, parameter in named if is_head == wanted], _FACTOR: factor}
         for wanted, factor in ((False, 1.0), (True, head_factor))
     ]
+    if constant:
+        groups.append({"params": list(constant), "lr": constant_learning_rate})
     optimiser = _adam(groups, weight_decay)
     set_learning_rate(optimiser, learning_rate)
     return optimiser
 
 
 def set_learning_rate(optimiser: torch.optim.Optimizer, learning_rate: float) -> None:
-    """Give every group its multiple of the base rate."""
+    """Give every group its multiple of the base rate; a group without a factor keeps its own."""
     for group in optimiser.param_groups:
-        group["lr"] = learning_rate * group[_FACTOR]
+        if _FACTOR in group:
+            group["lr"] = learning_rate * group[_FACTOR]
 
 
 def _is_bias(name: str) -> bool:

@@ -102,23 +102,31 @@ class PersonObjective:
 
 
 def build_view_augmentation(
-    *, padding: int, normalisation: Normalisation, generator: torch.Generator, processes: Processes = ALONE
+    *,
+    recipe: Literal["channels", "plain"],
+    padding: int,
+    normalisation: Normalisation,
+    generator: torch.Generator,
+    processes: Processes = ALONE,
 ) -> Augmentation:
     """Bind the settings and the generator of an epoch's random changes; visible batches hold first and second views.
 
-    The views of a batch are drawn for all of it, first views before second ones; a process changes its own share.
+    The views of a batch are drawn for all of it, first views before second ones; a process changes its own share. With
+    recipe `plain` every image is moved and erased as a first view is, and keeps its channels.
     """
+    second_view: View = "visible_two" if recipe == "channels" else "visible_one"
+    infrared_view: View = "infrared" if recipe == "channels" else "visible_one"
 
     def change(pixels: Tensor, modality: Modality, num_images: int) -> Tensor:
         share = processes.share(num_images)
         if modality is Modality.INFRARED:
             return augment_channels(
-                pixels, "infrared", padding=padding, normalisation=normalisation, generator=generator,
+                pixels, infrared_view, padding=padding, normalisation=normalisation, generator=generator,
                 num_images=num_images, share=share,
             )  # fmt: skip
         half = num_images // 2
         views = []
-        starts: tuple[tuple[View, int], ...] = (("visible_one", 0), ("visible_two", half))
+        starts: tuple[tuple[View, int], ...] = (("visible_one", 0), (second_view, half))
         for view, start in starts:
             own = slice(max(share.start, start), max(max(share.start, start), min(share.stop, start + half)))
             views.append(

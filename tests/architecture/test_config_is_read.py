@@ -15,8 +15,10 @@ from models.clip import load_clip
 from models.fusion import build_fusion
 from models.person_heads import prepare_for_people
 from models.swap import CrossModalSwap
-from pipeline import config, csdn_config, method_config, person_config
+from models.view_fusion import build_view_fusion
+from pipeline import config, csdn_config, eees_config, method_config, person_config
 from pipeline.data.augmentation import augment
+from pipeline.data.caption_store import load_captions, truncation_report
 from pipeline.data.dataset import read_dataset
 from pipeline.data.paired_sampling import paired_identity_batches
 from pipeline.data.sampling import cross_modal_batches
@@ -24,6 +26,7 @@ from pipeline.data.store import open_store
 from pipeline.evaluation.evaluate import evaluate_features
 from pipeline.evaluation.searches import GalleryDraws, GalleryRules
 from pipeline.features import extract_features
+from pipeline.training.caption_epoch import CaptionWeights
 from pipeline.training.epoch import TextLoss, train_epoch
 from pipeline.training.optimisation import (
     build_image_optimiser,
@@ -61,6 +64,11 @@ FEEDS: dict[type[BaseModel], tuple[list[Callable[..., Any]], set[str]]] = {
     person_config.PersonBatchesConfig: ([paired_identity_batches], {"batch_norm"}),
     person_config.PersonAugmentationConfig: ([build_view_augmentation], set()),
     person_config.PersonOptimisationConfig: ([person_learning_rate, build_person_optimiser], set()),
+    eees_config.CaptionsConfig: ([load_captions, truncation_report], set()),
+    eees_config.CaptionEncoderConfig: ([build_person_optimiser], {"tower"}),
+    eees_config.ViewFusionConfig: ([build_view_fusion], set()),
+    eees_config.PersonTermsConfig: ([LossWeights.__init__], set()),
+    eees_config.CaptionTermsConfig: ([CaptionWeights.__init__], set()),
     method_config.PromptsConfig: (
         [learn_prompts, TextLoss.__init__],
         {"text_weight", "refresh_every", "refresh_epochs", "init", "feature_source"},
@@ -97,6 +105,7 @@ def test_every_setting_has_a_sentence() -> None:
         method_config.StagesConfig,
         method_config.LabellingConfig,
         csdn_config.CsdnConfig,
+        eees_config.EeesConfig,
         person_config.PersonStagesConfig,
     ]
     for section in sections:

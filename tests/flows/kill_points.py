@@ -13,10 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flows.methods import body_of
-from pipeline import person_stages, stages
-from pipeline.any_config import AnyConfig
 from pipeline.presets import validate_config
+from tests.flows.plain_runs import run_plainly
 
 
 def die() -> None:
@@ -43,11 +41,6 @@ def die_at_call(module: str, name: str, number: int) -> None:
     setattr(owner, last, counted)
 
 
-def run(config: AnyConfig) -> None:
-    """The rounds of the method, without Prefect."""
-    body_of(config)(config, person_stages if config.method == "csdn" else stages)
-
-
 def main(config_file: str, *points: str) -> None:
     """Kill at each point in turn, then finish."""
     config = validate_config(json.loads(Path(config_file).read_text()))
@@ -56,12 +49,12 @@ def main(config_file: str, *points: str) -> None:
         pid = os.fork()
         if pid == 0:
             die_at_call(module, name, int(number))
-            run(config)
+            run_plainly(config)
             os._exit(3)  # the point was never reached
         status = os.waitpid(pid, 0)[1]
         if not (os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL):
             sys.exit(f"{point} was not reached: status {status}")
-    run(config)
+    run_plainly(config)
 
 
 if __name__ == "__main__":

@@ -1,24 +1,18 @@
 """The supervised flow: it learns from identities, resumes in every stage, and never reaches the unsupervised branch."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from flows.csdn import run_person_rounds
 from pipeline import person_stages
 from pipeline.csdn_config import CsdnConfig
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.opening import open_run, run_path
 from pipeline.presets import load_config
-from pipeline.run_folder import RunFolder
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.flows.plain_runs import assert_same_result, checkpoint_of, run_calm_and_killed, run_plainly
 
 SMALL = {
     "images": {"height": 64, "width": 32},
@@ -51,15 +45,8 @@ def rows_of(config: CsdnConfig) -> list[dict[str, object]]:
     return [json.loads(line) for line in (run_path(config) / "metrics.jsonl").read_text().splitlines()]
 
 
-def checkpoint_of(config: CsdnConfig) -> dict[str, object]:
-    with RunFolder.reopen(run_path(config)) as folder:
-        checkpoint = folder.load_checkpoint()
-    assert checkpoint is not None
-    return checkpoint
-
-
 def test_a_run_learns_texts_then_trains_and_tells_every_loss(small_csdn: CsdnConfig) -> None:
-    report = run_person_rounds(small_csdn, person_stages)
+    report = run_plainly(small_csdn)
     rows = rows_of(small_csdn)
     assert [row["stage"] for row in rows] == ["prompts", "fusion", "image", "image"]
     losses = {name.removeprefix("train/loss/") for name in rows[-1] if name.startswith("train/loss/")}
@@ -76,7 +63,7 @@ def test_a_run_learns_texts_then_trains_and_tells_every_loss(small_csdn: CsdnCon
 def test_texts_stay_as_they_were_learned_while_images_are_trained(small_csdn: CsdnConfig) -> None:
     short = small_csdn.model_copy(update={"stages": small_csdn.stages.model_copy(update={"image_rounds": 1})})
     for config in (short, small_csdn):
-        run_person_rounds(config, person_stages)
+        run_plainly(config)
     one, two = checkpoint_of(short), checkpoint_of(small_csdn)
     assert torch.equal(one["own"]["fused"], two["own"]["fused"])
     weight = "trunk.layer1.0.conv1.weight"
@@ -87,7 +74,7 @@ def test_texts_stay_as_they_were_learned_while_images_are_trained(small_csdn: Cs
 def test_without_text_losses_no_texts_are_learned(small_csdn: CsdnConfig) -> None:
     losses = small_csdn.losses.model_copy(update={"visible_text_weight": 0.0, "infrared_text_weight": 0.0})
     config = small_csdn.model_copy(update={"losses": losses})
-    run_person_rounds(config, person_stages)
+    run_plainly(config)
     assert [row["stage"] for row in rows_of(config)] == ["image", "image"]
 
 
@@ -99,7 +86,7 @@ def test_without_fusion_images_are_compared_with_the_texts_of_their_own_modality
     config = small_csdn.model_copy(
         update={name: getattr(small_csdn, name).model_copy(update=some) for name, some in changes.items()}
     )
-    run_person_rounds(config, person_stages)
+    run_plainly(config)
     assert [row["stage"] for row in rows_of(config)] == ["prompts", "image", "image"]
     assert {"train/loss/visible_text", "train/loss/infrared_text"} <= rows_of(config)[-1].keys()
     with open_run(config) as run:
@@ -110,22 +97,9 @@ def test_without_fusion_images_are_compared_with_the_texts_of_their_own_modality
 
 @pytest.mark.slow
 def test_a_run_killed_in_every_stage_equals_the_uninterrupted_run(small_csdn: CsdnConfig, tmp_path: Path) -> None:
-    calm, killed = (
-        small_csdn.model_copy(
-            update={"execution": small_csdn.execution.model_copy(update={"runs_folder": tmp_path / name / "runs"})}
-        )
-        for name in ("calm", "killed")
-    )
-    for config, points in ((calm, ()), (killed, KILL_POINTS)):
-        file = tmp_path / f"{config.execution.runs_folder.parent.name}.json"
-        file.write_text(config.model_dump_json())
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "tests.flows.kill_points", str(file), *points]
-        subprocess.run(command, check=True, cwd=ROOT, env=environment, timeout=300)
-    assert (run_path(killed) / "metrics.jsonl").read_bytes() == (run_path(calm) / "metrics.jsonl").read_bytes()
-    left, right = checkpoint_of(calm), checkpoint_of(killed)
-    assert all(torch.equal(value, right["encoder"][name]) for name, value in left["encoder"].items())
-    assert torch.equal(left["own"]["fused"], right["own"]["fused"])
+    calm, killed = run_calm_and_killed(small_csdn, KILL_POINTS, tmp_path)
+    assert_same_result(calm, killed)
+    assert torch.equal(checkpoint_of(calm)["own"]["fused"], checkpoint_of(killed)["own"]["fused"])
 
 
 def test_the_switches_of_the_released_slips_change_what_they_name(small_csdn: CsdnConfig) -> None:
@@ -150,19 +124,19 @@ def test_the_switches_of_the_released_slips_change_what_they_name(small_csdn: Cs
 
 
 def test_a_checkpoint_of_other_people_is_refused(small_csdn: CsdnConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    run_person_rounds(small_csdn, person_stages)
-    from pipeline import person_method
+    run_plainly(small_csdn)
+    from pipeline import supervised
     from pipeline.data.person_labels import PersonLabels
 
-    real = person_method.person_labels
+    real = supervised.person_labels
     monkeypatch.setattr(
-        person_method, "person_labels", lambda *told: PersonLabels(real(*told).labels, real(*told).num_people + 1)
+        supervised, "person_labels", lambda *told: PersonLabels(real(*told).labels, real(*told).num_people + 1)
     )
     with pytest.raises(CheckpointError, match="people apart"):
-        run_person_rounds(small_csdn, person_stages)
+        run_plainly(small_csdn)
 
 
 def test_a_vision_transformer_is_refused(small_csdn: CsdnConfig) -> None:
     model = small_csdn.model.model_copy(update={"architecture": "ViT-S-32"})
     with pytest.raises(ConfigError, match="needs a ResNet"):
-        run_person_rounds(small_csdn.model_copy(update={"model": model}), person_stages)
+        run_plainly(small_csdn.model_copy(update={"model": model}))

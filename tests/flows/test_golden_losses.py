@@ -7,7 +7,7 @@ import pytest
 
 from pipeline.opening import run_path
 from pipeline.presets import load_config
-from tests.flows.plain_flow import run_plainly
+from tests.flows.plain_runs import run_plainly
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "smoke_losses.json"
 

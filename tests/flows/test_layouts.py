@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.data.drawn.writer import draw_dataset
 from pipeline.presets import load_config
-from tests.flows.plain_flow import run_plainly
+from tests.flows.plain_runs import run_plainly
 
 # Twelve trained people and eight or twelve to be found; the searches, and who is looked for among whom.
 PUBLISHED = {

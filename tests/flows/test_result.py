@@ -17,7 +17,7 @@ from pipeline.opening import reopen_run, run_path
 from pipeline.presets import load_config, validate_config
 from pipeline.run_folder import RunFolder
 from pipeline.stages import measure_again
-from tests.flows.plain_flow import run_plainly
+from tests.flows.plain_runs import run_plainly
 
 
 def changed(config: ExperimentConfig, **sections: dict[str, object]) -> ExperimentConfig:

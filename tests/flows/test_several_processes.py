@@ -12,7 +12,7 @@ from pipeline.launching import launch
 from pipeline.opening import run_path
 from pipeline.run_folder import RunFolder
 from tests.flows import several_processes
-from tests.flows.plain_flow import run_plainly
+from tests.flows.plain_runs import run_plainly
 
 
 def with_runs(config: ExperimentConfig, runs: Path, **execution: object) -> ExperimentConfig:

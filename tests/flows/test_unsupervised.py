@@ -13,7 +13,7 @@ from pipeline.config import ExperimentConfig
 from pipeline.errors import DataError
 from pipeline.opening import run_path
 from pipeline.run_folder import RunFolder
-from tests.flows.plain_flow import run_plainly
+from tests.flows.plain_runs import run_plainly
 
 ROUNDS = 4
 

@@ -268,7 +268,7 @@ def people_network():
 
 def build_for_people(network, **options):
     settings = {"learning_rate": 0.01, "weight_decay": 5e-4, "head_factor": 2.0}
-    return build_person_optimiser(network["encoder"], network["people"], **(settings | options))
+    return build_person_optimiser(network["encoder"], [network["people"]], **(settings | options))
 
 
 def people_names_in(network, group):

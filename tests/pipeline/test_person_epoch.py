@@ -214,11 +214,13 @@ class SmallImageStage:
             setting="batches.images_per_person",
             processes=ALONE,
         )
-        optimiser = build_person_optimiser(encoder, classifier, learning_rate=1e-3, weight_decay=5e-4, head_factor=2.0)
+        optimiser = build_person_optimiser(
+            encoder, [classifier], learning_rate=1e-3, weight_decay=5e-4, head_factor=2.0
+        )
         return SmallImageStage(encoder, objective, optimiser, images, steps)
 
     def augmentation(self):
-        return build_view_augmentation(padding=4, normalisation="imagenet", generator=seeded(6))
+        return build_view_augmentation(recipe="channels", padding=4, normalisation="imagenet", generator=seeded(6))
 
     def train(self):
         return run_epoch(
@@ -293,8 +295,10 @@ def random_pixels(num_images, seed=0):
     return torch.randint(0, 256, (num_images, *SIZE, 3), dtype=torch.uint8, generator=seeded(seed))
 
 
-def augmentation_of(processes=ALONE, seed=3):
-    return build_view_augmentation(padding=4, normalisation="imagenet", generator=seeded(seed), processes=processes)
+def augmentation_of(processes=ALONE, seed=3, recipe="channels"):
+    return build_view_augmentation(
+        recipe=recipe, padding=4, normalisation="imagenet", generator=seeded(seed), processes=processes
+    )
 
 
 class TestViews:
@@ -312,6 +316,17 @@ class TestViews:
         pixels = random_pixels(6)
         expected = augment_channels(pixels, "infrared", padding=4, normalisation="imagenet", generator=seeded(3))
         assert torch.equal(augmentation_of()(pixels, Modality.INFRARED, 6), expected)
+
+    def test_without_mixed_channels_second_views_and_infrared_images_are_changed_as_first_views_are(self):
+        pixels = random_pixels(5)
+        visible = augmentation_of(recipe="plain")(torch.cat([pixels, pixels]), Modality.VISIBLE, 10)
+        infrared = augmentation_of(recipe="plain")(pixels, Modality.INFRARED, 5)
+        generator = seeded(3)
+        first, second = (
+            augment_channels(pixels, "visible_one", padding=4, normalisation="imagenet", generator=generator)
+            for _ in range(2)
+        )
+        assert torch.equal(visible, torch.cat([first, second])) and torch.equal(infrared, first)
 
     @pytest.mark.parametrize("count", [2, 3, 5])
     def test_shares_of_several_processes_put_together_are_the_whole_batch(self, count):

@@ -1,0 +1,63 @@
+"""What EEES remembers from round to round, besides the encoder: who classifies people, and what reads captions."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import nn
+
+from models.person_heads import PersonClassifier
+from models.text_tower import TextTower
+from models.view_fusion import PairViewFusion
+from pipeline.data.person_labels import PersonLabels
+
+
+@dataclass(slots=True)
+class CaptionState:
+    """People, who classifies them, and what is learned on captions.
+
+    `people` come from the data set and are not packed. `fusion`, `pooled_map` and `tower` are None where no loss needs
+    them, or where the text tower is frozen; `captions` is the digest of the captions that everything was learned on,
+    None until they are read: a finished run is measured without them.
+    """
+
+    people: PersonLabels
+    classifier: PersonClassifier
+    fusion: PairViewFusion | None
+    pooled_map: nn.Linear | None
+    tower: TextTower | None
+    captions: str | None = None
+
+    @property
+    def heads(self) -> list[nn.Module]:
+        """What is trained with the heads of the encoder; not the text tower, which has a pace of its own."""
+        return [head for head in (self.classifier, self.fusion, self.pooled_map) if head is not None]
+
+    def pack(self) -> dict[str, Any]:
+        """Tensors and plain values only."""
+        modules = {name: module.state_dict() for name, module in self._modules().items()}
+        return {"captions": self.captions, "people": self.people.num_people, "modules": modules}
+
+    def fill(self, packed: Mapping[str, Any]) -> None:
+        """Take over what was packed.
+
+        Raises:
+            ValueError: It holds another number of people, or other parts.
+        """
+        if packed["people"] != self.people.num_people:
+            raise ValueError(f"it tells {packed['people']} people apart, the data set has {self.people.num_people}")
+        self.captions = packed["captions"]
+        modules = self._modules()
+        if packed["modules"].keys() != modules.keys():
+            raise ValueError(f"it holds {sorted(packed['modules'])}, expected {sorted(modules)}")
+        for name, module in modules.items():
+            module.load_state_dict(packed["modules"][name])
+
+    def _modules(self) -> dict[str, nn.Module]:
+        modules = {
+            "classifier": self.classifier,
+            "fusion": self.fusion,
+            "pooled_map": self.pooled_map,
+            "tower": self.tower,
+        }
+        return {name: module for name, module in modules.items() if module is not None}

@@ -1,0 +1,61 @@
+"""Runs of any method without Prefect: to the end in this process, or in others that are killed."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from flows.methods import body_of
+from pipeline import caption_stages, person_stages, stages
+from pipeline.any_config import AnyConfig
+from pipeline.evaluation.report import EvaluationReport
+from pipeline.opening import run_path
+from pipeline.run_folder import RunFolder
+
+ROOT = Path(__file__).resolve().parents[2]
+
+Config = TypeVar("Config", bound=AnyConfig)
+
+STAGES = {"cclnet": stages, "csdn": person_stages, "eees": caption_stages}
+
+
+def run_plainly(config: AnyConfig) -> EvaluationReport | None:
+    """A flow's own body, with the stages as plain functions."""
+    return body_of(config)(config, STAGES[config.method])
+
+
+def checkpoint_of(config: AnyConfig) -> dict[str, Any]:
+    """What a finished run has kept."""
+    with RunFolder.reopen(run_path(config)) as folder:
+        checkpoint = folder.load_checkpoint()
+    assert checkpoint is not None
+    return checkpoint
+
+
+def run_calm_and_killed(config: Config, points: Sequence[str], folder: Path) -> tuple[Config, Config]:
+    """Run an experiment twice, each in a process of its own: undisturbed, and killed at each point in turn."""
+    both = []
+    for name, where in (("calm", ()), ("killed", points)):
+        execution = config.execution.model_copy(update={"runs_folder": folder / name / "runs"})
+        one = config.model_copy(update={"execution": execution})
+        file = folder / f"{name}.json"
+        file.write_text(one.model_dump_json())
+        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+        command = [sys.executable, "-m", "tests.flows.kill_points", str(file), *where]
+        subprocess.run(command, check=True, cwd=ROOT, env=environment, timeout=300)
+        both.append(one)
+    return both[0], both[1]
+
+
+def assert_same_result(calm: AnyConfig, killed: AnyConfig) -> None:
+    """Metrics, evaluation and every weight are the same to the last bit."""
+    for name in ("metrics.jsonl", "evaluation.json"):
+        assert (run_path(killed) / name).read_bytes() == (run_path(calm) / name).read_bytes()
+    left, right = checkpoint_of(calm), checkpoint_of(killed)
+    assert left["encoder"].keys() == right["encoder"].keys()
+    for name, weights in left["encoder"].items():
+        assert torch.equal(weights, right["encoder"][name]), name
