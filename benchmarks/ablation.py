@@ -12,7 +12,7 @@ import torch
 from flows.methods import body_of
 from models.encoder import Head
 from models.modality import PerModality
-from pipeline import person_stages, stages
+from pipeline import caption_stages, person_stages, stages
 from pipeline.any_config import AnyConfig
 from pipeline.evaluation.evaluate import evaluate_features
 from pipeline.evaluation.protocol import sightings_of
@@ -21,7 +21,7 @@ from pipeline.opening import open_run, run_path
 from pipeline.run_folder import RunFolder
 from pipeline.search_plan import plan_test
 
-STAGES: Mapping[str, ModuleType] = {"cclnet": stages, "csdn": person_stages}
+STAGES: Mapping[str, ModuleType] = {"cclnet": stages, "csdn": person_stages, "eees": caption_stages}
 HEADLINE = "sysu/all/1-shot/agw"
 
 Banks = PerModality[FeatureBank]

@@ -25,6 +25,9 @@ from pipeline.console import set_up_logging
 from pipeline.presets import load_config
 
 NO_TEXT = ["losses.visible_text_weight=0.0", "losses.infrared_text_weight=0.0"]
+NO_ALIGNMENT = ["semantics.alignment_weight=0.0"]
+NO_VIEWS = ["semantics.views_weight=0.0"]
+NO_PURIFICATION = ["semantics.purification_weight=0.0"]
 ALONE = ["losses.gap_weight=0.0", "losses.triplet_weight=0.0"]
 
 
@@ -51,11 +54,23 @@ ABLATIONS = {
             "full, infrared text loss only": ["losses.visible_text_weight=0.0"],
         },
     ),
+    "eees": Ablation(
+        "eees-demo",
+        {
+            "base": NO_ALIGNMENT + NO_VIEWS + NO_PURIFICATION,
+            "+ alignment": NO_VIEWS + NO_PURIFICATION,
+            "+ alignment, views": NO_PURIFICATION,
+            "+ alignment, purification": NO_VIEWS,
+            "full": [],
+            "full, captions of other people": ["captions.control=shuffled"],
+            "full, one sentence for all": ["captions.control=constant"],
+        },
+    ),
 }
 
 
 def main(
-    method: Annotated[Literal["csdn"], typer.Argument(help="Whose parts.")],
+    method: Annotated[Literal["csdn", "eees"], typer.Argument(help="Whose parts.")],
     data: Annotated[Path, typer.Option(help="The drawn demonstration data.")] = Path("data/drawn-demo"),
     runs: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
     seeds: Annotated[str, typer.Option(help="Comma-separated.")] = "1,2,3",
