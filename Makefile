@@ -24,7 +24,7 @@ INSTALL := install --quiet -c constraints.txt -e '.[$(EXTRA),test]'
 
 .DEFAULT_GOAL := help
 .PHONY: help setup check test unsupervised-demo unsupervised-sysu unsupervised-regdb unsupervised-llcm \
-	csdn-demo csdn-sysu csdn-regdb csdn-llcm demo-clip ui clean
+	csdn-demo csdn-sysu csdn-regdb csdn-llcm eees-demo eees-sysu eees-regdb eees-llcm demo-clip ui clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' Makefile
@@ -80,6 +80,18 @@ csdn-regdb: setup  ## CSDN on RegDB, a model a split: make csdn-regdb DATA=/fold
 
 csdn-llcm: setup  ## CSDN on LLCM: make csdn-llcm DATA=/folder/of/LLCM
 	$(BIN)/vireid train csdn-llcm $(if $(DATA),--data "$(DATA)")
+
+eees-demo: setup  ## the supervised method EEES on the same drawn people and their captions
+	$(BIN)/vireid demo --method eees
+
+eees-sysu: setup  ## EEES on SYSU-MM01 and its captions: make eees-sysu DATA=/folder/of/SYSU-MM01
+	$(BIN)/vireid train eees-sysu $(if $(DATA),--data "$(DATA)")
+
+eees-regdb: setup  ## EEES on RegDB, a model a split: make eees-regdb DATA=/folder/of/RegDB TRIALS=1-10
+	$(BIN)/vireid train eees-regdb --trials "$(TRIALS)" $(if $(DATA),--data "$(DATA)")
+
+eees-llcm: setup  ## EEES on LLCM: make eees-llcm DATA=/folder/of/LLCM
+	$(BIN)/vireid train eees-llcm $(if $(DATA),--data "$(DATA)")
 
 demo-clip: setup  ## train the demo weights again, as they are shipped
 	$(BIN)/vireid demo-clip
