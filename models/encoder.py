@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from models.attention_pool import AttentionPool
 from models.clip import LoadedClip
+from models.imagenet import plain_stem, plain_trunk
 from models.modality import Modality, PerModality
 from models.resnet_trunk import GeneralisedMean, resnet_grid, resnet_stem, resnet_trunk
 from models.vision_transformer_trunk import VisionTransformerTrunk, patch_grid, patch_projection
@@ -55,7 +56,7 @@ class DualStemEncoder(nn.Module):
         stems: From images to what the trunk takes.
         trunk: Shared.
         pool: From the trunk's output to the pooled feature.
-        projection: From the trunk's output to the space of text.
+        projection: From the trunk's output to the space of text; None for a network that knows no text.
         neck: Batch norm over the pooled feature.
         image_size: Height and width of the images, in pixels.
 
@@ -69,7 +70,7 @@ class DualStemEncoder(nn.Module):
         stems: PerModality[nn.Module],
         trunk: nn.Module,
         pool: nn.Module,
-        projection: nn.Module,
+        projection: nn.Module | None,
         neck: nn.BatchNorm1d,
         image_size: tuple[int, int],
     ) -> None:
@@ -92,7 +93,7 @@ class DualStemEncoder(nn.Module):
         The stems start equal; the neck starts as the identity, its bias frozen at 0. The encoder is in evaluation mode.
 
         Args:
-            clip: An open_clip model with a `ModifiedResNet` or a `VisionTransformer`.
+            clip: An open_clip model with a `ModifiedResNet` or a `VisionTransformer`, or torchvision's ResNet-50.
             image_height: Of the images to come, in pixels.
             image_width: Of the images to come, in pixels.
             gem_power: Of the generalised mean over a ResNet's last map; a vision transformer pools by its own rule.
@@ -101,25 +102,36 @@ class DualStemEncoder(nn.Module):
             ValueError: Another kind of image tower, or an image too small for a single cell of the last map.
         """
         visual: Any = clip.model.get_submodule("visual")
-        is_resnet = hasattr(visual, "attnpool")
-        if not is_resnet and not hasattr(visual, "class_embedding"):
+        is_transformer = hasattr(visual, "class_embedding")
+        if not is_transformer and not hasattr(visual, "layer4"):
             raise ValueError(
                 f"{clip.origin.model} has an image tower of type {type(visual).__name__}; a ResNet or ViT is needed"
             )
         image_size = image_height, image_width
-        grid = resnet_grid(*image_size) if is_resnet else patch_grid(visual, *image_size)
+        grid = patch_grid(visual, *image_size) if is_transformer else resnet_grid(*image_size)
         if 0 in grid:
             raise ValueError(f"images of {image_height} x {image_width} pixels are too small for {clip.origin.model}")
-        if is_resnet:
-            stems: PerModality[nn.Module] = PerModality.build(lambda _: resnet_stem(visual))
-            trunk: nn.Module = resnet_trunk(visual)
-            pool: nn.Module = GeneralisedMean(gem_power)
-            projection: nn.Module = AttentionPool(visual.attnpool, grid)
-            width: int = visual.attnpool.c_proj.in_features
-        else:
+        stems: PerModality[nn.Module]
+        trunk: nn.Module
+        pool: nn.Module
+        projection: nn.Module | None
+        width: int
+        if is_transformer:
             stems = PerModality.build(lambda _: copy.deepcopy(visual.conv1))
-            trunk = VisionTransformerTrunk(visual, grid)
-            pool, projection, width = nn.Identity(), patch_projection(visual), visual.proj.shape[0]
+            trunk, pool, projection = VisionTransformerTrunk(visual, grid), nn.Identity(), patch_projection(visual)
+            width = visual.proj.shape[0]
+        elif hasattr(visual, "attnpool"):
+            stems = PerModality.build(lambda _: resnet_stem(visual))
+            trunk, pool, projection = (
+                resnet_trunk(visual),
+                GeneralisedMean(gem_power),
+                AttentionPool(visual.attnpool, grid),
+            )
+            width = visual.attnpool.c_proj.in_features
+        else:
+            stems = PerModality.build(lambda _: plain_stem(visual))
+            trunk, pool, projection = plain_trunk(visual), GeneralisedMean(gem_power), None
+            width = visual.fc.in_features
         neck = nn.BatchNorm1d(width)
         neck.bias.requires_grad_(False)
         encoder = cls(stems, trunk, pool, projection, neck, image_size).eval()
@@ -140,7 +152,9 @@ class DualStemEncoder(nn.Module):
 
     @property
     def projection_width(self) -> int:
-        """Width of the projection, and of CLIP's text features."""
+        """Width of the projection, and of CLIP's text features; 0 for a network that knows no text."""
+        if self.projection is None:
+            return 0
         last: Any = self.projection.c_proj if isinstance(self.projection, AttentionPool) else self.projection
         width: int = last.out_features
         return width
@@ -203,7 +217,10 @@ class DualStemEncoder(nn.Module):
     def _read_out(self, output: Tensor, heads: frozenset[Head]) -> Encoded:
         with torch.autocast(output.device.type, enabled=False):
             output = output.to(self.neck.weight.dtype)
-            projection = self.projection(output) if heads & {Head.PROJECTION, Head.PROJECTION_NECK} else None
+            projection = None
+            if heads & {Head.PROJECTION, Head.PROJECTION_NECK}:
+                assert self.projection is not None, "this network knows no text"
+                projection = self.projection(output)
             pooled = self.pool(output) if heads & {Head.POOLED, Head.NECK} else None
             neck = self.neck(pooled) if Head.NECK in heads else None
             projection_neck = self.projection_neck(projection) if Head.PROJECTION_NECK in heads else None

@@ -37,11 +37,11 @@ class LearnedGeneralisedMean(nn.Module):
 
 
 class PersonClassifier(nn.Module):
-    """Two classifiers of the same people, one for each neck of the encoder; they read features of the whole batch.
+    """A classifier of people for each neck of the encoder; they read features of the whole batch.
 
     Args:
         neck_width: Of the encoder's neck features.
-        projection_width: Of its projections.
+        projection_width: Of its projections; 0 for an encoder without.
         num_people: How many people there are to tell apart.
         generator: What the first weights are drawn from, on the CPU.
 
@@ -56,7 +56,7 @@ class PersonClassifier(nn.Module):
         if num_people < 2:
             raise ValueError(f"a classifier needs at least 2 people, got {num_people}")
         self.neck = _classifier(neck_width, num_people, generator)
-        self.projection = _classifier(projection_width, num_people, generator)
+        self.projection = _classifier(projection_width, num_people, generator) if projection_width else None
 
     @property
     def num_people(self) -> int:
@@ -64,10 +64,13 @@ class PersonClassifier(nn.Module):
         return self.neck.out_features
 
     def forward(
-        self, neck: Float[Tensor, "batch width"], projection: Float[Tensor, "batch embed"]
-    ) -> tuple[Float[Tensor, "batch people"], Float[Tensor, "batch people"]]:
-        """Scores of all people for each image, from either neck."""
-        return self.neck(neck), self.projection(projection)
+        self, neck: Float[Tensor, "batch width"], projection: Float[Tensor, "batch embed"] | None
+    ) -> list[Float[Tensor, "batch people"]]:
+        """Scores of all people for each image, from every neck that there is."""
+        scores = [self.neck(neck)]
+        if self.projection is not None:
+            scores.append(self.projection(projection))
+        return scores
 
 
 def prepare_for_people(
@@ -88,7 +91,8 @@ def prepare_for_people(
         raise ValueError("supervised training needs a ResNet: a vision transformer has no map to pool")
     place = encoder.neck.weight
     encoder.pool = LearnedGeneralisedMean(power).to(place)
-    encoder.projection_neck = nn.BatchNorm1d(encoder.projection_width).to(place)
+    if encoder.projection is not None:
+        encoder.projection_neck = nn.BatchNorm1d(encoder.projection_width).to(place)
     encoder.neck.bias.requires_grad_(True)
     if stem_activation == "last":
         for stem in encoder.stems.children():

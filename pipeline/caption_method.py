@@ -41,7 +41,7 @@ class CaptionMethod:
         Raises:
             ConfigError: CLIP's image tower is not a ResNet.
         """
-        return new_person_encoder(config, clip)
+        return new_person_encoder(config, clip, with_texts=caption_weights(config).reads_captions)
 
     def new_state(self, run: CaptionRun) -> CaptionState:
         """The data set's people, and fresh weights of what the losses need.

@@ -11,8 +11,10 @@ from clustering.dbscan import PseudoLabels
 from clustering.labelling import Labelling
 from models.clip import LoadedClip
 from models.encoder import DualStemEncoder, Head
+from models.imagenet import RESNET50
 from models.modality import PerModality
 from pipeline.config import ExperimentConfig
+from pipeline.errors import ConfigError
 from pipeline.experiment import Run
 from pipeline.features import FeatureBank
 from pipeline.training.cluster_state import ClusterState, TextPrototypes, pack_texts, unpack_texts
@@ -32,7 +34,16 @@ class ClusterMethod:
         return plan_rounds(("prepare", config.stages.prepare_rounds), ("clip", config.stages.clip_rounds))
 
     def new_encoder(self, config: ExperimentConfig, clip: LoadedClip) -> DualStemEncoder:
-        """CLIP's image tower with a stem for each modality."""
+        """CLIP's image tower with a stem for each modality.
+
+        Raises:
+            ConfigError: The network knows no text.
+        """
+        if clip.origin.model == RESNET50:
+            raise ConfigError(
+                f"{RESNET50} knows no text, which this method learns from",
+                hint="choose a CLIP, such as model.architecture=RN50-quickgelu",
+            )
         return DualStemEncoder.from_clip(clip, image_height=config.images.height, image_width=config.images.width)
 
     def new_state(self, run: ClusterRun) -> ClusterState:  # noqa: ARG002 - other methods need the run

@@ -65,9 +65,9 @@ class ModelConfig(BaseModel):
     model_config = STRICT
 
     architecture: str = "RN50-quickgelu"
-    """The name of an open_clip architecture; `demo` and folders bring their own and ignore it."""
+    """The name of an open_clip architecture; `demo` and folders bring their own. Or `resnet50`, which knows no text."""
     weights: str = "openai"
-    """An open_clip tag, the path of a weights file or of an open_clip folder, `demo`, or `random`."""
+    """An open_clip tag, the path of a weights file or of an open_clip folder, `demo`, `random`, or `imagenet`."""
 
 
 class GalleryRulesConfig(BaseModel):

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from models.clip import LoadedClip, WeightsLoadError, load_clip
+from models.imagenet import RESNET50, load_imagenet
 from pipeline.any_config import AnyConfig, digest_of, record_of, with_trial
 from pipeline.caption_method import CaptionMethod
 from pipeline.cluster_method import ClusterMethod
@@ -175,7 +176,11 @@ def _check_images(folder: RunFolder, dataset: Dataset) -> None:
 
 def _load_weights(config: AnyConfig) -> LoadedClip:
     try:
-        clip = load_clip(config.model.architecture, config.model.weights, seed=config.seed)
+        clip = (
+            load_imagenet(config.model.weights, seed=config.seed)
+            if config.model.architecture == RESNET50
+            else load_clip(config.model.architecture, config.model.weights, seed=config.seed)
+        )
     except WeightsLoadError as error:
         raise WeightsError(str(error), hint=error.hint) from error
     logger.info("weights: %s (%s, %s)", clip.origin.kind, clip.origin.model, clip.origin.digest)

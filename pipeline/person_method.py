@@ -31,7 +31,7 @@ class PersonMethod:
         Raises:
             ConfigError: CLIP's image tower is not a ResNet.
         """
-        return new_person_encoder(config, clip)
+        return new_person_encoder(config, clip, with_texts=config.with_texts)
 
     def new_state(self, run: PersonRun) -> PersonState:
         """The data set's people, a fresh classifier of them, and no texts.

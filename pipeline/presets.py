@@ -4,9 +4,9 @@ import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from pipeline.any_config import AnyConfig
 from pipeline.config import ExperimentConfig
@@ -41,7 +41,7 @@ def load_config(preset: str, overrides: Sequence[str] = (), values: Mapping[str,
             raise ConfigError(
                 f"--set {override!r} has no '='", hint="write it as section.key=value, for instance swap.mode=off"
             )
-        _set(tree, key.strip(), _parse_value(text.strip()), override)
+        _set(tree, key.strip(), _parse_value(text.strip(), word=_knows_none(_model_of(tree), key.strip())), override)
     return validate_config(tree)
 
 
@@ -113,14 +113,27 @@ def _set(tree: dict[str, Any], dotted: str, value: object, override: str) -> Non
     branch[last] = value
 
 
-def _parse_value(text: str) -> object:
-    """A TOML value; a bare word or path is taken as a text, `none` as no value."""
-    if text == "none":
+def _parse_value(text: str, *, word: bool) -> object:
+    """A TOML value; a bare word or path is taken as a text, `none` as no value unless it is a `word` of the setting."""
+    if text == "none" and not word:
         return None
     try:
         return tomllib.loads(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError:
         return text
+
+
+def _knows_none(model: type[BaseModel], dotted: str) -> bool:
+    """Whether the word `none` is one of a setting's choices."""
+    name, _, rest = dotted.partition(".")
+    field = model.model_fields.get(name)
+    if field is None:
+        return False
+    if rest:
+        section = field.annotation
+        return isinstance(section, type) and issubclass(section, BaseModel) and _knows_none(section, rest)
+    choices = [field.annotation, *get_args(field.annotation)]
+    return "none" in {value for choice in choices for value in get_args(choice)}
 
 
 def _describe(problem: Any) -> str:

@@ -27,17 +27,28 @@ SupervisedRun = Run[Any, Any]
 """Of a method whose configuration has the sections of `pipeline.person_config`, and whose state has people."""
 
 
-def new_person_encoder(config: SupervisedConfig, clip: LoadedClip) -> DualStemEncoder:
+def new_person_encoder(config: SupervisedConfig, clip: LoadedClip, *, with_texts: bool) -> DualStemEncoder:
     """CLIP's image tower with a stem for each modality and the heads of supervised training.
 
+    Args:
+        config: Which images, and what is made of the tower.
+        clip: The tower, or a ResNet-50 without text.
+        with_texts: Whether anything that is trained meets texts.
+
     Raises:
-        ConfigError: CLIP's image tower is not a ResNet.
+        ConfigError: The image tower is no ResNet, or knows no text where texts are met.
     """
     encoder = DualStemEncoder.from_clip(clip, image_height=config.images.height, image_width=config.images.width)
     try:
-        return prepare_for_people(encoder, stem_activation=config.network.stem_activation)
+        prepare_for_people(encoder, stem_activation=config.network.stem_activation)
     except ValueError as error:
         raise ConfigError(str(error), hint="choose a ResNet, such as model.architecture=RN50-quickgelu") from error
+    if encoder.projection is None and (with_texts or config.evaluation.heads != ("neck",)):
+        raise ConfigError(
+            f"{clip.origin.model} knows no text: it has no projection to train with texts or to search by",
+            hint="take preset csdn-imagenet-sysu, or a CLIP such as model.architecture=RN50-quickgelu",
+        )
+    return encoder
 
 
 def people_of(run: SupervisedRun) -> PersonLabels:

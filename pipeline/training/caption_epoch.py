@@ -173,7 +173,7 @@ class CaptionObjective:
             loss = self._distillation(alone, fused, step)
             terms["distillation"] = weight * self.weights.distillation_weight * loss
         if self.weights.fused_identity:
-            assert self.fused_neck is not None
+            assert self.fused_neck is not None and self.people.classifier.projection is not None
             scores = self.people.classifier.projection(self.fused_neck(torch.cat([*fused.images])))
             terms["fused_identity"] = weight * prototype_contrast(scores, labels.repeat(2))
         return terms

@@ -1,5 +1,6 @@
 """One epoch of CSDN's image stage: people are classified, and images compared with each other and with fused texts."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -52,28 +53,25 @@ class PersonObjective:
 
     @property
     def heads(self) -> frozenset[Head]:
-        """All of them: classifiers read the necks, the other terms what comes before."""
+        """All that the encoder has: classifiers read the necks, the other terms what comes before."""
+        if self.classifier.projection is None:
+            return frozenset({Head.POOLED, Head.NECK})
         return frozenset(Head)
 
     def terms(self, encoded: PerModality[Encoded], step: int) -> dict[str, Float[Tensor, ""]]:
         """The weighted losses of a step."""
         labels, weights = self.labels[step], self.weights
         everyone = labels.repeat(3)
-        pooled, projection, neck, projection_neck = (
-            torch.cat([_present(getattr(one, head)) for one in encoded])
-            for head in ("pooled", "projection", "neck", "projection_neck")
-        )
-        by_neck, by_projection = self.classifier(neck, projection_neck)
-        terms = {
-            "identity": prototype_contrast(by_neck, everyone) + prototype_contrast(by_projection, everyone),
-        }
+        features = {head: torch.cat([_present(getattr(one, head)) for one in encoded]) for head in sorted(self.heads)}
+        compared = [features[head] for head in (Head.POOLED, Head.PROJECTION) if head in features]
+        scores = self.classifier(features[Head.NECK], features.get(Head.PROJECTION_NECK))
+        terms = {"identity": _sum(prototype_contrast(some, everyone) for some in scores)}
         if weights.triplet_weight > 0:
-            triplet = [weighted_triplet(some, everyone, weights.triplet_softmax) for some in (pooled, projection)]
-            terms["triplet"] = weights.triplet_weight * (triplet[0] + triplet[1])
+            triplets = (weighted_triplet(some, everyone, weights.triplet_softmax) for some in compared)
+            terms["triplet"] = weights.triplet_weight * _sum(triplets)
         if weights.gap_weight > 0:
-            gaps = [self._gap(some, labels) for some in (pooled, projection)]
-            terms["gap"] = weights.gap_weight * (gaps[0] + gaps[1])
-        return terms | self._text_terms(projection, labels)
+            terms["gap"] = weights.gap_weight * _sum(self._gap(some, labels) for some in compared)
+        return terms | self._text_terms(features.get(Head.PROJECTION), labels)
 
     def after_step(self, step: int) -> None:
         """Nothing remembers."""
@@ -85,8 +83,8 @@ class PersonObjective:
         first, _, infrared = features.split(len(labels))
         return modality_gap(first, infrared, labels, labels)
 
-    def _text_terms(self, projection: Tensor, labels: Tensor) -> dict[str, Tensor]:
-        if self.texts is None:
+    def _text_terms(self, projection: Tensor | None, labels: Tensor) -> dict[str, Tensor]:
+        if self.texts is None or projection is None:
             return {}
         texts = self.texts
         first, second, infrared = projection.split(len(labels))
@@ -143,6 +141,10 @@ def build_view_augmentation(
         return torch.cat(views)
 
     return change
+
+
+def _sum(losses: Iterable[Tensor]) -> Tensor:
+    return torch.stack(list(losses)).sum()
 
 
 def _present(features: Tensor | None) -> Tensor:

@@ -140,3 +140,34 @@ def test_a_vision_transformer_is_refused(small_csdn: CsdnConfig) -> None:
     model = small_csdn.model.model_copy(update={"architecture": "ViT-S-32"})
     with pytest.raises(ConfigError, match="needs a ResNet"):
         run_plainly(small_csdn.model_copy(update={"model": model}))
+
+
+def test_a_network_without_text_trains_on_people_alone(small_csdn: CsdnConfig, smoke_data: Path) -> None:
+    execution = small_csdn.execution.model_dump()
+    small = {name: SMALL[name] for name in ("images", "batches", "evaluation")}
+    values = {**small, "model": {"weights": "random"}, "stages": {"image_rounds": 1}, "execution": execution}
+    config = load_config("csdn-imagenet-sysu", (), {**values, "data": {"root": str(smoke_data)}})
+    report = run_plainly(config)
+    losses = {name for name in rows_of(config)[-1] if name.startswith("train/loss/")}
+    assert losses == {f"train/loss/{name}" for name in ("identity", "triplet", "gap", "total")}
+    # The neck of ResNet-50, and that of the mirrored image.
+    assert report is not None and report.features.dim == 2 * 2048
+
+
+@pytest.mark.parametrize(
+    ("preset", "changes"),
+    [
+        ("csdn-sysu", {}),
+        ("csdn-imagenet-sysu", {"evaluation": {"heads": ("neck", "projection")}}),
+        ("eees-sysu", {"evaluation": {"heads": ("neck",)}}),
+        ("cclnet-sysu", {}),
+    ],
+)
+def test_a_network_without_text_is_refused_where_texts_are_met(
+    preset: str, changes: dict[str, dict[str, object]], small_csdn: CsdnConfig, smoke_data: Path
+) -> None:
+    values = {"model": {"architecture": "resnet50", "weights": "random"}, "images": SMALL["images"], **changes}
+    execution = small_csdn.execution.model_dump()
+    config = load_config(preset, (), {**values, "data": {"root": str(smoke_data)}, "execution": execution})
+    with pytest.raises(ConfigError, match="knows no text"):
+        run_plainly(config)

@@ -79,3 +79,20 @@ def test_the_digest_covers_what_decides_the_result_and_nothing_else() -> None:
     assert digest_of(load_config("smoke", same)) == digest_of(base)
     for change in ("seed=2", "swap.scale=0.2", "data.split=train", "images.height=128"):
         assert digest_of(load_config("smoke", [change])) != digest_of(base), change
+
+
+@pytest.mark.parametrize(
+    ("change", "value"),
+    [
+        ("evaluation.flip=none", "none"),  # a choice of its own
+        ("evaluation.rules.exclude=none", "none"),  # likewise, though it may also be left open
+        ('evaluation.flip="none"', "none"),
+        ("prompts.refresh_every=none", None),  # a number or nothing
+    ],
+)
+def test_the_word_none_is_a_choice_where_there_is_one_and_nothing_elsewhere(change: str, value: str | None) -> None:
+    *path, last = change.partition("=")[0].split(".")
+    branch: object = load_config("smoke", [change])
+    for name in path:
+        branch = getattr(branch, name)
+    assert getattr(branch, last) == value
