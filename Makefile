@@ -4,6 +4,7 @@ PYTHON ?= python3
 RUNS ?= runs
 PORT ?= 5000
 TRIALS ?= 1-10
+WORKERS ?= auto
 
 # faiss comes in two builds that install the same module: the one for GPUs where a driver answers.
 ifndef EXTRA
@@ -53,9 +54,9 @@ check: setup  ## style, types, layers
 	@! grep -nvE '^[A-Za-z0-9._-]+==[A-Za-z0-9.]+$$' constraints.txt || { \
 		echo "error: constraints.txt holds something else than name==version" >&2; exit 1; }
 
-# One thread: the tests' tensors are so small that a second one only waits.
+# One thread a worker, and a worker a core: the tests' tensors are so small that a second thread only waits.
 test: setup  ## all tests, and the examples in docstrings
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
 unsupervised-demo: setup  ## train on drawn people with the demo weights: no data set needed
 	$(BIN)/vireid demo
