@@ -26,6 +26,7 @@ from pipeline.training.rounds import Round, Stage, plan_rounds
 CaptionRun = Run[EeesConfig, CaptionState]
 
 CAPTIONS_NAME = "captions.jsonl"
+CAPTIONS_FOLDER = Path("captions")
 
 
 class CaptionMethod:
@@ -104,7 +105,7 @@ def read_captions(run: CaptionRun) -> Captions:
     config = run.config.captions
     return load_captions(
         run.dataset,
-        captions_path(run.config),
+        captions_path(run),
         caption_field=config.caption_field,
         path_prefix=config.path_prefix,
         strip_lead_in=config.strip_lead_in,
@@ -113,11 +114,12 @@ def read_captions(run: CaptionRun) -> Captions:
     )
 
 
-def captions_path(config: EeesConfig) -> Path:
-    """Where the captions are."""
-    assert config.data.root is not None, "the data set has been read"
-    folder = config.data.root if config.data.root.is_dir() else config.data.root.parent
-    return config.captions.path or folder / CAPTIONS_NAME
+def captions_path(run: CaptionRun) -> Path:
+    """Where the captions are: where the settings say, in the data set's folder, or where `vireid caption` writes."""
+    if run.config.captions.path is not None:
+        return run.config.captions.path
+    shipped = run.dataset.root / CAPTIONS_NAME
+    return shipped if shipped.exists() else CAPTIONS_FOLDER / f"{run.dataset.name}.jsonl"
 
 
 def _new_fusion(run: CaptionRun) -> PairViewFusion:

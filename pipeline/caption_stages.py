@@ -35,7 +35,7 @@ def encode_captions(run: CaptionRun) -> PerModality[Captioned]:
     own, captions = run.state.own, read_captions(run)
     if own.captions not in (None, captions.digest):
         raise CheckpointError(
-            f"this run was begun with other captions than those of {captions_path(run.config)}",
+            f"this run was begun with other captions than those of {captions_path(run)}",
             hint="give it the captions that it was begun with; a new run needs another name (--set name=...)",
         )
     own.captions = captions.digest
