@@ -11,6 +11,8 @@ from typing import Any, Final
 from models.modality import Modality
 from pipeline.errors import DataError
 
+CAPTION_SCHEMA: Final = "vireid-captions-1"
+"""What a file's description calls its own form."""
 FIRST: Final = 10
 """How many offenders an error names."""
 _MODALITIES: Final = {"v": Modality.VISIBLE, "r": Modality.INFRARED, **{one.value: one for one in Modality}}
@@ -73,6 +75,11 @@ def read_caption_rows(path: Path, *, caption_field: str, path_prefix: str) -> li
     if not rows:
         raise DataError(f"{path}: no captions", hint=_FORM)
     return rows
+
+
+def meta_path(path: Path) -> Path:
+    """Where a caption file's origin is described: `sysu.meta.json` beside `sysu.jsonl`."""
+    return path.with_name(f"{path.stem}.meta.json")
 
 
 def some_of(offenders: Sequence[str], what: str) -> str:

@@ -16,7 +16,7 @@ from jaxtyping import Int64
 
 from models.modality import Modality, PerModality
 from pipeline.data.caption_controls import constant_captions, infrared_from_visible, shuffled_captions
-from pipeline.data.caption_files import CaptionRow, read_caption_rows, some_of
+from pipeline.data.caption_files import CaptionRow, meta_path, read_caption_rows, some_of
 from pipeline.data.caption_report import CaptionReport, describe_captions
 from pipeline.data.truth import UNKNOWN_PERSON, Dataset
 from pipeline.errors import DataError
@@ -150,11 +150,6 @@ def truncation_report(
                 f"(now {max_truncated_share})",
             )
     return report
-
-
-def meta_path(path: Path) -> Path:
-    """Where a caption file's origin is described: `sysu.meta.json` beside `sysu.jsonl`."""
-    return path.with_name(f"{path.stem}.meta.json")
 
 
 def _by_path(path: Path, rows: list[CaptionRow]) -> dict[str, CaptionRow]:
