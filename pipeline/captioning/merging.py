@@ -87,7 +87,7 @@ def _refuse_overlaps(parts: Sequence[_Part]) -> None:
                 offenders.append(f"{row.path} ({place_of[row.path]} and {row.place})")
             place_of[row.path] = row.place
     if offenders:
-        raise DataError(some_of(offenders, "images are there twice"), hint="give every shard once")
+        raise DataError(some_of(offenders, "images that are there twice"), hint="give every shard once")
 
 
 def _refuse_gaps(parts: Sequence[_Part]) -> None:

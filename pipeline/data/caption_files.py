@@ -71,7 +71,7 @@ def read_caption_rows(path: Path, *, caption_field: str, path_prefix: str) -> li
         except ValueError as error:
             mistakes.append(f"{place}: {error}")
     if mistakes:
-        raise DataError(f"{path}: {some_of(mistakes, 'mistakes')}", hint=_FORM)
+        raise DataError(f"{path}: {some_of(mistakes, 'lines that are wrong')}", hint=_FORM)
     if not rows:
         raise DataError(f"{path}: no captions", hint=_FORM)
     return rows
@@ -86,10 +86,10 @@ def some_of(offenders: Sequence[str], what: str) -> str:
     """How many there are, and the first ten of them.
 
     >>> some_of(["a.jpg", "b.jpg"], "images without a caption")
-    '2 images without a caption: a.jpg; b.jpg'
+    'images without a caption: 2 (a.jpg; b.jpg)'
     """
     more = "; ..." if len(offenders) > FIRST else ""
-    return f"{len(offenders):,} {what}: {'; '.join(offenders[:FIRST])}{more}"
+    return f"{what}: {len(offenders):,} ({'; '.join(offenders[:FIRST])}{more})"
 
 
 def inside_root(path: str) -> str:

@@ -120,7 +120,10 @@ def read_captions(
     empty = [
         one for table in dataset.training.images for one in table.paths if one in by_path and not by_path[one].caption
     ]
-    for paths, what in ((missing, "training images without a caption"), (empty, "training images with an empty one")):
+    for paths, what in (
+        (missing, "training images without a caption"),
+        (empty, "training images with an empty caption"),
+    ):
         if paths:
             raise DataError(f"{path}: {some_of(paths, what)}", hint=_COMPLETE)
     return dataset.training.images.map(lambda table: tuple(by_path[one].caption for one in table.paths))
