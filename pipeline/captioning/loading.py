@@ -59,7 +59,8 @@ def load_model(model: str, *, device: str, precision: Precision, local_files_onl
         local_files_only: Take a model of a hub from what was downloaded before.
 
     Raises:
-        ConfigError: transformers is not installed, there is no such device, or the model does not fit into its memory.
+        ConfigError: transformers or a package that the model needs is not installed, there is no such device, or the
+            model does not fit into its memory.
         WeightsError: The model is not there, not complete, or of a kind that cannot be asked.
 
     Cost: one read of a folder's files to name them, and one to load them: 14 GB for LLaVA 1.5 of 7 B in 16 bits.
@@ -151,9 +152,16 @@ def _read(model: str, read: Callable[[], Any]) -> Any:
 
     try:
         return read()
-    except (OSError, ValueError, KeyError, ImportError, RuntimeError, SafetensorError) as error:
-        reason = " ".join(str(error).split())
-        raise WeightsError(f"{model} cannot be loaded: {reason[:300]}", hint=_FOLDER) from error
+    except ImportError as error:  # SmolVLM, for one, wants a package for video that transformers does not bring
+        raise ConfigError(
+            f"{model} needs a package that is not here: {_one_line(error)}", hint="install the package that is named"
+        ) from error
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise WeightsError(f"{model} cannot be loaded: {_one_line(error)}", hint=_FOLDER) from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:300]
 
 
 def _require_chat(model: str, processor: Any) -> None:

@@ -19,7 +19,7 @@ from pipeline.captioning.captioner import PATH_ENTRY, StubCaptioner
 from pipeline.captioning.loading import LoadedModel, load_model
 from pipeline.captioning.prompts import GREYSCALE, PLAIN, RESTRAINED, choose_prompts
 from pipeline.errors import ConfigError, WeightsError
-from tests.pipeline.captioning.tiny_models import make_llava
+from tests.pipeline.captioning.tiny_models import make_llava, make_qwen
 
 
 def load(model: Path | str) -> LoadedModel:
@@ -43,6 +43,30 @@ def test_a_batch_gives_what_its_images_give_one_by_one_in_their_order(family, re
     assert together == [captioner.describe([image])[0] for image in images]
     assert len(set(together)) > 1, "answers depend on the image"
     assert together == captioner.describe(images), "and on nothing else"
+
+
+def test_prompts_of_different_lengths_do_not_change_an_answer(tmp_path):
+    """An image of Qwen2.5-VL is so many tokens as it is large: a batch has to be padded, at the left."""
+    captioner = load(make_qwen(tmp_path / "qwen")).captioner("Please describe a person", 12)
+    rng = np.random.default_rng(1)
+    images = [
+        Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+        for height, width in ((40, 20), (64, 16), (16, 16))
+    ]
+
+    assert captioner.describe(images) == [captioner.describe([image])[0] for image in images]
+
+
+def test_a_package_that_a_model_needs_is_named(tiny_llava, monkeypatch):
+    import transformers
+
+    def incomplete(*_: object, **__: object) -> None:
+        raise ImportError("Package `num2words` is required to run SmolVLM processor.")
+
+    monkeypatch.setattr(transformers.AutoProcessor, "from_pretrained", incomplete)
+
+    with pytest.raises(ConfigError, match="needs a package that is not here: Package `num2words`"):
+        load(tiny_llava)
 
 
 def test_an_answer_does_not_repeat_the_instruction_and_has_no_special_tokens(tiny_llava):

@@ -107,10 +107,56 @@ def make_blip(folder: Path) -> Path:
     return _save(BlipForConditionalGeneration, config, processor, folder)
 
 
-def make_tokenizer(ends: str | None = None) -> Any:
+def make_qwen(folder: Path) -> Path:
+    """Qwen2.5-VL, whose prompts are the longer the larger an image is."""
+    define_missing_operators()
+    from transformers import (
+        Qwen2_5_VLConfig,
+        Qwen2_5_VLForConditionalGeneration,
+        Qwen2_5_VLProcessor,
+        Qwen2VLImageProcessor,
+        Qwen2VLVideoProcessor,
+    )
+
+    processor = Qwen2_5_VLProcessor(
+        image_processor=Qwen2VLImageProcessor(patch_size=4, merge_size=2, min_pixels=64, max_pixels=1024),
+        tokenizer=make_tokenizer(image_token="<|image_pad|>"),
+        video_processor=Qwen2VLVideoProcessor(patch_size=4, merge_size=2),
+        chat_template=TEMPLATE.replace("<image>", "<|image_pad|>"),
+    )
+    sizes = {"hidden_size": 16, "intermediate_size": 16}
+    config = Qwen2_5_VLConfig(
+        text_config={
+            "vocab_size": len(WORDS),
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "num_key_value_heads": 2,
+            "rope_parameters": {"rope_type": "default", "mrope_section": [1, 1, 2], "rope_theta": 10000.0},
+            "pad_token_id": 0,
+            "bos_token_id": 1,
+            "eos_token_id": 2,
+            **sizes,
+        },
+        vision_config={
+            "depth": 1,
+            "num_heads": 2,
+            "patch_size": 4,
+            "out_hidden_size": 16,
+            "window_size": 16,
+            "fullatt_block_indexes": [0],
+            **sizes,
+        },
+        image_token_id=WORDS.index("<image>"),
+    )
+    return _save(Qwen2_5_VLForConditionalGeneration, config, processor, folder)
+
+
+def make_tokenizer(ends: str | None = None, image_token: str = "<image>") -> Any:
+    """A word is a token."""
     from transformers import PreTrainedTokenizerFast
 
-    tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(WORDS)}, unk_token="<unk>"))
+    words = [image_token if word == "<image>" else word for word in WORDS]
+    tokenizer = Tokenizer(models.WordLevel({word: number for number, word in enumerate(words)}, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     if ends is not None:
         tokenizer.post_processor = processors.TemplateProcessing(single=ends, special_tokens=[("<s>", 1), ("</s>", 2)])
@@ -120,7 +166,7 @@ def make_tokenizer(ends: str | None = None) -> Any:
         bos_token="<s>",
         eos_token="</s>",
         unk_token="<unk>",
-        additional_special_tokens=["<image>"],
+        additional_special_tokens=[image_token],
     )
 
 
