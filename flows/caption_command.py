@@ -7,13 +7,12 @@ import typer
 
 from flows.options import one_of
 from flows.printing import print_json, stdout
-from pipeline.captioning.loading import Precision
 from pipeline.captioning.prompts import VARIANTS, Variant
+from pipeline.captioning.settings import PRECISIONS, CaptionSettings, Precision
+from pipeline.captioning.shards import Shard
 
-PRECISIONS = ("auto", "float32", "bfloat16")
 _VARIANT = "--prompt-variant"
 FOLDER = Path("captions")
-
 
 NameArgument = Annotated[str, typer.Argument(metavar="DATASET", help="sysu, regdb, llcm, or manifest.")]
 PathArgument = Annotated[Path, typer.Argument(help="The folder of the data set, or the manifest file.")]
@@ -62,8 +61,7 @@ def caption(
     as_json: JsonOption = False,
 ) -> None:
     """Describe every training image; it can be stopped at any time, and the same command goes on."""
-    from pipeline.captioning.captioning import CaptionSettings, caption_images_of, read_images
-    from pipeline.captioning.shards import Shard
+    from pipeline.captioning.captioning import caption_images_of, read_images
 
     settings = CaptionSettings(
         model=model,
@@ -102,6 +100,6 @@ def caption_merge(
     stdout().print(f"{out}: {count:,} captions of {len(shards)} shards", soft_wrap=True, highlight=False, markup=False)
 
 
-def _file_name(dataset: str, shard: object) -> str:
+def _file_name(dataset: str, shard: Shard | None) -> str:
     part = "" if shard is None else f".shard-{str(shard).replace('/', '-of-')}"
     return f"{dataset}{part}.jsonl"

@@ -1,51 +1,19 @@
 """A data set's training images described, from the model's name to the finished file."""
 
 import logging
-from dataclasses import dataclass
 from pathlib import Path
 
 from models.modality import PerModality
 from pipeline.captioning.caption_writer import failures_path, open_writer, refuse_foreign
 from pipeline.captioning.describing import Outcome, caption_images
-from pipeline.captioning.loading import Precision, library_versions, load_model
-from pipeline.captioning.prompts import Variant, choose_prompts
+from pipeline.captioning.loading import library_versions, load_model
+from pipeline.captioning.prompts import choose_prompts
 from pipeline.captioning.provenance import Provenance, image_list
-from pipeline.captioning.shards import Shard
+from pipeline.captioning.settings import CaptionSettings
 from pipeline.data.dataset import Dataset, read_dataset
 from pipeline.data.images import ImageTable
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class CaptionSettings:
-    """How images are described.
-
-    Attributes:
-        model: The name of a model on a hub, a folder, or `stub`.
-        variant: A prepared instruction; see `choose_prompts`, like the two that follow.
-        prompt: An instruction in its place.
-        infrared_prompt: An instruction for infrared images.
-        batch_size: Images at once.
-        max_new_tokens: The longest answer, in the model's own tokens.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        precision: `auto` is bfloat16 on a GPU.
-        shard: Which part of the images; None for all.
-        start_over: Put a file that is there aside and begin again.
-        local_files_only: Take a model of a hub from what was downloaded before.
-    """
-
-    model: str
-    variant: Variant | None = None
-    prompt: str | None = None
-    infrared_prompt: str | None = None
-    batch_size: int = 8
-    max_new_tokens: int = 60
-    device: str = "auto"
-    precision: Precision = "auto"
-    shard: Shard | None = None
-    start_over: bool = False
-    local_files_only: bool = False
 
 
 def read_images(

@@ -9,16 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from models.modality import PerModality
 from models.torchvision_operators import define_missing_operators
 from pipeline.captioning.adapters import BlipCaptioner, ChatCaptioner
 from pipeline.captioning.captioner import STUB, Captioner, StubCaptioner
 from pipeline.captioning.prompts import Family
+from pipeline.captioning.settings import Precision
 from pipeline.errors import ConfigError, WeightsError
-
-Precision = Literal["auto", "float32", "bfloat16"]
 
 _INSTALL: Final = "install it: pip install -e '.[cpu,caption]' ('.[gpu,caption]' on a machine with a GPU)"
 _FOLDER: Final = "name a folder that holds the model (see docs/captions.md), or connect to its hub"
