@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 import typer
 from rich.console import Console
 
+from flows.caption_command import caption, caption_merge
 from flows.data_commands import data_app
 from flows.label_command import label
 from flows.printing import print_average, print_json, print_report, stdout
@@ -30,6 +31,8 @@ app.add_typer(data_app, name="data")
 app.add_typer(config_app, name="config")
 app.command("rank")(rank)
 app.command("label")(label)
+app.command("caption")(caption)
+app.command("caption-merge")(caption_merge)
 
 INTERRUPTED = 130
 """What typer makes of Ctrl-C."""
@@ -57,7 +60,7 @@ def main() -> None:
         sys.exit(1)
     except SystemExit as leaving:
         if leaving.code == INTERRUPTED:
-            Console(stderr=True).print("stopped; the last finished round is kept, the same command goes on from there")
+            Console(stderr=True).print("stopped; what was finished is kept, the same command goes on from there")
         raise
 
 

@@ -5,7 +5,17 @@ from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
 
 T = TypeVar("T")
 
@@ -36,12 +46,24 @@ def set_up_logging() -> None:
         logger.propagate = False
 
 
+class _RateColumn(ProgressColumn):
+    """How many a second, of late."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self._unit = unit
+
+    def render(self, task: Task) -> Text:
+        return Text("" if task.speed is None else f"{task.speed:.1f} {self._unit}/s")
+
+
 def progress(
     items: Iterable[T],
     description: str,
     total: int | None = None,
     unit: str = "",
     count: Callable[[T], int] | None = None,
+    rate: bool = False,
 ) -> Iterator[T]:
     """Yield `items` behind a bar with count, time spent and time left; silent when stderr is no terminal.
 
@@ -51,6 +73,7 @@ def progress(
         total: How many there are to count; taken from `len(items)` when absent and possible.
         unit: What is counted, for instance `images`.
         count: How many an item stands for, for instance the images of a batch; one when absent.
+        rate: Whether to show how many are done a second.
     """
     if total is None and isinstance(items, Sized):
         total = len(items)
@@ -59,6 +82,7 @@ def progress(
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn(unit),
+        *([_RateColumn(unit)] if rate else []),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )

@@ -44,3 +44,19 @@ def prefect_backend() -> Iterator[None]:
 
     with prefect_test_harness(server_startup_timeout=120):
         yield
+
+
+@pytest.fixture(scope="session")
+def tiny_llava(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a LLaVA with random weights."""
+    from tests.pipeline.captioning.tiny_models import make_llava
+
+    return make_llava(tmp_path_factory.mktemp("models") / "tiny-llava")
+
+
+@pytest.fixture(scope="session")
+def tiny_blip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a BLIP with random weights."""
+    from tests.pipeline.captioning.tiny_models import make_blip
+
+    return make_blip(tmp_path_factory.mktemp("models") / "tiny-blip")

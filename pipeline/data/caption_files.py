@@ -11,6 +11,8 @@ from typing import Any, Final
 from models.modality import Modality
 from pipeline.errors import DataError
 
+CAPTION_SCHEMA: Final = "vireid-captions-1"
+"""What a file's description calls its own form."""
 FIRST: Final = 10
 """How many offenders an error names."""
 _MODALITIES: Final = {"v": Modality.VISIBLE, "r": Modality.INFRARED, **{one.value: one for one in Modality}}
@@ -69,20 +71,25 @@ def read_caption_rows(path: Path, *, caption_field: str, path_prefix: str) -> li
         except ValueError as error:
             mistakes.append(f"{place}: {error}")
     if mistakes:
-        raise DataError(f"{path}: {some_of(mistakes, 'mistakes')}", hint=_FORM)
+        raise DataError(f"{path}: {some_of(mistakes, 'lines that are wrong')}", hint=_FORM)
     if not rows:
         raise DataError(f"{path}: no captions", hint=_FORM)
     return rows
+
+
+def meta_path(path: Path) -> Path:
+    """Where a caption file's origin is described: `sysu.meta.json` beside `sysu.jsonl`."""
+    return path.with_name(f"{path.stem}.meta.json")
 
 
 def some_of(offenders: Sequence[str], what: str) -> str:
     """How many there are, and the first ten of them.
 
     >>> some_of(["a.jpg", "b.jpg"], "images without a caption")
-    '2 images without a caption: a.jpg; b.jpg'
+    'images without a caption: 2 (a.jpg; b.jpg)'
     """
     more = "; ..." if len(offenders) > FIRST else ""
-    return f"{len(offenders):,} {what}: {'; '.join(offenders[:FIRST])}{more}"
+    return f"{what}: {len(offenders):,} ({'; '.join(offenders[:FIRST])}{more})"
 
 
 def inside_root(path: str) -> str:

@@ -16,7 +16,7 @@ from jaxtyping import Int64
 
 from models.modality import Modality, PerModality
 from pipeline.data.caption_controls import constant_captions, infrared_from_visible, shuffled_captions
-from pipeline.data.caption_files import CaptionRow, read_caption_rows, some_of
+from pipeline.data.caption_files import CaptionRow, meta_path, read_caption_rows, some_of
 from pipeline.data.caption_report import CaptionReport, describe_captions
 from pipeline.data.truth import UNKNOWN_PERSON, Dataset
 from pipeline.errors import DataError
@@ -74,7 +74,7 @@ def load_captions(
         DataError: The file is missing or damaged, belongs to another data set, leaves an image without a caption, says
             two things about one, or contradicts the data set; or a control cannot be made.
 
-    Cost: 0.4 s for 34,167 captions (measured), without a control.
+    Cost: 1.3 s for 34,167 captions, with or without a control (measured on one core).
     """
     texts = read_captions(path, dataset, caption_field=caption_field, path_prefix=path_prefix)
     if strip_lead_in:
@@ -120,7 +120,10 @@ def read_captions(
     empty = [
         one for table in dataset.training.images for one in table.paths if one in by_path and not by_path[one].caption
     ]
-    for paths, what in ((missing, "training images without a caption"), (empty, "training images with an empty one")):
+    for paths, what in (
+        (missing, "training images without a caption"),
+        (empty, "training images with an empty caption"),
+    ):
         if paths:
             raise DataError(f"{path}: {some_of(paths, what)}", hint=_COMPLETE)
     return dataset.training.images.map(lambda table: tuple(by_path[one].caption for one in table.paths))
@@ -150,11 +153,6 @@ def truncation_report(
                 f"(now {max_truncated_share})",
             )
     return report
-
-
-def meta_path(path: Path) -> Path:
-    """Where a caption file's origin is described: `sysu.meta.json` beside `sysu.jsonl`."""
-    return path.with_name(f"{path.stem}.meta.json")
 
 
 def _by_path(path: Path, rows: list[CaptionRow]) -> dict[str, CaptionRow]:

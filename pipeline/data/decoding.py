@@ -49,16 +49,32 @@ def decode_image(path: Path, height: int, width: int) -> UInt8[np.ndarray, "heig
     Cost:
         About 2 ms of one core for an image of 400 x 200. Pillow decodes and resizes without the interpreter's lock.
     """
+    return np.asarray(read_image(path).resize((width, height), Image.Resampling.LANCZOS))
+
+
+def read_image(path: Path) -> Image.Image:
+    """Decode an image to three channels, at its own size.
+
+    Raises:
+        OSError: As for `decode_image`.
+        ValueError: Likewise.
+    """
     try:
         with Image.open(path) as image:
             if image.mode.startswith(DEEP_MODES):
                 raise ValueError(f"pixels of mode {image.mode} have more than 8 bits")
-            resized = image.convert("RGB").resize((width, height), Image.Resampling.LANCZOS)
+            return image.convert("RGB")
     except Image.DecompressionBombError as error:
         raise ValueError(str(error)) from error
     except SyntaxError as error:  # Pillow's word for a damaged PNG chunk
         raise OSError(f"damaged image file: {error}") from error
-    return np.asarray(resized)
+
+
+def reason_of(error: OSError | ValueError) -> str:
+    """Why an image could not be decoded, without its path."""
+    if isinstance(error, UnidentifiedImageError):  # its message repeats the path
+        return "no image, or an empty file"
+    return str((isinstance(error, OSError) and error.strerror) or error)
 
 
 def completed_rows(array_path: Path, num_rows: int) -> int:
@@ -99,7 +115,7 @@ def decode_table(
         try:
             chunk[slot] = decode_image(table.root / path, height, width)
         except (OSError, ValueError) as error:
-            return Unreadable(path, _reason(error))
+            return Unreadable(path, reason_of(error))
         return None
 
     all_readable = True
@@ -140,9 +156,3 @@ def _header(shape: tuple[int, ...]) -> bytes:
 def _sync(file: BinaryIO) -> None:
     file.flush()
     os.fsync(file.fileno())
-
-
-def _reason(error: OSError | ValueError) -> str:
-    if isinstance(error, UnidentifiedImageError):  # its message repeats the path
-        return "no image, or an empty file"
-    return str((isinstance(error, OSError) and error.strerror) or error)

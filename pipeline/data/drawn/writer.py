@@ -19,6 +19,7 @@ from PIL import Image
 
 from models.modality import Modality
 from pipeline.console import progress
+from pipeline.data.caption_files import CAPTION_SCHEMA
 from pipeline.data.drawn.cameras import LLCM_STATIONS, REGDB_STATIONS, SYSU_STATIONS, Station
 from pipeline.data.drawn.knobs import DrawnKnobs, knobs_for
 from pipeline.data.drawn.layout_llcm import plan_llcm, write_llcm_lists
@@ -207,7 +208,7 @@ def _draw_chunk(folder: Path, studio: Studio, shots: Sequence[Shot]) -> list[dic
 def _write_truth(
     folder: Path, rows: list[dict[str, Any]], plan: Plan, settings: StudioSettings, description: dict[str, str]
 ) -> None:
-    """Write `drawn.json`, `captions.jsonl` (no person) and `truth/` (everything)."""
+    """Write `drawn.json`, `captions.jsonl` (no person) with its description, and `truth/` (everything)."""
     (folder / "truth").mkdir()
     captions = ({name: row[name] for name in ("path", "modality", "caption")} for row in rows)
     _write_lines(folder / "captions.jsonl", captions)
@@ -224,7 +225,13 @@ def _write_truth(
         "knobs": settings.knobs.model_dump(),
         "counts": plan.counts(settings.stations),
     }
-    (folder / "drawn.json").write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+    _write_json(folder / "drawn.json", facts)
+    origin = {"model_id": "drawn", "revision": str(GENERATOR_VERSION), "prompt": None, "decoding": None}
+    _write_json(folder / "captions.meta.json", {"schema": CAPTION_SCHEMA, **origin, "images": len(rows)})
+
+
+def _write_json(path: Path, content: Mapping[str, Any]) -> None:
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
 
 
 def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:

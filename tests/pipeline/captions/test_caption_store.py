@@ -78,7 +78,7 @@ def test_the_first_ten_images_without_a_caption_are_named_and_all_are_counted(tm
     message = refused(write_lines(tmp_path / "c.jsonl", rows()[:1]), tmp_path).message
 
     # One of seven is there: six are named.
-    assert "6 training images without a caption: " in message
+    assert "training images without a caption: 6 (" in message
     assert message.count(".jpg") == 6
 
 
@@ -87,7 +87,7 @@ def test_of_more_than_ten_offenders_ten_are_named(tmp_path):
 
     error = refused(write_lines(tmp_path / "c.jsonl", content), tmp_path)
 
-    assert "12 captions of images that small does not have" in error.message
+    assert "captions of images that small does not have: 12 (" in error.message
     assert error.message.count(".jpg") == 10
     assert "another data set" in error.hint
 
@@ -98,7 +98,7 @@ def test_an_empty_caption_is_as_bad_as_none(tmp_path, caption):
     content[0]["caption"] = caption
 
     assert (
-        "1 training images with an empty one: cam3/2/1.jpg"
+        "training images with an empty caption: 1 (cam3/2/1.jpg)"
         in refused(write_lines(tmp_path / "c.jsonl", content), tmp_path).message
     )
 
@@ -108,7 +108,7 @@ def test_two_different_captions_of_one_image_are_refused_with_both_lines(tmp_pat
 
     message = refused(write_lines(tmp_path / "c.jsonl", content), tmp_path).message
 
-    assert f"1 images with two different captions: {VISIBLE[0]} (c.jsonl:4 and c.jsonl:8)" in message
+    assert f"images with two different captions: 1 ({VISIBLE[0]} (c.jsonl:4 and c.jsonl:8))" in message
 
 
 def test_the_same_caption_twice_does_no_harm(tmp_path):
@@ -130,7 +130,7 @@ def test_a_field_that_contradicts_the_data_set_is_named_with_its_line(tmp_path, 
     content[3] |= {field: value}
 
     assert (
-        f"1 contradictions to the data set: c.jsonl:4: {said}"
+        f"contradictions to the data set: 1 (c.jsonl:4: {said})"
         in refused(write_lines(tmp_path / "c.jsonl", content), tmp_path).message
     )
 
@@ -147,7 +147,7 @@ def test_a_copy_that_is_not_complete_may_lack_images_that_have_captions(tmp_path
     with caplog.at_level(logging.WARNING):
         read_captions(write_lines(tmp_path / "c.jsonl", content), small_dataset(tmp_path, partial=True))
 
-    assert "1 captions of images that small does not have: cam1/3/1.jpg" in caplog.text
+    assert "captions of images that small does not have: 1 (cam1/3/1.jpg)" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -172,7 +172,7 @@ def test_a_line_that_is_wrong_is_named_by_its_number(tmp_path, line, reason):
 
     message = refused(path, tmp_path).message
 
-    assert "1 mistakes: c.jsonl:3: " in message
+    assert "lines that are wrong: 1 (c.jsonl:3: " in message
     assert reason in message
 
 
