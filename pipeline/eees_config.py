@@ -37,8 +37,8 @@ class CaptionsConfig(BaseModel):
     """What the file's paths begin with and the data set's do not."""
     strip_lead_in: bool = False
     """Whether a phrase that most captions begin with is removed."""
-    control: Literal["none", "shuffled", "constant", "infrared_from_visible"] = "none"
-    """What replaces the captions to see what they are worth: other people's, one sentence, or the visible ones."""
+    control: Literal["none", "shuffled", "constant", "same_person", "infrared_from_visible"] = "none"
+    """What replaces the captions to see what they are worth: other people's, one sentence, others of the person."""
     max_truncated_share: float = Field(0.05, ge=0, le=1)
     """The largest share of captions that may be too long for CLIP's text tower."""
 

@@ -74,16 +74,40 @@ def infrared_from_visible(
     for modality, some in people.items():
         _require_known(some, modality)
     rng = numpy_generator(seed, "captions", "infrared_from_visible")
-    rows_of = _rows_of(people.visible.ids)
-    taken: list[str] = []
-    alone = 0
-    for own, person in zip(texts.infrared, people.infrared.ids.tolist(), strict=True):
-        rows = rows_of.get(person)
-        alone += rows is None
-        taken.append(own if rows is None else texts.visible[int(rng.choice(rows))])
+    alone = int((~np.isin(people.infrared.ids, people.visible.ids)).sum())
     if alone:
         logger.info("%d infrared images keep their captions: nobody on them is seen in visible images", alone)
-    return PerModality(texts.visible, tuple(taken))
+    return PerModality(
+        texts.visible, _of_the_same_person(texts.infrared, people.infrared, texts.visible, people.visible, rng)
+    )
+
+
+def same_person_captions(texts: tuple[str, ...], people: PersonIds, modality: Modality, seed: int) -> tuple[str, ...]:
+    """Give every image the caption of a random image of its person and modality, itself among them.
+
+    Args:
+        texts: One caption an image of one modality.
+        people: Whom they show.
+        modality: Which, for the seed and for errors.
+        seed: Decides which image.
+
+    Raises:
+        DataError: An image says not whom it shows.
+    """
+    _require_known(people, modality)
+    rng = numpy_generator(seed, "captions", "same_person", modality.value)
+    return _of_the_same_person(texts, people, texts, people, rng)
+
+
+def _of_the_same_person(
+    own: tuple[str, ...], people: PersonIds, texts: tuple[str, ...], described: PersonIds, rng: np.random.Generator
+) -> tuple[str, ...]:
+    """For every image a random one of the texts about its person; its own text where there is none."""
+    rows_of = _rows_of(described.ids)
+    return tuple(
+        texts[int(rng.choice(rows_of[person]))] if person in rows_of else text
+        for text, person in zip(own, people.ids.tolist(), strict=True)
+    )
 
 
 def _rows_of(ids: Int64[np.ndarray, " n"]) -> dict[int, Int64[np.ndarray, " _"]]:

@@ -15,13 +15,18 @@ import numpy as np
 from jaxtyping import Int64
 
 from models.modality import Modality, PerModality
-from pipeline.data.caption_controls import constant_captions, infrared_from_visible, shuffled_captions
+from pipeline.data.caption_controls import (
+    constant_captions,
+    infrared_from_visible,
+    same_person_captions,
+    shuffled_captions,
+)
 from pipeline.data.caption_files import CaptionRow, meta_path, read_caption_rows, some_of
 from pipeline.data.caption_report import CaptionReport, describe_captions
 from pipeline.data.truth import UNKNOWN_PERSON, Dataset
 from pipeline.errors import DataError
 
-Control = Literal["none", "shuffled", "constant", "infrared_from_visible"]
+Control = Literal["none", "shuffled", "constant", "same_person", "infrared_from_visible"]
 
 logger = logging.getLogger(__name__)
 
@@ -67,8 +72,9 @@ def load_captions(
         path_prefix: What stands before every path in the file.
         strip_lead_in: Take a fixed opening such as `The image shows` off every caption.
         control: What is trained on in place of the captions, to see what they are worth: captions of other people
-            (`shuffled`), one for all (`constant`), or those of visible images for infrared ones.
-        control_seed: Decides the first and the last of these.
+            (`shuffled`), one for all (`constant`), those of any image of the same person and modality
+            (`same_person`), or those of visible images for infrared ones.
+        control_seed: Decides all but `constant`.
 
     Raises:
         DataError: The file is missing or damaged, belongs to another data set, leaves an image without a caption, says
@@ -86,6 +92,10 @@ def load_captions(
         case "shuffled":
             texts = PerModality.build(
                 lambda modality: shuffled_captions(texts[modality], people[modality], modality, control_seed)
+            )
+        case "same_person":
+            texts = PerModality.build(
+                lambda modality: same_person_captions(texts[modality], people[modality], modality, control_seed)
             )
         case "constant":
             texts = texts.map(constant_captions)

@@ -163,7 +163,7 @@ def test_a_run_does_not_go_on_with_other_captions(small_eees: EeesConfig, captio
         run_plainly(config)
 
 
-@pytest.mark.parametrize("control", ["shuffled", "constant", "infrared_from_visible"])
+@pytest.mark.parametrize("control", ["shuffled", "constant", "same_person", "infrared_from_visible"])
 def test_a_control_is_an_experiment_of_its_own(small_eees: EeesConfig, control: str) -> None:
     config = changed(small_eees, captions={"control": control}, stages={"image_rounds": 1})
     assert digest_of(config) != digest_of(small_eees)

@@ -8,7 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.modality import Modality, PerModality
-from pipeline.data.caption_controls import constant_captions, infrared_from_visible, shuffled_captions
+from pipeline.data.caption_controls import (
+    constant_captions,
+    infrared_from_visible,
+    same_person_captions,
+    shuffled_captions,
+)
 from pipeline.data.caption_store import load_captions
 from pipeline.data.truth import PersonIds
 from pipeline.errors import DataError
@@ -107,3 +112,21 @@ def test_loading_shuffles_inside_each_modality_or_says_why_it_cannot(tmp_path):
     # Person 1 has two of the three infrared images.
     with pytest.raises(DataError, match="2 of the 3 infrared"):
         load_captions(small_dataset(tmp_path), path, control="shuffled")
+
+
+@given(ids=st.lists(st.integers(0, 4), min_size=1, max_size=30), seed=st.integers(0, 5))
+def test_captions_of_the_same_person_stay_with_the_person(ids, seed):
+    texts = tuple(f"{person} {image}" for image, person in enumerate(ids))
+
+    taken = same_person_captions(texts, people(*ids), Modality.VISIBLE, seed)
+
+    assert [int(text.split()[0]) for text in taken] == ids
+    assert taken == same_person_captions(texts, people(*ids), Modality.VISIBLE, seed)
+
+
+def test_captions_of_the_same_person_are_not_all_an_images_own():
+    ids = people(*[0] * 10)
+    texts = tuple(map(str, range(10)))
+
+    # Ten draws out of ten all hit the image itself once in ten thousand million times.
+    assert same_person_captions(texts, ids, Modality.VISIBLE, 1) != texts
