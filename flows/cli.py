@@ -10,6 +10,7 @@ import typer
 from rich.console import Console
 
 from flows.caption_command import caption, caption_merge
+from flows.compare_command import compare
 from flows.data_commands import data_app
 from flows.label_command import label
 from flows.printing import print_average, print_json, print_report, stdout
@@ -33,6 +34,7 @@ app.add_typer(config_app, name="config")
 app.command("rank")(rank)
 app.command("label")(label)
 app.command("runs")(list_runs)
+app.command("compare")(compare)
 app.command("caption")(caption)
 app.command("caption-merge")(caption_merge)
 
