@@ -231,13 +231,13 @@ class TestTerms:
     @pytest.mark.parametrize(
         ("changes", "gone"),
         [
-            ({"alignment_weight": 0.0}, {"alignment"}),
-            ({"views_weight": 0.0}, {"views", "distillation", "fused_identity"}),
-            ({"distillation_weight": 0.0}, {"distillation"}),
-            ({"distillation": "off"}, {"distillation"}),
-            ({"fused_identity": False}, {"fused_identity"}),
-            ({"purification_weight": 0.0}, {"purification"}),
-            ({"purification": "off"}, {"purification"}),
+            ({"alignment_weight": 0.0}, ["alignment"]),
+            ({"views_weight": 0.0}, ["views", "distillation", "fused_identity"]),
+            ({"distillation_weight": 0.0}, ["distillation"]),
+            ({"distillation": "off"}, ["distillation"]),
+            ({"fused_identity": False}, ["fused_identity"]),
+            ({"purification_weight": 0.0}, ["purification"]),
+            ({"purification": "off"}, ["purification"]),
         ],
         ids=str,
     )
