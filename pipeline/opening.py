@@ -60,7 +60,7 @@ def open_run(config: AnyConfig) -> Iterator[Run[Any, Any]]:
 
 def _opened(config: AnyConfig, device: torch.device, processes: Processes) -> Iterator[Run[Any, Any]]:
     dataset = _read_data(config.data)
-    clip, method = _load_weights(config), _method_of(config)
+    clip, method = _load_weights(config), method_of(config)
     if not processes.is_first:
         yield Run(method, config, dataset, open_images(config, dataset), clip, device, None, processes)
         return
@@ -107,7 +107,7 @@ def reopen_run(
         config = recorded.model_copy(update={"data": data, "execution": execution})
         dataset = _read_data(data)
         _check_images(folder, dataset)
-        images, record, method = open_images(config, dataset), RunRecord(folder, SilentTracker()), _method_of(config)
+        images, record, method = open_images(config, dataset), RunRecord(folder, SilentTracker()), method_of(config)
         with using_device(place, resolve_precision(execution.precision, place)):
             run = Run(method, config, dataset, images, _load_weights(config), place, record, ALONE)
             if run.state.completed == 0:
@@ -129,7 +129,8 @@ def trials_path(config: AnyConfig) -> Path:
     return config.execution.runs_folder / f"{config.name}-s{config.seed}-{digest_of(everything)[:8]}-trials.json"
 
 
-def _method_of(config: AnyConfig) -> Method[Any, Any]:
+def method_of(config: AnyConfig) -> Method[Any, Any]:
+    """What a run of this configuration leaves to its method."""
     match config:
         case CsdnConfig():
             return PersonMethod()

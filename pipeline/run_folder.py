@@ -130,12 +130,7 @@ class RunFolder:
         Raises:
             CheckpointError: The file is cut short or damaged.
         """
-        path = self.path / names.CHECKPOINT
-        if not path.exists():
-            return None
-        files.check_archive(path)
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        return state
+        return read_checkpoint(self.path / names.CHECKPOINT)
 
     def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Replace the record of all rounds: one JSON line a row, the same bytes for the same rows.
@@ -239,6 +234,19 @@ class RunFolder:
         """The identifier that the tracker gave this run; None before the first record."""
         content = files.read_json(self.path / names.TRACKING)
         return None if content is None else str(content["run_id"])
+
+
+def read_checkpoint(path: Path) -> dict[str, Any] | None:
+    """What a checkpoint holds, on the CPU; None where there is none. Nothing is unpickled.
+
+    Raises:
+        CheckpointError: The file is cut short or damaged.
+    """
+    if not path.exists():
+        return None
+    files.check_archive(path)
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
 
 
 def _refuse_other_content(path: Path) -> None:
