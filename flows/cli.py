@@ -12,10 +12,12 @@ from rich.console import Console
 from flows.caption_command import caption, caption_merge
 from flows.compare_command import compare
 from flows.data_commands import data_app
+from flows.embed_command import embed
 from flows.label_command import label
 from flows.printing import print_average, print_json, print_report, stdout
 from flows.rank_command import rank
 from flows.runs_command import runs as list_runs
+from flows.search_command import search
 from pipeline.any_config import AnyConfig, digest_of, record_of, with_trial
 from pipeline.console import set_up_logging
 from pipeline.errors import ConfigError, VireidError
@@ -35,6 +37,8 @@ app.command("rank")(rank)
 app.command("label")(label)
 app.command("runs")(list_runs)
 app.command("compare")(compare)
+app.command("embed")(embed)
+app.command("search")(search)
 app.command("caption")(caption)
 app.command("caption-merge")(caption_merge)
 

@@ -175,6 +175,7 @@ def describe_pixels(
     precision: Precision,
 ) -> Float[Tensor, "batch d"]:
     """The vectors of one batch, which is on the device already; arguments are those of `extract_features`."""
+
     def encoded(images: Tensor) -> Encoded:
         with network_precision(precision, images.device):
             return encoder.encode(images, modality, heads=frozenset(heads))

@@ -25,6 +25,14 @@ class Adjustment(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Opened:
+    """An image in red, green and blue, and what had to be done to it."""
+
+    image: Image.Image
+    adjustments: frozenset[Adjustment]
+
+
+@dataclass(frozen=True, slots=True)
 class Decoded:
     """The pixels of an image at the wanted size, and what had to be done to them."""
 
@@ -35,9 +43,7 @@ class Decoded:
 def decode_any_image(path: Path, height: int, width: int) -> Decoded:
     """Decode and resize an image of any kind that Pillow reads.
 
-    For an image of 8 bits a channel in colours or grey this gives what `decode_image` gives. Grey images of 16 or 32
-    bits, as thermal cameras write them, are scaled from their own darkest to their own brightest pixel. Orientation tags
-    are not applied, since detectors' boxes were cut without them.
+    For an image of 8 bits a channel in colours or grey this gives what `decode_image` gives.
 
     Args:
         path: The file.
@@ -45,35 +51,55 @@ def decode_any_image(path: Path, height: int, width: int) -> Decoded:
         width: Columns of the result, pixels.
 
     Raises:
+        OSError: As for `open_any_image`.
+        ValueError: Likewise.
+
+    Cost:
+        That of `decode_image`.
+    """
+    opened = open_any_image(path, (4 * width, 4 * height))
+    pixels = np.asarray(opened.image.resize((width, height), Image.Resampling.LANCZOS))
+    return Decoded(pixels, opened.adjustments)
+
+
+def open_any_image(path: Path, least: tuple[int, int] = (512, 1024)) -> Opened:
+    """Decode an image of any kind that Pillow reads.
+
+    Grey images of 16 or 32 bits, as thermal cameras write them, are scaled from their own darkest to their own
+    brightest pixel. Orientation tags are not applied, since detectors' boxes were cut without them.
+
+    Args:
+        path: The file.
+        least: Width and height that are enough: a huge JPEG is read at half, a quarter or an eighth of its size, as
+            long as it stays larger.
+
+    Raises:
         OSError: The file is missing, cut short, or no image.
         ValueError: It is unreasonably large.
 
     Cost:
-        That of `decode_image`. At most 150 MB for a moment; a JPEG of 100 megapixels is read at an eighth of its height
-        and width.
+        At most 150 MB for a moment; a JPEG of 100 megapixels takes 5.
     """
     adjustments = set()
     try:
         with Image.open(path) as image:
             pixels = image.width * image.height
             if image.format == "JPEG" and pixels > LARGE_JPEG:
-                image.draft("RGB", (4 * width, 4 * height))
+                image.draft("RGB", least)
             elif pixels > MOST_PIXELS:
                 raise ValueError(f"{image.width} x {image.height} pixels, more than {MOST_PIXELS:,}")
             if getattr(image, "n_frames", 1) > 1:
                 adjustments.add(Adjustment.FIRST_FRAME)
             if image.mode.startswith(DEEP_MODES):
                 adjustments.add(Adjustment.SCALED)
-                colours = _scaled(image)
-            else:
-                if image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
-                    adjustments.add(Adjustment.OTHER_COLOURS)
-                colours = image.convert("RGB")
+                return Opened(_scaled(image), frozenset(adjustments))
+            if image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
+                adjustments.add(Adjustment.OTHER_COLOURS)
+            return Opened(image.convert("RGB"), frozenset(adjustments))
     except Image.DecompressionBombError as error:
         raise ValueError(str(error)) from error
     except SyntaxError as error:  # Pillow's word for a damaged PNG chunk
         raise OSError(f"damaged image file: {error}") from error
-    return Decoded(np.asarray(colours.resize((width, height), Image.Resampling.LANCZOS)), frozenset(adjustments))
 
 
 def _scaled(image: Image.Image) -> Image.Image:

@@ -128,9 +128,7 @@ def embed_images(
             rows[count : count + len(found)] = chunk.rows[np.array([not problem for problem in problems], dtype=bool)]
             count += len(found)
         unreadable += [
-            Unreadable(images.paths[row], problem)
-            for row, problem in zip(chunk.rows, problems, strict=True)
-            if problem
+            Unreadable(images.paths[row], problem) for row, problem in zip(chunk.rows, problems, strict=True) if problem
         ]
     _tell(seen, unreadable, len(images))
     return Embedded(vectors[:count], rows[:count], tuple(unreadable))
@@ -204,9 +202,7 @@ def _tell(seen: Counter[Adjustment], unreadable: Sequence[Unreadable], total: in
     for adjustment, count in sorted(seen.items()):
         logger.info("%s of %s images have %s", f"{count:,}", f"{total:,}", adjustment)
     if unreadable:
-        logger.warning(
-            "%s of %s images cannot be read: %s", f"{len(unreadable):,}", f"{total:,}", _first(unreadable)
-        )
+        logger.warning("%s of %s images cannot be read: %s", f"{len(unreadable):,}", f"{total:,}", _first(unreadable))
 
 
 def _first(unreadable: Sequence[Unreadable]) -> str:
@@ -247,4 +243,3 @@ def _read_part(path: Path, chunk: _Chunk) -> tuple[Float32[np.ndarray, "m dim"],
         problems: list[str] = json.loads(str(arrays["problems"]))
         assert len(problems) == len(chunk.rows), "the plan says which chunk it is"
         return arrays["vectors"], problems
-

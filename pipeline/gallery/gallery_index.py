@@ -4,6 +4,7 @@ The folder holds one generation of files at a time, named in `index.json`, which
 gallery or the new one, and a kill loses neither.
 """
 
+import hashlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,21 @@ class Gallery:
         if self.lists is None:
             return most_similar(queries, self.vectors, k)
         return self.lists.search(queries, self.vectors, k)
+
+
+@dataclass(frozen=True, slots=True)
+class GallerySource:
+    """Which images a gallery is made of: a path as `list_images` takes it, what took them, and parts of a manifest."""
+
+    path: Path
+    modality: Modality
+    splits: tuple[str, ...] = ()
+
+    def index_folder(self, below: Path, encoder: str) -> Path:
+        """A folder of its own for these images and this encoder."""
+        key = [str(self.path.resolve()), self.modality.value, *self.splits, encoder]
+        digest = hashlib.sha256("\0".join(key).encode(errors="surrogateescape")).hexdigest()
+        return below / f"{self.path.resolve().stem or 'gallery'}-{digest[:8]}"
 
 
 def is_index(path: Path) -> bool:

@@ -1,6 +1,5 @@
 """Bringing a gallery's index up to date: new and changed images are embedded, those that are gone leave it."""
 
-import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -11,17 +10,23 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from clustering.gallery_search import GalleryLists
-from models.modality import Modality
 from pipeline import durable_files
-from pipeline.data.image_list import ImageList
+from pipeline.data.image_list import ImageList, list_images
 from pipeline.errors import DataError
 from pipeline.evaluation.ranking import unit_rows
 from pipeline.folder_lock import lock_folder
 from pipeline.gallery.embedding import Embedded, embed_images, forget_parts, require_some
-from pipeline.gallery.gallery_index import FORMAT, INDEX, Gallery, IndexedFile, is_index, open_gallery, read_record
+from pipeline.gallery.gallery_index import (
+    FORMAT,
+    INDEX,
+    Gallery,
+    GallerySource,
+    IndexedFile,
+    is_index,
+    open_gallery,
+    read_record,
+)
 from pipeline.gallery.trained_encoder import TrainedEncoder
-
-logger = logging.getLogger(__name__)
 
 EXACT_UP_TO = 300_000
 """Images up to which every one is compared with every query: 2.5 GB at 2,048 dimensions."""
@@ -60,13 +65,13 @@ class _Merged:
 def refresh_gallery(
     path: Path,
     encoder: TrainedEncoder,
-    images: ImageList,
+    source: GallerySource,
     *,
     batch_size: int,
     kind: Kind = "auto",
     workers: int | None = None,
 ) -> tuple[Gallery, Refreshed]:
-    """Make the index of a list of images, or bring it up to date.
+    """Make the index of some images, or bring it up to date.
 
     An image is embedded again where its size or its time of change is another one. A call that is killed goes on where
     it stood.
@@ -74,18 +79,19 @@ def refresh_gallery(
     Args:
         path: The index's folder, made when absent.
         encoder: What embeds.
-        images: All of one modality.
+        source: Which images.
         batch_size: Images encoded at once.
         kind: `exact` compares every image; `ivf` looks through lists; `auto` takes lists above 300,000 images.
         workers: How many images are decoded at once; one a core when None.
 
     Raises:
-        DataError: The folder is somebody else's, the index is of another encoder or modality, or no image is readable.
+        DataError: The folder is somebody else's, the index is of another encoder or modality, or no image is readable;
+            and as for `list_images`.
         CheckpointError: Another process writes the index, or it cannot be written.
 
     Cost: One question to the file system an image, one embedding a new one. New vectors are held in memory.
     """
-    modality = Modality.INFRARED if images.infrared[0] else Modality.VISIBLE
+    images, modality = list_images(source.path, source.modality, source.splits), source.modality
     _refuse_foreign(path)
     lock = lock_folder(path, _LOCK)
     try:
@@ -97,9 +103,7 @@ def refresh_gallery(
         there, files = _stand(images)
         root = images.root.resolve()
         known = {file.state: row for row, file in enumerate(before.files)} if before and before.root == root else {}
-        new = np.array(
-            [row for row, file in zip(there, files, strict=True) if file.state not in known], dtype=np.int64
-        )
+        new = np.array([row for row, file in zip(there, files, strict=True) if file.state not in known], dtype=np.int64)
         embedded = None
         if len(new):
             embedded = embed_images(
@@ -113,7 +117,7 @@ def refresh_gallery(
         refreshed = Refreshed(kept, len(merged.files) - kept, gone, 0 if embedded is None else len(embedded.unreadable))
         has_lists = kind == "ivf" or (kind == "auto" and len(merged.files) > EXACT_UP_TO)
         if before is None or before.files != merged.files or has_lists != (before.lists is not None):
-            _write(path, encoder.digest, root, modality, merged, before, embedded, has_lists)
+            _write(path, encoder.digest, root, source, merged, before, embedded, has_lists)
         forget_parts(path / _PARTS)
         return open_gallery(path, encoder.digest), refreshed
     finally:
@@ -168,7 +172,7 @@ def _write(
     path: Path,
     encoder: str,
     root: Path,
-    modality: Modality,
+    source: GallerySource,
     merged: _Merged,
     before: Gallery | None,
     embedded: Embedded | None,
@@ -185,8 +189,7 @@ def _write(
     def write_vectors(file: BinaryIO) -> None:
         header = {"descr": "<f4", "fortran_order": False, "shape": (len(merged.files), dim)}
         np.lib.format.write_array_header_1_0(file, header)
-        for rows in _vectors(merged, before, embedded):
-            file.write(np.ascontiguousarray(rows, dtype="<f4").data)
+        file.writelines(np.ascontiguousarray(rows, dtype="<f4").data for rows in _vectors(merged, before, embedded))
 
     durable_files.replace_file(path / names["vectors"], write_vectors)
     durable_files.write_lines(path / names["files"], [asdict(file) for file in merged.files])
@@ -204,7 +207,9 @@ def _write(
         "format": FORMAT,
         "generation": generation,
         "encoder": encoder,
-        "modality": modality.value,
+        "modality": source.modality.value,
+        "source": str(source.path.resolve()),
+        "splits": list(source.splits),
         "root": str(root),
         "images": len(merged.files),
         "dim": dim,
@@ -220,7 +225,9 @@ def _write(
                 file.unlink()
 
 
-def _vectors(merged: _Merged, before: Gallery | None, embedded: Embedded | None) -> Iterator[Float32[np.ndarray, "b d"]]:
+def _vectors(
+    merged: _Merged, before: Gallery | None, embedded: Embedded | None
+) -> Iterator[Float32[np.ndarray, "b d"]]:
     """Unit rows in the order of the files, a block at a time: a million of them are gigabytes."""
     for start in range(0, len(merged.files), _ROWS):
         rows = merged.rows[start : start + _ROWS]
