@@ -452,7 +452,9 @@ class SmallCaptionStage:
                 setting="batches.images_per_person",
                 processes=ALONE,
             ),
-            augmentation=build_view_augmentation(padding=4, normalisation="imagenet", generator=seeded(6)),
+            augmentation=build_view_augmentation(
+                recipe="channels", padding=4, normalisation="imagenet", generator=seeded(6)
+            ),
             device=CPU,
             precision="float32",
         )
