@@ -74,7 +74,7 @@ class GalleryLists:
         The recall is that of gallery rows as queries. Queries of another modality lie further off, and may lose more.
 
         Args:
-            gallery: Unit rows; more than `sample` of them.
+            gallery: Unit rows.
             sample: Rows on which the effort is set and judged.
 
         Cost: n sqrt(n) d multiplications; half of the gallery's size in memory.
@@ -94,7 +94,8 @@ class GalleryLists:
         shown = np.ascontiguousarray(gallery[np.sort(drawn[: lists * POINTS_PER_LIST])])
         index.train(shown)
         index.add(np.ascontiguousarray(gallery))
-        tuning, judging = np.sort(drawn[: sample // 2]), np.sort(drawn[sample // 2 : sample])
+        half = min(sample, count) // 2
+        tuning, judging = np.sort(drawn[:half]), np.sort(drawn[half : 2 * half])
         found = cls(index, 1, 0.0)
         expected = most_similar(gallery[tuning], gallery, JUDGED + 1).rows
         while found._recall(gallery, tuning, expected) < RECALL_GOAL and found.effort < lists:
@@ -156,5 +157,6 @@ class GalleryLists:
         expected: Int64[np.ndarray, "s e"],
     ) -> float:
         """Share of the expected rows that are found, each query's own row, always the first, left out."""
+        wanted = expected[:, 1:, None]
         found = self.search(gallery[rows], gallery, expected.shape[1]).rows
-        return float((expected[:, 1:, None] == found[:, None, :]).any(axis=2).mean())
+        return float((wanted == found[:, None, :]).any(axis=2).mean()) if wanted.size else 1.0

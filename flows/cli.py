@@ -13,6 +13,7 @@ from flows.caption_command import caption, caption_merge
 from flows.compare_command import compare
 from flows.data_commands import data_app
 from flows.embed_command import embed
+from flows.export_command import export
 from flows.label_command import label
 from flows.printing import print_average, print_json, print_report, stdout
 from flows.rank_command import rank
@@ -39,6 +40,7 @@ app.command("runs")(list_runs)
 app.command("compare")(compare)
 app.command("embed")(embed)
 app.command("search")(search)
+app.command("export")(export)
 app.command("caption")(caption)
 app.command("caption-merge")(caption_merge)
 

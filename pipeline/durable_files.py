@@ -136,7 +136,8 @@ def _unwritten(path: Path, cause: OSError | CheckpointError) -> CheckpointError:
 
 def _write_text(path: Path, text: str) -> None:
     def write(file: BinaryIO) -> None:
-        file.write(text.encode())
+        # Bytes of a file name that are no text stand as their escapes, which JSON reads back.
+        file.write(text.encode(errors="backslashreplace"))
 
     replace_file(path, write)
 

@@ -14,8 +14,8 @@ from pipeline.evaluation.feature_files import read_vectors
 from pipeline.evaluation.ranking import unit_rows
 
 _FORM = (
-    "the file holds one array [n, d] of float16, float32 or float64, as `numpy.save` writes it, or is a .npz archive with "
-    "an array `features`, as `vireid embed` writes it"
+    "the file holds one array [n, d] of float16, float32 or float64, as `numpy.save` writes it, or is a .npz archive "
+    "with such an array `features`, as `vireid embed` writes it"
 )
 
 
@@ -59,8 +59,8 @@ def label_file(
     """Cluster the rows of a file.
 
     Args:
-        path: Features, float16, float32 or float64 [n, d], as a `.npy` file, or `features` in a `.npz` archive; rows are
-            scaled to length 1.
+        path: Features, float16, float32 or float64 [n, d], as a `.npy` file, or `features` in a `.npz` archive; rows
+            are scaled to length 1.
         out: Where to write the labels, int64 [n] with -1 for outliers; nowhere when None.
         k1: Length of the lists in which two images must name each other.
         k2: Over how many neighbours a neighbourhood is averaged.

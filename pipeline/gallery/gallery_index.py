@@ -1,7 +1,7 @@
 """A gallery on disk: vectors of images, the files that they are of, and lists where there are many of them.
 
-The folder holds one generation of files at a time, named in `index.json`, which is replaced last: a reader finds the old
-gallery or the new one, and a kill loses neither.
+The folder holds one generation of files at a time, named in `index.json`, which is replaced last: a reader finds the
+old gallery or the new one, and a kill loses neither.
 """
 
 import hashlib

@@ -25,7 +25,7 @@ def open_or_refresh(
     """The gallery that a user means, up to date, and the folder of its index.
 
     Args:
-        source: The images; or the folder of an index, whose images are then brought up to date, if they are still there.
+        source: The images; or the folder of an index, which is then brought up to date, if its images are still there.
         index: Where the index lies or will; None takes a folder of its own.
         below: Where that folder then lies.
         encoder: What embeds.

@@ -11,6 +11,7 @@ import torch
 from jaxtyping import Float32, UInt8
 
 from models.clip import WeightsLoadError, load_clip
+from models.descriptor import Flip
 from models.encoder import DualStemEncoder, Head
 from models.imagenet import RESNET50, load_imagenet
 from models.modality import Modality
@@ -99,6 +100,11 @@ class RunEncoder:
         """Which features stand side by side in a vector."""
         return tuple(Head(name) for name in self.config.evaluation.heads)
 
+    @property
+    def flip(self) -> Flip:
+        """What mirrored images add."""
+        return self.config.evaluation.flip
+
     def encode(self, pixels: UInt8[np.ndarray, "n height width 3"], modality: Modality) -> Float32[np.ndarray, "n dim"]:
         """As for `TrainedEncoder`."""
         try:
@@ -109,7 +115,7 @@ class RunEncoder:
                     modality=modality,
                     heads=self.heads,
                     normalisation=self.normalisation,
-                    flip=self.config.evaluation.flip,
+                    flip=self.flip,
                     precision=resolve_precision("auto", self.device),
                 )
                 rows: Float32[np.ndarray, "n dim"] = vectors.cpu().numpy()
@@ -154,7 +160,7 @@ def read_run_encoder(path: Path, device: str = "auto") -> RunEncoder:
         else (selected["round"], selected["encoder"])
     )
     place = resolve_device(device)
-    encoder = _empty_encoder(config)
+    encoder = empty_encoder(config)
     try:
         encoder.load_state_dict(weights)
     except RuntimeError as error:
@@ -166,8 +172,12 @@ def read_run_encoder(path: Path, device: str = "auto") -> RunEncoder:
     return RunEncoder(folder.name, encoder.to(place).eval(), config, round_, place)
 
 
-def _empty_encoder(config: AnyConfig) -> DualStemEncoder:
-    """The run's network with any weights: those that it started from are not needed, and may not be here."""
+def empty_encoder(config: AnyConfig) -> DualStemEncoder:
+    """The run's network with any weights: those that it started from are not needed, and may not be here.
+
+    Raises:
+        WeightsError: Its architecture cannot be built here.
+    """
     model = config.model
     try:
         if model.architecture == RESNET50:
