@@ -14,6 +14,8 @@ RECALL_GOAL = 0.95
 JUDGED = 10
 SAMPLE = 400
 """Rows on which the effort is set, half of them, and on which the recall is then measured, the others."""
+FEW = 20
+"""Queries below which faiss compares row by row on one thread, and a product of matrices is more than twice as fast."""
 SEED = 1
 POINTS_PER_LIST = 64
 TRAINING_STEPS = 6
@@ -42,11 +44,19 @@ def most_similar(queries: Float32[np.ndarray, "q d"], gallery: Float32[np.ndarra
         gallery: Unit rows; they may be mapped from a file.
         k: How many are wanted; all where there are fewer.
 
-    Cost: q n d multiplications, and one read of the gallery for every 4,096 queries. The result alone is kept.
+    Cost: q n d multiplications, and one read of the gallery for every 4,096 queries. The result alone is kept; of fewer
+    than 20 queries, 4 bytes for each and a row of the gallery.
     """
     import faiss  # here, because it brings an OpenMP of its own
 
     k = min(k, len(gallery))
+    if len(queries) < FEW:
+        products = queries @ gallery.T
+        best = np.argpartition(products, len(gallery) - k, axis=1)[:, len(gallery) - k :]
+        best.sort(axis=1)  # so that equal ones come by smaller row
+        order = np.argsort(-np.take_along_axis(products, best, axis=1), axis=1, kind="stable")
+        rows = np.take_along_axis(best, order, axis=1)
+        return Hits(rows, np.take_along_axis(products, rows, axis=1))
     similarities, rows = faiss.knn(
         np.ascontiguousarray(queries), np.ascontiguousarray(gallery), k, metric=faiss.METRIC_INNER_PRODUCT
     )

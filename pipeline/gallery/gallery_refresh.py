@@ -184,7 +184,8 @@ def _write(
         "files": f"files-{generation:06d}.jsonl",
         "lists": f"lists-{generation:06d}.faiss",
     }
-    dim = (before.vectors if embedded is None or not len(embedded.rows) else embedded.vectors).shape[1]
+    sources = [one.vectors for one in (before, embedded) if one is not None and one.vectors.size]
+    dim = sources[0].shape[1]
 
     def write_vectors(file: BinaryIO) -> None:
         header = {"descr": "<f4", "fortran_order": False, "shape": (len(merged.files), dim)}

@@ -33,19 +33,27 @@ _NO_RUN = "name a run folder, its checkpoint.pt, or a model of MLflow such as mo
 
 @runtime_checkable
 class TrainedEncoder(Protocol):
-    """From pixels of images to the vectors that they are searched by.
+    """From pixels of images to the vectors that they are searched by."""
 
-    Attributes:
-        name: Where it comes from, for people.
-        digest: Which weights it has, and how images are described by them; equal ones give equal vectors.
-        height: Of the images, pixels.
-        width: Of the images, pixels.
-    """
+    @property
+    def name(self) -> str:
+        """Where it comes from, for people."""
+        ...
 
-    name: str
-    digest: str
-    height: int
-    width: int
+    @property
+    def digest(self) -> str:
+        """Which weights it has, and how images are described by them; equal ones give equal vectors."""
+        ...
+
+    @property
+    def height(self) -> int:
+        """Of the images, pixels."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Of the images, pixels."""
+        ...
 
     def encode(self, pixels: UInt8[np.ndarray, "n height width 3"], modality: Modality) -> Float32[np.ndarray, "n dim"]:
         """One vector an image, not always of unit length.
