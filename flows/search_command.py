@@ -20,27 +20,39 @@ MOST_SHOWN = 20
 METHODS = ("auto", "exact", "ivf")
 
 
+QueryOption = Annotated[Path, typer.Option(help="An image, a folder, a manifest, or a list of paths (.txt).")]
+GalleryOption = Annotated[Path, typer.Option(help="Likewise; or the folder of an index that was made before.")]
+DirectionOption = Annotated[str, typer.Option(help=f"{' or '.join(DIRECTIONS)}.")]
+TopOption = Annotated[int, typer.Option("--top", "-k", min=1, help="Images that each query finds.")]
+IndexOption = Annotated[
+    Path | None, typer.Option(help="The index's folder; if left out, one below `indexes` for gallery and encoder.")
+]
+MethodOption = Annotated[str, typer.Option(help="exact, ivf (lists), or auto: lists above 300,000 images.")]
+QuerySplitOption = Annotated[
+    list[str] | None, typer.Option(help="Part of a manifest that asks, such as query. May be given again.")
+]
+GallerySplitOption = Annotated[
+    list[str] | None, typer.Option(help="Part of a manifest that is searched. May be given again.")
+]
+PageOption = Annotated[Path | None, typer.Option("--html", help="Write a page that opens without a server.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
 def search(
     run: RunArgument,
-    query: Annotated[Path, typer.Option(help="An image, a folder, a manifest, or a list of paths (.txt).")],
-    gallery: Annotated[Path, typer.Option(help="Likewise; or the folder of an index that was made before.")],
-    direction: Annotated[str, typer.Option(help=f"{' or '.join(DIRECTIONS)}.")],
-    top: Annotated[int, typer.Option("--top", "-k", min=1, help="Images that each query finds.")] = 10,
-    index: Annotated[
-        Path | None, typer.Option(help="The index's folder; if left out, one below `indexes` for gallery and encoder.")
-    ] = None,
-    method: Annotated[str, typer.Option(help="exact, ivf (lists), or auto: lists above 300,000 images.")] = "auto",
-    query_split: Annotated[
-        list[str] | None, typer.Option(help="Part of a manifest that asks, such as query. May be given again.")
-    ] = None,
-    gallery_split: Annotated[
-        list[str] | None, typer.Option(help="Part of a manifest that is searched. May be given again.")
-    ] = None,
-    html: Annotated[Path | None, typer.Option(help="Write a page that opens without a server.")] = None,
+    query: QueryOption,
+    gallery: GalleryOption,
+    direction: DirectionOption,
+    top: TopOption = 10,
+    index: IndexOption = None,
+    method: MethodOption = "auto",
+    query_split: QuerySplitOption = None,
+    gallery_split: GallerySplitOption = None,
+    html: PageOption = None,
     batch_size: BatchOption = 64,
     device: DeviceOption = "auto",
     workers: WorkersOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Rank images of a gallery by their likeness to queries of the other modality."""
     towards = one_of("--direction", direction, DIRECTIONS)

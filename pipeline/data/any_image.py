@@ -1,5 +1,7 @@
 """Images as cameras and people deliver them: more kinds than a data set holds, decoded within bounds."""
 
+import struct
+import zlib
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -14,6 +16,8 @@ MOST_PIXELS = 50_000_000
 """Of an image that has to be decoded in full, 150 MB as colours."""
 LARGE_JPEG = 16_000_000
 """Pixels from which on a JPEG is decoded at a part of its size: smaller ones give what a data set's images give."""
+_DAMAGE = (SyntaxError, EOFError, LookupError, TypeError, ArithmeticError, struct.error, zlib.error)
+"""What Pillow's decoders raise, besides OSError and ValueError, when a file is not what its first bytes promise."""
 
 
 class Adjustment(StrEnum):
@@ -98,7 +102,7 @@ def open_any_image(path: Path, least: tuple[int, int] = (512, 1024)) -> Opened:
             return Opened(image.convert("RGB"), frozenset(adjustments))
     except Image.DecompressionBombError as error:
         raise ValueError(str(error)) from error
-    except SyntaxError as error:  # Pillow's word for a damaged PNG chunk
+    except _DAMAGE as error:
         raise OSError(f"damaged image file: {error}") from error
 
 

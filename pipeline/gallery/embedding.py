@@ -177,8 +177,6 @@ def _decode_ahead(
             decoded = decode_any_image(images.root / path, height, width)
         except (OSError, ValueError) as error:
             return _Picture(None, problem=reason_of(error))
-        except Exception as error:  # noqa: BLE001 - decoders of damaged files raise whatever they trip over
-            return _Picture(None, problem=f"cannot be decoded: {error}")
         return _Picture(decoded.pixels, decoded.adjustments)
 
     # The bound on pixels is our own; Pillow's warning below it would be one for every large image.

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO, Literal
+from typing import Any, BinaryIO, Literal
 
 import numpy as np
 from jaxtyping import Float32, Int64
@@ -179,31 +179,10 @@ def _write(
     has_lists: bool,
 ) -> None:
     generation = 1 + (read_record(path)["generation"] if before is not None else 0)
-    names = {
-        "vectors": f"vectors-{generation:06d}.npy",
-        "files": f"files-{generation:06d}.jsonl",
-        "lists": f"lists-{generation:06d}.faiss",
-    }
-    sources = [one.vectors for one in (before, embedded) if one is not None and one.vectors.size]
-    dim = sources[0].shape[1]
-
-    def write_vectors(file: BinaryIO) -> None:
-        header = {"descr": "<f4", "fortran_order": False, "shape": (len(merged.files), dim)}
-        np.lib.format.write_array_header_1_0(file, header)
-        file.writelines(np.ascontiguousarray(rows, dtype="<f4").data for rows in _vectors(merged, before, embedded))
-
-    durable_files.replace_file(path / names["vectors"], write_vectors)
-    durable_files.write_lines(path / names["files"], [asdict(file) for file in merged.files])
-    lists = None
-    if has_lists:
-        built = GalleryLists.build(np.load(path / names["vectors"], mmap_mode="r", allow_pickle=False))
-        content = built.to_bytes()
-
-        def write_lists(file: BinaryIO) -> None:
-            file.write(content.data)
-
-        durable_files.replace_file(path / names["lists"], write_lists)
-        lists = {"file": names["lists"], "effort": built.effort, "recall": built.recall}
+    vectors, files = path / f"vectors-{generation:06d}.npy", path / f"files-{generation:06d}.jsonl"
+    dim = _write_vectors(vectors, merged, before, embedded)
+    durable_files.write_lines(files, [asdict(file) for file in merged.files])
+    lists = _write_lists(path / f"lists-{generation:06d}.faiss", vectors) if has_lists else None
     record = {
         "format": FORMAT,
         "generation": generation,
@@ -214,16 +193,40 @@ def _write(
         "root": str(root),
         "images": len(merged.files),
         "dim": dim,
-        "vectors": names["vectors"],
-        "files": names["files"],
+        "vectors": vectors.name,
+        "files": files.name,
         "lists": lists,
     }
     durable_files.write_json(path / INDEX, record)
-    current = {names["vectors"], names["files"], *([names["lists"]] if lists else [])}
-    for kind in names:
-        for file in path.glob(f"{kind}-*"):
-            if file.name not in current:
-                file.unlink()
+    current = {INDEX, _LOCK, _PARTS, vectors.name, files.name, *([lists["file"]] if lists else [])}
+    for file in path.iterdir():
+        if file.name not in current:
+            file.unlink()
+
+
+def _write_vectors(path: Path, merged: _Merged, before: Gallery | None, embedded: Embedded | None) -> int:
+    """Write all vectors; gives how many numbers each has."""
+    sources = [one.vectors for one in (before, embedded) if one is not None and one.vectors.size]
+    dim = int(sources[0].shape[1])
+
+    def write(file: BinaryIO) -> None:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (len(merged.files), dim)}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.writelines(np.ascontiguousarray(rows, dtype="<f4").data for rows in _vectors(merged, before, embedded))
+
+    durable_files.replace_file(path, write)
+    return dim
+
+
+def _write_lists(path: Path, vectors: Path) -> dict[str, Any]:
+    built = GalleryLists.build(np.load(vectors, mmap_mode="r", allow_pickle=False))
+    content = built.to_bytes()
+
+    def write(file: BinaryIO) -> None:
+        file.write(content.data)
+
+    durable_files.replace_file(path, write)
+    return {"file": path.name, "effort": built.effort, "recall": built.recall}
 
 
 def _vectors(
