@@ -14,6 +14,9 @@ RunArgument = Annotated[
 BatchOption = Annotated[int, typer.Option(min=1, help="Images encoded at once.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, or cuda:N.")]
 WorkersOption = Annotated[int | None, typer.Option(min=1, help="Images decoded at once; one a core if left out.")]
+RootOption = Annotated[
+    Path | None, typer.Option(help="Where paths of manifests and lists start; the file's own folder if left out.")
+]
 SplitOption = Annotated[
     list[str] | None, typer.Option("--split", help="A part of a manifest, such as query. May be given again.")
 ]
@@ -29,6 +32,7 @@ def embed(
         str | None, typer.Option(help="visible or infrared; of a manifest, the rows of one of them.")
     ] = None,
     split: SplitOption = None,
+    root: RootOption = None,
     batch_size: BatchOption = 64,
     device: DeviceOption = "auto",
     workers: WorkersOption = None,
@@ -39,7 +43,7 @@ def embed(
     from pipeline.gallery.feature_output import embed_to_file
     from pipeline.gallery.model_name import open_encoder
 
-    chosen = list_images(images, None if modality is None else modality_of("--modality", modality), split or ())
+    chosen = list_images(images, None if modality is None else modality_of("--modality", modality), split or (), root)
     written = embed_to_file(open_encoder(run, device), chosen, out, batch_size=batch_size, workers=workers)
     if as_json:
         print_json({"file": str(out), **written.to_dict()})

@@ -7,7 +7,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from flows.embed_command import BatchOption, DeviceOption, RunArgument, WorkersOption
+from flows.embed_command import BatchOption, DeviceOption, RootOption, RunArgument, WorkersOption
 from flows.options import one_of
 from flows.printing import print_json, printable, stdout
 from pipeline.evaluation.searches import DIRECTIONS
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 INDEXES = Path("indexes")
 MOST_SHOWN = 20
+FILES = (".csv", ".jsonl", ".txt")
 METHODS = ("auto", "exact", "ivf")
 
 
@@ -48,6 +49,7 @@ def search(
     method: MethodOption = "auto",
     query_split: QuerySplitOption = None,
     gallery_split: GallerySplitOption = None,
+    root: RootOption = None,
     html: PageOption = None,
     batch_size: BatchOption = 64,
     device: DeviceOption = "auto",
@@ -66,9 +68,11 @@ def search(
     from pipeline.gallery.searching import search_gallery
 
     asking, _, asked = towards.partition("_to_")
-    queries = list_images(query, Modality(asking), query_split or ())
+    queries = list_images(query, Modality(asking), query_split or (), root if query.suffix in FILES else None)
     encoder = open_encoder(run, device)
-    source = GallerySource(gallery, Modality(asked), tuple(gallery_split or ()))
+    source = GallerySource(
+        gallery, Modality(asked), tuple(gallery_split or ()), root if gallery.suffix in FILES else None
+    )
     opened, folder = open_or_refresh(
         source, index, INDEXES, encoder, batch_size=batch_size, kind=cast(Kind, kind), workers=workers
     )

@@ -74,22 +74,30 @@ class ImageList:
         return np.flatnonzero(self.infrared == (modality is Modality.INFRARED))
 
 
-def list_images(source: Path, modality: Modality | None, splits: Sequence[str] = ()) -> ImageList:
+def list_images(
+    source: Path, modality: Modality | None, splits: Sequence[str] = (), root: Path | None = None
+) -> ImageList:
     """List the images that a path stands for. None of them is opened.
 
     Args:
         source: An image; a folder, of which images are taken at any depth, sorted; a `.txt` file with a path a line; or
-            a manifest, `.csv` or `.jsonl`. Paths in files start from the file's folder.
+            a manifest, `.csv` or `.jsonl`.
         modality: What took them. A manifest says so itself; there it chooses the rows of one modality.
         splits: The parts of a manifest that are taken, such as `query`; all when none is named.
+        root: Where the paths in a manifest or a list start; the file's own folder when None.
 
     Raises:
-        ConfigError: The modality, or a split, is missing or does not exist.
+        ConfigError: The modality is missing, a split does not exist, or `root` is given for a folder or an image.
         DataError: There is no such file or folder, it is damaged, or no image remains.
     """
     if not source.exists():
         raise DataError(f"there is no file or folder {source}", hint="name an image, a folder, a list, or a manifest")
-    if source.is_file() and source.suffix.lower() in _MANIFESTS:
+    is_file = source.is_file()
+    if root is not None and not (is_file and source.suffix.lower() in (*_MANIFESTS, _LIST)):
+        raise ConfigError(
+            f"{source} is no manifest and no list", hint="leave the root out: paths start from the folder"
+        )
+    if is_file and source.suffix.lower() in _MANIFESTS:
         found = _from_manifest(source, modality, splits)
     else:
         if splits:
@@ -99,12 +107,11 @@ def list_images(source: Path, modality: Modality | None, splits: Sequence[str] =
                 f"nobody says whether the images of {source} are visible or infrared",
                 hint="give the modality: it is never guessed from pixels",
             )
-        root, paths = _plain_paths(source)
-        infrared = np.full(len(paths), modality is Modality.INFRARED)
-        found = ImageList(root, paths, infrared)
+        start, paths = _plain_paths(source)
+        found = ImageList(start, paths, np.full(len(paths), modality is Modality.INFRARED))
     if len(found) == 0:
         raise DataError(f"{source} names no image", hint="images are .jpg, .jpeg, .png, .bmp, .tif, .webp, .gif, .pgm")
-    return found
+    return found if root is None else replace(found, root=root)
 
 
 def _plain_paths(source: Path) -> tuple[Path, tuple[str, ...]]:

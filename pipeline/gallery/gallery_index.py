@@ -74,15 +74,22 @@ class Gallery:
 
 @dataclass(frozen=True, slots=True)
 class GallerySource:
-    """Which images a gallery is made of: a path as `list_images` takes it, what took them, and parts of a manifest."""
+    """Which images a gallery is made of, as `list_images` takes it."""
 
     path: Path
     modality: Modality
     splits: tuple[str, ...] = ()
+    root: Path | None = None
 
     def index_folder(self, below: Path, encoder: str) -> Path:
         """A folder of its own for these images and this encoder."""
-        key = [str(self.path.resolve()), self.modality.value, *self.splits, encoder]
+        key = [
+            str(self.path.resolve()),
+            self.modality.value,
+            *self.splits,
+            str(self.root and self.root.resolve()),
+            encoder,
+        ]
         digest = hashlib.sha256("\0".join(key).encode(errors="surrogateescape")).hexdigest()
         return below / f"{self.path.resolve().stem or 'gallery'}-{digest[:8]}"
 

@@ -50,7 +50,13 @@ def open_or_refresh(
 
 def _recorded(path: Path, modality: Modality) -> GallerySource:
     record = read_record(path)
-    found = GallerySource(Path(record["source"]), Modality(record["modality"]), tuple(record["splits"]))
+    root = record["source_root"]
+    found = GallerySource(
+        Path(record["source"]),
+        Modality(record["modality"]),
+        tuple(record["splits"]),
+        None if root is None else Path(root),
+    )
     if found.modality is not modality:
         raise DataError(
             f"{path} holds {found.modality} images, and {modality} ones are to be searched",

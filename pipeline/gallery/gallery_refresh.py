@@ -91,7 +91,7 @@ def refresh_gallery(
 
     Cost: One question to the file system an image, one embedding a new one. New vectors are held in memory.
     """
-    images, modality = list_images(source.path, source.modality, source.splits), source.modality
+    images, modality = list_images(source.path, source.modality, source.splits, source.root), source.modality
     _refuse_foreign(path)
     lock = lock_folder(path, _LOCK)
     try:
@@ -101,6 +101,11 @@ def refresh_gallery(
                 f"{path} holds {before.modality} images, not {modality} ones", hint="name another --index folder"
             )
         there, files = _stand(images)
+        if not files:
+            raise DataError(
+                f"none of {len(images):,} images is there, first: {images.root / images.paths[0]}",
+                hint="where the paths of a manifest or a list start elsewhere, name that folder: --root",
+            )
         root = images.root.resolve()
         known = {file.state: row for row, file in enumerate(before.files)} if before and before.root == root else {}
         new = np.array([row for row, file in zip(there, files, strict=True) if file.state not in known], dtype=np.int64)
@@ -190,6 +195,7 @@ def _write(
         "modality": source.modality.value,
         "source": str(source.path.resolve()),
         "splits": list(source.splits),
+        "source_root": None if source.root is None else str(source.root.resolve()),
         "root": str(root),
         "images": len(merged.files),
         "dim": dim,
