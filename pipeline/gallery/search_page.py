@@ -80,7 +80,7 @@ def _names(camera: str, person: str) -> list[str]:
 
 
 def _figure(thumbnail: str, kind: str, lines: list[str]) -> str:
-    text = "<br>".join(escape(line) for line in lines)
+    text = "<br>".join(escape(line).replace("/", "/<wbr>") for line in lines)
     picture = (
         f'<img src="data:image/jpeg;base64,{thumbnail}" alt="{escape(lines[-1])}">'
         if thumbnail
