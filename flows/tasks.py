@@ -33,4 +33,5 @@ fuse_texts = _stage(person_stages.fuse_texts, "fuse-texts-{round_.name}", tags=(
 train_on_people = _stage(person_stages.train_on_people, "train-{round_.name}", tags=("gpu",))
 encode_captions = _stage(caption_stages.encode_captions, "encode-captions", tags=("gpu",))
 train_with_captions = _stage(caption_stages.train_with_captions, "train-{round_.name}", tags=("gpu",))
+draw = _stage(stages.draw, "draw-{round_.name}")
 log_image_round = _stage(person_stages.log_image_round, "log-{round_.name}")

@@ -41,6 +41,7 @@ def run_rounds(config: ExperimentConfig, stage: ModuleType) -> EvaluationReport 
                 stage.learn_prompts(run, round_, labels) if prompts_due(run, round_) else text_prototypes(run, round_)
             )
             losses = stage.train(run, round_, features, labels, text)
+            stage.draw(run, round_, features, labels, matching, text)
             report = stage.evaluate(run, round_) if run.evaluation_due(round_) else None
             stage.log_round(run, round_, labels, matching, losses, report)
         result: EvaluationReport | None = stage.finish(run)

@@ -133,6 +133,8 @@ class ExecutionConfig(BaseModel):
     """How many images are decoded at once; none takes one a core."""
     tracking: bool = True
     """Whether rounds are logged to MLflow."""
+    figures: bool = True
+    """Whether figures of each round are drawn: of clusters, features, matching, texts, and of what queries found."""
 
 
 def refuse_unfit_evaluation(data: DataConfig, evaluation: EvaluationConfig) -> None:

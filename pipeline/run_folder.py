@@ -204,16 +204,17 @@ class RunFolder:
         """Where the pseudo-labels of a round lie, or will."""
         return self.path / names.LABELS / f"round-{number:03d}.npz"
 
-    def figure_path(self, number: int) -> Path:
-        """Where the eps curve of a round lies, or will."""
-        return self.path / names.FIGURES / f"eps-curve-{number:03d}.png"
-
-    def save_figure(self, number: int, draw: Callable[[BinaryIO], None]) -> Path:
-        """Keep the eps curve of one round, which `draw` writes to the file that it is given."""
-        path = self.figure_path(number)
+    def save_figure(self, number: int, name: str, draw: Callable[[BinaryIO], None]) -> Path:
+        """Keep a figure of one round, which `draw` writes to the file that it is given."""
+        path = names.figure_path(self.path, name, number)
         path.parent.mkdir(exist_ok=True)
         files.replace_file(path, draw)
         return path
+
+    def round_files(self, number: int) -> list[Path]:
+        """The labels and figures of a round, as far as it has any."""
+        labels = self.labels_path(number)
+        return [labels] * labels.exists() + names.round_figures(self.path, number)
 
     def write_evaluation(self, report: Mapping[str, Any]) -> Path:
         """Replace the evaluation report, given as plain JSON types, and say where it lies."""
