@@ -31,5 +31,17 @@ def evaluate_run(
     Returns:
         What the run's last finished round retrieves, or the round that was chosen as its result.
     """
+    return measure_run(run_folder, data_root, device, trial, features_file, queries_file)
+
+
+def measure_run(
+    run_folder: Path,
+    data_root: Path | None,
+    device: str,
+    trial: int | None,
+    features_file: Path | None,
+    queries_file: Path | None,
+) -> EvaluationReport:
+    """The work of the flow, for a flow of the same name that a deployment runs."""
     with reopen_run(run_folder, data_root=data_root, device=device, trial=trial) as run:
         return measure_again(run, features_file, queries_file)

@@ -15,6 +15,8 @@ from prefect.settings import (
     temporary_settings,
 )
 
+from flows.server_address import unreachable
+
 MAX_RETRIES = 2
 """Ctrl-C at a terminal ends the temporary server as well: reports to it must not be repeated for minutes."""
 
@@ -28,6 +30,7 @@ def prefect_at_terminal() -> Iterator[None]:
 
     Raises:
         KeyboardInterrupt: The person stopped it, even where Prefect could no longer report that.
+        ConfigError: The server that PREFECT_API_URL names does not answer.
     """
     changes: dict[Any, Any] = {
         PREFECT_LOGGING_LEVEL: "CRITICAL",
@@ -37,7 +40,8 @@ def prefect_at_terminal() -> Iterator[None]:
     # The table of rounds says what Prefect's messages say, and errors reach the command line, which words them once.
     for name in ("prefect", "prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
-    if PREFECT_API_URL.value() is None:
+    url = PREFECT_API_URL.value()
+    if url is None:
         changes[PREFECT_CLIENT_MAX_RETRIES] = MAX_RETRIES
     try:
         with temporary_settings(changes):
@@ -45,6 +49,8 @@ def prefect_at_terminal() -> Iterator[None]:
     except httpx.TransportError as error:
         if _follows_interrupt(error):
             raise KeyboardInterrupt from error
+        if url is not None:
+            raise unreachable(url, error) from error
         raise
 
 
