@@ -71,7 +71,8 @@ def deploy_all(names: Sequence[str], pool: str, gpu_tasks: int | None) -> None:
     ensure_pool(pool)
     with answering(), get_client(sync_client=True) as client:
         client.upsert_global_concurrency_limit_by_name(GPU_LIMIT, gpu_tasks or max(1, count_gpus()))
-    wanted = [part for name in names for part in ("--name", name)] or ["--all"]
+    # The star stands for the modules of an entrypoint, which Prefect compares as a whole.
+    wanted = [part for name in names for part in ("--name", f"*{name}")] or ["--all"]
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", *wanted]
     done = subprocess.run(  # noqa: S603 - our own interpreter
         command, cwd=CHECKOUT, env=os.environ | {POOL_VARIABLE: pool}, check=False

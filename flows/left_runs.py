@@ -33,21 +33,20 @@ from flows.deployed import HOST_TAG
 
 logger = logging.getLogger(__name__)
 
-GRACE_SECONDS = 20.0
-"""How long a process may take to end when it is asked to: it has a record to close."""
-
 _POLL_SECONDS = 0.1
 _UNFINISHED = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
 _RUN_VARIABLE, _API_VARIABLE = "PREFECT__FLOW_RUN_ID", "PREFECT_API_URL"
 
 
-def take_up_again(client: SyncPrefectClient, pool: str, worker: str) -> int:
+def take_up_again(client: SyncPrefectClient, pool: str, worker: str, *, grace_seconds: float) -> int:
     """End what is left of the runs of this machine, and hand them to the next worker; there must be none now.
 
     Args:
         client: Of the server that the runs belong to.
         pool: The work pool.
         worker: The name of this machine's worker.
+        grace_seconds: How long processes may take to end. With time they record in both systems that they were
+            stopped; without, nobody learns of it, which is best where the next worker begins at once.
 
     Returns:
         How many runs will go on.
@@ -60,7 +59,7 @@ def take_up_again(client: SyncPrefectClient, pool: str, worker: str) -> int:
     here = HOST_TAG + socket.gethostname()
     left = [run for run in runs if here in run.tags or (alone and not _has_host(run))]
     processes = processes_of_runs(str(client.api_url))
-    end_processes([pid for run in left for pid in processes.get(run.id, ())])
+    end_processes([pid for run in left for pid in processes.get(run.id, ())], grace_seconds)
     for run in left:
         _settle(client, run)
     return sum(not _is_cancelling(run) for run in left)
@@ -83,10 +82,11 @@ def processes_of_runs(api_url: str) -> Mapping[UUID, Sequence[int]]:
     return found
 
 
-def end_processes(pids: Sequence[int], grace_seconds: float = GRACE_SECONDS) -> None:
-    """Ask processes to end, and end those that have not after a while; returns when all are gone."""
-    for pid in pids:
-        _send(pid, signal.SIGTERM)
+def end_processes(pids: Sequence[int], grace_seconds: float) -> None:
+    """Ask processes to end if there is time, and end those that have not after that; returns when all are gone."""
+    if grace_seconds > 0:
+        for pid in pids:
+            _send(pid, signal.SIGTERM)
     limit = time.monotonic() + grace_seconds
     while (alive := [pid for pid in pids if _is_alive(pid)]) and time.monotonic() < limit:
         time.sleep(_POLL_SECONDS)

@@ -12,12 +12,14 @@ from pathlib import Path
 
 import httpx
 
-from flows.left_runs import GRACE_SECONDS
 from pipeline.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
 LOOPBACK = "127.0.0.1"
+
+GRACE_SECONDS = 20.0
+"""How long a program may take to end when it is asked to."""
 
 _MAX_STARTS = 5
 """Deaths within a minute after which a program is given up."""
