@@ -5,11 +5,12 @@ from pathlib import Path
 from prefect import flow
 
 from flows.tasks import measure_again
+from flows.terminal import cancelled_if_stopped
 from pipeline.evaluation.report import EvaluationReport
 from pipeline.opening import reopen_run
 
 
-@flow(name="evaluate", flow_run_name="{run_folder.name}", persist_result=False)
+@flow(name="evaluate", flow_run_name="{run_folder.name}", persist_result=False, on_crashed=[cancelled_if_stopped])
 def evaluate_run(
     run_folder: Path,
     data_root: Path | None = None,
