@@ -10,11 +10,13 @@ import typer
 from rich.console import Console
 
 from flows.caption_command import caption, caption_merge
+from flows.compare_command import compare
 from flows.data_commands import data_app
 from flows.drawn_data import DEMO_DATA, draw_demo_once
 from flows.label_command import label
 from flows.printing import print_average, print_json, print_report, stdout
 from flows.rank_command import rank
+from flows.runs_command import runs as list_runs
 from flows.server_command import deploy, server
 from pipeline.any_config import AnyConfig, digest_of, record_of, with_trial
 from pipeline.console import set_up_logging
@@ -33,6 +35,8 @@ app.add_typer(data_app, name="data")
 app.add_typer(config_app, name="config")
 app.command("rank")(rank)
 app.command("label")(label)
+app.command("runs")(list_runs)
+app.command("compare")(compare)
 app.command("caption")(caption)
 app.command("caption-merge")(caption_merge)
 app.command("server")(server)

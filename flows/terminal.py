@@ -67,11 +67,11 @@ def prefect_at_terminal() -> Iterator[None]:
         raise
 
 
-def cancelled_if_stopped(flow: Flow[Any, Any], flow_run: FlowRun, state: State) -> None:  # noqa: ARG001 - a hook's own
+def cancelled_if_stopped(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 - a hook's own
     """A hook of our flows: who stops one at the terminal has cancelled it, which Prefect takes for a crash."""
     if state.message is not None and any(words in state.message for words in _STOPPED):
         with get_client(sync_client=True) as client:
-            stopped = Cancelled(message="stopped at the terminal; what was finished is kept")
+            stopped: State[Any] = Cancelled(message="stopped at the terminal; what was finished is kept")
             client.set_flow_run_state(flow_run.id, stopped, force=True)
 
 
@@ -82,7 +82,7 @@ def _termination_as_interrupt() -> Iterator[None]:
         yield
         return
 
-    def interrupt(number: int, frame: FrameType | None) -> None:
+    def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as signal handlers are called
         raise KeyboardInterrupt
 
     previous = signal.signal(signal.SIGTERM, interrupt)

@@ -21,7 +21,7 @@ from pipeline.supervised import learning_rate_of, new_classifier, new_person_enc
 from pipeline.training.caption_epoch import CaptionWeights
 from pipeline.training.caption_state import CaptionState
 from pipeline.training.optimisation import build_person_optimiser, set_learning_rate
-from pipeline.training.rounds import Round, Stage, plan_rounds
+from pipeline.training.rounds import Round, Stage
 
 CaptionRun = Run[EeesConfig, CaptionState]
 
@@ -31,10 +31,6 @@ CAPTIONS_FOLDER = Path("captions")
 
 class CaptionMethod:
     """One stage, `image`, with a round an epoch."""
-
-    def plan(self, config: EeesConfig) -> tuple[Round, ...]:
-        """All rounds of a run."""
-        return plan_rounds(("image", config.stages.image_rounds))
 
     def new_encoder(self, config: EeesConfig, clip: LoadedClip) -> DualStemEncoder:
         """CLIP's image tower with a stem for each modality and the heads of supervised training.

@@ -20,7 +20,7 @@ from pipeline.features import FeatureBank
 from pipeline.training.cluster_state import ClusterState, TextPrototypes, pack_texts, unpack_texts
 from pipeline.training.labelling import label_modality, pack_labelling, unpack_labelling
 from pipeline.training.optimisation import build_image_optimiser, set_learning_rate
-from pipeline.training.rounds import Round, Stage, plan_rounds
+from pipeline.training.rounds import Round, Stage
 from pipeline.training.schedule import learning_rate_of, starts_anew
 
 ClusterRun = Run[ExperimentConfig, ClusterState]
@@ -28,10 +28,6 @@ ClusterRun = Run[ExperimentConfig, ClusterState]
 
 class ClusterMethod:
     """Stage `prepare` trains against cluster memories, stage `clip` against the texts of clusters as well."""
-
-    def plan(self, config: ExperimentConfig) -> tuple[Round, ...]:
-        """All rounds of a run."""
-        return plan_rounds(("prepare", config.stages.prepare_rounds), ("clip", config.stages.clip_rounds))
 
     def new_encoder(self, config: ExperimentConfig, clip: LoadedClip) -> DualStemEncoder:
         """CLIP's image tower with a stem for each modality.

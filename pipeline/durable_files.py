@@ -93,18 +93,18 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """The content of a JSON file; None when there is none.
 
     Raises:
-        CheckpointError: The file is no JSON.
+        CheckpointError: The file is no JSON, or no object of it.
     """
-    return _parse(path, [path.read_text(encoding="utf-8")])[0] if path.exists() else None
+    return _parse(path, [path.read_bytes()])[0] if path.exists() else None
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The rows of a file of JSON lines; none when there is no file.
 
     Raises:
-        CheckpointError: A line is no JSON.
+        CheckpointError: A line is no JSON, or no object of it.
     """
-    return _parse(path, path.read_text(encoding="utf-8").splitlines()) if path.exists() else []
+    return _parse(path, path.read_bytes().splitlines()) if path.exists() else []
 
 
 def plain(value: Any) -> Any:
@@ -141,13 +141,15 @@ def _write_text(path: Path, text: str) -> None:
     replace_file(path, write)
 
 
-def _parse(path: Path, texts: Sequence[str]) -> list[dict[str, Any]]:
+def _parse(path: Path, texts: Sequence[bytes]) -> list[dict[str, Any]]:
+    hint = "restore it from a copy, or start this run again in a new folder"
     try:
-        return [json.loads(text) for text in texts]
-    except json.JSONDecodeError as error:
-        raise CheckpointError(
-            f"{path} is damaged: {error}", hint="restore it from a copy, or start this run again in a new folder"
-        ) from error
+        values = [json.loads(text) for text in texts]
+    except ValueError as error:  # no JSON, or not even text
+        raise CheckpointError(f"{path} is damaged: {error}", hint=hint) from error
+    if not all(isinstance(value, dict) for value in values):
+        raise CheckpointError(f"{path} is damaged: it holds something else than names and values", hint=hint)
+    return values
 
 
 def _sync_folder(path: Path) -> None:

@@ -25,6 +25,7 @@ from pipeline.environment import peak_memory
 from pipeline.evaluation.report import EvaluationReport
 from pipeline.features import FeatureBank, extract_features
 from pipeline.processes import ALONE, Processes
+from pipeline.round_plan import planned_rounds
 from pipeline.run_images import RunImages
 from pipeline.run_record import RunRecord
 from pipeline.search_plan import plan_test
@@ -63,7 +64,7 @@ class Run(Generic[Config, Own]):
         self._record = record
         # A process that follows has no folder: it may be on a machine that does not see it.
         checkpoint = processes.from_first(lambda: self.record.folder.load_checkpoint())
-        self.rounds = method.plan(config)
+        self.rounds = planned_rounds(config)
         encoder = self.new_encoder()
 
         def build_optimiser(own: Own, stage: Stage) -> torch.optim.Optimizer:
@@ -205,11 +206,7 @@ class Run(Generic[Config, Own]):
 
 @runtime_checkable
 class Method(Protocol[Config, Own]):
-    """What a run leaves to its method: which rounds there are, what is trained in a stage, what is remembered."""
-
-    def plan(self, config: Config) -> tuple[Round, ...]:
-        """All rounds of a run."""
-        ...
+    """What a run leaves to its method: what is trained in a stage, and what is remembered."""
 
     def new_encoder(self, config: Config, clip: LoadedClip) -> DualStemEncoder:
         """The encoder that training starts from, on the CPU."""

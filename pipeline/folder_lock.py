@@ -6,6 +6,8 @@ from pathlib import Path
 
 from pipeline.errors import CheckpointError
 
+_KERNEL_LOCKS = Path("/proc/locks")
+
 
 def lock_folder(path: Path, name: str) -> int:
     """Make the folder this process's own; the lock goes with the process, however that ends.
@@ -45,3 +47,27 @@ def lock_folder(path: Path, name: str) -> int:
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
     return lock
+
+
+def lock_holder(path: Path, name: str) -> int | None:
+    """The process of this machine that has the folder open; None where none has. Takes no lock and writes nothing.
+
+    Asking for the lock would take it for a moment, in which a run that starts would be refused: the kernel's list of
+    locks is read instead. It does not show processes of other machines, nor those of another container.
+
+    Args:
+        path: The folder.
+        name: The lock's file inside it.
+    """
+    file = path / name
+    try:
+        number, inode = file.read_bytes().decode("ascii", "replace").strip(), file.stat().st_ino
+        held = _KERNEL_LOCKS.read_text(encoding="ascii")
+    except OSError:
+        return None  # never opened, or a system that does not say
+    # Such as `4: FLOCK ADVISORY WRITE 20829 fe:00:2252859 0 EOF`: the process, then device and inode of the file.
+    locks = [line.split() for line in held.splitlines()]
+    is_held = any(
+        lock[1] == "FLOCK" and lock[4] == number and lock[5].rpartition(":")[2] == str(inode) for lock in locks
+    )
+    return int(number) if is_held else None

@@ -12,18 +12,13 @@ from pipeline.experiment import Run
 from pipeline.supervised import learning_rate_of, new_classifier, new_person_encoder, people_of
 from pipeline.training.optimisation import build_person_optimiser, set_learning_rate
 from pipeline.training.person_state import PersonState
-from pipeline.training.rounds import Round, Stage, plan_rounds
+from pipeline.training.rounds import Round, Stage
 
 PersonRun = Run[CsdnConfig, PersonState]
 
 
 class PersonMethod:
     """Stages `prompts` and `fusion` are one round each, if losses use texts and fuse them; `image` has one an epoch."""
-
-    def plan(self, config: CsdnConfig) -> tuple[Round, ...]:
-        """All rounds of a run."""
-        prompts, fusion = int(config.with_texts), int(config.with_fusion)
-        return plan_rounds(("prompts", prompts), ("fusion", fusion), ("image", config.stages.image_rounds))
 
     def new_encoder(self, config: CsdnConfig, clip: LoadedClip) -> DualStemEncoder:
         """CLIP's image tower with a stem for each modality and the heads of supervised training.

@@ -1,4 +1,4 @@
-"""One run on disk: every file name inside a run folder, written so that no kill and no full disk can spoil it.
+"""One run on disk: every file inside a run folder, written so that no kill and no full disk can spoil it.
 
 Each file is written beside its place, synced, and renamed into it: a reader finds the old content or the new, never a
 part. While a `RunFolder` is open no other process can open the same folder.
@@ -17,20 +17,10 @@ from torch import Tensor
 from clustering.dbscan import PseudoLabels
 from models.modality import PerModality
 from pipeline import durable_files as files
+from pipeline import run_files as names
 from pipeline.errors import CheckpointError
 from pipeline.flat_settings import differences
 from pipeline.folder_lock import lock_folder
-
-_CONFIG = "config.json"
-_CHECKPOINT = "checkpoint.pt"
-_METRICS = "metrics.jsonl"
-_TIMINGS = "timings.jsonl"
-_LABELS = "labels"
-_FIGURES = "figures"
-_EVALUATION = "evaluation.json"
-_ENVIRONMENT = "environment.json"
-_TRACKING = "tracking.json"
-_LOCK = "lock"
 
 
 class RunFolder:
@@ -66,12 +56,12 @@ class RunFolder:
             CheckpointError: Another process holds the folder, it was made with other settings, or it is no run's.
         """
         _refuse_other_content(path)
-        lock = lock_folder(path, _LOCK)
+        lock = lock_folder(path, names.LOCK)
         try:
             _remove_leftovers(path)
-            recorded = _read_record(path)
+            recorded = names.read_record(path)
             if recorded is None:
-                files.write_json(path / _CONFIG, {"digest": digest, "config": config})
+                files.write_json(path / names.CONFIG, {"digest": digest, "config": config})
                 return RunFolder(path, files.plain(config), digest, lock)
             if recorded["digest"] != digest:
                 raise CheckpointError(
@@ -90,11 +80,11 @@ class RunFolder:
         Raises:
             CheckpointError: There is no run, or another process holds it.
         """
-        if not (path / _CONFIG).is_file():
+        if not (path / names.CONFIG).is_file():
             raise CheckpointError(f"{path} holds no run", hint="name the folder that contains config.json")
-        lock = lock_folder(path, _LOCK)
+        lock = lock_folder(path, names.LOCK)
         try:
-            recorded = _read_record(path)
+            recorded = names.read_record(path)
             assert recorded is not None  # seen above, and nothing removes it
             return RunFolder(path, recorded["config"], recorded["digest"], lock)
         except BaseException:
@@ -132,7 +122,7 @@ class RunFolder:
         def write(file: BinaryIO) -> None:
             torch.save(dict(state), file)
 
-        files.replace_file(self.path / _CHECKPOINT, write, archive=True)
+        files.replace_file(self.path / names.CHECKPOINT, write, archive=True)
 
     def load_checkpoint(self) -> dict[str, Any] | None:
         """What `save_checkpoint` was last given, on the CPU; None before the first one.
@@ -140,7 +130,7 @@ class RunFolder:
         Raises:
             CheckpointError: The file is cut short or damaged.
         """
-        path = self.path / _CHECKPOINT
+        path = self.path / names.CHECKPOINT
         if not path.exists():
             return None
         files.check_archive(path)
@@ -155,19 +145,19 @@ class RunFolder:
         Args:
             rows: Deterministic numbers only, one row a round. Infinite and undefined numbers become null.
         """
-        files.write_lines(self.path / _METRICS, rows)
+        files.write_lines(self.path / names.METRICS, rows)
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The rows that were last written, oldest round first."""
-        return files.read_lines(self.path / _METRICS)
+        return files.read_lines(self.path / names.METRICS)
 
     def write_timings(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Replace the record of what took how long: as `write_metrics`, for numbers that differ from run to run."""
-        files.write_lines(self.path / _TIMINGS, rows)
+        files.write_lines(self.path / names.TIMINGS, rows)
 
     def read_timings(self) -> list[dict[str, Any]]:
         """The rows that were last written, oldest round first."""
-        return files.read_lines(self.path / _TIMINGS)
+        return files.read_lines(self.path / names.TIMINGS)
 
     def save_labels(self, number: int, labels: PerModality[PseudoLabels]) -> Path:
         """Keep the pseudo-labels of one round; those of other rounds stay.
@@ -208,15 +198,15 @@ class RunFolder:
     @property
     def checkpoint_path(self) -> Path:
         """Where the checkpoint lies, or will."""
-        return self.path / _CHECKPOINT
+        return self.path / names.CHECKPOINT
 
     def labels_path(self, number: int) -> Path:
         """Where the pseudo-labels of a round lie, or will."""
-        return self.path / _LABELS / f"round-{number:03d}.npz"
+        return self.path / names.LABELS / f"round-{number:03d}.npz"
 
     def figure_path(self, number: int) -> Path:
         """Where the eps curve of a round lies, or will."""
-        return self.path / _FIGURES / f"eps-curve-{number:03d}.png"
+        return self.path / names.FIGURES / f"eps-curve-{number:03d}.png"
 
     def save_figure(self, number: int, draw: Callable[[BinaryIO], None]) -> Path:
         """Keep the eps curve of one round, which `draw` writes to the file that it is given."""
@@ -227,35 +217,35 @@ class RunFolder:
 
     def write_evaluation(self, report: Mapping[str, Any]) -> Path:
         """Replace the evaluation report, given as plain JSON types, and say where it lies."""
-        return files.write_json(self.path / _EVALUATION, report)
+        return files.write_json(self.path / names.EVALUATION, report)
 
     def read_evaluation(self) -> dict[str, Any] | None:
         """The last evaluation report; None before the first one."""
-        return files.read_json(self.path / _EVALUATION)
+        return files.read_json(self.path / names.EVALUATION)
 
     def write_environment(self, environment: Mapping[str, Any]) -> Path:
         """Replace the record of versions, code and machine, and say where it lies."""
-        return files.write_json(self.path / _ENVIRONMENT, environment)
+        return files.write_json(self.path / names.ENVIRONMENT, environment)
 
     def read_environment(self) -> dict[str, Any] | None:
         """The record that was last written; None before the first one."""
-        return files.read_json(self.path / _ENVIRONMENT)
+        return files.read_json(self.path / names.ENVIRONMENT)
 
     def write_tracking_id(self, identifier: str) -> None:
         """Remember under which identifier the tracker records this run."""
-        files.write_json(self.path / _TRACKING, {"run_id": identifier})
+        files.write_json(self.path / names.TRACKING, {"run_id": identifier})
 
     def read_tracking_id(self) -> str | None:
         """The identifier that the tracker gave this run; None before the first record."""
-        content = files.read_json(self.path / _TRACKING)
+        content = files.read_json(self.path / names.TRACKING)
         return None if content is None else str(content["run_id"])
 
 
 def _refuse_other_content(path: Path) -> None:
     """Before anything is written: never adopt a folder that is somebody's own."""
-    if not path.is_dir() or (path / _CONFIG).exists():
+    if not path.is_dir() or (path / names.CONFIG).exists():
         return
-    others = sorted({entry.name for entry in path.iterdir()} - {_LOCK, _CONFIG + files.TEMPORARY})
+    others = sorted({entry.name for entry in path.iterdir()} - {names.LOCK, names.CONFIG + files.TEMPORARY})
     if others:
         raise CheckpointError(
             f"{path} holds other things and no config.json (first: {others[0]})", hint="choose a new or an empty folder"
@@ -264,18 +254,9 @@ def _refuse_other_content(path: Path) -> None:
 
 def _remove_leftovers(path: Path) -> None:
     """Parts of files of a process that was killed while it wrote them."""
-    for folder in (path, path / _LABELS, path / _FIGURES):
+    for folder in (path, path / names.LABELS, path / names.FIGURES):
         for leftover in folder.glob(f"*{files.TEMPORARY}"):
             leftover.unlink()
-
-
-def _read_record(path: Path) -> dict[str, Any] | None:
-    record = files.read_json(path / _CONFIG)
-    if record is not None and not {"digest", "config"} <= record.keys():
-        raise CheckpointError(
-            f"{path / _CONFIG} was not written by this program", hint="choose a new or an empty folder"
-        )
-    return record
 
 
 def _assert_plain(value: Any) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from models.modality import Modality
+from pipeline.data.text_files import read_text
 from pipeline.errors import DataError
 
 CAPTION_SCHEMA: Final = "vireid-captions-1"
@@ -56,7 +57,7 @@ def read_caption_rows(path: Path, *, caption_field: str, path_prefix: str) -> li
         DataError: The file is missing, of another form, not UTF-8, or some of its rows are wrong: the first ten are
             named with their lines, and how many there are.
     """
-    text = _text(path)
+    text = read_text(path, kind="caption file", origin="`vireid caption` writes one")
     match path.suffix.lower():
         case ".jsonl":
             cells, mistakes = _line_cells(path.name, text)
@@ -197,17 +198,3 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _reason(error: ValueError | RecursionError) -> str:
     return f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
-
-
-def _text(path: Path) -> str:
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"there is no caption file {path}", hint="`vireid caption` writes one") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}", hint="look after the file") from error
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise DataError(f"{path.name}:{line}: not UTF-8: {error}", hint="save it again in that encoding") from error

@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from models.modality import Modality
+from pipeline.data.text_files import read_text
 from pipeline.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ def read_rows(path: Path) -> tuple[list[ManifestRow], list[Mistake]]:
 
 
 def _csv_cells(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], list[Mistake]]:
-    reader = csv.reader(io.StringIO(_text(path), newline=""), strict=True)
+    reader = csv.reader(io.StringIO(_manifest_text(path), newline=""), strict=True)
     cells: list[tuple[int, dict[str, Any]]] = []
     mistakes: list[Mistake] = []
     columns: list[str] | None = None
@@ -115,7 +116,7 @@ def _csv_cells(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], list[Mista
 def _json_cells(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], list[Mistake]]:
     cells: list[tuple[int, dict[str, Any]]] = []
     mistakes: list[Mistake] = []
-    for line, text in enumerate(io.StringIO(_text(path), newline=None), start=1):
+    for line, text in enumerate(io.StringIO(_manifest_text(path), newline=None), start=1):
         if not text.strip():
             continue
         try:
@@ -141,21 +142,6 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if twice:
         raise ValueError(f"{twice[0]!r} is there twice")
     return dict(pairs)
-
-
-def _text(path: Path) -> str:
-    """The content with the line ends that it has, for file names may hold such signs."""
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"there is no manifest {path}", hint="`vireid data manifest` writes one from folders") from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}", hint="look after the file") from error
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise DataError(f"{path.name}:{line}: not UTF-8: {error}", hint="save it again in that encoding") from error
 
 
 def _check_columns(path: Path, columns: Sequence[str]) -> None:
@@ -230,3 +216,7 @@ def _problems(column: str, text: str) -> Iterator[str]:
             yield f"{column} {text} is negative"
         case "camera" | "person" if text.isdecimal() and len(text) > _MAX_DIGITS:
             yield f"{column} {text} has more than {_MAX_DIGITS} digits"
+
+
+def _manifest_text(path: Path) -> str:
+    return read_text(path, kind="manifest", origin="`vireid data manifest` writes one from folders")

@@ -3,7 +3,6 @@
 import copy
 import importlib.util
 from collections.abc import Iterator
-from contextlib import contextmanager
 
 import numpy as np
 import pytest
@@ -27,13 +26,10 @@ from pipeline.errors import TrainingError
 from pipeline.features import encoder_digest, extract_features
 from pipeline.seeds import numpy_generator, torch_generator
 from pipeline.training.prompting import learn_prompts
+from tests.gpu.waiting import CUDA, no_gpu, waiting_refused
 from tests.pipeline.small_training import CPU, SIZE, random_images, small_training, unit_rows
 
-pytestmark = [
-    pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU here"),
-]
-CUDA = torch.device("cuda", 0)
+pytestmark = no_gpu
 WAYS = [StreamedPixels, ResidentPixels]
 HEADS = (Head.NECK, Head.PROJECTION)
 
@@ -48,17 +44,6 @@ def full_float32() -> Iterator[None]:
     """float32 is float32, as in a run with that precision."""
     with using_device(CUDA, "float32"):
         yield
-
-
-@contextmanager
-def waiting_refused() -> Iterator[None]:
-    """Whatever makes the host wait for the GPU is an error."""
-    torch.cuda.synchronize()
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        yield
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
 
 
 def random_pixels(num_images: int) -> torch.Tensor:

@@ -231,13 +231,13 @@ class TestTerms:
     @pytest.mark.parametrize(
         ("changes", "gone"),
         [
-            ({"alignment_weight": 0.0}, {"alignment"}),
-            ({"views_weight": 0.0}, {"views", "distillation", "fused_identity"}),
-            ({"distillation_weight": 0.0}, {"distillation"}),
-            ({"distillation": "off"}, {"distillation"}),
-            ({"fused_identity": False}, {"fused_identity"}),
-            ({"purification_weight": 0.0}, {"purification"}),
-            ({"purification": "off"}, {"purification"}),
+            ({"alignment_weight": 0.0}, ["alignment"]),
+            ({"views_weight": 0.0}, ["views", "distillation", "fused_identity"]),
+            ({"distillation_weight": 0.0}, ["distillation"]),
+            ({"distillation": "off"}, ["distillation"]),
+            ({"fused_identity": False}, ["fused_identity"]),
+            ({"purification_weight": 0.0}, ["purification"]),
+            ({"purification": "off"}, ["purification"]),
         ],
         ids=str,
     )
@@ -452,7 +452,9 @@ class SmallCaptionStage:
                 setting="batches.images_per_person",
                 processes=ALONE,
             ),
-            augmentation=build_view_augmentation(padding=4, normalisation="imagenet", generator=seeded(6)),
+            augmentation=build_view_augmentation(
+                recipe="channels", padding=4, normalisation="imagenet", generator=seeded(6)
+            ),
             device=CPU,
             precision="float32",
         )

@@ -106,6 +106,23 @@ class TestTerms:
                 else:
                     torch.testing.assert_close(*compared, rtol=0, atol=1e-9)
 
+    @pytest.mark.parametrize("on_second", [False, True])
+    def test_no_term_asks_for_a_number_that_a_gpu_would_have_to_be_waited_for(self, on_second):
+        # Tensors of the device `meta` have a shape and no values: whatever needs one fails.
+        def away(value):
+            return copy.deepcopy(value).to("meta")
+
+        near = make_objective(replace(WEIGHTS, text_on_second_view=on_second))
+        objective = replace(
+            near, classifier=away(near.classifier), labels=away(near.labels), texts=near.texts.map(away)
+        )
+        features = {head: away(rows).requires_grad_() for head, rows in random_features().items()}
+        terms = terms_of(features, objective)
+        torch.stack([*terms.values()]).sum().backward()
+        assert set(terms) == {"identity", *WEIGHT_OF}
+        with pytest.raises(RuntimeError, match="meta"):
+            terms["identity"].item()
+
     def test_people_are_classified_in_all_three_parts_of_the_batch(self):
         features = {head: rows.requires_grad_() for head, rows in random_features().items()}
         terms_of(features)["identity"].backward()
