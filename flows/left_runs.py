@@ -34,6 +34,10 @@ from flows.deployed import HOST_TAG
 logger = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.1
+
+_RECORDING_SECONDS = 2.0
+"""Within which a server of ours has written down what it was told of tasks."""
+
 _UNFINISHED = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
 _RUN_VARIABLE, _API_VARIABLE = "PREFECT__FLOW_RUN_ID", "PREFECT_API_URL"
 
@@ -60,6 +64,8 @@ def take_up_again(client: SyncPrefectClient, pool: str, worker: str, *, grace_se
     left = [run for run in runs if here in run.tags or (alone and not _has_host(run))]
     processes = processes_of_runs(str(client.api_url))
     end_processes([pid for run in left for pid in processes.get(run.id, ())], grace_seconds)
+    if left:
+        time.sleep(_RECORDING_SECONDS)
     for run in left:
         _settle(client, run)
     return sum(not _is_cancelling(run) for run in left)

@@ -26,14 +26,21 @@ START_SECONDS = 180.0
 
 _POLL_SECONDS = 0.5
 
-# No part of this calls home. Leases of the `gpu` limit are kept on disk: in memory they would be lost with the server,
-# and their places with them.
+# No part of this calls home.
 _QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "DO_NOT_TRACK": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+}
+
+# Leases of the `gpu` limit are kept on disk: in memory they would be lost with the server, and their places with them.
+# States of tasks are written together, once a second: SQLite refuses a task its place while another writes, and the
+# task asks again only after two seconds. That the interval is a whole number matters: Prefect cuts it to one.
+_PREFECT_SERVER = {
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
+    "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
 }
 
 
@@ -86,7 +93,13 @@ def _services(runs: Path, pool: str, worker: str, port: int, mlflow_port: int) -
     api = f"http://{LOOPBACK}:{port}/api"
     with_server = _QUIET | {"PREFECT_API_URL": api}
     return [
-        Service("Prefect's server", server_command, with_server, folder / "server" / "prefect.log", f"{api}/health"),
+        Service(
+            "Prefect's server",
+            server_command,
+            with_server | _PREFECT_SERVER,
+            folder / "server" / "prefect.log",
+            f"{api}/health",
+        ),
         Service("MLflow", mlflow, _QUIET, folder / "server" / "mlflow.log", f"{pages}/health"),
         Service("the worker", worker_command, with_server | {UI_VARIABLE: pages}, folder / "server" / "worker.log"),
     ]
