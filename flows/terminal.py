@@ -23,7 +23,7 @@ from prefect.settings import (
 )
 from prefect.states import Cancelled
 
-from flows.server_address import unreachable
+from flows.server_address import expect_answer, unreachable
 
 MAX_RETRIES = 2
 """A temporary server that is gone does not come back: reports to it must not be repeated for minutes."""
@@ -58,6 +58,8 @@ def prefect_at_terminal() -> Iterator[None]:
         with temporary_settings(changes), _termination_as_interrupt():
             if url is None:
                 _start_server_beyond_interrupts()
+            else:
+                expect_answer(url)
             yield
     except httpx.TransportError as error:
         if _follows_interrupt(error):
