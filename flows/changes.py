@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
 from pydantic.annotated_handlers import GetCoreSchemaHandler
-from pydantic_core.core_schema import CoreSchema
+from pydantic_core.core_schema import CoreSchema, no_info_before_validator_function
 
 from pipeline.any_config import AnyConfig
 
@@ -27,7 +27,10 @@ class ChangesTo:
         self.partial = _partial(model)
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return handler.generate_schema(self.partial)
+        # No parameter is no change: Prefect asks of what is left out, too, whether it is right.
+        return no_info_before_validator_function(
+            lambda value: {} if value is None else value, handler.generate_schema(self.partial)
+        )
 
 
 def changed_values(changes: BaseModel | None) -> Mapping[str, Any]:

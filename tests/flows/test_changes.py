@@ -41,7 +41,11 @@ def test_only_what_is_named_changes_and_a_none_counts():
 
 
 def test_without_a_parameter_there_are_no_changes():
-    assert changed_values(None) == {}
+    assert (
+        changed_values(None)
+        == changed_values(TypeAdapter(Annotated[BaseModel, ChangesTo(CsdnConfig)]).validate_python(None))
+        == {}
+    )
 
 
 @pytest.mark.parametrize(
