@@ -5,13 +5,14 @@ from types import ModuleType
 from prefect import flow
 
 from flows.processes import run_body
+from flows.terminal import cancelled_if_stopped
 from pipeline.cluster_method import prompts_due, text_prototypes
 from pipeline.config import ExperimentConfig
 from pipeline.evaluation.report import EvaluationReport
 from pipeline.opening import open_run
 
 
-@flow(name="unsupervised", flow_run_name="{config.name}", persist_result=False)
+@flow(name="unsupervised", flow_run_name="{config.name}", persist_result=False, on_crashed=[cancelled_if_stopped])
 def unsupervised(config: ExperimentConfig) -> EvaluationReport | None:
     """Train without identities, starting where an interrupted run of the same configuration ended.
 

@@ -27,7 +27,8 @@ from pipeline.processes import ALONE, Processes
 from pipeline.run_folder import RunFolder
 from pipeline.run_images import open_images
 from pipeline.run_record import RunRecord
-from pipeline.tracking import MlflowTracker, SilentTracker, Tracker
+from pipeline.tracker import SilentTracker, Tracker
+from pipeline.tracking import MlflowTracker
 
 logger = logging.getLogger(__name__)
 
@@ -73,11 +74,12 @@ def _opened(config: AnyConfig, device: torch.device, processes: Processes) -> It
             made_with |= {"weights": asdict(clip.origin), "data": dataset.fingerprint}
             record.begin(run.state, record_of(config), made_with)
             yield run
-        except KeyboardInterrupt:
-            record.tracker.finish("KILLED")
+        except Exception:
+            record.tracker.finish("FAILED")
             raise
         except BaseException:
-            record.tracker.finish("FAILED")
+            # Not an error: Ctrl-C, a signal that ends the process, or Prefect's word for a run that is cancelled.
+            record.tracker.finish("KILLED")
             raise
 
 

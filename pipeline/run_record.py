@@ -1,6 +1,7 @@
 """What a run leaves behind: its folder and its tracker, written by the one process that records."""
 
 import logging
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,13 +11,21 @@ from models.modality import PerModality
 from pipeline.environment import describe_environment
 from pipeline.evaluation.report import EvaluationReport
 from pipeline.run_folder import RunFolder
-from pipeline.tracking import Tracker
+from pipeline.tracker import Tracker
 from pipeline.training.state import TrainingState
 
 logger = logging.getLogger(__name__)
 
+UI_VARIABLE = "VIREID_MLFLOW_UI"
+"""The environment variable that names MLflow's user interface where it is at another address."""
+
 UI_ADDRESS = "http://127.0.0.1:5000"
 """Where `make ui` answers."""
+
+
+def ui_address() -> str:
+    """Where MLflow's user interface shows the runs of this machine."""
+    return os.environ.get(UI_VARIABLE) or UI_ADDRESS
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -78,6 +87,6 @@ class RunRecord:
             self.tracker.attach(self.folder.write_evaluation(report.to_dict()))
         self.tracker.attach(self.folder.checkpoint_path)
         self.tracker.finish("FINISHED")
-        page = self.tracker.compare_url(UI_ADDRESS)
+        page = self.tracker.compare_url(ui_address())
         if page is not None:
             logger.info("rounds side by side, while `make ui` runs: %s", page)

@@ -1,4 +1,4 @@
-"""Where the numbers of rounds go so that they can be compared: MLflow, or nowhere.
+"""MLflow: where the numbers of rounds go so that they can be compared.
 
 A run is one parent with every series, its step being the round, and one child for each round with that round's own
 parameters, numbers and files: series draw curves, children stand side by side in a comparison of rounds.
@@ -14,7 +14,7 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any
 from urllib.parse import quote
 
 from mlflow import MlflowClient
@@ -24,63 +24,17 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from pipeline.errors import ConfigError
 from pipeline.flat_settings import flat
+from pipeline.interrupts import interrupts_wait
 from pipeline.run_folder import RunFolder
+from pipeline.tracker import Numbers, Status
 
 logger = logging.getLogger(__name__)
-
-Status = Literal["FINISHED", "FAILED", "KILLED"]
-Numbers = Mapping[str, float | int]
 
 _SQLITE = "sqlite:///"
 _EXPERIMENT = "vireid"
 _ROUND_TAG = "vireid.round"
 _MAX_PARAMS = 100  # MLflow's own limits, by which a server refuses what is larger
 _MAX_VALUE_LENGTH = 6000
-
-
-@runtime_checkable
-class Tracker(Protocol):
-    """Records a run. Everything may be said twice: a run that was killed in between says it again."""
-
-    def start(self, config: Mapping[str, Any]) -> None:
-        """Begin the record, or go on with that of the interrupted run."""
-
-    def round(self, number: int, metrics: Numbers, params: Mapping[str, Any], artifacts: Sequence[Path] = ()) -> None:
-        """Record a finished round."""
-
-    def evaluation(self, number: int, metrics: Numbers, artifacts: Sequence[Path] = ()) -> None:
-        """Record what was measured with a round's weights outside that round."""
-
-    def attach(self, path: Path) -> None:
-        """Keep a file with the run as a whole."""
-
-    def finish(self, status: Status) -> None:
-        """End the record. Raises nothing, so that it can be called while an error is on its way."""
-
-    def compare_url(self, ui: str) -> str | None:
-        """The page of the user interface at `ui` that shows the rounds side by side; None where nothing is recorded."""
-
-
-class SilentTracker:
-    """Records nothing."""
-
-    def start(self, config: Mapping[str, Any]) -> None:
-        """Do nothing."""
-
-    def round(self, number: int, metrics: Numbers, params: Mapping[str, Any], artifacts: Sequence[Path] = ()) -> None:
-        """Do nothing."""
-
-    def evaluation(self, number: int, metrics: Numbers, artifacts: Sequence[Path] = ()) -> None:
-        """Do nothing."""
-
-    def attach(self, path: Path) -> None:
-        """Do nothing."""
-
-    def finish(self, status: Status) -> None:
-        """Do nothing."""
-
-    def compare_url(self, ui: str) -> None:
-        """There is no such page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +143,8 @@ class MlflowTracker:
         if self._started is None:
             return
         try:
-            _terminate(self._started.client, self._started.run_id, status)
+            with self._undisturbed():
+                _terminate(self._started.client, self._started.run_id, status)
         except MlflowException as error:
             logger.warning("MLflow at %s was not told that the run is over: %s", self.uri, error.message)
 
@@ -197,21 +152,42 @@ class MlflowTracker:
         """The page of MLflow's user interface that shows the rounds recorded so far side by side.
 
         Args:
-            ui: Where the user interface answers, such as `http://127.0.0.1:5000`.
+            ui: Where the user interface answers, such as `http://127.0.0.1:5000`; a server that records the run is
+                taken instead.
         """
         record = self._record()
         runs = [record.rounds[number] for number in sorted(record.rounds)]
         query = (("runs", runs), ("experiments", [record.experiment_id]))
-        return f"{ui}/#/compare-runs?" + "&".join(f"{name}={quote(json.dumps(value))}" for name, value in query)
+        return f"{self._ui(ui)}/#/compare-runs?" + "&".join(
+            f"{name}={quote(json.dumps(value))}" for name, value in query
+        )
+
+    def run_url(self, ui: str) -> str:
+        """The run's own page of MLflow's user interface.
+
+        Args:
+            ui: As for `compare_url`; a server that records the run is taken instead.
+        """
+        record = self._record()
+        return f"{self._ui(ui)}/#/experiments/{record.experiment_id}/runs/{record.run_id}"
+
+    def _ui(self, ui: str) -> str:
+        """Where the user interface is: a server that records the run shows it, too."""
+        return self.uri.rstrip("/") if self.uri.startswith("http") else ui
 
     def _record(self) -> _Record:
         assert self._started is not None, "the tracker was not started"
         return self._started
 
+    def _undisturbed(self) -> contextlib.AbstractContextManager[None]:
+        """Write to a database file without being stopped halfway; a server may take long, and locks nothing here."""
+        return interrupts_wait() if self.uri.startswith(_SQLITE) else contextlib.nullcontext()
+
     @contextlib.contextmanager
     def _answering(self) -> Iterator[None]:
         try:
-            yield
+            with self._undisturbed():
+                yield
         except MlflowException as error:
             raise ConfigError(
                 f"MLflow at {self.uri} cannot record this run: {error.message}",

@@ -14,7 +14,8 @@ from mlflow.exceptions import MlflowException
 
 from pipeline.errors import ConfigError
 from pipeline.run_folder import RunFolder
-from pipeline.tracking import MlflowTracker, SilentTracker, Tracker
+from pipeline.tracker import SilentTracker, Tracker
+from pipeline.tracking import MlflowTracker
 
 CONFIG = {"seed": 1, "labelling": {"visible": {"eps": 0.6}}, "evaluation": {"searches": ["sysu/all", "sysu/indoor"]}}
 

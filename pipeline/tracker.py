@@ -1,0 +1,59 @@
+"""Who records a run: what every tracker can be told, and the one that records nothing."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, Protocol, runtime_checkable
+
+Status = Literal["FINISHED", "FAILED", "KILLED"]
+Numbers = Mapping[str, float | int]
+
+
+@runtime_checkable
+class Tracker(Protocol):
+    """Records a run. Everything may be said twice: a run that was killed in between says it again."""
+
+    def start(self, config: Mapping[str, Any]) -> None:
+        """Begin the record, or go on with that of the interrupted run."""
+
+    def round(self, number: int, metrics: Numbers, params: Mapping[str, Any], artifacts: Sequence[Path] = ()) -> None:
+        """Record a finished round."""
+
+    def evaluation(self, number: int, metrics: Numbers, artifacts: Sequence[Path] = ()) -> None:
+        """Record what was measured with a round's weights outside that round."""
+
+    def attach(self, path: Path) -> None:
+        """Keep a file with the run as a whole."""
+
+    def finish(self, status: Status) -> None:
+        """End the record. Raises nothing, so that it can be called while an error is on its way."""
+
+    def compare_url(self, ui: str) -> str | None:
+        """The page of the user interface at `ui` that shows the rounds side by side; None where nothing is recorded."""
+
+    def run_url(self, ui: str) -> str | None:
+        """The run's own page of the user interface at `ui`; None where nothing is recorded."""
+
+
+class SilentTracker:
+    """Records nothing."""
+
+    def start(self, config: Mapping[str, Any]) -> None:
+        """Do nothing."""
+
+    def round(self, number: int, metrics: Numbers, params: Mapping[str, Any], artifacts: Sequence[Path] = ()) -> None:
+        """Do nothing."""
+
+    def evaluation(self, number: int, metrics: Numbers, artifacts: Sequence[Path] = ()) -> None:
+        """Do nothing."""
+
+    def attach(self, path: Path) -> None:
+        """Do nothing."""
+
+    def finish(self, status: Status) -> None:
+        """Do nothing."""
+
+    def compare_url(self, ui: str) -> None:
+        """There is no such page."""
+
+    def run_url(self, ui: str) -> None:
+        """There is no such page."""
