@@ -51,6 +51,7 @@ def open_run(config: AnyConfig) -> Iterator[Run[Any, Any]]:
         DataError: The data set is missing, incomplete or unreadable.
         WeightsError: The weights cannot be loaded.
         CheckpointError: The folder is in use, holds something else, or a run that was made with other images.
+        TrackingError: MLflow does not answer before anything is trained.
     """
     processes = Processes.here()
     device = resolve_device(config.execution.device, processes.local_rank, processes.local_count)
@@ -67,7 +68,8 @@ def _opened(config: AnyConfig, device: torch.device, processes: Processes) -> It
         return
     with RunFolder.open(run_path(config), record_of(config), digest_of(config)) as folder:
         _check_images(folder, dataset)
-        record = RunRecord(folder, _tracker(config, folder))
+        execution = config.execution
+        record = RunRecord(folder, _tracker(config, folder), execution.keep_checkpoints, execution.log_checkpoints)
         try:
             run = Run(method, config, dataset, open_images(config, dataset), clip, device, record, processes)
             made_with = {"device": str(device), "processes": processes.count, "precision": run.precision}

@@ -8,6 +8,7 @@ from pipeline.errors import CheckpointError
 
 CONFIG = "config.json"
 CHECKPOINT = "checkpoint.pt"
+CHECKPOINTS = "checkpoints"
 METRICS = "metrics.jsonl"
 TIMINGS = "timings.jsonl"
 LABELS = "labels"
@@ -15,6 +16,7 @@ FIGURES = "figures"
 EVALUATION = "evaluation.json"
 ENVIRONMENT = "environment.json"
 TRACKING = "tracking.json"
+UNREGISTERED = "unregistered"
 LOCK = "lock"
 
 WRITTEN = (CONFIG, CHECKPOINT, METRICS, TIMINGS, EVALUATION, ENVIRONMENT)
@@ -38,6 +40,11 @@ def read_record(path: Path) -> dict[str, Any] | None:
             f"{path / CONFIG} was not written by this program", hint="choose a new or an empty folder"
         )
     return record
+
+
+def kept_checkpoint(path: Path, number: int) -> Path:
+    """Where the checkpoint of a round lies, if it is kept: `checkpoints/round-012.pt`."""
+    return path / CHECKPOINTS / f"round-{number:03d}.pt"
 
 
 def figure_path(path: Path, name: str, number: int) -> Path:

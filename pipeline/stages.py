@@ -24,6 +24,7 @@ from pipeline.evaluation.report import EvaluationReport
 from pipeline.experiment import Run, logger
 from pipeline.features import FeatureBank
 from pipeline.measuring import measure, measure_result, remember_if_best
+from pipeline.result_model import export_result
 from pipeline.round_figures import draw_clusters, draw_retrieval, draw_texts
 from pipeline.round_record import describe_round
 from pipeline.seeds import numpy_generator, torch_generator
@@ -225,6 +226,7 @@ def finish(run: Run[Any, Any]) -> EvaluationReport | None:
     report = None if record is None else EvaluationReport.from_dict(record)
     if report is not None and report.last is None and run.config.evaluation.selection != "last":
         report = measure_result(run, report).report
+    export_result(run)
     run.record.finish(report)
     return report
 

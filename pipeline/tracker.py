@@ -24,6 +24,9 @@ class Tracker(Protocol):
     def attach(self, path: Path) -> None:
         """Keep a file with the run as a whole."""
 
+    def register(self, path: Path) -> None:
+        """Register a model of the result, which lies in a folder that `pipeline.mlflow_models.save_model` wrote."""
+
     def finish(self, status: Status) -> None:
         """End the record. Raises nothing, so that it can be called while an error is on its way."""
 
@@ -47,6 +50,9 @@ class SilentTracker:
         """Do nothing."""
 
     def attach(self, path: Path) -> None:
+        """Do nothing."""
+
+    def register(self, path: Path) -> None:
         """Do nothing."""
 
     def finish(self, status: Status) -> None:
