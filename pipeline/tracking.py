@@ -24,7 +24,6 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from pipeline.errors import ConfigError
 from pipeline.flat_settings import flat
-from pipeline.interrupts import interrupts_wait
 from pipeline.run_folder import RunFolder
 from pipeline.tracker import Numbers, Status
 
@@ -143,8 +142,7 @@ class MlflowTracker:
         if self._started is None:
             return
         try:
-            with self._undisturbed():
-                _terminate(self._started.client, self._started.run_id, status)
+            _terminate(self._started.client, self._started.run_id, status)
         except MlflowException as error:
             logger.warning("MLflow at %s was not told that the run is over: %s", self.uri, error.message)
 
@@ -179,15 +177,10 @@ class MlflowTracker:
         assert self._started is not None, "the tracker was not started"
         return self._started
 
-    def _undisturbed(self) -> contextlib.AbstractContextManager[None]:
-        """Write to a database file without being stopped halfway; a server may take long, and locks nothing here."""
-        return interrupts_wait() if self.uri.startswith(_SQLITE) else contextlib.nullcontext()
-
     @contextlib.contextmanager
     def _answering(self) -> Iterator[None]:
         try:
-            with self._undisturbed():
-                yield
+            yield
         except MlflowException as error:
             raise ConfigError(
                 f"MLflow at {self.uri} cannot record this run: {error.message}",
