@@ -1,37 +1,39 @@
-"""Signals that wait until something is whole: a database must not be left in the middle of a write."""
+"""Calls that no signal stops halfway: a database must not be left in the middle of a write."""
 
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from types import FrameType
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
-@contextmanager
-def interrupts_wait() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM take effect after the `with` block, if they come inside it.
+class Aside:
+    """A thread that Ctrl-C and SIGTERM do not reach, for calls that must be whole.
 
-    Python raises what a signal's handler raises between any two instructions: a library that is told to stop between
-    taking a lock and noting that it has it keeps the lock for ever. Only the main thread is ever interrupted; in any
-    other this does nothing.
+    Python raises what a handler of signals raises between any two instructions of the main thread: a library that is
+    told to stop between taking a lock and noting that it has it keeps the lock for ever. Here the waiting is what is
+    stopped, and it goes on until the work is done. Handlers stay as they are: Prefect cancels only where it finds its
+    own.
     """
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    came: list[tuple[int, FrameType | None]] = []
 
-    def note(number: int, frame: FrameType | None) -> None:
-        came.append((number, frame))
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1)
+        # Begun before there is work: a signal could come while a thread begins, and it would not be waited for.
+        self._thread.submit(int).result()
 
-    handlers = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        for number, frame in came:
-            handler = handlers[signal.Signals(number)]
-            if callable(handler):
-                handler(number, frame)
-            else:
-                signal.raise_signal(number)
+    def call(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call a function there, and wait for its end.
+
+        Returns:
+            What it returns.
+
+        Raises:
+            Exception: What it raises.
+            BaseException: What a signal's handler raised meanwhile, once the work is done.
+        """
+        try:
+            return self._thread.submit(work, *args, **kwargs).result()
+        except BaseException:
+            self._thread.submit(int).result()  # one thing after the other: this waits for what was asked before
+            raise

@@ -27,7 +27,7 @@ from pipeline.processes import ALONE, Processes
 from pipeline.run_folder import RunFolder
 from pipeline.run_images import open_images
 from pipeline.run_record import RunRecord
-from pipeline.tracker import SilentTracker, Tracker
+from pipeline.tracker import SilentTracker, Tracker, UninterruptedTracker
 from pipeline.tracking import MlflowTracker
 
 logger = logging.getLogger(__name__)
@@ -194,4 +194,6 @@ def _load_weights(config: AnyConfig) -> LoadedClip:
 def _tracker(config: AnyConfig, folder: RunFolder) -> Tracker:
     if not config.execution.tracking:
         return SilentTracker()
-    return MlflowTracker(config.execution.runs_folder, folder)
+    tracker = MlflowTracker(config.execution.runs_folder, folder)
+    # A server may take long to answer, and Ctrl-C is not to wait for that; it locks nothing here.
+    return UninterruptedTracker(tracker) if tracker.uri.startswith("sqlite:") else tracker

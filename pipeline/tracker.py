@@ -4,6 +4,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, Protocol, runtime_checkable
 
+from pipeline.interrupts import Aside
+
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 Numbers = Mapping[str, float | int]
 
@@ -35,6 +37,50 @@ class Tracker(Protocol):
 
     def run_url(self, ui: str) -> str | None:
         """The run's own page of the user interface at `ui`; None where nothing is recorded."""
+
+
+class UninterruptedTracker:
+    """Tells another tracker everything, each call whole: for one that writes to a file which it locks.
+
+    Args:
+        tracker: The one that records.
+    """
+
+    def __init__(self, tracker: Tracker) -> None:
+        self._tracker = tracker
+        self._aside = Aside()
+
+    def start(self, config: Mapping[str, Any]) -> None:
+        """As the other one does."""
+        self._aside.call(self._tracker.start, config)
+
+    def round(self, number: int, metrics: Numbers, params: Mapping[str, Any], artifacts: Sequence[Path] = ()) -> None:
+        """As the other one does."""
+        self._aside.call(self._tracker.round, number, metrics, params, artifacts)
+
+    def evaluation(self, number: int, metrics: Numbers, artifacts: Sequence[Path] = ()) -> None:
+        """As the other one does."""
+        self._aside.call(self._tracker.evaluation, number, metrics, artifacts)
+
+    def attach(self, path: Path) -> None:
+        """As the other one does."""
+        self._aside.call(self._tracker.attach, path)
+
+    def register(self, path: Path) -> None:
+        """As the other one does."""
+        self._aside.call(self._tracker.register, path)
+
+    def finish(self, status: Status) -> None:
+        """As the other one does."""
+        self._aside.call(self._tracker.finish, status)
+
+    def compare_url(self, ui: str) -> str | None:
+        """As the other one does."""
+        return self._tracker.compare_url(ui)
+
+    def run_url(self, ui: str) -> str | None:
+        """As the other one does."""
+        return self._tracker.run_url(ui)
 
 
 class SilentTracker:
