@@ -12,10 +12,15 @@ from pipeline.comparison import ABSENT, Column, Comparison
 from pipeline.curve_figures import COLOURS, Curve, draw_curves
 from pipeline.recorded_run import RecordedRun, RoundScore
 
-_PNG = b"\x89PNG\r\n\x1a\n"
+_SIGNATURES = {".png": b"\x89PNG\r\n\x1a\n", ".jpg": b"\xff\xd8\xff"}
 _FACTS = ("run", "method", "data", "seed", "digest", "rounds", "state", "search", "Rank-1", "mAP", "best Rank-1")
-_FIGURES = {
+FIGURES = {
+    "cluster-sizes": "How many clusters there are of each size",
     "eps-curve": "What other values of eps would have given",
+    "feature-map": "Features of training images in the plane in which they differ most",
+    "prototype-similarity": "Similarity of visible and infrared prototypes",
+    "retrieval": "Queries, and what they found first: right in blue, wrong crossed out",
+    "text-similarity": "Similarity of visible and infrared texts",
 }
 """What the figures of a round show; others are shown under their file's name."""
 
@@ -99,8 +104,9 @@ def _last_figures(letter: str, run: RecordedRun) -> Iterator[str]:
             content = file.read_bytes()
         except OSError:
             continue  # replaced or removed while the page was made
-        if content.startswith(_PNG):
-            shown.append(_figure(content, f"{_FIGURES.get(name, name)}, round {int(file.stem.rpartition('-')[2])}"))
+        if content.startswith(_SIGNATURES[file.suffix]):
+            caption = f"{FIGURES.get(name, name)}, round {int(file.stem.rpartition('-')[2])}"
+            shown.append(_figure(content, caption, run_files.MEDIA_TYPES[file.suffix]))
     yield f'<div class="figures">\n{"".join(shown)}</div>\n' if shown else "<p>It has none.</p>\n"
 
 
@@ -116,10 +122,10 @@ def _table(
     return f'<div class="wide"><table{kind}><thead><tr>{columns}</tr></thead><tbody>\n{body}</tbody></table></div>\n'
 
 
-def _figure(png: bytes, caption: str) -> str:
-    data = base64.b64encode(png).decode("ascii")
+def _figure(content: bytes, caption: str, media_type: str = "image/png") -> str:
+    data = base64.b64encode(content).decode("ascii")
     text = escape(caption)
-    return f'<figure><img src="data:image/png;base64,{data}" alt="{text}"><figcaption>{text}</figcaption></figure>\n'
+    return f'<figure><img src="data:{media_type};base64,{data}" alt="{text}"><figcaption>{text}</figcaption></figure>\n'
 
 
 def _curves(comparison: Comparison, column: Column) -> list[Curve]:

@@ -199,20 +199,45 @@ class RunFolder:
         """Where the pseudo-labels of a round lie, or will."""
         return self.path / names.LABELS / f"round-{number:03d}.npz"
 
-    def figure_path(self, number: int) -> Path:
-        """Where the eps curve of a round lies, or will."""
-        return self.path / names.FIGURES / f"eps-curve-{number:03d}.png"
-
-    def save_figure(self, number: int, draw: Callable[[BinaryIO], None]) -> Path:
-        """Keep the eps curve of one round, which `draw` writes to the file that it is given."""
-        path = self.figure_path(number)
+    def save_figure(self, number: int, name: str, draw: Callable[[BinaryIO], None]) -> Path:
+        """Keep a figure of one round, which `draw` writes to the file that it is given."""
+        path = names.figure_path(self.path, name, number)
         path.parent.mkdir(exist_ok=True)
         files.replace_file(path, draw)
         return path
 
     def round_files(self, number: int) -> list[Path]:
         """The labels and figures of a round, as far as it has any."""
-        return [path for path in (self.labels_path(number), self.figure_path(number)) if path.exists()]
+        labels = self.labels_path(number)
+        return [labels] * labels.exists() + names.round_figures(self.path, number)
+
+    @property
+    def evaluation_path(self) -> Path:
+        """Where the evaluation report lies, or will."""
+        return self.path / names.EVALUATION
+
+    @property
+    def unregistered(self) -> Path:
+        """Where models lie that MLflow has not taken yet."""
+        return self.path / names.UNREGISTERED
+
+    def unregistered_models(self) -> list[Path]:
+        """The folders of these models, one for each modality."""
+        return sorted(path for path in self.unregistered.glob("*") if not path.name.endswith(files.TEMPORARY))
+
+    def keep_checkpoint(self, number: int) -> Path:
+        """Keep the present checkpoint as that of a round, beside those of other rounds.
+
+        Cost: its size on disk, from when the next one replaces it; a copy where the disk knows no hard links.
+        """
+        path = self.kept_checkpoint(number)
+        path.parent.mkdir(exist_ok=True)
+        files.keep_file(self.checkpoint_path, path)
+        return path
+
+    def kept_checkpoint(self, number: int) -> Path:
+        """Where the checkpoint of a round lies, if it was kept."""
+        return names.kept_checkpoint(self.path, number)
 
     def write_evaluation(self, report: Mapping[str, Any]) -> Path:
         """Replace the evaluation report, given as plain JSON types, and say where it lies."""
@@ -229,15 +254,6 @@ class RunFolder:
     def read_environment(self) -> dict[str, Any] | None:
         """The record that was last written; None before the first one."""
         return files.read_json(self.path / names.ENVIRONMENT)
-
-    def write_tracking_id(self, identifier: str) -> None:
-        """Remember under which identifier the tracker records this run."""
-        files.write_json(self.path / names.TRACKING, {"run_id": identifier})
-
-    def read_tracking_id(self) -> str | None:
-        """The identifier that the tracker gave this run; None before the first record."""
-        content = files.read_json(self.path / names.TRACKING)
-        return None if content is None else str(content["run_id"])
 
 
 def read_checkpoint(path: Path) -> dict[str, Any] | None:
@@ -266,7 +282,7 @@ def _refuse_other_content(path: Path) -> None:
 
 def _remove_leftovers(path: Path) -> None:
     """Parts of files of a process that was killed while it wrote them."""
-    for folder in (path, path / names.LABELS, path / names.FIGURES):
+    for folder in (path, *(path / name for name in (names.LABELS, names.FIGURES, names.CHECKPOINTS))):
         for leftover in folder.glob(f"*{files.TEMPORARY}"):
             leftover.unlink()
 

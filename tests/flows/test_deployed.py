@@ -1,0 +1,73 @@
+"""Flows as deployments run them: what goes wrong ends the run at once, and is told where the run is looked at."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect import Flow
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.client.schemas.objects import State
+
+from flows import deployed
+from flows.deployed import HOST_TAG, preset_changes
+from pipeline.errors import ConfigError
+
+pytestmark = pytest.mark.usefixtures("prefect_backend")
+
+
+def ended(flow: Flow[..., Any], parameters: dict[str, Any]) -> State[Any]:
+    """The state that the flow ends in, as a worker's process gets it."""
+    return flow.with_options(retry_delay_seconds=0)(**parameters, return_state=True)
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Relative paths lead into the test's own folder."""
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("flow", "parameters", "message", "hint"),
+    [
+        (
+            deployed.unsupervised,
+            {
+                "preset": "cclnet-sysu",
+                "config": {"data": {"root": "/nowhere/SYSU-MM01"}, "execution": {"device": "cpu"}},
+            },
+            "/nowhere/SYSU-MM01",
+            "folder",
+        ),
+        (deployed.unsupervised, {"preset": "cclnet-sysu"}, "no data set is named", "SYSU-MM01 is obtained"),
+        (deployed.unsupervised, {"preset": "csdn-sysu"}, "'csdn-sysu' is of method csdn", "deployment of the other"),
+        (deployed.csdn, {"preset": "csdn-market"}, "there is no preset 'csdn-market'", "choose one of"),
+        (deployed.eees, {"preset": "eees-sysu", "config": {"execution": {"device": "abacus"}}}, "'abacus'", "cpu"),
+        (deployed.evaluate, {"run_folder": "absent"}, "absent holds no run", "config.json"),
+    ],
+    ids=["no data there", "no data named", "other method", "no preset", "no device", "no run"],
+)
+def test_an_error_ends_the_run_at_once_with_its_hint(
+    flow: Flow[..., Any], parameters: dict[str, Any], message: str, hint: str
+) -> None:
+    state = ended(flow, parameters)
+    assert state.is_failed() and state.message is not None
+    said, _, hinted = state.message.partition("\nhint: ")
+    assert message in said and hint in hinted
+    identifier = state.state_details.flow_run_id
+    assert identifier is not None
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_run(identifier)
+        (page,) = client.read_artifacts(
+            artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[identifier]))
+        )
+    assert run.run_count == 1
+    assert [tag.startswith(HOST_TAG) for tag in run.tags] == [True]
+    assert page.key == "error" and f"**Hint**: {hinted}" in str(page.data)
+
+
+def test_the_demonstration_is_shown_with_its_drawn_people_and_others_without_data() -> None:
+    assert preset_changes("csdn-demo")["data"]["root"] == "data/drawn-demo"
+    assert preset_changes("csdn-sysu")["data"]["root"] is None
+    with pytest.raises(ConfigError, match="no preset"):
+        preset_changes("csdn-market")
