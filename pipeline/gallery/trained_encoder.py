@@ -1,6 +1,7 @@
 """The encoder that a run has trained, without its data set, its optimiser or the weights that it started from."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -8,7 +9,8 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float, Float32, UInt8
+from torch import Tensor
 
 from models.clip import WeightsLoadError, load_clip
 from models.descriptor import Flip
@@ -115,28 +117,47 @@ class RunEncoder:
 
     def encode(self, pixels: UInt8[np.ndarray, "n height width 3"], modality: Modality) -> Float32[np.ndarray, "n dim"]:
         """As for `TrainedEncoder`."""
-        try:
-            with torch.inference_mode():
-                vectors = describe_pixels(
-                    self.encoder,
-                    upload(pixels, self.device),
-                    modality=modality,
-                    heads=self.heads,
-                    normalisation=self.normalisation,
-                    flip=self.flip,
-                    precision=resolve_precision("auto", self.device),
-                )
-                rows: Float32[np.ndarray, "n dim"] = vectors.cpu().numpy()
-        except torch.OutOfMemoryError as error:
-            raise TrainingError(
-                f"{self.device} has too little memory to encode {len(pixels)} images at once",
-                hint="lower --batch-size, or take --device cpu",
-            ) from error
-        if not np.isfinite(rows).all():
-            raise TrainingError(
-                f"the model of {self.name} gives vectors that are not finite", hint="its training has diverged"
-            )
-        return rows
+        return in_memory(
+            self.name,
+            lambda: describe_pixels(
+                self.encoder,
+                upload(pixels, self.device),
+                modality=modality,
+                heads=self.heads,
+                normalisation=self.normalisation,
+                flip=self.flip,
+                precision=resolve_precision("auto", self.device),
+            ),
+            len(pixels),
+            self.device,
+        )
+
+
+def in_memory(
+    name: str, encode: Callable[[], Float[Tensor, "n dim"]], count: int, device: torch.device
+) -> Float32[np.ndarray, "n dim"]:
+    """Encode a batch without gradients, and bring its vectors to the host.
+
+    Args:
+        name: Of the encoder, for errors.
+        encode: What gives the vectors.
+        count: How many images the batch has.
+        device: Where it computes.
+
+    Raises:
+        TrainingError: A vector is not finite, or the device has too little memory.
+    """
+    try:
+        with torch.inference_mode():
+            vectors: Float32[np.ndarray, "n dim"] = encode().cpu().numpy()
+    except torch.OutOfMemoryError as error:
+        raise TrainingError(
+            f"{device} has too little memory to encode {count} images at once",
+            hint="lower --batch-size, or take --device cpu",
+        ) from error
+    if not np.isfinite(vectors).all():
+        raise TrainingError(f"the model of {name} gives vectors that are not finite", hint="its training has diverged")
+    return vectors
 
 
 def read_run_encoder(path: Path, device: str = "auto") -> RunEncoder:
