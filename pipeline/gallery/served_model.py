@@ -36,7 +36,7 @@ class ServedEncoder:
         """One vector a row.
 
         Args:
-            table: A data frame with the columns `path`, of an image on this machine, and `modality`, visible or infrared.
+            table: A data frame with columns `path`, of an image on this machine, and `modality`, visible or infrared.
             params: None are known.
 
         Raises:
