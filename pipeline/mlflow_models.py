@@ -85,7 +85,8 @@ def register_model(client: MlflowClient, experiment_id: str, run_id: str, path: 
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    made = client.create_model_version(name, f"models:/{logged.model_id}", run_id, tags, model_id=logged.model_id)
+    # Its place instead of `models:/...`, which MLflow would look up in the store that is the process's default.
+    made = client.create_model_version(name, logged.artifact_location, run_id, tags, model_id=logged.model_id)
     logger.info("registered in MLflow: models:/%s/%s", name, made.version)
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from mlflow import MlflowClient
+from mlflow.models import Model
 
 from models.modality import Modality
 from pipeline import mlflow_models
@@ -28,9 +29,9 @@ SHORT = {"prepare_rounds": 1, "clip_rounds": 0}
 
 @pytest.fixture
 def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    """Of the store beside the runs, which is the process's own as well, as for a user who loads a model."""
     uri = f"sqlite:///{tmp_path / 'runs' / 'mlflow.db'}"
-    monkeypatch.setenv("MLFLOW_REGISTRY_URI", uri)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     return MlflowClient(tracking_uri=uri)
 
 
@@ -77,7 +78,7 @@ def test_the_registered_model_gives_the_vectors_that_were_measured(
         assert version.tags["vireid.round"] == str(report.model.round)
         folder = files_of(client, name)
         assert not [path for path in folder.rglob("*") if path.suffix in {".pth", ".pkl", ".pt"}]
-        model = mlflow.pytorch.load_model(str(folder))
+        model = mlflow.pytorch.load_model(f"models:/{name}/1")
         rows = np.arange(7)  # the example has two
         with torch.inference_mode():
             vectors = model(torch.from_numpy(gather_pixels(images[modality], rows))).numpy()
@@ -86,12 +87,12 @@ def test_the_registered_model_gives_the_vectors_that_were_measured(
 
 
 def test_a_model_says_what_it_takes_and_holds_weights_as_plain_bytes(
-    client: MlflowClient, smoke_data: Path, smoke_tree: dict[str, object], tmp_path: Path, caplog
+    client: MlflowClient, smoke_data: Path, smoke_tree: dict[str, object], tmp_path: Path
 ) -> None:
     config = tracked("smoke", smoke_data, tmp_path / "runs", smoke_tree | {"stages": SHORT})
     run_plainly(config)
     folder = files_of(client, "vireid-sysu-cclnet-infrared")
-    signature = mlflow.models.get_model_info(str(folder)).signature
+    signature = Model.load(str(folder)).signature
     height, width = config.images.height, config.images.width
     assert signature.inputs.inputs[0].shape == (-1, height, width, 3)
     assert signature.inputs.inputs[0].type == np.uint8
@@ -109,22 +110,25 @@ def test_a_model_says_what_it_takes_and_holds_weights_as_plain_bytes(
 
 
 def test_a_network_that_cannot_be_exported_costs_a_warning(
-    client: MlflowClient, smoke_data: Path, smoke_tree: dict[str, object], tmp_path: Path, monkeypatch, caplog
+    client: MlflowClient,
+    smoke_data: Path,
+    smoke_tree: dict[str, object],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     def refuse(*_: object, **__: object) -> None:
         raise RuntimeError("this operation has no translation\nand a long story")
 
-    monkeypatch.setattr(mlflow.pytorch, "save_model", refuse)
     config = tracked("smoke", smoke_data, tmp_path / "runs", smoke_tree | {"stages": SHORT})
-    with caplog.at_level(logging.WARNING):
+    with caplog.at_level(logging.WARNING), monkeypatch.context() as patch:
+        patch.setattr(mlflow.pytorch, "save_model", refuse)
         assert run_plainly(config) is not None
     (said,) = [record.getMessage() for record in caplog.records if "registered" in record.getMessage()]
     assert said.endswith("cannot be exported: this operation has no translation")
     note = read_note(run_path(config))
     assert (note.ended, note.models) == ("FINISHED", False)
     # Later, with what was missing: the finished run registers its result.
-    monkeypatch.undo()
-    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     run_plainly(config)
     assert read_note(run_path(config)).models
 
