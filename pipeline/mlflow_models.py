@@ -2,6 +2,7 @@
 
 import logging
 import re
+import shutil
 import warnings
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -13,13 +14,15 @@ from mlflow import MlflowClient
 from mlflow.entities import LoggedModelOutput
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
-from mlflow.types import Schema, TensorSpec
+from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from torch import nn
 
 logger = logging.getLogger(__name__)
 
 _NAME = "vireid.model"
 _FILE = "MLmodel"
+GRAPH = Path("data") / "model.pt2"
+"""Where a model that `save_model` wrote has its graph."""
 
 
 class ModelExportError(Exception):
@@ -62,6 +65,45 @@ def save_model(
             )
     except (MlflowException, OSError, RuntimeError, ValueError, TypeError, AttributeError) as error:
         raise ModelExportError(str(error).strip().partition("\n")[0]) from error
+
+
+def save_table_model(
+    models: Mapping[str, Path], loader: str, size: tuple[int, int], path: Path, tags: Mapping[str, str]
+) -> None:
+    """Write a model that takes tables of image paths, for `mlflow models predict` and `mlflow models serve`.
+
+    Args:
+        models: Folders that `save_model` has written, by modality; their graphs are copied.
+        loader: The module that MLflow loads it by: this package has to be installed where it is served.
+        size: Height and width of the images, pixels.
+        path: The folder to be made.
+        tags: As for `save_model`.
+
+    Raises:
+        ModelExportError: The folder cannot be written.
+    """
+    import mlflow.pyfunc
+
+    data = path.with_name(f"{path.name}.data")
+    try:
+        data.mkdir()
+        for name, folder in models.items():
+            (data / f"{name}.pt2").hardlink_to(folder / GRAPH)
+        (data / "size.txt").write_text(f"{size[0]} {size[1]}\n", encoding="ascii")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # that there is no example: it would have to be an image everywhere
+            mlflow.pyfunc.save_model(
+                str(path),
+                loader_module=loader,
+                data_path=str(data),
+                signature=ModelSignature(Schema([ColSpec(DataType.string, name) for name in ("path", "modality")])),
+                pip_requirements=[f"{name}=={_release(name)}" for name in ("mlflow", "torch", "numpy", "pillow")],
+                metadata=dict(tags),
+            )
+    except (MlflowException, OSError) as error:
+        raise ModelExportError(str(error).strip().partition("\n")[0]) from error
+    finally:
+        shutil.rmtree(data, ignore_errors=True)
 
 
 def register_model(client: MlflowClient, experiment_id: str, run_id: str, path: Path) -> None:

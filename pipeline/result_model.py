@@ -2,6 +2,9 @@
 
 import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +18,12 @@ from pipeline.any_config import AnyConfig
 from pipeline.data.augmentation import Normalisation, preprocess
 from pipeline.durable_files import TEMPORARY
 from pipeline.experiment import Run
-from pipeline.mlflow_models import ModelExportError, save_model
+from pipeline.mlflow_models import ModelExportError, save_model, save_table_model
 from pipeline.tracking_note import read_note
 
 logger = logging.getLogger(__name__)
+
+_LOADER = "pipeline.gallery.served_model"
 
 
 class PixelDescriptor(nn.Module):
@@ -40,18 +45,19 @@ class PixelDescriptor(nn.Module):
         return vectors
 
 
-def registered_name(config: AnyConfig, modality: Modality) -> str:
-    """Under which name MLflow's registry has the model of a modality: `vireid-sysu-cclnet-visible`."""
-    return f"vireid-{config.data.name}-{config.method}-{modality}"
+def registered_name(config: AnyConfig, modality: Modality | None = None) -> str:
+    """The name in MLflow's registry: `vireid-sysu-cclnet-visible` of a modality's model, `vireid-sysu-cclnet` of tables."""
+    name = f"vireid-{config.data.name}-{config.method}"
+    return name if modality is None else f"{name}-{modality}"
 
 
 def export_result(run: Run[Any, Any]) -> None:
-    """Write the model of each modality into the run's folder, from where the tracker takes it, if that is wanted.
+    """Write the model of each modality, and that of tables, into the run's folder, from where the tracker takes them.
 
-    Nothing is done where the models are registered already. A network that cannot be translated costs a warning, never
-    the run.
+    Nothing is done where that is not wanted, or the models are registered already. A network that cannot be translated
+    costs a warning, never the run.
 
-    Cost: RN50 at 288 x 144 pixels: 20 s on a CPU core, and 312 MB, for both modalities together.
+    Cost: RN50 at 288 x 144 pixels: 20 s on a CPU core, and 624 MB, for all of them together.
     """
     config, selected, folder = run.config, run.state.selected, run.record.folder
     note = read_note(folder.path)
@@ -65,24 +71,31 @@ def export_result(run: Run[Any, Any]) -> None:
     encoder = run.method.new_encoder(config, run.clip)
     encoder.load_state_dict(weights)
     heads = [Head(name) for name in config.evaluation.heads]
-    example = _example(config.images.height, config.images.width)
-    for modality in Modality:
-        name = registered_name(config, modality)
-        model = PixelDescriptor(
-            Descriptor(encoder, modality, heads, config.evaluation.flip), config.images.normalisation
-        )
-        tags = {"vireid.model": name, "vireid.run": folder.path.name, "vireid.round": str(number)}
-        path = folder.unregistered / str(modality)
-        unfinished = path.with_name(path.name + TEMPORARY)
-        for old in (path, unfinished):
-            shutil.rmtree(old, ignore_errors=True)
-        try:
-            save_model(model.eval(), example, unfinished, tags)
-        except ModelExportError as error:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            logger.warning("the result is not registered in MLflow, %s cannot be exported: %s", name, error)
-            return
-        unfinished.rename(path)
+    size = config.images.height, config.images.width
+    tags = {"vireid.run": folder.path.name, "vireid.round": str(number)}
+    try:
+        for modality in Modality:
+            name = registered_name(config, modality)
+            descriptor = Descriptor(encoder, modality, heads, config.evaluation.flip)
+            model = PixelDescriptor(descriptor, config.images.normalisation).eval()
+            with _placed(folder.unregistered / str(modality)) as path:
+                save_model(model, _example(*size), path, tags | {"vireid.model": name})
+        with _placed(folder.unregistered / "table") as path:
+            graphs = {str(modality): folder.unregistered / str(modality) for modality in Modality}
+            save_table_model(graphs, _LOADER, size, path, tags | {"vireid.model": registered_name(config)})
+    except ModelExportError as error:
+        shutil.rmtree(folder.unregistered, ignore_errors=True)
+        logger.warning("the result is not registered in MLflow, it cannot be exported: %s", error)
+
+
+@contextmanager
+def _placed(path: Path) -> Iterator[Path]:
+    """A folder that is put in its place when it is complete."""
+    unfinished = path.with_name(path.name + TEMPORARY)
+    for old in (path, unfinished):
+        shutil.rmtree(old, ignore_errors=True)
+    yield unfinished
+    unfinished.rename(path)
 
 
 def _example(height: int, width: int) -> UInt8[np.ndarray, "2 height width 3"]:

@@ -19,9 +19,9 @@ from models.modality import Modality, PerModality
 from pipeline.device import resolve_device
 from pipeline.errors import WeightsError
 from pipeline.gallery.trained_encoder import in_memory
+from pipeline.mlflow_models import GRAPH
 
 _FORM = "name models:/NAME/VERSION, models:/NAME@ALIAS or runs:/RUN_ID; MLFLOW_TRACKING_URI says where, if not in runs/"
-_GRAPH = Path("data") / "model.pt2"
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +81,7 @@ def load_graph(folder: Path, device: torch.device) -> Any:
         WeightsError: There is no graph, or it is damaged.
     """
     try:
-        program = torch.export.load(folder / _GRAPH)
+        program = torch.export.load(folder / GRAPH)
     except (OSError, RuntimeError, ValueError) as error:
         raise WeightsError(f"{folder} holds no model of ours: {error}", hint=_FORM) from error
     if device.type != "cpu":

@@ -15,7 +15,6 @@ from models.modality import Modality
 from pipeline.data.any_image import decode_any_image
 from pipeline.data.decoding import reason_of
 
-GRAPH = "{modality}.pt2"
 _BATCH = 64
 
 
@@ -61,7 +60,7 @@ class ServedEncoder:
         self, paths: Sequence[str], rows: Sequence[int], modality: Modality
     ) -> Float32[np.ndarray, "batch dim"]:
         if modality not in self._graphs:
-            self._graphs[modality] = torch.export.load(self._folder / GRAPH.format(modality=modality)).module()
+            self._graphs[modality] = torch.export.load(self._folder / f"{modality}.pt2").module()
         pixels = np.empty((len(paths), self._height, self._width, 3), np.uint8)
         for place, (path, row) in enumerate(zip(paths, rows, strict=True)):
             try:
