@@ -46,7 +46,7 @@ class PixelDescriptor(nn.Module):
 
 
 def registered_name(config: AnyConfig, modality: Modality | None = None) -> str:
-    """The name in MLflow's registry: `vireid-sysu-cclnet-visible` of a modality's model, `vireid-sysu-cclnet` of tables."""
+    """The name in MLflow's registry: `vireid-sysu-cclnet-visible` of a modality, `vireid-sysu-cclnet` of tables."""
     name = f"vireid-{config.data.name}-{config.method}"
     return name if modality is None else f"{name}-{modality}"
 
