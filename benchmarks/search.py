@@ -25,7 +25,8 @@ from benchmarks.clustering_machine import describe_machine
 from clustering.gallery_search import GalleryLists, most_similar
 
 K = 10
-IMAGES_A_PERSON = 10
+IMAGES_A_PERSON = 20
+"""As many people have in a gallery; the ten most similar images of a query are then those of one person."""
 NOISE = 0.7
 """Length of an image's noise beside its person's direction. Images of a person then have a cosine of 0.67, as infrared
 queries of the demonstration have with the visible images that they find."""
