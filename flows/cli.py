@@ -18,7 +18,7 @@ from flows.export_command import export
 from flows.label_command import label
 from flows.printing import print_average, print_json, print_report, stdout
 from flows.rank_command import rank
-from flows.runs_command import runs as list_runs
+from flows.runs_command import runs_app
 from flows.search_command import search
 from flows.server_command import deploy, server
 from pipeline.any_config import AnyConfig, digest_of, record_of, with_trial
@@ -36,9 +36,9 @@ app = typer.Typer(
 config_app = typer.Typer(no_args_is_help=True, help="Look at configurations.")
 app.add_typer(data_app, name="data")
 app.add_typer(config_app, name="config")
+app.add_typer(runs_app, name="runs")
 app.command("rank")(rank)
 app.command("label")(label)
-app.command("runs")(list_runs)
 app.command("compare")(compare)
 app.command("embed")(embed)
 app.command("search")(search)

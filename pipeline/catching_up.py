@@ -6,10 +6,11 @@ saved, and what was not heard can be told again.
 
 import math
 import shutil
+from dataclasses import replace
 
 from pipeline.run_folder import RunFolder
 from pipeline.tracker import Tracker
-from pipeline.tracking_note import read_note
+from pipeline.tracking_note import read_note, write_note
 
 _POSITION = ("round", "stage", "epoch", "search")
 
@@ -26,8 +27,11 @@ def record_rounds(folder: RunFolder, tracker: Tracker, *, checkpoints: bool = Fa
         TrackingError: It does not answer; what it was told so far, the folder remembers.
     """
     note = read_note(folder.path)
-    known = 0 if note is None else note.rounds
     rounds = list(zip(folder.read_metrics(), folder.read_timings(), strict=False))  # a kill may leave one row alone
+    if note is not None and note.rounds > len(rounds):  # somebody went back to a kept checkpoint
+        note = replace(note, rounds=len(rounds))
+        write_note(folder.path, note)
+    known = 0 if note is None else note.rounds
     for metrics, timings in rounds[known:]:
         row = metrics | timings
         number = int(row["round"])

@@ -84,8 +84,9 @@ def save_table_model(
     """
     import mlflow.pyfunc
 
-    data = path.with_name(f"{path.name}.data")
+    data = path.with_name(f"data-{path.name}")
     try:
+        shutil.rmtree(data, ignore_errors=True)  # a kill may have left it
         data.mkdir()
         for name, folder in models.items():
             (data / f"{name}.pt2").hardlink_to(folder / GRAPH)

@@ -27,6 +27,7 @@ from pipeline.processes import ALONE, Processes
 from pipeline.run_folder import RunFolder
 from pipeline.run_images import open_images
 from pipeline.run_record import RunRecord
+from pipeline.system_metrics import available_monitors
 from pipeline.tracker import SilentTracker, Tracker, UninterruptedTracker
 from pipeline.tracking import MlflowTracker
 
@@ -195,6 +196,7 @@ def _load_weights(config: AnyConfig) -> LoadedClip:
 def _tracker(config: AnyConfig, folder: RunFolder) -> Tracker:
     if not config.execution.tracking:
         return SilentTracker()
-    tracker = MlflowTracker(config.execution.runs_folder, folder)
+    monitors = available_monitors() if config.execution.system_metrics else []
+    tracker = MlflowTracker(config.execution.runs_folder, folder, monitors=monitors)
     # A server may take long to answer, and Ctrl-C is not to wait for that; it locks nothing here.
     return UninterruptedTracker(tracker) if tracker.uri.startswith("sqlite:") else tracker

@@ -11,13 +11,12 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from clustering.dbscan import PseudoLabels
 from models.modality import PerModality
 from pipeline import durable_files as files
 from pipeline import run_files as names
+from pipeline.checkpoint_file import read_checkpoint, write_checkpoint
 from pipeline.errors import CheckpointError
 from pipeline.flat_settings import differences
 from pipeline.folder_lock import lock_folder
@@ -117,12 +116,7 @@ class RunFolder:
 
         Cost: twice its size on disk for a moment; writing and one read.
         """
-        _assert_plain(state)
-
-        def write(file: BinaryIO) -> None:
-            torch.save(dict(state), file)
-
-        files.replace_file(self.path / names.CHECKPOINT, write, archive=True)
+        write_checkpoint(self.path / names.CHECKPOINT, state)
 
     def load_checkpoint(self) -> dict[str, Any] | None:
         """What `save_checkpoint` was last given, on the CPU; None before the first one.
@@ -256,19 +250,6 @@ class RunFolder:
         return files.read_json(self.path / names.ENVIRONMENT)
 
 
-def read_checkpoint(path: Path) -> dict[str, Any] | None:
-    """What a checkpoint holds, on the CPU; None where there is none. Nothing is unpickled.
-
-    Raises:
-        CheckpointError: The file is cut short or damaged.
-    """
-    if not path.exists():
-        return None
-    files.check_archive(path)
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    return state
-
-
 def _refuse_other_content(path: Path) -> None:
     """Before anything is written: never adopt a folder that is somebody's own."""
     if not path.is_dir() or (path / names.CONFIG).exists():
@@ -285,17 +266,3 @@ def _remove_leftovers(path: Path) -> None:
     for folder in (path, *(path / name for name in (names.LABELS, names.FIGURES, names.CHECKPOINTS))):
         for leftover in folder.glob(f"*{files.TEMPORARY}"):
             leftover.unlink()
-
-
-def _assert_plain(value: Any) -> None:
-    """Found while the value's maker is on the stack, not when a resumed run cannot read its checkpoint."""
-    if isinstance(value, Mapping):
-        for name, one in value.items():
-            assert isinstance(name, (str, int)), f"{name!r} cannot be a key in a checkpoint"
-            _assert_plain(one)
-    elif isinstance(value, (list, tuple)):
-        for one in value:
-            _assert_plain(one)
-    else:
-        known = value is None or type(value) in (bool, int, float, str) or isinstance(value, Tensor)
-        assert known, f"{type(value).__name__} cannot be read back from a checkpoint"

@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -32,6 +33,7 @@ from pipeline.mlflow_writing import (
     terminate,
 )
 from pipeline.run_folder import RunFolder
+from pipeline.system_metrics import Monitors, SystemSampler
 from pipeline.tracker import Numbers, Status
 from pipeline.tracking_note import TrackingNote, read_note, write_note
 
@@ -43,11 +45,12 @@ _PATIENCE_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """Where a started run is recorded: its own identifier, and those of its rounds by number."""
+    """Where a started run is recorded, since when, and the identifiers of its rounds by number."""
 
     client: MlflowClient
     experiment_id: str
     run_id: str
+    began: float
     rounds: dict[int, str] = field(default_factory=dict)
 
 
@@ -60,13 +63,16 @@ class MlflowTracker:
     Args:
         runs_folder: Where run folders live; holds `mlflow.db` and `mlflow-artifacts` unless another place is named.
         folder: The run's folder; names the run, and remembers its identifier for the process that goes on with it.
+        monitors: What is measured of the machine while the run is recorded; nothing when None.
     """
 
-    def __init__(self, runs_folder: Path, folder: RunFolder) -> None:
+    def __init__(self, runs_folder: Path, folder: RunFolder, *, monitors: Monitors | None = None) -> None:
         self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{runs_folder.resolve() / 'mlflow.db'}"
         self._folder = folder
         self._started: _Record | None = None
         self._notes = threading.Lock()
+        self._monitors = monitors or []
+        self._sampler: SystemSampler | None = None
 
     def start(self, config: Mapping[str, Any]) -> None:
         """Create the run, or find the one that an earlier process created; a second call does nothing.
@@ -88,6 +94,8 @@ class MlflowTracker:
             log_params(client, record.run_id, config)
             client.log_dict(record.run_id, dict(config), "config.json")
             self._started = record
+        if self._monitors:
+            self._sampler = SystemSampler(self._log_sample, self._monitors)
 
     def round(self, number: int, metrics: Numbers, params: Mapping[str, Any], artifacts: Sequence[Path] = ()) -> None:
         """Record a round as a child run, and its numbers as points of the run's series.
@@ -160,6 +168,9 @@ class MlflowTracker:
 
     def finish(self, status: Status) -> None:
         """End the run; before `start` there is nothing to end. Where MLflow does not answer, a warning says so."""
+        if self._sampler is not None:
+            self._sampler.stop()
+            self._sampler = None
         if self._started is None:
             return
         try:
@@ -213,6 +224,12 @@ class MlflowTracker:
                 "MLFLOW_TRACKING_URI, or with --set execution.tracking=false",
             ) from error
 
+    def _log_sample(self, numbers: Numbers) -> None:
+        """Record how busy the machine is; the step is the second of the record, whichever process adds to it."""
+        with self._answering():
+            record = self._record()
+            log_points(record.client, record.run_id, int(time.time() - record.began), numbers, repeated=False)
+
     def _remember(self, *, rounds: int = 0, models: bool = False, ended: Status | None = None) -> None:
         """Note in the run's folder what MLflow knows from here on."""
         with self._notes:  # rounds may be recorded from several threads
@@ -242,7 +259,9 @@ class MlflowTracker:
         client.update_run(run_id, status="RUNNING")
         write_note(self._folder.path, replace(note, ended=None))
         experiment_id = run.info.experiment_id
-        return _Record(client, experiment_id, run_id, find_rounds(client, experiment_id, run_id))
+        return _Record(
+            client, experiment_id, run_id, run.info.start_time / 1000, find_rounds(client, experiment_id, run_id)
+        )
 
     def _created(self, client: MlflowClient) -> _Record:
         experiment = client.get_experiment_by_name(_EXPERIMENT)
@@ -253,7 +272,7 @@ class MlflowTracker:
         tags = {"vireid.digest": self._folder.digest}
         run = client.create_run(experiment_id, tags=tags, run_name=self._folder.path.name)
         write_note(self._folder.path, TrackingNote(run.info.run_id))
-        return _Record(client, experiment_id, run.info.run_id)
+        return _Record(client, experiment_id, run.info.run_id, run.info.start_time / 1000)
 
 
 def _knock(uri: str) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pipeline import durable_files
 from pipeline.run_files import TRACKING
+from pipeline.tracker import Status
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +22,7 @@ class TrackingNote:
     run_id: str
     rounds: int = 0
     models: bool = False
-    ended: str | None = None
+    ended: Status | None = None
 
 
 def read_note(run: Path) -> TrackingNote | None:

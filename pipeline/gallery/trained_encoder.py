@@ -20,13 +20,13 @@ from models.modality import Modality
 from models.transfer import upload
 from pipeline import run_files
 from pipeline.any_config import AnyConfig
+from pipeline.checkpoint_file import read_checkpoint
 from pipeline.data.augmentation import Normalisation
 from pipeline.device import resolve_device, resolve_precision
 from pipeline.errors import CheckpointError, TrainingError, WeightsError
 from pipeline.features import describe_pixels, encoder_digest
 from pipeline.opening import method_of
 from pipeline.presets import validate_config
-from pipeline.run_folder import read_checkpoint
 
 logger = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class TrainedEncoder(Protocol):
 
 @dataclass(frozen=True, eq=False)
 class RunEncoder:
-    """The encoder of a run, after its last finished round or the round that was chosen as its result.
+    """The encoder of a run after one of its rounds.
 
     Attributes:
         encoder: In evaluation mode, on the device.
@@ -164,7 +164,7 @@ def read_run_encoder(path: Path, device: str = "auto") -> RunEncoder:
     """The encoder of a run; its folder is neither locked nor written to, so that the run may be going on.
 
     Args:
-        path: The run's folder, or a checkpoint in it.
+        path: The run's folder, which stands for its result; or a checkpoint in it, which stands for its own round.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
 
     Raises:
@@ -174,7 +174,9 @@ def read_run_encoder(path: Path, device: str = "auto") -> RunEncoder:
 
     Cost: one read of the checkpoint, which also holds the optimiser: 0.6 GB for RN50.
     """
-    folder = path.parent if path.is_file() else path
+    folder = path
+    if path.is_file():
+        folder = path.parent.parent if path.parent.name == run_files.CHECKPOINTS else path.parent
     record = run_files.read_record(folder) if folder.is_dir() else None
     if record is None:
         raise CheckpointError(f"{path} holds no run", hint=_NO_RUN)
@@ -182,7 +184,7 @@ def read_run_encoder(path: Path, device: str = "auto") -> RunEncoder:
     if checkpoint is None or checkpoint["completed"] == 0:
         raise CheckpointError(f"{path} has no finished round yet", hint="wait for its first round, or start it again")
     config = validate_config(record["config"])
-    selected: dict[str, Any] | None = checkpoint["selected"]
+    selected: dict[str, Any] | None = None if path.is_file() else checkpoint["selected"]
     round_, weights = (
         (checkpoint["completed"], checkpoint["encoder"])
         if selected is None

@@ -117,6 +117,19 @@ class TestEmbed:
         assert not parts.exists()
 
 
+    def test_a_checkpoint_that_was_kept_stands_for_its_own_round(
+        self, vireid: Call, run: Path, site: Path, tmp_path: Path
+    ) -> None:
+        (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+        shutil.copy(run / "config.json", tmp_path / "run")
+        kept = tmp_path / "run" / "checkpoints" / "round-004.pt"
+        shutil.copy(run / "checkpoint.pt", kept)
+        for name, model in (("folder", run), ("kept", kept)):
+            assert vireid("embed", str(model), str(site), "--modality", "visible", "-o", f"{name}.npz")[0] == 0
+        with np.load("folder.npz") as folder, np.load("kept.npz") as other:
+            np.testing.assert_array_equal(folder["features"], other["features"])
+
+
 class TestSearch:
     def test_rank_1_is_that_of_the_evaluation(self, vireid: Call, run: Path, site: Path) -> None:
         manifest = str(site / "manifest.csv")
