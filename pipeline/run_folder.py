@@ -215,6 +215,10 @@ class RunFolder:
         files.replace_file(path, draw)
         return path
 
+    def round_files(self, number: int) -> list[Path]:
+        """The labels and figures of a round, as far as it has any."""
+        return [path for path in (self.labels_path(number), self.figure_path(number)) if path.exists()]
+
     def write_evaluation(self, report: Mapping[str, Any]) -> Path:
         """Replace the evaluation report, given as plain JSON types, and say where it lies."""
         return files.write_json(self.path / names.EVALUATION, report)

@@ -74,7 +74,7 @@ class RunRecord:
                 state.completed,
                 numbers,
                 {name: row[name] for name in position},
-                [self.folder.labels_path(state.completed), self.folder.figure_path(state.completed)],
+                self.folder.round_files(state.completed),
             )
 
     def finish(self, report: EvaluationReport | None) -> None:
