@@ -116,7 +116,6 @@ class TestEmbed:
             assert all(np.array_equal(killed[name], calm[name]) for name in ("features", "paths", "modalities"))
         assert not parts.exists()
 
-
     def test_a_checkpoint_that_was_kept_stands_for_its_own_round(
         self, vireid: Call, run: Path, site: Path, tmp_path: Path
     ) -> None:
