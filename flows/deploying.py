@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from prefect.client.orchestration import get_client
+from prefect.client.orchestration import SyncPrefectClient, get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.exceptions import ObjectNotFound
+from prefect.settings import PREFECT_API_URL
 
-from flows.deployed import preset_changes
+from flows import deployed
 from flows.server_address import answering
 from pipeline.device import count_gpus
 from pipeline.errors import ConfigError
@@ -35,7 +36,7 @@ def preset_values(preset: str) -> dict[str, Any]:
     Returns:
         The step's output `of_preset`.
     """
-    return {"of_preset": preset_changes(preset)}
+    return {"of_preset": deployed.preset_changes(preset)}
 
 
 def enter_checkout() -> dict[str, str]:
@@ -71,11 +72,23 @@ def deploy_all(names: Sequence[str], pool: str, gpu_tasks: int | None) -> None:
     ensure_pool(pool)
     with answering(), get_client(sync_client=True) as client:
         client.upsert_global_concurrency_limit_by_name(GPU_LIMIT, gpu_tasks or max(1, count_gpus()))
-    # The star stands for the modules of an entrypoint, which Prefect compares as a whole.
-    wanted = [part for name in names for part in ("--name", f"*{name}")] or ["--all"]
+    # Prefect looks for the whole entrypoint; of a pattern it would keep what stands after the stroke alone.
+    wanted = [part for name in names for part in ("--name", f"{deployed.__name__}.{name}")] or ["--all"]
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", *wanted]
-    done = subprocess.run(  # noqa: S603 - our own interpreter
-        command, cwd=CHECKOUT, env=os.environ | {POOL_VARIABLE: pool}, check=False
-    )
+    environment = os.environ | {POOL_VARIABLE: pool, "PREFECT_API_URL": PREFECT_API_URL.value() or ""}
+    done = subprocess.run(command, cwd=CHECKOUT, env=environment, check=False)  # noqa: S603 - our own interpreter
     if done.returncode != 0:
         raise ConfigError("not everything could be deployed", hint="Prefect's message above says what it refused")
+    with answering(), get_client(sync_client=True) as client:
+        for name in names:
+            _expect_deployment(client, name)
+
+
+def _expect_deployment(client: SyncPrefectClient, name: str) -> None:
+    """Of several names Prefect leaves out those that it does not know, and is content."""
+    try:
+        client.read_deployment_by_name(name)
+    except (ObjectNotFound, ValueError) as error:
+        raise ConfigError(
+            f"there is no deployment {name!r}", hint="`prefect.yaml` names them all; without a name all are deployed"
+        ) from error

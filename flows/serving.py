@@ -35,12 +35,13 @@ _QUIET = {
 }
 
 # Leases of the `gpu` limit are kept on disk: in memory they would be lost with the server, and their places with them.
-# States of tasks are written together, once a second: SQLite refuses a task its place while another writes, and the
-# task asks again only after two seconds. That the interval is a whole number matters: Prefect cuts it to one.
+# States of tasks are written together, once a second, and events every five: SQLite refuses a task its place while
+# another writes, and the task asks again only after two seconds. Prefect cuts the interval to a whole number.
 _PREFECT_SERVER = {
     "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_BATCH_SIZE": "100",
     "PREFECT_SERVER_SERVICES_TASK_RUN_RECORDER_FLUSH_INTERVAL": "1",
+    "PREFECT_SERVER_SERVICES_EVENT_PERSISTER_BATCH_SIZE": "1000",
 }
 
 

@@ -2,9 +2,8 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import ParamSpec, TypeVar
+from typing import TypeVar
 
-P = ParamSpec("P")
 R = TypeVar("R")
 
 
@@ -22,7 +21,7 @@ class Aside:
         # Begun before there is work: a signal could come while a thread begins, and it would not be waited for.
         self._thread.submit(int).result()
 
-    def call(self, work: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+    def call(self, work: Callable[[], R]) -> R:
         """Call a function there, and wait for its end.
 
         Returns:
@@ -33,7 +32,7 @@ class Aside:
             BaseException: What a signal's handler raised meanwhile, once the work is done.
         """
         try:
-            return self._thread.submit(work, *args, **kwargs).result()
+            return self._thread.submit(work).result()
         except BaseException:
             self._thread.submit(int).result()  # one thing after the other: this waits for what was asked before
             raise

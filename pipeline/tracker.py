@@ -52,19 +52,19 @@ class UninterruptedTracker:
 
     def start(self, config: Mapping[str, Any]) -> None:
         """As the other one does."""
-        self._aside.call(self._tracker.start, config)
+        self._aside.call(lambda: self._tracker.start(config))
 
     def round(self, number: int, metrics: Numbers, params: Mapping[str, Any], artifacts: Sequence[Path] = ()) -> None:
         """As the other one does."""
-        self._aside.call(self._tracker.round, number, metrics, params, artifacts)
+        self._aside.call(lambda: self._tracker.round(number, metrics, params, artifacts))
 
     def evaluation(self, number: int, metrics: Numbers, artifacts: Sequence[Path] = ()) -> None:
         """As the other one does."""
-        self._aside.call(self._tracker.evaluation, number, metrics, artifacts)
+        self._aside.call(lambda: self._tracker.evaluation(number, metrics, artifacts))
 
     def attach(self, path: Path) -> None:
         """As the other one does."""
-        self._aside.call(self._tracker.attach, path)
+        self._aside.call(lambda: self._tracker.attach(path))
 
     def register(self, path: Path) -> None:
         """As the other one does."""
@@ -72,7 +72,7 @@ class UninterruptedTracker:
 
     def finish(self, status: Status) -> None:
         """As the other one does."""
-        self._aside.call(self._tracker.finish, status)
+        self._aside.call(lambda: self._tracker.finish(status))
 
     def compare_url(self, ui: str) -> str | None:
         """As the other one does."""

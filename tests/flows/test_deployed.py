@@ -1,5 +1,8 @@
 """Flows as deployments run them: what goes wrong ends the run at once, and is told where the run is looked at."""
 
+import errno
+import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +14,11 @@ from prefect.client.schemas.objects import State
 
 from flows import deployed
 from flows.deployed import HOST_TAG, preset_changes
+from pipeline.any_config import digest_of, record_of
+from pipeline.config import ExperimentConfig
 from pipeline.errors import ConfigError
+from pipeline.opening import run_path
+from pipeline.run_folder import RunFolder
 
 pytestmark = pytest.mark.usefixtures("prefect_backend")
 
@@ -64,6 +71,33 @@ def test_an_error_ends_the_run_at_once_with_its_hint(
     assert run.run_count == 1
     assert [tag.startswith(HOST_TAG) for tag in run.tags] == [True]
     assert page.key == "error" and f"**Hint**: {hinted}" in str(page.data)
+
+
+def changes_of(config: ExperimentConfig) -> dict[str, Any]:
+    return {"preset": "smoke", "config": config.model_dump(mode="json")}
+
+
+def test_a_second_run_into_a_folder_ends_at_once_and_says_which_process_has_it(smoke_config: ExperimentConfig) -> None:
+    with RunFolder.open(run_path(smoke_config), record_of(smoke_config), digest_of(smoke_config)):
+        state = ended(deployed.unsupervised, changes_of(smoke_config))
+    assert state.is_failed()
+    assert f"is in use by process {os.getpid()}\nhint: wait until that process ends" in str(state.message)
+
+
+def test_a_full_disk_ends_the_run_and_the_next_attempt_goes_on(
+    smoke_config: ExperimentConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sync(descriptor: int) -> None:
+        if "round-002.npz" in str(Path(f"/proc/self/fd/{descriptor}").readlink()):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", sync)
+        state = ended(deployed.unsupervised, changes_of(smoke_config))
+    assert state.is_failed() and "No space left on device\nhint: free some space" in str(state.message)
+    assert ended(deployed.unsupervised, changes_of(smoke_config)).is_completed()
+    rows = (run_path(smoke_config) / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(row)["round"] for row in rows] == [1, 2, 3, 4]
 
 
 def test_the_demonstration_is_shown_with_its_drawn_people_and_others_without_data() -> None:

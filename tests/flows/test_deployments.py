@@ -8,6 +8,8 @@ from typing import Any, get_args
 import pytest
 import yaml
 from prefect import Flow
+from prefect.client.orchestration import get_client
+from prefect.exceptions import ObjectNotFound
 from prefect.utilities.callables import parameter_schema
 
 from flows.changes import changed_values
@@ -16,6 +18,7 @@ from flows.deploying import CHECKOUT, POOL_VARIABLE, enter_checkout, preset_valu
 from flows.drawn_data import DEMO_DATA
 from pipeline.config import DataConfig
 from pipeline.presets import load_changed, load_config, preset_names
+from tests.flows.command_line import Call
 
 FILE = yaml.safe_load((CHECKOUT / "prefect.yaml").read_text())
 FLOWS = {"": "unsupervised", "cclnet": "unsupervised", "csdn": "csdn", "eees": "eees"}
@@ -106,6 +109,18 @@ def test_what_fails_for_no_reason_of_ours_is_tried_again(entry):
     flow = flow_of(entry)
     assert flow.retries is not None and flow.retries >= 1
     assert flow.retry_delay_seconds == 30
+
+
+@pytest.mark.usefixtures("prefect_backend")
+def test_only_what_is_named_is_deployed_and_a_name_that_does_not_exist_is_an_error(vireid: Call) -> None:
+    code, _, err = vireid("deploy", "csdn/llcm", "csdn/market", "--pool", "pool-of-a-test", "--gpu-tasks", "3")
+    assert code == 1
+    assert "error: there is no deployment 'csdn/market'" in err and "prefect.yaml" in err
+    with get_client(sync_client=True) as client:
+        assert client.read_deployment_by_name("csdn/llcm").work_pool_name == "pool-of-a-test"
+        assert client.read_global_concurrency_limit_by_name("tag:gpu").limit == 3
+        with pytest.raises(ObjectNotFound):
+            client.read_deployment_by_name("eees/llcm")
 
 
 def test_the_pull_step_works_where_the_package_is_installed_from(

@@ -140,7 +140,7 @@ def the_flow_run(servers: Servers) -> dict[str, Any]:
     return dict(run)
 
 
-@pytest.mark.timeout(420)  # 100 s on two cores that do nothing else; the limit is for a busy machine
+@pytest.mark.timeout(420)  # it took 150 s on two cores that others used, too
 def test_a_run_whose_worker_is_killed_goes_on_after_its_last_round(smoke_data: Path, tmp_path: Path) -> None:
     config = smoke(smoke_data, tmp_path / "runs")
     with serving(tmp_path) as servers:
@@ -154,7 +154,8 @@ def test_a_run_whose_worker_is_killed_goes_on_after_its_last_round(smoke_data: P
         # A wrong parameter is refused before there is a run, with the field named.
         refused = started(servers, {"stages": {"prepare_rounds": -1}})
         answer = " ".join(refused.communicate(timeout=60)[0].split())
-        assert refused.returncode == 1 and "config.stages.prepare_rounds" in answer
+        assert refused.returncode == 1
+        assert "Validation failed for field config.stages.prepare_rounds. -1 is less than the minimum of 0" in answer
         assert httpx.post(f"{servers.api}/flow_runs/filter", json={}, timeout=60).json() == []
 
         watching = started(servers, config.model_dump(mode="json"), "--watch")

@@ -37,15 +37,15 @@ def send_and_write(number: signal.Signals, done: list[str]) -> None:
 def test_the_work_is_done_before_a_signal_takes_effect(number: signal.Signals) -> None:
     handler, done = signal.getsignal(number), list[str]()
     with pytest.raises(KeyboardInterrupt):
-        Aside().call(send_and_write, number, done)
+        Aside().call(lambda: send_and_write(number, done))
     assert done == ["begun", "written"]
     assert signal.getsignal(number) is handler
 
 
 def test_results_and_errors_pass() -> None:
-    assert Aside().call(divmod, 7, 2) == (3, 1)
+    assert Aside().call(lambda: divmod(7, 2)) == (3, 1)
     with pytest.raises(ZeroDivisionError):
-        Aside().call(divmod, 7, 0)
+        Aside().call(lambda: divmod(7, 0))
 
 
 class Recorder(SilentTracker):
