@@ -68,7 +68,7 @@ class UninterruptedTracker:
 
     def register(self, path: Path) -> None:
         """As the other one does."""
-        self._aside.call(self._tracker.register, path)
+        self._aside.call(lambda: self._tracker.register(path))
 
     def finish(self, status: Status) -> None:
         """As the other one does."""
