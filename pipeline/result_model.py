@@ -41,8 +41,8 @@ class PixelDescriptor(nn.Module):
 
 
 def registered_name(config: AnyConfig, modality: Modality) -> str:
-    """Under which name MLflow's registry has the model of a modality: `vireid-sysu-cclnet-visible`."""
-    return f"vireid-{config.data.name}-{config.method}-{modality}"
+    """Under which name MLflow's registry has an experiment's models of a modality: `vireid-cclnet-sysu-visible`."""
+    return f"vireid-{config.name}-{modality}"
 
 
 def export_result(run: Run[Any, Any]) -> None:
