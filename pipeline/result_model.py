@@ -46,8 +46,8 @@ class PixelDescriptor(nn.Module):
 
 
 def registered_name(config: AnyConfig, modality: Modality | None = None) -> str:
-    """The name in MLflow's registry: `vireid-sysu-cclnet-visible` of a modality, `vireid-sysu-cclnet` of tables."""
-    name = f"vireid-{config.data.name}-{config.method}"
+    """The name in MLflow's registry: `vireid-csdn-sysu-visible` of a modality's model, `vireid-csdn-sysu` of tables."""
+    name = f"vireid-{config.name}"
     return name if modality is None else f"{name}-{modality}"
 
 

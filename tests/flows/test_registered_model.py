@@ -72,7 +72,7 @@ def test_the_registered_model_gives_the_vectors_that_were_measured(
         assert run.images.test is not None
         images, measured = run.images.test, run.extract_held_out_features(run.images.test, encoder)
     for modality in Modality:
-        name = f"vireid-sysu-{method}-{modality}"
+        name = f"vireid-{config.name}-{modality}"
         (version,) = client.search_model_versions(f"name = '{name}'")
         assert version.tags["vireid.run"] == run_path(config).name
         assert version.tags["vireid.round"] == str(report.model.round)
@@ -91,7 +91,7 @@ def test_a_model_says_what_it_takes_and_holds_weights_as_plain_bytes(
 ) -> None:
     config = tracked("smoke", smoke_data, tmp_path / "runs", smoke_tree | {"stages": SHORT})
     run_plainly(config)
-    folder = files_of(client, "vireid-sysu-cclnet-infrared")
+    folder = files_of(client, "vireid-smoke-infrared")
     signature = Model.load(str(folder)).signature
     height, width = config.images.height, config.images.width
     assert signature.inputs.inputs[0].shape == (-1, height, width, 3)
@@ -106,7 +106,7 @@ def test_a_model_says_what_it_takes_and_holds_weights_as_plain_bytes(
     # The same command again: neither a second version nor another export.
     assert read_note(run_path(config)).models
     run_plainly(config)
-    assert len(client.search_model_versions("name = 'vireid-sysu-cclnet-infrared'")) == 1
+    assert len(client.search_model_versions("name = 'vireid-smoke-infrared'")) == 1
 
 
 def test_a_network_that_cannot_be_exported_costs_a_warning(

@@ -54,13 +54,13 @@ def test_vectors_are_those_of_the_run(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     monkeypatch.chdir(tmp_path)
     client = MlflowClient(tracking_uri=uri)
-    client.set_registered_model_alias("vireid-sysu-cclnet-visible", "best", "1")
-    run_id = client.get_model_version("vireid-sysu-cclnet-visible", "1").run_id
+    client.set_registered_model_alias("vireid-smoke-visible", "best", "1")
+    run_id = client.get_model_version("vireid-smoke-visible", "1").run_id
     names = {
         "folder": str(run_path(config)),
-        "version": "models:/vireid-sysu-cclnet-infrared/1",
-        "alias": "models:/vireid-sysu-cclnet-visible@best",
-        "newest": "models:/vireid-sysu-cclnet",
+        "version": "models:/vireid-smoke-infrared/1",
+        "alias": "models:/vireid-smoke-visible@best",
+        "newest": "models:/vireid-smoke",
         "run": f"runs:/{run_id}",
     }
     for name, address in names.items():
@@ -71,7 +71,7 @@ def test_vectors_are_those_of_the_run(
 
 
 @pytest.mark.parametrize(
-    "address", ["models:/nothing/1", "models:/nothing", "models:/vireid-sysu-cclnet@no", "runs:/no"]
+    "address", ["models:/nothing/1", "models:/nothing", "models:/vireid-smoke@no", "runs:/no"]
 )
 def test_an_address_that_does_not_exist_has_a_hint(
     vireid: Call, registered: tuple[AnyConfig, str], images: Path, monkeypatch: pytest.MonkeyPatch, address: str
@@ -94,7 +94,7 @@ def test_mlflow_predicts_on_a_table_of_paths(
         rows = csv.writer(file)
         rows.writerow(["path", "modality"])
         rows.writerows([str(images / path), "infrared"] for path in paths)
-    command = [sys.executable, "-m", "mlflow", "models", "predict", "-m", "models:/vireid-sysu-cclnet/1"]
+    command = [sys.executable, "-m", "mlflow", "models", "predict", "-m", "models:/vireid-smoke/1"]
     command += ["-i", "table.csv", "-t", "csv", "-o", "vectors.json", "--env-manager", "local"]
     environment = os.environ | {"PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": uri, "OMP_NUM_THREADS": "1"}
     subprocess.run(command, check=True, env=environment, timeout=240)
