@@ -70,9 +70,7 @@ def test_vectors_are_those_of_the_run(
         np.testing.assert_allclose(vectors(f"{name}.npz"), vectors("folder.npz"), atol=1e-5)
 
 
-@pytest.mark.parametrize(
-    "address", ["models:/nothing/1", "models:/nothing", "models:/vireid-smoke@no", "runs:/no"]
-)
+@pytest.mark.parametrize("address", ["models:/nothing/1", "models:/nothing", "models:/vireid-smoke@no", "runs:/no"])
 def test_an_address_that_does_not_exist_has_a_hint(
     vireid: Call, registered: tuple[AnyConfig, str], images: Path, monkeypatch: pytest.MonkeyPatch, address: str
 ) -> None:
