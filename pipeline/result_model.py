@@ -57,7 +57,7 @@ def export_result(run: Run[Any, Any]) -> None:
     Nothing is done where that is not wanted, or the models are registered already. A network that cannot be translated
     costs a warning, never the run.
 
-    Cost: RN50 at 288 x 144 pixels: 20 s on a CPU core, and 624 MB, for all of them together.
+    Cost: RN50 at 288 x 144 pixels: 28 s on a CPU core, and 624 MB, for all of them together.
     """
     config, selected, folder = run.config, run.state.selected, run.record.folder
     note = read_note(folder.path)
