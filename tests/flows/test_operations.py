@@ -155,7 +155,7 @@ def test_a_run_whose_worker_is_killed_goes_on_after_its_last_round(smoke_data: P
         refused = started(servers, {"stages": {"prepare_rounds": -1}})
         answer = " ".join(refused.communicate(timeout=60)[0].split())
         assert refused.returncode == 1
-        assert "Validation failed for field config.stages.prepare_rounds. -1 is less than the minimum of 0" in answer
+        assert "Validation failed for field 'config.stages.prepare_rounds'" in answer
         assert httpx.post(f"{servers.api}/flow_runs/filter", json={}, timeout=60).json() == []
 
         watching = started(servers, config.model_dump(mode="json"), "--watch")
