@@ -77,6 +77,27 @@ def changes_of(config: ExperimentConfig) -> dict[str, Any]:
     return {"preset": "smoke", "config": config.model_dump(mode="json")}
 
 
+def test_what_fails_without_a_hint_is_tried_again_and_goes_on(
+    smoke_config: ExperimentConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, calls = RunFolder.save_labels, list[int]()
+
+    def lose_the_connection(folder: RunFolder, number: int, labels: Any) -> Path:
+        calls.append(number)
+        if calls == [1, 2]:
+            raise ConnectionResetError("the network blinked")
+        return save(folder, number, labels)
+
+    monkeypatch.setattr(RunFolder, "save_labels", lose_the_connection)
+    state = ended(deployed.unsupervised, changes_of(smoke_config))
+    assert state.is_completed()
+    assert calls == [1, 2, 2, 3, 4]
+    identifier = state.state_details.flow_run_id
+    assert identifier is not None
+    with get_client(sync_client=True) as client:
+        assert client.read_flow_run(identifier).run_count == 2
+
+
 def test_a_second_run_into_a_folder_ends_at_once_and_says_which_process_has_it(smoke_config: ExperimentConfig) -> None:
     with RunFolder.open(run_path(smoke_config), record_of(smoke_config), digest_of(smoke_config)):
         state = ended(deployed.unsupervised, changes_of(smoke_config))

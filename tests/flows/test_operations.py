@@ -43,9 +43,9 @@ class Servers:
 
 def free_ports(count: int) -> list[int]:
     """Ports that nobody listens on now."""
-    with_ports = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [one.getsockname()[1] for one in with_ports]
-    for one in with_ports:
+    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in listeners]
+    for one in listeners:
         one.close()
     return ports
 
@@ -155,16 +155,17 @@ def test_a_run_whose_worker_is_killed_goes_on_after_its_last_round(smoke_data: P
         refused = started(servers, {"stages": {"prepare_rounds": -1}})
         answer = " ".join(refused.communicate(timeout=60)[0].split())
         assert refused.returncode == 1
-        assert "Validation failed for field config.stages.prepare_rounds. -1 is less than the minimum of 0" in answer
+        assert "Validation failed for field 'config.stages.prepare_rounds'" in answer
         assert httpx.post(f"{servers.api}/flow_runs/filter", json={}, timeout=60).json() == []
 
         watching = started(servers, config.model_dump(mode="json"), "--watch")
         wait_until(lambda: finished_rounds(config) >= KILLED_AFTER, 120, "second round")
-        run_processes = set(processes_with("PREFECT__FLOW_RUN_ID="))
         mine = processes_with(f"PREFECT_HOME={tmp_path / 'prefect'}")
+        of_the_run = mine.keys() & processes_with("PREFECT__FLOW_RUN_ID=").keys()
+        assert of_the_run
         (worker,) = (pid for pid, command in mine.items() if "prefect worker start" in command)
         os.kill(worker, signal.SIGKILL)
-        wait_until(lambda: not run_processes & set(processes_with("PREFECT__FLOW_RUN_ID=")), 60, "end of what was left")
+        wait_until(lambda: not of_the_run & processes_with("PREFECT__FLOW_RUN_ID=").keys(), 60, "end of what was left")
         before = finished_rounds(config)
         assert KILLED_AFTER <= before < ROUNDS, "the worker was to be killed in the middle"
 
