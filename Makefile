@@ -3,6 +3,7 @@
 PYTHON ?= python3
 RUNS ?= runs
 PORT ?= 5000
+PREFECT_PORT ?= 4200
 TRIALS ?= 1-10
 WORKERS ?= auto
 
@@ -25,7 +26,7 @@ INSTALL := install --quiet -c constraints.txt -e '.[$(EXTRA),test]'
 
 .DEFAULT_GOAL := help
 .PHONY: help setup check test unsupervised-demo unsupervised-sysu unsupervised-regdb unsupervised-llcm \
-	csdn-demo csdn-sysu csdn-regdb csdn-llcm eees-demo eees-sysu eees-regdb eees-llcm demo-clip ui clean
+	csdn-demo csdn-sysu csdn-regdb csdn-llcm eees-demo eees-sysu eees-regdb eees-llcm demo-clip server deploy ui clean
 
 help:  ## list these targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' Makefile
@@ -96,6 +97,13 @@ eees-llcm: setup  ## EEES on LLCM: make eees-llcm DATA=/folder/of/LLCM
 
 demo-clip: setup  ## train the demo weights again, as they are shipped
 	$(BIN)/vireid demo-clip
+
+server: setup  ## Prefect's server, a worker and MLflow's pages on this machine, until Ctrl-C
+	@mkdir -p "$(RUNS)"
+	$(BIN)/vireid server --port $(PREFECT_PORT) --mlflow-port $(PORT) --runs "$(RUNS)"
+
+deploy: setup  ## tell the server of `make server` what can be run
+	PREFECT_API_URL="$${PREFECT_API_URL:-http://127.0.0.1:$(PREFECT_PORT)/api}" $(BIN)/vireid deploy
 
 ui: setup  ## compare runs and rounds in MLflow, on this machine only
 	@mkdir -p "$(RUNS)"

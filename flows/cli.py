@@ -12,10 +12,15 @@ from rich.console import Console
 from flows.caption_command import caption, caption_merge
 from flows.compare_command import compare
 from flows.data_commands import data_app
+from flows.drawn_data import DEMO_DATA, draw_demo_once
+from flows.embed_command import embed
+from flows.export_command import export
 from flows.label_command import label
 from flows.printing import print_average, print_json, print_report, stdout
 from flows.rank_command import rank
-from flows.runs_command import runs as list_runs
+from flows.runs_command import runs_app
+from flows.search_command import search
+from flows.server_command import deploy, server
 from pipeline.any_config import AnyConfig, digest_of, record_of, with_trial
 from pipeline.console import set_up_logging
 from pipeline.errors import ConfigError, VireidError
@@ -31,17 +36,20 @@ app = typer.Typer(
 config_app = typer.Typer(no_args_is_help=True, help="Look at configurations.")
 app.add_typer(data_app, name="data")
 app.add_typer(config_app, name="config")
+app.add_typer(runs_app, name="runs")
 app.command("rank")(rank)
 app.command("label")(label)
-app.command("runs")(list_runs)
 app.command("compare")(compare)
+app.command("embed")(embed)
+app.command("search")(search)
+app.command("export")(export)
 app.command("caption")(caption)
 app.command("caption-merge")(caption_merge)
+app.command("server")(server)
+app.command("deploy")(deploy)
 
 INTERRUPTED = 130
 """What typer makes of Ctrl-C."""
-
-DEMO_DATA = Path("data") / "drawn-demo"
 
 DataOption = Annotated[Path | None, typer.Option("--data", help="The folder that holds the data set.")]
 SetOption = Annotated[
@@ -112,16 +120,12 @@ def demo(
     as_json: JsonOption = False,
 ) -> None:
     """Draw the demonstration data set once, and train on it with the demonstration CLIP."""
-    from pipeline.data.drawn.writer import draw_dataset
-
     config = load_config(
         "demo" if method == "cclnet" else f"{method}-demo",
         changes or (),
         {"data": {"root": str(DEMO_DATA)}, "execution": {"device": device, "runs_folder": _text(runs)}},
     )
-    if not DEMO_DATA.exists():
-        # Seed 1 drew the people that were seen while the preset's schedule was chosen.
-        draw_dataset(DEMO_DATA, size="demo", difficulty="moderate", seed=2)
+    draw_demo_once()
     _run(config, as_json)
 
 

@@ -5,12 +5,13 @@ from types import ModuleType
 from prefect import flow
 
 from flows.processes import run_body
+from flows.terminal import cancelled_if_stopped
 from pipeline.csdn_config import CsdnConfig
 from pipeline.evaluation.report import EvaluationReport
 from pipeline.opening import open_run
 
 
-@flow(name="csdn", flow_run_name="{config.name}", persist_result=False)
+@flow(name="csdn", flow_run_name="{config.name}", persist_result=False, on_crashed=[cancelled_if_stopped])
 def csdn(config: CsdnConfig) -> EvaluationReport | None:
     """Train with identities, starting where an interrupted run of the same configuration ended.
 

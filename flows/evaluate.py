@@ -5,11 +5,12 @@ from pathlib import Path
 from prefect import flow
 
 from flows.tasks import measure_again
+from flows.terminal import cancelled_if_stopped
 from pipeline.evaluation.report import EvaluationReport
 from pipeline.opening import reopen_run
 
 
-@flow(name="evaluate", flow_run_name="{run_folder.name}", persist_result=False)
+@flow(name="evaluate", flow_run_name="{run_folder.name}", persist_result=False, on_crashed=[cancelled_if_stopped])
 def evaluate_run(
     run_folder: Path,
     data_root: Path | None = None,
@@ -31,5 +32,17 @@ def evaluate_run(
     Returns:
         What the run's last finished round retrieves, or the round that was chosen as its result.
     """
+    return measure_run(run_folder, data_root, device, trial, features_file, queries_file)
+
+
+def measure_run(
+    run_folder: Path,
+    data_root: Path | None,
+    device: str,
+    trial: int | None,
+    features_file: Path | None,
+    queries_file: Path | None,
+) -> EvaluationReport:
+    """The work of the flow, for a flow of the same name that a deployment runs."""
     with reopen_run(run_folder, data_root=data_root, device=device, trial=trial) as run:
         return measure_again(run, features_file, queries_file)

@@ -1,6 +1,11 @@
 """What options of several commands share."""
 
+from typing import TYPE_CHECKING
+
 from pipeline.errors import ConfigError
+
+if TYPE_CHECKING:
+    from models.modality import Modality
 
 
 def one_of(option: str, value: str, known: tuple[str, ...]) -> str:
@@ -12,3 +17,14 @@ def one_of(option: str, value: str, known: tuple[str, ...]) -> str:
     if value not in known:
         raise ConfigError(f"{option} {value!r} does not exist", hint=f"choose from: {', '.join(known)}")
     return value
+
+
+def modality_of(option: str, value: str) -> "Modality":
+    """The modality of an option's value.
+
+    Raises:
+        ConfigError: It is none.
+    """
+    from models.modality import Modality
+
+    return Modality(one_of(option, value, ("visible", "infrared")))

@@ -20,6 +20,12 @@ def stdout() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=180)
 
 
+def printable(text: str) -> str:
+    """A name as a terminal may show it: line ends, signs that steer it, and bytes that are no text, as numbers."""
+    shown = "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode("ascii") for sign in text)
+    return shown.replace("[", r"\[")
+
+
 def print_json(record: Mapping[str, Any]) -> None:
     """One JSON value on one line."""
     typer.echo(json.dumps(record))

@@ -8,9 +8,11 @@ from types import ModuleType
 from typing import Any
 
 from prefect.context import FlowRunContext, hydrated_context
+from prefect.logging.configuration import setup_logging
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows import tasks
+from flows.reporting import is_reported, reported
 from flows.terminal import prefect_at_terminal
 from pipeline import following
 from pipeline.any_config import AnyConfig
@@ -73,12 +75,21 @@ def _work(body: Body, config: AnyConfig, flow_run: "_FlowRun") -> None:
 
 @dataclass(frozen=True, slots=True)
 class _FlowRun:
-    """A flow run as another process can take part in it: where its flow is defined, its context, and its server."""
+    """A flow run as another process can take part in it.
+
+    Attributes:
+        module: Where its flow is defined.
+        name: The flow's name there.
+        context: Prefect's context of the run.
+        api: The server that it talks to.
+        deployed: Whether a worker started it, and not a person at a terminal: then Prefect's messages are wanted.
+    """
 
     module: str
     name: str
     context: dict[str, Any]
     api: str
+    deployed: bool
 
     @staticmethod
     def here() -> "_FlowRun":
@@ -87,7 +98,10 @@ class _FlowRun:
         context = current.serialize()
         # A flow is an object of a module, which the other process imports; it cannot be sent.
         del context["flow"]
-        return _FlowRun(current.flow.fn.__module__, current.flow.fn.__name__, context, str(current.client.api_url))
+        function = current.flow.fn
+        return _FlowRun(
+            function.__module__, function.__name__, context, str(current.client.api_url), deployed=is_reported()
+        )
 
 
 @contextmanager
@@ -95,8 +109,16 @@ def _part_of(flow_run: _FlowRun) -> Iterator[None]:
     """Let tasks belong to the flow run, and talk to its server."""
     flow = getattr(importlib.import_module(flow_run.module), flow_run.name)
     with (
-        prefect_at_terminal(),
+        _reported_to_server() if flow_run.deployed else prefect_at_terminal(),
         temporary_settings({PREFECT_API_URL: flow_run.api}),
         hydrated_context({"flow_run_context": flow_run.context | {"flow": flow}}),
     ):
+        yield
+
+
+@contextmanager
+def _reported_to_server() -> Iterator[None]:
+    """What the worker's process has from its start: our log lines reach the server, and so do progress and rounds."""
+    setup_logging()
+    with reported():
         yield

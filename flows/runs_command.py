@@ -1,4 +1,4 @@
-"""`vireid runs`: what has been trained, how far it came, and what it found."""
+"""`vireid runs`: what has been trained, how far it came, and what it found; `vireid runs sync`: MLflow told of it."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,14 +10,20 @@ from flows.printing import print_json, stdout
 from pipeline.errors import VireidError
 from pipeline.recorded_run import RecordedRun, RoundScore, read_runs
 
+runs_app = typer.Typer(help="List runs with their state and their numbers, or bring MLflow up to date with them.")
+
 _NUMBERS = ("seed", "rounds", "Rank-1", "mAP", "best Rank-1", "mAP then", "in round")
 
 
-def runs(
-    folder: Annotated[Path, typer.Option("--runs", help="Where runs are kept.")] = Path("runs"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
-) -> None:
+RunsOption = Annotated[Path, typer.Option("--runs", help="Where runs are kept.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+@runs_app.callback(invoke_without_command=True)
+def list_runs(context: typer.Context, folder: RunsOption = Path("runs"), as_json: JsonOption = False) -> None:
     """List runs with their state and their numbers; runs that are being trained are not disturbed."""
+    if context.invoked_subcommand is not None:
+        return
     entries = list(read_runs(folder))
     found = sorted((one for one in entries if isinstance(one, RecordedRun)), key=lambda run: (run.written, run.name))
     others = [one.message for one in entries if isinstance(one, VireidError)]
@@ -32,6 +38,29 @@ def runs(
         console.print(f"no runs in {folder}", markup=False, highlight=False)
     for message in others:
         console.print(f"left out: {message}", markup=False, highlight=False, soft_wrap=True)
+
+
+@runs_app.command()
+def sync(
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="Folders of runs; all whose record lacks something, if none is named.")
+    ] = None,
+    folder: RunsOption = Path("runs"),
+    as_json: JsonOption = False,
+) -> None:
+    """Tell MLflow what it missed of runs while it did not answer; what it knows already is not repeated."""
+    from pipeline.syncing import sync_run, unsynced_runs  # MLflow and torch take seconds to load
+
+    done = [sync_run(path) for path in runs or unsynced_runs(folder)]
+    if as_json:
+        print_json({"runs": [run.to_dict() for run in done]})
+        return
+    for run in done:
+        stdout().print(
+            f"{run.path}: {run.rounds} of {run.planned} rounds in MLflow", markup=False, highlight=False, soft_wrap=True
+        )
+    if not done:
+        stdout().print(f"no run in {folder} waits for MLflow", markup=False, highlight=False, soft_wrap=True)
 
 
 def _table(found: list[RecordedRun]) -> Table:

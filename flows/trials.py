@@ -6,13 +6,14 @@ from pathlib import Path
 from prefect import flow
 
 from flows.methods import train
+from flows.terminal import cancelled_if_stopped
 from pipeline import durable_files
 from pipeline.any_config import AnyConfig, with_trial
 from pipeline.evaluation.averaging import AverageReport, average_reports
 from pipeline.opening import trials_path
 
 
-@flow(name="trials", flow_run_name="{config.name}", persist_result=False)
+@flow(name="trials", flow_run_name="{config.name}", persist_result=False, on_crashed=[cancelled_if_stopped])
 def train_trials(config: AnyConfig, trials: Sequence[int]) -> tuple[AverageReport, Path]:
     """Train and test a model on each split, one after the other; splits that are finished are not trained again.
 

@@ -5,13 +5,14 @@ from types import ModuleType
 from prefect import flow
 
 from flows.processes import run_body
+from flows.terminal import cancelled_if_stopped
 from pipeline.cluster_method import prompts_due, text_prototypes
 from pipeline.config import ExperimentConfig
 from pipeline.evaluation.report import EvaluationReport
 from pipeline.opening import open_run
 
 
-@flow(name="unsupervised", flow_run_name="{config.name}", persist_result=False)
+@flow(name="unsupervised", flow_run_name="{config.name}", persist_result=False, on_crashed=[cancelled_if_stopped])
 def unsupervised(config: ExperimentConfig) -> EvaluationReport | None:
     """Train without identities, starting where an interrupted run of the same configuration ended.
 
@@ -41,6 +42,7 @@ def run_rounds(config: ExperimentConfig, stage: ModuleType) -> EvaluationReport 
                 stage.learn_prompts(run, round_, labels) if prompts_due(run, round_) else text_prototypes(run, round_)
             )
             losses = stage.train(run, round_, features, labels, text)
+            stage.draw(run, round_, features, labels, matching, text)
             report = stage.evaluate(run, round_) if run.evaluation_due(round_) else None
             stage.log_round(run, round_, labels, matching, losses, report)
         result: EvaluationReport | None = stage.finish(run)

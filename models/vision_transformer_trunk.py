@@ -43,7 +43,7 @@ class VisionTransformerTrunk(nn.Module):
     def forward(self, patches: Float[Tensor, "batch patch_width rows columns"]) -> Float[Tensor, "batch width"]:
         """The image feature before the projection: the class token, or the mean token where the model pools so."""
         tokens = patches.flatten(2).transpose(1, 2)
-        first = self.class_embedding.to(tokens.dtype).expand(len(tokens), 1, -1)
+        first = self.class_embedding.to(tokens.dtype).expand(tokens.shape[0], 1, -1)
         tokens = self.ln_pre(torch.cat([first, tokens], dim=1) + self.positional_embedding.to(tokens.dtype))
         tokens = self.transformer(tokens)
         if self.attn_pool is not None:

@@ -4,23 +4,23 @@ import base64
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from html import escape
-from importlib import resources
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-from pipeline import run_files
+from pipeline import html_page, run_files
 from pipeline.comparison import ABSENT, Column, Comparison
 from pipeline.curve_figures import COLOURS, Curve, draw_curves
-from pipeline.durable_files import replace_file
-from pipeline.errors import CheckpointError, ConfigError
 from pipeline.recorded_run import RecordedRun, RoundScore
 
-_START = "<!DOCTYPE html>\n"
-_STYLE = "comparison_page.css"
-_PNG = b"\x89PNG\r\n\x1a\n"
+_SIGNATURES = {".png": b"\x89PNG\r\n\x1a\n", ".jpg": b"\xff\xd8\xff"}
 _FACTS = ("run", "method", "data", "seed", "digest", "rounds", "state", "search", "Rank-1", "mAP", "best Rank-1")
-_FIGURES = {
+FIGURES = {
+    "cluster-sizes": "How many clusters there are of each size",
     "eps-curve": "What other values of eps would have given",
+    "feature-map": "Features of training images in the plane in which they differ most",
+    "prototype-similarity": "Similarity of visible and infrared prototypes",
+    "retrieval": "Queries, and what they found first: right in blue, wrong crossed out",
+    "text-similarity": "Similarity of visible and infrared texts",
 }
 """What the figures of a round show; others are shown under their file's name."""
 
@@ -38,31 +38,11 @@ def write_page(comparison: Comparison, file: Path) -> None:
     Cost:
         About 0.2 s and 30 KB a curve, and four thirds of the bytes of the runs' last figures.
     """
-    hint = "name another file with --html"
-    try:
-        if file.exists() and not file.read_bytes().startswith(_START.encode()):
-            raise ConfigError(f"{file} exists and is no page", hint=hint)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        content = "".join(_page(comparison)).encode()
-        replace_file(file, lambda open_file: _write_all(open_file, content))
-    except OSError as error:
-        raise ConfigError(f"{file} cannot be written: {error.strerror}", hint=hint) from error
-    except CheckpointError as error:
-        raise ConfigError(error.message, hint=hint) from error
-
-
-def _write_all(file: BinaryIO, content: bytes) -> None:
-    file.write(content)
+    html_page.write_page(file, _page(comparison))
 
 
 def _page(comparison: Comparison) -> Iterator[str]:
-    style = (resources.files("pipeline") / _STYLE).read_text(encoding="utf-8")
-    yield f'{_START}<html lang="en"><head><meta charset="utf-8"><title>Runs compared</title>\n'
-    # What the browser itself then refuses: scripts, and everything that is not on the page.
-    yield '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
-    yield "style-src 'unsafe-inline'\">\n"
-    yield '<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">\n'
-    yield f"<style>\n{style}</style></head><body>\n<h1>Runs compared</h1>\n"
+    yield html_page.page_start("Runs compared")
     yield from _runs(comparison)
     yield from _settings(comparison)
     yield from _rounds(comparison)
@@ -72,7 +52,7 @@ def _page(comparison: Comparison) -> Iterator[str]:
     yield "</div>\n"
     for letter, run in zip(comparison.letters, comparison.runs, strict=True):
         yield from _last_figures(letter, run)
-    yield "</body></html>\n"
+    yield html_page.page_end()
 
 
 def _runs(comparison: Comparison) -> Iterator[str]:
@@ -124,8 +104,9 @@ def _last_figures(letter: str, run: RecordedRun) -> Iterator[str]:
             content = file.read_bytes()
         except OSError:
             continue  # replaced or removed while the page was made
-        if content.startswith(_PNG):
-            shown.append(_figure(content, f"{_FIGURES.get(name, name)}, round {int(file.stem.rpartition('-')[2])}"))
+        if content.startswith(_SIGNATURES[file.suffix]):
+            caption = f"{FIGURES.get(name, name)}, round {int(file.stem.rpartition('-')[2])}"
+            shown.append(_figure(content, caption, run_files.MEDIA_TYPES[file.suffix]))
     yield f'<div class="figures">\n{"".join(shown)}</div>\n' if shown else "<p>It has none.</p>\n"
 
 
@@ -141,10 +122,10 @@ def _table(
     return f'<div class="wide"><table{kind}><thead><tr>{columns}</tr></thead><tbody>\n{body}</tbody></table></div>\n'
 
 
-def _figure(png: bytes, caption: str) -> str:
-    data = base64.b64encode(png).decode("ascii")
+def _figure(content: bytes, caption: str, media_type: str = "image/png") -> str:
+    data = base64.b64encode(content).decode("ascii")
     text = escape(caption)
-    return f'<figure><img src="data:image/png;base64,{data}" alt="{text}"><figcaption>{text}</figcaption></figure>\n'
+    return f'<figure><img src="data:{media_type};base64,{data}" alt="{text}"><figcaption>{text}</figcaption></figure>\n'
 
 
 def _curves(comparison: Comparison, column: Column) -> list[Curve]:

@@ -24,6 +24,9 @@ from pipeline.method_config import (
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 
+KeptCheckpoints = Literal["last", "all"] | Annotated[int, Field(ge=1)]
+"""Of which rounds: the last one, all, or every so many."""
+
 
 class DataConfig(BaseModel):
     """Which images."""
@@ -133,6 +136,16 @@ class ExecutionConfig(BaseModel):
     """How many images are decoded at once; none takes one a core."""
     tracking: bool = True
     """Whether rounds are logged to MLflow."""
+    figures: bool = True
+    """Whether figures of each round are drawn: of clusters, features, matching, texts, and of what queries found."""
+    register_model: bool = True
+    """Whether the result's encoder is logged in MLflow at the end and registered, a model for each modality."""
+    keep_checkpoints: KeptCheckpoints = "last"
+    """Which checkpoints stay: that of the last finished round, those of `all` rounds, or of every so many rounds."""
+    log_checkpoints: bool = False
+    """Whether checkpoints that are kept go to MLflow as well, each with its round."""
+    system_metrics: bool = True
+    """Whether MLflow is told every 10 s how busy the machine is: processor, memory, disk, network, GPUs."""
 
 
 def refuse_unfit_evaluation(data: DataConfig, evaluation: EvaluationConfig) -> None:

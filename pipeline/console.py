@@ -2,6 +2,8 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import TypeVar
 
 from rich.console import Console
@@ -21,6 +23,11 @@ T = TypeVar("T")
 
 _PACKAGES = ("pipeline", "flows", "models", "clustering")
 _STDERR = Console(stderr=True)
+
+Watcher = Callable[[str, int, int | None], None]
+"""Told what is being done, how many are done, and of how many where that is known."""
+
+_WATCHER: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
 
 
 def stderr_console() -> Console:
@@ -44,6 +51,16 @@ def set_up_logging() -> None:
         logger.handlers[:] = [handler]
         logger.setLevel(logging.INFO)
         logger.propagate = False
+
+
+@contextmanager
+def watched_by(watcher: Watcher) -> Iterator[None]:
+    """Let somebody follow every progress bar inside the `with` block, whether or not a terminal shows it."""
+    token = _WATCHER.set(watcher)
+    try:
+        yield
+    finally:
+        _WATCHER.reset(token)
 
 
 class _RateColumn(ProgressColumn):
@@ -86,12 +103,22 @@ def progress(
         TimeElapsedColumn(),
         TimeRemainingColumn(),
     )
-    silent = _STDERR.quiet or not _STDERR.is_terminal
+    silent, watcher, done = _STDERR.quiet or not _STDERR.is_terminal, _WATCHER.get(), 0
     with Progress(*columns, console=_STDERR, transient=True, disable=silent) as bars:
         bar = bars.add_task(description, total=total)
         for item in items:
             yield item
-            bars.advance(bar, 1 if count is None else count(item))
+            step = 1 if count is None else count(item)
+            done += step
+            bars.advance(bar, step)
+            if watcher is not None:
+                watcher(description, done, total)
+
+
+def speak_up() -> None:
+    """Let this package's log lines pass to handlers that somebody else has set up, such as Prefect's."""
+    for name in _PACKAGES:
+        logging.getLogger(name).setLevel(logging.INFO)
 
 
 def fall_silent() -> None:

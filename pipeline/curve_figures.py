@@ -34,7 +34,7 @@ def draw_curves(curves: Sequence[Curve], title: str) -> bytes:
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(6.4, 3.4), dpi=110, layout="constrained")
+    figure = Figure(figsize=(5.2, 3.2), dpi=106, layout="constrained")
     axes = figure.subplots()
     for place, curve in enumerate(curves):
         axes.plot(

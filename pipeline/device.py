@@ -48,6 +48,11 @@ def resolve_device(name: str, local_rank: int = 0, local_count: int = 1) -> torc
     return torch.device("cuda", local_rank)
 
 
+def count_gpus() -> int:
+    """How many GPUs this machine has."""
+    return torch.cuda.device_count()
+
+
 def resolve_precision(name: Literal["auto", "float32", "bfloat16"], device: torch.device) -> Precision:
     """What the network computes in: `auto` is bfloat16 on a GPU.
 

@@ -4,6 +4,7 @@ import errno
 import json
 import math
 import os
+import shutil
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -45,6 +46,25 @@ def replace_file(path: Path, write: Callable[[BinaryIO], None], *, archive: bool
         raise _unwritten(path, cause) from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def keep_file(source: Path, path: Path) -> None:
+    """Give an archive a second name that outlives its replacement: no copy, where the disk knows hard links.
+
+    Raises:
+        CheckpointError: The disk is full or failed. An older file of that name is untouched.
+    """
+    if path.exists() and path.samefile(source):
+        return
+    temporary = path.with_name(path.name + TEMPORARY)
+    temporary.unlink(missing_ok=True)
+    try:
+        temporary.hardlink_to(source)
+    except OSError:  # not on this kind of disk
+        replace_file(path, lambda file: _copy(source, file), archive=True)
+        return
+    temporary.replace(path)
+    _sync_folder(path.parent)
 
 
 def check_archive(path: Path) -> None:
@@ -136,7 +156,8 @@ def _unwritten(path: Path, cause: OSError | CheckpointError) -> CheckpointError:
 
 def _write_text(path: Path, text: str) -> None:
     def write(file: BinaryIO) -> None:
-        file.write(text.encode())
+        # Bytes of a file name that are no text stand as their escapes, which JSON reads back.
+        file.write(text.encode(errors="backslashreplace"))
 
     replace_file(path, write)
 
@@ -150,6 +171,11 @@ def _parse(path: Path, texts: Sequence[bytes]) -> list[dict[str, Any]]:
     if not all(isinstance(value, dict) for value in values):
         raise CheckpointError(f"{path} is damaged: it holds something else than names and values", hint=hint)
     return values
+
+
+def _copy(source: Path, file: BinaryIO) -> None:
+    with source.open("rb") as content:
+        shutil.copyfileobj(content, file)
 
 
 def _sync_folder(path: Path) -> None:

@@ -40,3 +40,7 @@ class WeightsError(VireidError):
 
 class TrainingError(VireidError):
     """Training cannot go on: the loss is not finite, or the device ran out of memory."""
+
+
+class TrackingError(VireidError):
+    """MLflow does not answer, or refuses. What the run itself has saved is not affected."""

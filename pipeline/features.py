@@ -5,14 +5,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Literal, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor, nn
-from torch.nn import functional
 
+from models.descriptor import Flip, describe_images
 from models.encoder import Encoded, Head
 from models.modality import Modality
 from models.precision import Precision, network_precision
@@ -23,8 +23,6 @@ from pipeline.data.pixel_supply import PixelSupply, StreamedPixels
 from pipeline.errors import TrainingError
 from pipeline.fitting import largest_fitting
 from pipeline.processes import ALONE, Processes
-
-Flip = Literal["none", "mean", "concat"]
 
 HELD_BYTES = 256 * 2**20
 """Features that may wait on the device before they are copied to the host, which waits for the device."""
@@ -81,9 +79,8 @@ def extract_features(
 ) -> FeatureBank:
     """Encode every image once, without gradients and in evaluation mode; the encoder is left as it was.
 
-    Neck features come as unit rows, those of another head alone as they are; of several heads side by side each has
-    unit length, as in CSDN's descriptor. Images are read in the order of the store, which is not their own, and the
-    features put back into theirs.
+    Which vectors these are, `models.descriptor.describe_images` says. Images are read in the order of the store, which
+    is not their own, and the features put back into theirs.
 
     Args:
         encoder: The encoder, on `device`.
@@ -92,8 +89,7 @@ def extract_features(
         batch_size: Images encoded at once.
         device: Where the encoder is.
         normalisation: Whose mean and standard deviation the pixels get.
-        flip: What mirrored images add: nothing; `mean`: both features are averaged; `concat`: they stand side by side.
-            Neck features alone are brought back to unit length. Either doubles the cost.
+        flip: What mirrored images add.
         description: The label of the progress bar.
         pixels: Where the pixels come from; the store, one batch ahead, when None.
         precision: In which the network computes.
@@ -122,7 +118,7 @@ def extract_features(
         pixels or StreamedPixels(images, device),
         [own[start : start + batch_size] for start in range(0, len(own), batch_size)],
         partial(
-            _encode, encoder, modality=images.modality, heads=heads, normalisation=normalisation, flip=flip,
+            describe_pixels, encoder, modality=images.modality, heads=heads, normalisation=normalisation, flip=flip,
             precision=precision,
         ),
         description,
@@ -168,7 +164,7 @@ def _encode_all(
     return np.concatenate(found)
 
 
-def _encode(
+def describe_pixels(
     encoder: ImageEncoder,
     pixels: UInt8[Tensor, "batch height width 3"],
     *,
@@ -178,20 +174,13 @@ def _encode(
     flip: Flip,
     precision: Precision,
 ) -> Float[Tensor, "batch d"]:
-    def features_of(batch: Tensor) -> Tensor:
-        with network_precision(precision, batch.device):
-            encoded = encoder.encode(preprocess(batch, normalisation), modality, heads=frozenset(heads))
-        parts = [getattr(encoded, head.value).float() for head in heads]
-        if heads == (Head.NECK,) or len(heads) > 1:
-            parts = [functional.normalize(part, dim=1, eps=1e-12) for part in parts]
-        return torch.cat(parts, dim=1)
+    """The vectors of one batch, which is on the device already; arguments are those of `extract_features`."""
 
-    features = features_of(pixels)
-    if flip == "none":
-        return features
-    mirrored = features_of(pixels.flip(2))
-    both = (features + mirrored) / 2 if flip == "mean" else torch.cat([features, mirrored], dim=1)
-    return functional.normalize(both, dim=1, eps=1e-12) if heads == (Head.NECK,) else both
+    def encoded(images: Tensor) -> Encoded:
+        with network_precision(precision, images.device):
+            return encoder.encode(images, modality, heads=frozenset(heads))
+
+    return describe_images(encoded, preprocess(pixels, normalisation), heads=heads, flip=flip)
 
 
 def _in_memory(

@@ -13,7 +13,7 @@ from pipeline.stages import extract, learn_prompts, pseudo_label, train
 from pipeline.training.rounds import Round
 
 __all__ = [
-    "encode_captions", "evaluate", "extract", "finish", "fuse_texts", "learn_person_texts", "learn_prompts",
+    "draw", "encode_captions", "evaluate", "extract", "finish", "fuse_texts", "learn_person_texts", "learn_prompts",
     "log_image_round", "log_round", "match", "pseudo_label", "train", "train_on_people", "train_with_captions",
 ]  # fmt: skip
 
@@ -24,6 +24,10 @@ def match(run: Run[Any, Any], round_: Round, *_: Any) -> None:
 
 def evaluate(run: Run[Any, Any], round_: Round) -> None:
     """The first process measures alone."""
+
+
+def draw(run: Run[Any, Any], round_: Round, *_: Any) -> None:
+    """The first process draws."""
 
 
 def log_round(run: Run[Any, Any], round_: Round, *_: Any) -> None:

@@ -10,9 +10,13 @@ from jaxtyping import Float, Float32
 from clustering.labelling import Labelling, label_images
 from pipeline import durable_files
 from pipeline.errors import ConfigError, DataError
+from pipeline.evaluation.feature_files import read_vectors
 from pipeline.evaluation.ranking import unit_rows
 
-_FORM = "the file holds one array [n, d] of float16, float32 or float64, as `numpy.save` writes it"
+_FORM = (
+    "the file holds one array [n, d] of float16, float32 or float64, as `numpy.save` writes it, or is a .npz archive "
+    "with such an array `features`, as `vireid embed` writes it"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +56,11 @@ def label_file(
     neighbour_method: Literal["exact", "ivf", "hnsw"],
     device: str,
 ) -> LabelReport:
-    """Cluster the rows of a `.npy` file.
+    """Cluster the rows of a file.
 
     Args:
-        path: Features, float16, float32 or float64 [n, d]; rows are scaled to length 1.
+        path: Features, float16, float32 or float64 [n, d], as a `.npy` file, or `features` in a `.npz` archive; rows
+            are scaled to length 1.
         out: Where to write the labels, int64 [n] with -1 for outliers; nowhere when None.
         k1: Length of the lists in which two images must name each other.
         k2: Over how many neighbours a neighbourhood is averaged.
@@ -111,6 +116,8 @@ def _peak_bytes() -> int:
 def _read(path: Path) -> Float[np.ndarray, "n d"]:
     if not path.is_file():
         raise DataError(f"there is no file {path}", hint=_FORM)
+    if path.suffix == ".npz":
+        return read_vectors(path)
     try:
         vectors = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:

@@ -27,7 +27,9 @@ from pipeline.processes import ALONE, Processes
 from pipeline.run_folder import RunFolder
 from pipeline.run_images import open_images
 from pipeline.run_record import RunRecord
-from pipeline.tracking import MlflowTracker, SilentTracker, Tracker
+from pipeline.system_metrics import available_monitors
+from pipeline.tracker import SilentTracker, Tracker, UninterruptedTracker
+from pipeline.tracking import MlflowTracker
 
 logger = logging.getLogger(__name__)
 
@@ -50,6 +52,7 @@ def open_run(config: AnyConfig) -> Iterator[Run[Any, Any]]:
         DataError: The data set is missing, incomplete or unreadable.
         WeightsError: The weights cannot be loaded.
         CheckpointError: The folder is in use, holds something else, or a run that was made with other images.
+        TrackingError: MLflow does not answer before anything is trained.
     """
     processes = Processes.here()
     device = resolve_device(config.execution.device, processes.local_rank, processes.local_count)
@@ -60,24 +63,26 @@ def open_run(config: AnyConfig) -> Iterator[Run[Any, Any]]:
 
 def _opened(config: AnyConfig, device: torch.device, processes: Processes) -> Iterator[Run[Any, Any]]:
     dataset = _read_data(config.data)
-    clip, method = _load_weights(config), _method_of(config)
+    clip, method = _load_weights(config), method_of(config)
     if not processes.is_first:
         yield Run(method, config, dataset, open_images(config, dataset), clip, device, None, processes)
         return
     with RunFolder.open(run_path(config), record_of(config), digest_of(config)) as folder:
         _check_images(folder, dataset)
-        record = RunRecord(folder, _tracker(config, folder))
+        execution = config.execution
+        record = RunRecord(folder, _tracker(config, folder), execution.keep_checkpoints, execution.log_checkpoints)
         try:
             run = Run(method, config, dataset, open_images(config, dataset), clip, device, record, processes)
             made_with = {"device": str(device), "processes": processes.count, "precision": run.precision}
             made_with |= {"weights": asdict(clip.origin), "data": dataset.fingerprint}
             record.begin(run.state, record_of(config), made_with)
             yield run
-        except KeyboardInterrupt:
-            record.tracker.finish("KILLED")
+        except Exception:
+            record.tracker.finish("FAILED")
             raise
         except BaseException:
-            record.tracker.finish("FAILED")
+            # Not an error: Ctrl-C, a signal that ends the process, or Prefect's word for a run that is cancelled.
+            record.tracker.finish("KILLED")
             raise
 
 
@@ -107,7 +112,7 @@ def reopen_run(
         config = recorded.model_copy(update={"data": data, "execution": execution})
         dataset = _read_data(data)
         _check_images(folder, dataset)
-        images, record, method = open_images(config, dataset), RunRecord(folder, SilentTracker()), _method_of(config)
+        images, record, method = open_images(config, dataset), RunRecord(folder, SilentTracker()), method_of(config)
         with using_device(place, resolve_precision(execution.precision, place)):
             run = Run(method, config, dataset, images, _load_weights(config), place, record, ALONE)
             if run.state.completed == 0:
@@ -129,7 +134,8 @@ def trials_path(config: AnyConfig) -> Path:
     return config.execution.runs_folder / f"{config.name}-s{config.seed}-{digest_of(everything)[:8]}-trials.json"
 
 
-def _method_of(config: AnyConfig) -> Method[Any, Any]:
+def method_of(config: AnyConfig) -> Method[Any, Any]:
+    """What a run of this configuration leaves to its method."""
     match config:
         case CsdnConfig():
             return PersonMethod()
@@ -190,4 +196,7 @@ def _load_weights(config: AnyConfig) -> LoadedClip:
 def _tracker(config: AnyConfig, folder: RunFolder) -> Tracker:
     if not config.execution.tracking:
         return SilentTracker()
-    return MlflowTracker(config.execution.runs_folder, folder)
+    monitors = available_monitors() if config.execution.system_metrics else []
+    tracker = MlflowTracker(config.execution.runs_folder, folder, monitors=monitors)
+    # A server may take long to answer, and Ctrl-C is not to wait for that; it locks nothing here.
+    return UninterruptedTracker(tracker) if tracker.uri.startswith("sqlite:") else tracker

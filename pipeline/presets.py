@@ -45,6 +45,21 @@ def load_config(preset: str, overrides: Sequence[str] = (), values: Mapping[str,
     return validate_config(tree)
 
 
+def load_changed(preset: str, changes: Mapping[str, Any]) -> AnyConfig:
+    """Read a preset and change it, like `load_config`, but for changes of which a None is a value and not an absence.
+
+    Args:
+        preset: A name from `preset_names`, or the path of a TOML file.
+        changes: Nested values, as plain JSON types.
+
+    Raises:
+        ConfigError: The preset or a key does not exist, or a value is out of range.
+    """
+    tree = _read_preset(preset)
+    _merge(tree, changes, none_counts=True)
+    return validate_config(tree)
+
+
 def _model_of(tree: Mapping[str, Any]) -> type[AnyConfig]:
     """Which method's settings these are; CCLNet's where no method is named."""
     models: dict[object, type[AnyConfig]] = {"csdn": CsdnConfig, "eees": EeesConfig}
@@ -91,12 +106,12 @@ def _read_preset(preset: str) -> dict[str, Any]:
     return tree
 
 
-def _merge(tree: dict[str, Any], changes: Mapping[str, Any]) -> None:
+def _merge(tree: dict[str, Any], changes: Mapping[str, Any], *, none_counts: bool = False) -> None:
     for key, value in changes.items():
         if isinstance(value, Mapping):
             branch = tree.setdefault(key, {})
-            _merge(branch, value)
-        elif value is not None:
+            _merge(branch, value, none_counts=none_counts)
+        elif value is not None or none_counts:
             tree[key] = value
 
 

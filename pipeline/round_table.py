@@ -22,13 +22,26 @@ def line(row: Mapping[str, Any], seconds: float, search: str | None) -> str:
 def table(rows: Sequence[Mapping[str, Any]], seconds: Sequence[float], search: str | None, title: str) -> Table:
     """All rounds as a table, without columns that a method has no numbers for."""
     lines = [_cells(row, spent, search) for row, spent in zip(rows, seconds, strict=True)]
-    used = [column for column in range(len(_COLUMNS)) if any(cells[column] for cells in lines)]
+    used = _used(lines)
     result = Table(title=title, title_justify="left")
     for column in used:
         result.add_column(_COLUMNS[column], justify="right")
     for cells in lines:
         result.add_row(*(cells[column] for column in used))
     return result
+
+
+def markdown(rows: Sequence[Mapping[str, Any]], seconds: Sequence[float], search: str | None) -> str:
+    """The same table as Markdown, for pages that show that."""
+    lines = [_cells(row, spent, search) for row, spent in zip(rows, seconds, strict=True)]
+    used = _used(lines)
+    head = ["| " + " | ".join(_COLUMNS[column] for column in used) + " |", "|" + "---:|" * len(used)]
+    return "\n".join(head + ["| " + " | ".join(cells[column] for column in used) + " |" for cells in lines])
+
+
+def _used(lines: Sequence[tuple[str, ...]]) -> list[int]:
+    """The columns that a method has numbers for."""
+    return [column for column in range(len(_COLUMNS)) if any(cells[column] for cells in lines)]
 
 
 def _cells(row: Mapping[str, Any], seconds: float, search: str | None) -> tuple[str, ...]:

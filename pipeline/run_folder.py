@@ -11,13 +11,12 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 import numpy as np
-import torch
-from torch import Tensor
 
 from clustering.dbscan import PseudoLabels
 from models.modality import PerModality
 from pipeline import durable_files as files
 from pipeline import run_files as names
+from pipeline.checkpoint_file import read_checkpoint, write_checkpoint
 from pipeline.errors import CheckpointError
 from pipeline.flat_settings import differences
 from pipeline.folder_lock import lock_folder
@@ -117,12 +116,7 @@ class RunFolder:
 
         Cost: twice its size on disk for a moment; writing and one read.
         """
-        _assert_plain(state)
-
-        def write(file: BinaryIO) -> None:
-            torch.save(dict(state), file)
-
-        files.replace_file(self.path / names.CHECKPOINT, write, archive=True)
+        write_checkpoint(self.path / names.CHECKPOINT, state)
 
     def load_checkpoint(self) -> dict[str, Any] | None:
         """What `save_checkpoint` was last given, on the CPU; None before the first one.
@@ -130,12 +124,7 @@ class RunFolder:
         Raises:
             CheckpointError: The file is cut short or damaged.
         """
-        path = self.path / names.CHECKPOINT
-        if not path.exists():
-            return None
-        files.check_archive(path)
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        return state
+        return read_checkpoint(self.path / names.CHECKPOINT)
 
     def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Replace the record of all rounds: one JSON line a row, the same bytes for the same rows.
@@ -204,20 +193,45 @@ class RunFolder:
         """Where the pseudo-labels of a round lie, or will."""
         return self.path / names.LABELS / f"round-{number:03d}.npz"
 
-    def figure_path(self, number: int) -> Path:
-        """Where the eps curve of a round lies, or will."""
-        return self.path / names.FIGURES / f"eps-curve-{number:03d}.png"
-
-    def save_figure(self, number: int, draw: Callable[[BinaryIO], None]) -> Path:
-        """Keep the eps curve of one round, which `draw` writes to the file that it is given."""
-        path = self.figure_path(number)
+    def save_figure(self, number: int, name: str, draw: Callable[[BinaryIO], None]) -> Path:
+        """Keep a figure of one round, which `draw` writes to the file that it is given."""
+        path = names.figure_path(self.path, name, number)
         path.parent.mkdir(exist_ok=True)
         files.replace_file(path, draw)
         return path
 
     def round_files(self, number: int) -> list[Path]:
         """The labels and figures of a round, as far as it has any."""
-        return [path for path in (self.labels_path(number), self.figure_path(number)) if path.exists()]
+        labels = self.labels_path(number)
+        return [labels] * labels.exists() + names.round_figures(self.path, number)
+
+    @property
+    def evaluation_path(self) -> Path:
+        """Where the evaluation report lies, or will."""
+        return self.path / names.EVALUATION
+
+    @property
+    def unregistered(self) -> Path:
+        """Where models lie that MLflow has not taken yet."""
+        return self.path / names.UNREGISTERED
+
+    def unregistered_models(self) -> list[Path]:
+        """The folders of these models, one for each modality."""
+        return sorted(path for path in self.unregistered.glob("*") if not path.name.endswith(files.TEMPORARY))
+
+    def keep_checkpoint(self, number: int) -> Path:
+        """Keep the present checkpoint as that of a round, beside those of other rounds.
+
+        Cost: its size on disk, from when the next one replaces it; a copy where the disk knows no hard links.
+        """
+        path = self.kept_checkpoint(number)
+        path.parent.mkdir(exist_ok=True)
+        files.keep_file(self.checkpoint_path, path)
+        return path
+
+    def kept_checkpoint(self, number: int) -> Path:
+        """Where the checkpoint of a round lies, if it was kept."""
+        return names.kept_checkpoint(self.path, number)
 
     def write_evaluation(self, report: Mapping[str, Any]) -> Path:
         """Replace the evaluation report, given as plain JSON types, and say where it lies."""
@@ -235,15 +249,6 @@ class RunFolder:
         """The record that was last written; None before the first one."""
         return files.read_json(self.path / names.ENVIRONMENT)
 
-    def write_tracking_id(self, identifier: str) -> None:
-        """Remember under which identifier the tracker records this run."""
-        files.write_json(self.path / names.TRACKING, {"run_id": identifier})
-
-    def read_tracking_id(self) -> str | None:
-        """The identifier that the tracker gave this run; None before the first record."""
-        content = files.read_json(self.path / names.TRACKING)
-        return None if content is None else str(content["run_id"])
-
 
 def _refuse_other_content(path: Path) -> None:
     """Before anything is written: never adopt a folder that is somebody's own."""
@@ -258,20 +263,6 @@ def _refuse_other_content(path: Path) -> None:
 
 def _remove_leftovers(path: Path) -> None:
     """Parts of files of a process that was killed while it wrote them."""
-    for folder in (path, path / names.LABELS, path / names.FIGURES):
+    for folder in (path, *(path / name for name in (names.LABELS, names.FIGURES, names.CHECKPOINTS))):
         for leftover in folder.glob(f"*{files.TEMPORARY}"):
             leftover.unlink()
-
-
-def _assert_plain(value: Any) -> None:
-    """Found while the value's maker is on the stack, not when a resumed run cannot read its checkpoint."""
-    if isinstance(value, Mapping):
-        for name, one in value.items():
-            assert isinstance(name, (str, int)), f"{name!r} cannot be a key in a checkpoint"
-            _assert_plain(one)
-    elif isinstance(value, (list, tuple)):
-        for one in value:
-            _assert_plain(one)
-    else:
-        known = value is None or type(value) in (bool, int, float, str) or isinstance(value, Tensor)
-        assert known, f"{type(value).__name__} cannot be read back from a checkpoint"

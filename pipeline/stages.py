@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from clustering.dbscan import EpsPoint, PseudoLabels
+from clustering.dbscan import PseudoLabels
 from clustering.labelling import Labelling
 from clustering.matching import Matching, match_clusters
 from clustering.prototypes import cluster_prototypes
@@ -23,8 +23,9 @@ from pipeline.evaluation.feature_files import write_features, write_queries
 from pipeline.evaluation.report import EvaluationReport
 from pipeline.experiment import Run, logger
 from pipeline.features import FeatureBank
-from pipeline.figures import draw_eps_curve
 from pipeline.measuring import measure, measure_result, remember_if_best
+from pipeline.result_model import export_result
+from pipeline.round_figures import draw_clusters, draw_retrieval, draw_texts
 from pipeline.round_record import describe_round
 from pipeline.seeds import numpy_generator, torch_generator
 from pipeline.training import prompting
@@ -185,9 +186,10 @@ def _text_loss(run: ClusterRun, text: PerModality[TextPrototypes] | None) -> Tex
 def evaluate(run: Run[Any, Any], round_: Round) -> EvaluationReport:
     """Encode all held-out images once and run every search of the protocol; nothing in training reads the result."""
     with run.timed("evaluate"):
-        report = measure(run, round_, final=round_ == run.rounds[-1]).report
-    remember_if_best(run, round_, report)
-    return report
+        measurement = measure(run, round_, final=round_ == run.rounds[-1])
+    remember_if_best(run, round_, measurement.report)
+    draw_retrieval(run, round_, measurement.features)
+    return measurement.report
 
 
 def measure_again(
@@ -224,8 +226,23 @@ def finish(run: Run[Any, Any]) -> EvaluationReport | None:
     report = None if record is None else EvaluationReport.from_dict(record)
     if report is not None and report.last is None and run.config.evaluation.selection != "last":
         report = measure_result(run, report).report
+    export_result(run)
     run.record.finish(report)
     return report
+
+
+def draw(
+    run: ClusterRun,
+    round_: Round,
+    features: PerModality[FeatureBank],
+    labels: PerModality[Labelling],
+    matching: Matching,
+    text: PerModality[TextPrototypes] | None,
+) -> None:
+    """Draw the round's figures, if figures are wanted: nothing reads them back."""
+    draw_clusters(run, round_, features, labels, matching)
+    if text is not None:
+        draw_texts(run, round_, text.map(lambda one: one.features), same_order=False)
 
 
 def log_round(
@@ -236,19 +253,9 @@ def log_round(
     losses: dict[str, float],
     report: EvaluationReport | None,
 ) -> None:
-    """Record the round: figure, labels, checkpoint (from here on it counts), metrics, MLflow, a terminal line."""
-    run.record.folder.save_figure(
-        round_.number, partial(draw_eps_curve, *_eps_curve(run, labels), f"round {round_.number}")
-    )
+    """Record the round: labels, checkpoint (from here on it counts), metrics, MLflow, a line at the terminal."""
     row = describe_round(run, round_, labels, matching, losses, report)
     run.finish_round(round_, row, labels.map(lambda labelling: labelling.labels), report)
-
-
-def _eps_curve(
-    run: ClusterRun, labels: PerModality[Labelling]
-) -> tuple[PerModality[tuple[EpsPoint, ...]], PerModality[float]]:
-    settings = run.config.labelling
-    return labels.map(lambda labelling: labelling.curve), PerModality(settings.visible.eps, settings.infrared.eps)
 
 
 def _swap(run: ClusterRun, round_: Round) -> CrossModalSwap | None:

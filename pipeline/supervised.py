@@ -17,6 +17,7 @@ from pipeline.data.supervision import person_labels
 from pipeline.errors import ConfigError
 from pipeline.evaluation.report import EvaluationReport
 from pipeline.experiment import Run
+from pipeline.round_figures import draw_texts
 from pipeline.seeds import torch_generator
 from pipeline.training.optimisation import person_learning_rate
 from pipeline.training.person_epoch import LossWeights, PersonObjective, build_view_augmentation
@@ -149,4 +150,6 @@ def log_image_round(
     row |= {f"train/loss/{name}": value for name, value in losses.items()}
     if report is not None:
         row |= report.metrics()
+    if round_.stage == "prompts":
+        draw_texts(run, round_, run.state.own.texts, same_order=True)
     run.finish_round(round_, row, None, report)

@@ -179,13 +179,14 @@ def _scale_and_shift(normalisation: Normalisation, width: int, device: torch.dev
 
     Repeated over the row: three numbers at a time would keep the CPU from vectorising.
     """
-    mean, std = _statistics(normalisation)
+    mean, std = colour_statistics(normalisation)
     scale = torch.tensor([1.0 / (255.0 * s) for s in std]).repeat(width)
     shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)]).repeat(width)
     return scale.to(device), shift.to(device)
 
 
-def _statistics(normalisation: Normalisation) -> tuple[tuple[float, ...], tuple[float, ...]]:
+def colour_statistics(normalisation: Normalisation) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of red, green and blue, of values from 0 to 1."""
     match normalisation:
         case "imagenet":
             return (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)

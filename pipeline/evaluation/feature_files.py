@@ -3,7 +3,7 @@
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,6 +17,7 @@ from pipeline.data.truth import SplitTables
 from pipeline.errors import DataError
 from pipeline.evaluation.evaluate import Features, SearchResult
 
+_NEEDED = ("features", "person_ids")
 _ARRAYS = ("features", "person_ids", "cameras", "modalities", "paths")
 _HINT = (
     "the file needs `features` [n, d] of float16, float32 or float64, `person_ids` [n] of integers, and where the "
@@ -61,22 +62,27 @@ def read_features(path: Path) -> ImageFeatures:
         Reads the file twice, once for its checksums; float16 is widened to float32.
     """
     arrays = _read_arrays(path)
-    vectors, people = arrays["features"], arrays["person_ids"]
-    if vectors.dtype.kind != "f" or vectors.dtype.itemsize > 8 or vectors.ndim != 2 or vectors.size == 0:
-        raise DataError(
-            f"{path}: `features` is {vectors.dtype} {list(vectors.shape)}, not a table of floating-point numbers", _HINT
-        )
+    vectors, people = _vectors(path, arrays["features"]), arrays["person_ids"]
     for name, array in arrays.items():
         if name != "features" and array.shape != (len(vectors),):
             raise DataError(f"{path}: `{name}` is {list(array.shape)} for {len(vectors):,} features", hint=_HINT)
     cameras, modalities, paths = arrays.get("cameras"), arrays.get("modalities"), arrays.get("paths")
     return ImageFeatures(
-        vectors=vectors.astype(np.float64 if vectors.dtype.itemsize == 8 else np.float32, copy=False),
+        vectors=vectors,
         people=_people(path, people),
         cameras=None if cameras is None else _integers(path, "cameras", cameras),
         infrared=None if modalities is None else _infrared(path, modalities),
         paths=None if paths is None else _paths(path, paths),
     )
+
+
+def read_vectors(path: Path) -> Float[np.ndarray, "n d"]:
+    """The features alone of a feature file; whom they show is not asked.
+
+    Raises:
+        DataError: As for `read_features`.
+    """
+    return _vectors(path, _read_arrays(path, ("features",))["features"])
 
 
 def write_features(path: Path, features: PerModality[Features], tables: SplitTables) -> Path:
@@ -89,7 +95,7 @@ def write_features(path: Path, features: PerModality[Features], tables: SplitTab
         "modalities": np.array([str(table.modality) for table in images for _ in range(len(table))]),
         "paths": np.array([one for table in images for one in table.paths]),
     }
-    return _write(path, columns)
+    return write_columns(path, columns)
 
 
 def write_queries(path: Path, results: Sequence[SearchResult]) -> Path:
@@ -112,10 +118,12 @@ def write_queries(path: Path, results: Sequence[SearchResult]) -> Path:
                 f"{name}/valid": one.ranks.valid,
                 f"{name}/best": one.best,
             }
-    return _write(path, columns)
+    return write_columns(path, columns)
 
 
-def _write(path: Path, columns: dict[str, Any]) -> Path:
+def write_columns(path: Path, columns: Mapping[str, Any]) -> Path:
+    """Write arrays under their names, all or nothing; the file's folder is made."""
+
     def write(file: BinaryIO) -> None:
         np.savez_compressed(file, allow_pickle=False, **columns)
 
@@ -124,7 +132,18 @@ def _write(path: Path, columns: dict[str, Any]) -> Path:
     return path
 
 
-def _read_arrays(path: Path) -> dict[str, Shaped[np.ndarray, "..."]]:
+def _vectors(path: Path, found: Shaped[np.ndarray, "..."]) -> Float[np.ndarray, "n d"]:
+    if found.dtype.kind != "f" or found.dtype.itemsize > 8 or found.ndim != 2 or found.size == 0:
+        raise DataError(
+            f"{path}: `features` is {found.dtype} {list(found.shape)}, not a table of floating-point numbers", _HINT
+        )
+    vectors: Float[np.ndarray, "n d"] = found.astype(
+        np.float64 if found.dtype.itemsize == 8 else np.float32, copy=False
+    )
+    return vectors
+
+
+def _read_arrays(path: Path, needed: tuple[str, ...] = _NEEDED) -> dict[str, Shaped[np.ndarray, "..."]]:
     """The arrays that we know; others may be there, and of any kind, since nobody looks at them."""
     if not path.is_file():
         raise DataError(f"there is no file {path}", hint=_HINT)
@@ -140,7 +159,7 @@ def _read_arrays(path: Path) -> dict[str, Shaped[np.ndarray, "..."]]:
     except ValueError as error:
         # An array of objects would have to be unpickled, which runs code.
         raise DataError(f"{place} holds no plain numbers or texts: {error}", hint=_HINT) from error
-    wanted = {"features", "person_ids", *arrays}
+    wanted = {*needed, *arrays}
     missing = [name for name in _ARRAYS if name in wanted and not isinstance(arrays.get(name), np.ndarray)]
     if missing:
         raise DataError(f"{path} has no array {', '.join(missing)}; found: {', '.join(found) or 'none'}", hint=_HINT)

@@ -171,3 +171,13 @@ def test_a_network_without_text_is_refused_where_texts_are_met(
     config = load_config(preset, (), {**values, "data": {"root": str(smoke_data)}, "execution": execution})
     with pytest.raises(ConfigError, match="knows no text"):
         run_plainly(config)
+
+
+def test_texts_are_drawn_when_they_are_learned_and_what_queries_found_when_that_is_measured(
+    small_csdn: CsdnConfig,
+) -> None:
+    run_plainly(small_csdn)
+    figures = sorted(file.name for file in (run_path(small_csdn) / "figures").iterdir())
+    assert figures[-1] == "text-similarity-001.png"
+    assert {name.rpartition("-")[0] for name in figures} == {"retrieval", "text-similarity"}
+    assert "retrieval-004.jpg" in figures

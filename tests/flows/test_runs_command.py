@@ -1,8 +1,12 @@
 """`vireid runs`: a row a run, a line for whatever is none."""
 
 import json
+import socket
 from pathlib import Path
 
+import pytest
+
+from pipeline.tracking_note import TrackingNote, read_note, write_note
 from tests.flows.command_line import Call
 from tests.pipeline.recorded_runs import begin_run, make_run, row
 
@@ -47,3 +51,30 @@ def test_an_empty_folder_has_no_runs_and_an_absent_one_is_an_error(vireid: Call,
     code, out, err = vireid("runs", "--runs", str(tmp_path / "absent"))
     assert (code, out) == (1, "")
     assert "absent" in err and "hint:" in err
+
+
+def test_what_mlflow_missed_is_handed_over(vireid: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    done = make_run(tmp_path / "done", [row(1, 0.5, 0.25), row(2, 0.375, 0.75)])
+    code, out, _ = vireid("runs", "sync", "--runs", str(tmp_path))
+    assert (code, out) == (0, f"no run in {tmp_path} waits for MLflow\n")
+    code, out, _ = vireid("runs", "sync", str(done))
+    assert (code, out) == (0, f"{done}: 2 of 2 rounds in MLflow\n")
+    write_note(done, TrackingNote(read_note(done).run_id))
+    code, out, _ = vireid("runs", "sync", "--runs", str(tmp_path), "--json")
+    assert code == 0
+    assert json.loads(out) == {"runs": [{"run": str(done), "rounds": 2, "planned": 2}]}
+
+
+def test_a_server_that_is_away_and_a_folder_without_a_run_are_errors(
+    vireid: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = make_run(tmp_path / "done", [row(1), row(2)])
+    with socket.create_server(("127.0.0.1", 0)) as place:
+        port = place.getsockname()[1]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+    code, out, err = vireid("runs", "sync", str(done))
+    assert (code, out) == (1, "")
+    assert "Connection refused" in err and "hint: what the run has saved is intact" in err
+    code, _, err = vireid("runs", "sync", str(tmp_path / "absent"))
+    assert code == 1 and "holds no run" in err

@@ -64,6 +64,11 @@ def test_a_run_leaves_a_task_a_child_run_and_a_label_file_for_every_round(
     assert [point.step for point in history] == [1, 2, 3, 4]
     artifacts = {item.path for item in client.list_artifacts(parent.info.run_id)}
     assert {"config.json", "environment.json", "evaluation.json", "checkpoint.pt"} <= artifacts
+    first = next(run for run in runs if run.info.run_name == "round-001")
+    kept = {item.path for item in client.list_artifacts(first.info.run_id)}
+    figures = {path.name for path in (folder / "figures").glob("*-001.*")}
+    assert kept == figures | {"round-001.npz"}
+    assert {"feature-map-001.png", "retrieval-001.jpg"} <= figures
 
 
 def test_starting_a_finished_run_again_returns_its_report_and_adds_nothing(smoke_config: ExperimentConfig) -> None:

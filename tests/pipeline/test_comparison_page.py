@@ -102,17 +102,21 @@ def test_there_is_a_curve_for_each_number_and_the_last_figure_of_each_kind(tmp_p
     both = comparison(tmp_path)
     for name, shade in (("eps-curve-001.png", 1), ("eps-curve-002.png", 2), ("other-010.png", 3), ("other-9.png", 4)):
         save_figure(tmp_path / "a", name, a_png(shade))
+    save_figure(tmp_path / "a", "photograph-001.jpg", b"\xff\xd8\xff and so on")
     save_figure(tmp_path / "a", "damaged-003.png", b"no picture")
+    save_figure(tmp_path / "a", "retrieval-004.jpg.tmp", b"half a picture")
     save_figure(tmp_path / "a", "notes.txt", b"no figure")
     write_page(both, tmp_path / "page.html")
     images = [one for tag, one in Page(tmp_path / "page.html").elements if tag == "img"]
-    assert len(images) == 4 + 2  # Rank-1, mAP, loss, seconds; then eps curve and other
+    assert len(images) == 4 + 3  # Rank-1, mAP, loss, seconds; then eps curve, other and photograph
     assert [one["alt"] for one in images[4:]] == [
         "What other values of eps would have given, round 2",
         "other, round 10",
+        "photograph, round 1",
     ]
     contents = [base64.b64decode((one["src"] or "").partition(",")[2]) for one in images[4:]]
-    assert contents == [a_png(2), a_png(3)]
+    assert contents == [a_png(2), a_png(3), b"\xff\xd8\xff and so on"]
+    assert (images[6]["src"] or "").startswith("data:image/jpeg;base64,")
 
 
 def test_runs_without_figures_and_without_a_difference_say_so(tmp_path: Path) -> None:
@@ -146,7 +150,7 @@ def test_a_file_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
 
 
 def test_the_page_can_be_read_in_the_dark() -> None:
-    style = (Path(__file__).resolve().parents[2] / "pipeline" / "comparison_page.css").read_text()
+    style = (Path(__file__).resolve().parents[2] / "pipeline" / "page.css").read_text()
     colours = {
         scheme: dict(re.findall(r"--(\w+): (#\w+)", block))
         for scheme, block in zip(("light", "dark"), re.findall(r":root {(.*?)}", style, re.DOTALL), strict=True)

@@ -19,6 +19,7 @@ from clustering.dbscan import PseudoLabels
 from models.modality import PerModality
 from pipeline.errors import CheckpointError
 from pipeline.run_folder import RunFolder
+from pipeline.tracking_note import TrackingNote, read_note, write_note
 
 CONFIG = {"name": "smoke", "seed": 1, "labelling": {"eps": 0.6}, "milestones": (30, 50)}
 ROWS = [{"round": 1, "train/loss/total": 2.5}, {"round": 2, "train/loss/total": 1.25}]
@@ -330,13 +331,13 @@ def test_labels_of_a_round_that_has_none_and_damaged_labels_are_refused(tmp_path
 
 def test_reports_and_identifiers_are_kept_and_replaced(tmp_path):
     with open_run(tmp_path) as run:
-        assert (run.read_evaluation(), run.read_tracking_id()) == (None, None)
+        assert (run.read_evaluation(), read_note(run.path)) == (None, None)
         run.write_evaluation({"format": 1})
         path = run.write_evaluation({"format": 1, "searches": [{"deviation": None}]})
         assert run.read_evaluation() == {"format": 1, "searches": [{"deviation": None}]}
         assert path.name == "evaluation.json"
-        run.write_tracking_id("abc")
-        assert run.read_tracking_id() == "abc"
+        write_note(run.path, TrackingNote("abc", rounds=3))
+        assert read_note(run.path) == TrackingNote("abc", rounds=3)
         assert run.write_environment({"python": "3.11"}).name == "environment.json"
 
 

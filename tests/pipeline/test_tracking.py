@@ -12,9 +12,11 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from pipeline.errors import ConfigError
+from pipeline.errors import TrackingError
 from pipeline.run_folder import RunFolder
-from pipeline.tracking import MlflowTracker, SilentTracker, Tracker
+from pipeline.tracker import SilentTracker, Tracker
+from pipeline.tracking import MlflowTracker
+from pipeline.tracking_note import TrackingNote, read_note, write_note
 
 CONFIG = {"seed": 1, "labelling": {"visible": {"eps": 0.6}}, "evaluation": {"searches": ["sysu/all", "sysu/indoor"]}}
 
@@ -45,9 +47,9 @@ def client(runs_folder) -> MlflowClient:
 
 
 def parent_id(folder: RunFolder) -> str:
-    identifier = folder.read_tracking_id()
-    assert identifier is not None
-    return identifier
+    note = read_note(folder.path)
+    assert note is not None
+    return note.run_id
 
 
 def children(client: MlflowClient, folder: RunFolder) -> list:
@@ -188,9 +190,10 @@ def test_a_run_whose_record_was_deleted_begins_a_new_one_and_says_so(tracker, fo
         MlflowTracker(runs_folder, folder).start(CONFIG)
     assert "no longer has run" in caplog.text
     assert parent_id(folder) != before
-    folder.write_tracking_id("0" * 32)  # an identifier that this store never had
+    write_note(folder.path, TrackingNote("0" * 32, rounds=7))  # an identifier that this store never had
     MlflowTracker(runs_folder, folder).start(CONFIG)
     assert parent_id(folder) not in (before, "0" * 32)
+    assert read_note(folder.path).rounds == 0, "the new record knows no round yet"
 
 
 def test_starting_twice_does_nothing(tracker, folder):
@@ -242,7 +245,7 @@ def test_a_store_that_does_not_answer_is_an_error_with_a_way_on(runs_folder, fol
         raise MlflowException("connection refused")
 
     monkeypatch.setattr(MlflowClient, "get_experiment_by_name", refuse)
-    with pytest.raises(ConfigError, match="connection refused") as caught:
+    with pytest.raises(TrackingError, match="connection refused") as caught:
         MlflowTracker(runs_folder, folder).start(CONFIG)
     assert "execution.tracking=false" in caught.value.hint
 

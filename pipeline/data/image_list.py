@@ -1,0 +1,174 @@
+"""Which images a user means: a file, a folder with all below it, a list of paths, or rows of a manifest."""
+
+import logging
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Int64
+
+from models.modality import Modality
+from pipeline.data.manifest_checks import numbers_of
+from pipeline.data.manifest_rows import SPLITS, ManifestRow, read_rows
+from pipeline.data.text_files import read_text
+from pipeline.errors import ConfigError, DataError
+
+logger = logging.getLogger(__name__)
+
+_IMAGE = re.compile(r".+\.(?:jpg|jpeg|png|bmp|tif|tiff|webp|gif|pgm|ppm)", re.IGNORECASE | re.DOTALL)
+_MANIFESTS = (".csv", ".jsonl")
+_LIST = ".txt"
+_SHOWN = 3
+_LIST_FORM = "it has a path a line, from the list's own folder, or absolute"
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a manifest says of images: names of the camera and the person of each, and the numbers of all names in it.
+
+    A name is empty where a person is not known. Numbers are those of the whole manifest, so that they mean the same in
+    all its parts; names mean the same everywhere.
+    """
+
+    cameras: tuple[str, ...]
+    people: tuple[str, ...]
+    camera_numbers: Mapping[str, int]
+    person_numbers: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ImageList:
+    """Images of either modality.
+
+    Attributes:
+        root: Where relative paths start.
+        paths: POSIX, relative to `root` unless a list names absolute ones; no two are equal.
+        infrared: Whether an infrared camera took each.
+        known: What else is known of each; None where nobody says.
+    """
+
+    root: Path
+    paths: tuple[str, ...]
+    infrared: Bool[np.ndarray, " n"]
+    known: Known | None = None
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def only(self, rows: Int64[np.ndarray, " m"]) -> "ImageList":
+        """Some of the images, in the order of `rows`."""
+
+        def some(values: tuple[str, ...]) -> tuple[str, ...]:
+            return tuple(values[row] for row in rows)
+
+        known = self.known
+        if known is not None:
+            known = replace(known, cameras=some(known.cameras), people=some(known.people))
+        return ImageList(self.root, some(self.paths), self.infrared[rows], known)
+
+    def of(self, modality: Modality) -> Int64[np.ndarray, " m"]:
+        """The rows of one modality's images."""
+        return np.flatnonzero(self.infrared == (modality is Modality.INFRARED))
+
+
+def list_images(
+    source: Path, modality: Modality | None, splits: Sequence[str] = (), root: Path | None = None
+) -> ImageList:
+    """List the images that a path stands for. None of them is opened.
+
+    Args:
+        source: An image; a folder, of which images are taken at any depth, sorted; a `.txt` file with a path a line; or
+            a manifest, `.csv` or `.jsonl`.
+        modality: What took them. A manifest says so itself; there it chooses the rows of one modality.
+        splits: The parts of a manifest that are taken, such as `query`; all when none is named.
+        root: Where the paths in a manifest or a list start; the file's own folder when None.
+
+    Raises:
+        ConfigError: The modality is missing, a split does not exist, or `root` is given for a folder or an image.
+        DataError: There is no such file or folder, it is damaged, or no image remains.
+    """
+    if not source.exists():
+        raise DataError(f"there is no file or folder {source}", hint="name an image, a folder, a list, or a manifest")
+    is_file = source.is_file()
+    if root is not None and not (is_file and source.suffix.lower() in (*_MANIFESTS, _LIST)):
+        raise ConfigError(
+            f"{source} is no manifest and no list", hint="leave the root out: paths start from the folder"
+        )
+    if is_file and source.suffix.lower() in _MANIFESTS:
+        found = _from_manifest(source, modality, splits)
+    else:
+        if splits:
+            raise ConfigError(f"{source} is no manifest, and has no splits", hint="leave --split out")
+        if modality is None:
+            raise ConfigError(
+                f"nobody says whether the images of {source} are visible or infrared",
+                hint="give the modality: it is never guessed from pixels",
+            )
+        start, paths = _plain_paths(source)
+        found = ImageList(start, paths, np.full(len(paths), modality is Modality.INFRARED))
+    if len(found) == 0:
+        raise DataError(f"{source} names no image", hint="images are .jpg, .jpeg, .png, .bmp, .tif, .webp, .gif, .pgm")
+    return found if root is None else replace(found, root=root)
+
+
+def _plain_paths(source: Path) -> tuple[Path, tuple[str, ...]]:
+    if source.is_dir():
+        return source, tuple(sorted(_walk(source)))
+    if source.suffix.lower() == _LIST:
+        lines = (line.strip() for line in read_text(source, kind="list of images", origin=_LIST_FORM).splitlines())
+        paths = tuple(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
+        return source.parent, paths
+    return source.parent, (source.name,)
+
+
+def _walk(root: Path) -> Iterator[str]:
+    """Images below a folder, without names that begin with a dot. A link to a file that lies below it counts too."""
+    real, passed_over = root.resolve(), list[str]()
+    for folder, folders, files in os.walk(root):
+        here = Path(folder)
+        passed_over += [f"{name}/" for name in folders if (here / name).is_symlink()]
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        for name in files:
+            if name.startswith(".") or not _IMAGE.fullmatch(name):
+                continue
+            path = here / name
+            if path.is_symlink() and not path.resolve().is_relative_to(real):
+                passed_over.append(name)
+            else:
+                yield path.relative_to(root).as_posix()
+    if passed_over:
+        shown = ", ".join(sorted(passed_over)[:_SHOWN])
+        logger.warning("%s: %d links to folders, or out of it, are not followed: %s", root, len(passed_over), shown)
+
+
+def _from_manifest(path: Path, modality: Modality | None, splits: Sequence[str]) -> ImageList:
+    unknown = [split for split in splits if split not in SPLITS]
+    if unknown:
+        raise ConfigError(f"a manifest has no split {unknown[0]!r}", hint=f"choose from: {', '.join(SPLITS)}")
+    rows, mistakes = read_rows(path)
+    if mistakes:
+        first = mistakes[0]
+        raise DataError(
+            f"{len(mistakes)} mistakes in {path}, the first in line {first.line}: {first.message}",
+            hint="`vireid data check manifest` shows them all; docs/data-sets.md says what each column may hold",
+        )
+    wanted: dict[str, ManifestRow] = {
+        row.path: row
+        for row in rows
+        if (not splits or row.split in splits) and (modality is None or row.modality is modality)
+    }
+    chosen = wanted.values()
+    return ImageList(
+        root=path.parent,
+        paths=tuple(wanted),
+        infrared=np.array([row.modality is Modality.INFRARED for row in chosen], dtype=bool),
+        known=Known(
+            cameras=tuple(row.camera for row in chosen),
+            people=tuple(row.person for row in chosen),
+            camera_numbers=numbers_of(row.camera for row in rows),
+            person_numbers=numbers_of(row.person for row in rows),
+        ),
+    )

@@ -1,0 +1,118 @@
+"""What some queries found, as a picture: each query, and the images that stand first, right and wrong marked."""
+
+from dataclasses import dataclass, replace
+from typing import BinaryIO
+
+import numpy as np
+from jaxtyping import Bool, Int64, UInt8
+
+from models.modality import Modality, PerModality
+from pipeline.data.images import StoredImages, gather_pixels
+from pipeline.evaluation.evaluate import Features
+from pipeline.evaluation.protocol import RetrievalTrial, Sightings
+from pipeline.evaluation.ranking import best_gallery, unit_rows
+
+# Blue and orange differ for every kind of colour vision; a cross says the same without colour.
+RIGHT, WRONG, QUERY = (0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00), (0x40, 0x40, 0x40)
+
+_HEIGHT = 112  # pixels of an image in the panel
+_FRAME, _GAP, _CROSS = 3, 4, 16
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Found:
+    """What some queries found, the best first.
+
+    Attributes:
+        modality: Of the queries.
+        query: Their rows in the test table.
+        best: Rows in the other modality's test table; -1 where a query is shown fewer images.
+        right: Which of these show the query's person.
+    """
+
+    modality: Modality
+    query: Int64[np.ndarray, "q"]
+    best: Int64[np.ndarray, "q b"]
+    right: Bool[np.ndarray, "q b"]
+
+
+def look_up(
+    trial: RetrievalTrial,
+    queries: Int64[np.ndarray, "q"],
+    features: PerModality[Features],
+    sightings: PerModality[Sightings],
+    count: int = 10,
+) -> Found:
+    """List what some queries of a trial find, under its protocol.
+
+    Args:
+        trial: Which gallery, and what is hidden from whom.
+        queries: Rows of the test table, ascending, each a query of the trial.
+        features: One vector of length 1 for each row of the test tables.
+        sightings: Who was seen by which camera, in the same order.
+        count: How many gallery images.
+
+    Cost:
+        One product of the queries with all features of the gallery's modality, which are not copied.
+    """
+    modality = trial.search.query
+    some = replace(trial, query=queries)
+    units = unit_rows(features[modality].vectors[queries], f"{modality} features")
+    # Not `inner_products`, which copies the gallery to float64: here the order of near ties is of no account.
+    similarity = units @ features[modality.other].vectors.T
+    positions = best_gallery(similarity, some.hidden(sightings), trial.gallery, count=count)
+    best = np.where(positions >= 0, trial.gallery[positions], -1)
+    people = sightings[modality].people[queries]
+    right = (sightings[modality.other].people[best] == people[:, None]) & (best >= 0)
+    return Found(modality, queries, best, right)
+
+
+def draw_panel(found: Found, images: PerModality[StoredImages], file: BinaryIO) -> None:
+    """Draw a row a query: the query, then what it found, each right one framed in blue, each wrong one crossed.
+
+    Args:
+        found: At least one query.
+        images: The test images, in the order of the test tables.
+        file: Where the JPEG is written.
+
+    Cost:
+        66 images are read; about 0.1 s and 100 KB.
+    """
+    from PIL import Image
+
+    height, width = images.visible.pixels.shape[1:3]
+    size = (_HEIGHT, round(_HEIGHT * width / height))
+    step = (size[0] + 2 * _FRAME + _GAP, size[1] + 2 * _FRAME + _GAP)
+    rows, columns = found.best.shape
+    # The query stands apart: twice the gap.
+    canvas = np.full((rows * step[0] + _GAP, (columns + 1) * step[1] + 3 * _GAP, 3), 255, np.uint8)
+
+    def paste(row: int, column: int, picture: UInt8[np.ndarray, "h w 3"], colour: tuple[int, int, int]) -> None:
+        top, left = _GAP + row * step[0], _GAP + column * step[1] + 2 * _GAP * (column > 0)
+        canvas[top : top + size[0] + 2 * _FRAME, left : left + size[1] + 2 * _FRAME] = colour
+        inside = canvas[top + _FRAME : top + _FRAME + size[0], left + _FRAME : left + _FRAME + size[1]]
+        inside[:] = np.asarray(Image.fromarray(picture).resize((size[1], size[0])))
+        if colour == WRONG:
+            _cross_out(inside)
+
+    shown = gather_pixels(images[found.modality], found.query)
+    for row in range(rows):
+        paste(row, 0, shown[row], QUERY)
+        there = np.flatnonzero(found.best[row] >= 0)
+        for column, picture in zip(
+            there, gather_pixels(images[found.modality.other], found.best[row][there]), strict=True
+        ):
+            paste(row, int(column) + 1, picture, RIGHT if found.right[row, column] else WRONG)
+    Image.fromarray(canvas).save(file, format="jpeg", quality=88, subsampling=0)
+
+
+def _cross_out(picture: UInt8[np.ndarray, "h w 3"]) -> None:
+    """Put a cross into the upper right corner, on a white ground."""
+    size = min(_CROSS, *picture.shape[:2])
+    corner = picture[:size, -size:]
+    corner[:] = 255
+    along = np.arange(2, size - 2)
+    for shift in (-1, 0, 1):
+        across = np.clip(along + shift, 0, size - 1)
+        corner[along, across] = WRONG
+        corner[along, size - 1 - across] = WRONG

@@ -1,0 +1,137 @@
+"""The models that a run registered in MLflow, used as its encoder without the run's folder."""
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32, UInt8
+from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model
+
+from models.modality import Modality, PerModality
+from pipeline.device import resolve_device
+from pipeline.errors import WeightsError
+from pipeline.gallery.trained_encoder import in_memory
+from pipeline.mlflow_models import GRAPH
+
+_FORM = "name models:/NAME/VERSION, models:/NAME@ALIAS or runs:/RUN_ID; MLFLOW_TRACKING_URI says where, if not in runs/"
+
+
+@dataclass(frozen=True, eq=False)
+class RegisteredEncoder:
+    """The models of both modalities of one run.
+
+    Attributes:
+        name: The address.
+        run_id: The run's identifier in MLflow.
+        folders: Where the models lie, downloaded if need be.
+        device: Where they compute.
+    """
+
+    name: str
+    run_id: str
+    folders: PerModality[Path]
+    device: torch.device
+
+    @property
+    def digest(self) -> str:
+        """A run registers one pair of models."""
+        return f"mlflow-{self.run_id}"
+
+    @cached_property
+    def _size(self) -> tuple[int, int]:
+        signature = Model.load(str(self.folders.visible)).signature
+        assert signature is not None, "every model of ours has one"
+        _, height, width, _ = signature.inputs.inputs[0].shape
+        return height, width
+
+    @property
+    def height(self) -> int:
+        """Of the images, pixels."""
+        return self._size[0]
+
+    @property
+    def width(self) -> int:
+        """Of the images, pixels."""
+        return self._size[1]
+
+    @cached_property
+    def _graphs(self) -> dict[Modality, Any]:
+        return {}
+
+    def encode(self, pixels: UInt8[np.ndarray, "n height width 3"], modality: Modality) -> Float32[np.ndarray, "n dim"]:
+        """As for `TrainedEncoder`; a graph is loaded when its modality is first encoded."""
+        if modality not in self._graphs:
+            self._graphs[modality] = load_graph(self.folders[modality], self.device)
+        graph = self._graphs[modality]
+        return in_memory(self.name, lambda: graph(torch.from_numpy(pixels).to(self.device)), len(pixels), self.device)
+
+
+def load_graph(folder: Path, device: torch.device) -> Any:
+    """The network of a model in MLflow's form: a graph with its weights; nothing is unpickled.
+
+    Raises:
+        WeightsError: There is no graph, or it is damaged.
+    """
+    try:
+        program = torch.export.load(folder / GRAPH)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise WeightsError(f"{folder} holds no model of ours: {error}", hint=_FORM) from error
+    if device.type != "cpu":
+        from torch.export.passes import move_to_device_pass
+
+        program = move_to_device_pass(program, device)
+    return program.module()
+
+
+def read_registered_encoder(name: str, device: str = "auto", runs_folder: Path = Path("runs")) -> RegisteredEncoder:
+    """Find the models of the run that an address of MLflow stands for.
+
+    Args:
+        name: `models:/NAME/VERSION`, `models:/NAME@ALIAS`, `models:/NAME` for the newest, or `runs:/RUN_ID`. Of a model
+            of either modality, the other one's of the same run is found as well.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        runs_folder: Holds `mlflow.db`, unless MLFLOW_TRACKING_URI names another place.
+
+    Raises:
+        WeightsError: MLflow knows no such model, or does not answer.
+        ConfigError: There is no such device.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs_folder.resolve() / 'mlflow.db'}"
+    client = MlflowClient(tracking_uri=uri)
+    try:
+        run_id = _run_id(client, name)
+        versions: list[ModelVersion] = list(client.search_model_versions(f"run_id = '{run_id}'"))
+        found = {
+            modality: version for version in versions for modality in Modality if version.name.endswith(f"-{modality}")
+        }
+        if len(found) < len(Modality):
+            raise WeightsError(f"the run of {name} has not registered an encoder at {uri}", hint=_FORM)
+        addresses = PerModality.build(lambda modality: f"models:/{found[modality].name}/{found[modality].version}")
+        folders = addresses.map(lambda one: Path(download_artifacts(artifact_uri=one, tracking_uri=uri)))
+    except MlflowException as error:
+        raise WeightsError(f"MLflow at {uri} gives no model {name}: {error.message}", hint=_FORM) from error
+    return RegisteredEncoder(name, run_id, folders, resolve_device(device))
+
+
+def _run_id(client: MlflowClient, name: str) -> str:
+    kind, _, rest = name.partition(":/")
+    if kind == "runs":
+        return rest.strip("/").partition("/")[0]
+    model, at, alias = rest.strip("/").partition("@")
+    if at:
+        return str(client.get_model_version_by_alias(model, alias).run_id)
+    model, _, version = model.partition("/")
+    if version:
+        return str(client.get_model_version(model, version).run_id)
+    versions = client.search_model_versions(f"name = '{model}'", order_by=["version_number DESC"], max_results=1)
+    if not versions:
+        raise WeightsError(f"MLflow knows no model {model}", hint=_FORM)
+    return str(versions[0].run_id)

@@ -1,0 +1,100 @@
+"""A run by its address in MLflow: embedded with, searched with, and served on tables of image paths."""
+
+import csv
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from mlflow import MlflowClient
+
+from pipeline.any_config import AnyConfig
+from pipeline.opening import run_path
+from pipeline.presets import load_config
+from tests.flows.command_line import Call
+from tests.flows.plain_runs import ROOT, run_plainly
+
+
+@pytest.fixture(scope="module")
+def registered(
+    smoke_data: Path, smoke_tree: dict[str, object], tmp_path_factory: pytest.TempPathFactory
+) -> tuple[AnyConfig, str]:
+    """A finished run whose models are registered, and the address of its store."""
+    runs = tmp_path_factory.mktemp("registered") / "runs"
+    stages = {"prepare_rounds": 1, "clip_rounds": 0}
+    execution = {"device": "cpu", "runs_folder": str(runs), "figures": False}
+    tree = {**smoke_tree, "stages": stages, "data": {"root": str(smoke_data)}, "execution": execution}
+    config = load_config("smoke", (), tree)
+    run_plainly(config)
+    return config, f"sqlite:///{runs / 'mlflow.db'}"
+
+
+@pytest.fixture
+def images(smoke_data: Path) -> Path:
+    """A folder of infrared images."""
+    return smoke_data / "cam3"
+
+
+def vectors(path: str) -> np.ndarray:
+    with np.load(path) as archive:
+        return np.asarray(archive["features"])
+
+
+def test_vectors_are_those_of_the_run(
+    vireid: Call,
+    registered: tuple[AnyConfig, str],
+    images: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    config, uri = registered
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.chdir(tmp_path)
+    client = MlflowClient(tracking_uri=uri)
+    client.set_registered_model_alias("vireid-smoke-visible", "best", "1")
+    run_id = client.get_model_version("vireid-smoke-visible", "1").run_id
+    names = {
+        "folder": str(run_path(config)),
+        "version": "models:/vireid-smoke-infrared/1",
+        "alias": "models:/vireid-smoke-visible@best",
+        "newest": "models:/vireid-smoke",
+        "run": f"runs:/{run_id}",
+    }
+    for name, address in names.items():
+        code, _, err = vireid("embed", address, str(images), "--modality", "infrared", "-o", f"{name}.npz")
+        assert code == 0, err
+    for name in names:
+        np.testing.assert_allclose(vectors(f"{name}.npz"), vectors("folder.npz"), atol=1e-5)
+
+
+@pytest.mark.parametrize("address", ["models:/nothing/1", "models:/nothing", "models:/vireid-smoke@no", "runs:/no"])
+def test_an_address_that_does_not_exist_has_a_hint(
+    vireid: Call, registered: tuple[AnyConfig, str], images: Path, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", registered[1])
+    code, _, err = vireid("embed", address, str(images), "--modality", "infrared", "-o", "x.npz")
+    assert code == 1 and "hint: name models:/NAME/VERSION" in err
+
+
+@pytest.mark.slow
+def test_mlflow_predicts_on_a_table_of_paths(
+    vireid: Call, registered: tuple[AnyConfig, str], images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, uri = registered
+    monkeypatch.chdir(tmp_path)
+    assert vireid("embed", str(run_path(config)), str(images), "--modality", "infrared", "-o", "own.npz")[0] == 0
+    with np.load("own.npz") as own:
+        paths, expected = own["paths"][:3], own["features"][:3]
+    with Path("table.csv").open("w", newline="") as file:
+        rows = csv.writer(file)
+        rows.writerow(["path", "modality"])
+        rows.writerows([str(images / path), "infrared"] for path in paths)
+    command = [sys.executable, "-m", "mlflow", "models", "predict", "-m", "models:/vireid-smoke/1"]
+    command += ["-i", "table.csv", "-t", "csv", "-o", "vectors.json", "--env-manager", "local"]
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "MLFLOW_TRACKING_URI": uri, "OMP_NUM_THREADS": "1"}
+    subprocess.run(command, check=True, env=environment, timeout=240)
+    found = json.loads(Path("vectors.json").read_text())["predictions"]
+    np.testing.assert_allclose(np.array(found, np.float32), expected, atol=1e-5)

@@ -1,0 +1,48 @@
+"""Which figures a round leaves, where they are recorded, and that nothing depends on them."""
+
+from pathlib import Path
+
+from PIL import Image
+
+from pipeline.any_config import AnyConfig
+from pipeline.comparison_page import FIGURES
+from pipeline.config import ExperimentConfig
+from pipeline.opening import run_path
+from pipeline.run_files import figure_path
+from tests.flows.plain_runs import run_plainly
+
+CLUSTERS = {"cluster-sizes", "eps-curve", "feature-map", "prototype-similarity"}
+
+
+def with_execution(config: ExperimentConfig, **changes: object) -> ExperimentConfig:
+    return config.model_copy(update={"execution": config.execution.model_copy(update=changes)})
+
+
+def figures_of(config: AnyConfig, number: int) -> set[str]:
+    files = (run_path(config) / "figures").glob(f"*-{number:03d}.*")
+    return {file.stem.rpartition("-")[0] for file in files}
+
+
+def test_a_round_leaves_its_figures_and_they_change_no_number(smoke_config: ExperimentConfig, tmp_path: Path) -> None:
+    run_plainly(smoke_config)
+    # Rounds 1 and 2 are of stage `prepare`, which has no texts.
+    assert figures_of(smoke_config, 2) == CLUSTERS | {"retrieval"}
+    assert figures_of(smoke_config, 3) == figures_of(smoke_config, 4) == CLUSTERS | {"retrieval", "text-similarity"}
+    for name in figures_of(smoke_config, 4):
+        Image.open(figure_path(run_path(smoke_config), name, 4)).verify()
+        assert name in FIGURES, "the page of a comparison says what it shows"
+    without = with_execution(smoke_config, figures=False, runs_folder=tmp_path / "without")
+    run_plainly(without)
+    assert not (run_path(without) / "figures").exists()
+    for name in ("metrics.jsonl", "evaluation.json"):
+        assert (run_path(without) / name).read_bytes() == (run_path(smoke_config) / name).read_bytes()
+
+
+def test_the_same_run_draws_the_same_bytes(smoke_config: ExperimentConfig, tmp_path: Path) -> None:
+    again = with_execution(smoke_config, runs_folder=tmp_path / "again")
+    for config in (smoke_config, again):
+        run_plainly(config)
+    files = sorted((run_path(smoke_config) / "figures").iterdir())
+    assert [file.name for file in files] == sorted(file.name for file in (run_path(again) / "figures").iterdir())
+    for file in files:
+        assert file.read_bytes() == (run_path(again) / "figures" / file.name).read_bytes(), file.name
