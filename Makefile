@@ -100,7 +100,7 @@ demo-clip: setup  ## train the demo weights again, as they are shipped
 
 server: setup  ## Prefect's server, a worker and MLflow's pages on this machine, until Ctrl-C
 	@mkdir -p "$(RUNS)"
-	$(BIN)/vireid server --port $(PREFECT_PORT) --mlflow-port $(PORT) --runs "$(RUNS)"
+	exec $(BIN)/vireid server --port $(PREFECT_PORT) --mlflow-port $(PORT) --runs "$(RUNS)"
 
 deploy: setup  ## tell the server of `make server` what can be run
 	PREFECT_API_URL="$${PREFECT_API_URL:-http://127.0.0.1:$(PREFECT_PORT)/api}" $(BIN)/vireid deploy
@@ -108,7 +108,7 @@ deploy: setup  ## tell the server of `make server` what can be run
 ui: setup  ## compare runs and rounds in MLflow, on this machine only
 	@mkdir -p "$(RUNS)"
 	@echo 'open http://127.0.0.1:$(PORT) and choose "Model training" at the top left'
-	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false $(BIN)/mlflow server --host 127.0.0.1 --port $(PORT) \
+	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false exec $(BIN)/mlflow server --host 127.0.0.1 --port $(PORT) \
 		--backend-store-uri "sqlite:///$(RUNS)/mlflow.db"
 
 clean:  ## remove .venv and caches; runs and data stay
