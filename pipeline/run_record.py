@@ -21,6 +21,8 @@ from pipeline.training.state import TrainingState
 
 logger = logging.getLogger(__name__)
 
+_clock = time.monotonic
+
 UI_VARIABLE = "VIREID_MLFLOW_UI"
 """The environment variable that names MLflow's user interface where it is at another address."""
 
@@ -95,7 +97,7 @@ class RunRecord:
             self.folder.keep_checkpoint(state.completed)
         self.folder.write_metrics(state.metrics)
         self.folder.write_timings(state.timings)
-        if time.monotonic() >= self._pause_until:
+        if _clock() >= self._pause_until:
             self._tell(self._record_rounds)
 
     def finish(self, report: EvaluationReport | None) -> None:
@@ -132,14 +134,14 @@ class RunRecord:
 
     def _tell(self, say: Callable[[], None]) -> None:
         """Go on where the tracker does not answer, and say so once."""
-        began = time.monotonic()
+        began = _clock()
         try:
             say()
         except TrackingError as error:
             if not self._unheard:
                 logger.warning("%s; the run goes on, and MLflow is told what it misses when it answers", error.message)
             self._unheard = True
-            now = time.monotonic()
+            now = _clock()
             self._pause_until = now + _PAUSE * (now - began)
         else:
             if self._unheard:

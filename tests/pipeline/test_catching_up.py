@@ -45,6 +45,12 @@ class Moody(SilentTracker):
         """None."""
 
 
+@pytest.fixture(autouse=True)
+def no_time_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy disk makes an attempt long, and the next one wait."""
+    monkeypatch.setattr(run_record, "_clock", lambda: 0.0)
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[RunFolder]:
     with begin_run(tmp_path / "run", []) as folder:
@@ -86,7 +92,7 @@ def test_an_attempt_that_took_long_is_not_repeated_at_once_but_at_the_end(
     folder: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
-    monkeypatch.setattr(run_record.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(run_record, "_clock", lambda: now[0])
     tracker = Moody(folder)
     tracker.away = True
     record = RunRecord(folder, tracker)
