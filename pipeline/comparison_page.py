@@ -18,6 +18,7 @@ FIGURES = {
     "cluster-sizes": "How many clusters there are of each size",
     "eps-curve": "What other values of eps would have given",
     "feature-map": "Features of training images in the plane in which they differ most",
+    "learning-curves": "Losses and results of all rounds so far",
     "prototype-similarity": "Similarity of visible and infrared prototypes",
     "retrieval": "Queries, and what they found first: right in blue, wrong crossed out",
     "text-similarity": "Similarity of visible and infrared texts",

@@ -1,6 +1,6 @@
 """The figures of a round: which there are, of what part of the round, under which names. Nothing reads them back."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, BinaryIO
 
@@ -13,6 +13,7 @@ from clustering.matching import Matching
 from models.modality import PerModality
 from pipeline import figures
 from pipeline.cluster_method import ClusterRun
+from pipeline.curve_figures import Curve, draw_learning_curves
 from pipeline.evaluation.figures import draw_panel, look_up
 from pipeline.evaluation.protocol import sightings_of
 from pipeline.experiment import Run
@@ -113,6 +114,33 @@ def draw_retrieval(run: Run[Any, Any], round_: Round, features: PerModality[Feat
         chosen = np.sort(generator.choice(len(trial.query), size=min(QUERIES, len(trial.query)), replace=False))
         found = look_up(trial, trial.query[chosen], features, sightings_of(test))
         _save(run, round_, "retrieval", partial(draw_panel, found, images))
+
+
+def draw_learning(run: Run[Any, Any], round_: Round, row: Mapping[str, Any]) -> None:
+    """Draw the losses of all rounds so far, and what the headline search found, if figures are wanted.
+
+    Args:
+        run: Whose figure this is; it has the numbers of earlier rounds.
+        round_: The round that ends.
+        row: Its numbers.
+    """
+    if not run.config.execution.figures:
+        return
+    with run.timed("figures"):
+        rows = [*run.state.metrics, row]
+        panels = [("loss", [_curve("total", rows, "train/loss/total", 1.0)])]
+        if run.headline_search is not None:
+            search = f"test/{run.headline_search}"
+            found = [
+                _curve(label, rows, f"{search}/{name}", 100.0) for label, name in (("Rank-1", "r1"), ("mAP", "map"))
+            ]
+            panels += [("percent", found)] if found[0].rounds else []
+        _save(run, round_, "learning-curves", partial(draw_learning_curves, panels, f"round {round_.number}"))
+
+
+def _curve(label: str, rows: Sequence[Mapping[str, Any]], name: str, scale: float) -> Curve:
+    known = [row for row in rows if row.get(name) is not None]
+    return Curve(label, tuple(row["round"] for row in known), tuple(scale * row[name] for row in known))
 
 
 def _save(run: Run[Any, Any], round_: Round, name: str, draw: Callable[[BinaryIO], None]) -> None:

@@ -25,7 +25,7 @@ from pipeline.experiment import Run, logger
 from pipeline.features import FeatureBank
 from pipeline.measuring import measure, measure_result, remember_if_best
 from pipeline.result_model import export_result
-from pipeline.round_figures import draw_clusters, draw_retrieval, draw_texts
+from pipeline.round_figures import draw_clusters, draw_learning, draw_retrieval, draw_texts
 from pipeline.round_record import describe_round
 from pipeline.seeds import numpy_generator, torch_generator
 from pipeline.training import prompting
@@ -255,6 +255,7 @@ def log_round(
 ) -> None:
     """Record the round: labels, checkpoint (from here on it counts), metrics, MLflow, a line at the terminal."""
     row = describe_round(run, round_, labels, matching, losses, report)
+    draw_learning(run, round_, row)
     run.finish_round(round_, row, labels.map(lambda labelling: labelling.labels), report)
 
 

@@ -17,7 +17,7 @@ from pipeline.data.supervision import person_labels
 from pipeline.errors import ConfigError
 from pipeline.evaluation.report import EvaluationReport
 from pipeline.experiment import Run
-from pipeline.round_figures import draw_texts
+from pipeline.round_figures import draw_learning, draw_texts
 from pipeline.seeds import torch_generator
 from pipeline.training.optimisation import person_learning_rate
 from pipeline.training.person_epoch import LossWeights, PersonObjective, build_view_augmentation
@@ -152,4 +152,5 @@ def log_image_round(
         row |= report.metrics()
     if round_.stage == "prompts":
         draw_texts(run, round_, run.state.own.texts, same_order=True)
+    draw_learning(run, round_, row)
     run.finish_round(round_, row, None, report)

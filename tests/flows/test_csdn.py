@@ -179,5 +179,5 @@ def test_texts_are_drawn_when_they_are_learned_and_what_queries_found_when_that_
     run_plainly(small_csdn)
     figures = sorted(file.name for file in (run_path(small_csdn) / "figures").iterdir())
     assert figures[-1] == "text-similarity-001.png"
-    assert {name.rpartition("-")[0] for name in figures} == {"retrieval", "text-similarity"}
+    assert {name.rpartition("-")[0] for name in figures} == {"learning-curves", "retrieval", "text-similarity"}
     assert "retrieval-004.jpg" in figures

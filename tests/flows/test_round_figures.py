@@ -11,7 +11,7 @@ from pipeline.opening import run_path
 from pipeline.run_files import figure_path
 from tests.flows.plain_runs import run_plainly
 
-CLUSTERS = {"cluster-sizes", "eps-curve", "feature-map", "prototype-similarity"}
+CLUSTERS = {"cluster-sizes", "eps-curve", "feature-map", "learning-curves", "prototype-similarity"}
 
 
 def with_execution(config: ExperimentConfig, **changes: object) -> ExperimentConfig:
@@ -31,6 +31,8 @@ def test_a_round_leaves_its_figures_and_they_change_no_number(smoke_config: Expe
     for name in figures_of(smoke_config, 4):
         Image.open(figure_path(run_path(smoke_config), name, 4)).verify()
         assert name in FIGURES, "the page of a comparison says what it shows"
+    # Two panels, losses and results, since every round was measured.
+    assert Image.open(figure_path(run_path(smoke_config), "learning-curves", 4)).width == 828
     without = with_execution(smoke_config, figures=False, runs_folder=tmp_path / "without")
     run_plainly(without)
     assert not (run_path(without) / "figures").exists()
