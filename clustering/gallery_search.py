@@ -19,6 +19,7 @@ FEW = 20
 SEED = 1
 POINTS_PER_LIST = 64
 TRAINING_STEPS = 6
+BLOCK = 256
 SPARE = 32
 """Rows beyond those asked for that are compared exactly: the lists hold numbers of 16 bits."""
 
@@ -127,6 +128,14 @@ class GalleryLists:
         """
         k = min(k, len(gallery))
         self._index.nprobe = self.effort
+        # In blocks: the rows that are compared exactly are copied, 340 KB a query at 2,048 numbers and k = 10.
+        blocks = [self._search(queries[start : start + BLOCK], gallery, k) for start in range(0, len(queries), BLOCK)]
+        return Hits(
+            np.concatenate([np.empty((0, k), np.int64), *(hits.rows for hits in blocks)]),
+            np.concatenate([np.empty((0, k), np.float32), *(hits.similarities for hits in blocks)]),
+        )
+
+    def _search(self, queries: Float32[np.ndarray, "q d"], gallery: Float32[np.ndarray, "n d"], k: int) -> Hits:
         _, candidates = self._index.search(np.ascontiguousarray(queries), min(k + SPARE, len(gallery)))
         short = np.flatnonzero((candidates >= 0).sum(axis=1) < k)
         near = np.maximum(candidates, 0)

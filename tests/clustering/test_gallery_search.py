@@ -69,3 +69,13 @@ def test_the_same_gallery_gives_the_same_lists() -> None:
 def test_other_bytes_are_refused(content: bytes) -> None:
     with pytest.raises(ValueError, match="no index of faiss"):
         GalleryLists.from_bytes(np.frombuffer(content, dtype=np.uint8), 1, 1.0)
+
+
+def test_many_queries_find_what_each_finds_alone() -> None:
+    gallery = people(100, 5)
+    lists = GalleryLists.build(gallery)
+    together = lists.search(gallery, gallery, 5)
+    alone = [lists.search(gallery[row : row + 1], gallery, 5).rows[0] for row in (0, 255, 256, 499)]
+    np.testing.assert_array_equal(together.rows[[0, 255, 256, 499]], alone)
+    assert together.rows.shape == (500, 5)
+    assert lists.search(gallery[:0], gallery, 5).rows.shape == (0, 5)
