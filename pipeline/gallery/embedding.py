@@ -209,7 +209,8 @@ def _first(unreadable: Sequence[Unreadable]) -> str:
 
 def _begin_parts(parts: Path, encoder: TrainedEncoder, images: ImageList) -> None:
     """Go on with chunks of the same images by the same encoder; others are thrown away."""
-    names = "".join(f"{path}\n" for path in images.paths) + images.infrared.tobytes().hex()
+    names = "".join(f"{path} {_stamp(images.root / path)}\n" for path in images.paths)
+    names += images.infrared.tobytes().hex()
     plan = {
         "encoder": encoder.digest,
         "chunk": CHUNK,
@@ -222,6 +223,15 @@ def _begin_parts(parts: Path, encoder: TrainedEncoder, images: ImageList) -> Non
     finished = sum(1 for _ in parts.glob("*.npz"))
     if finished:
         logger.info("going on after %s images", f"{min(finished * CHUNK, len(images)):,}")
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Size and time of change: of an image that was changed meanwhile, a finished chunk holds the wrong vector."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
 
 
 def _part(parts: Path, number: int) -> Path:

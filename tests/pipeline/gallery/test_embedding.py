@@ -88,6 +88,14 @@ def test_an_interrupted_call_goes_on(folder: Path, tmp_path: Path, lasts: int) -
     assert not parts.exists()
 
 
+def test_parts_of_an_image_that_was_changed_meanwhile_are_not_taken(folder: Path, tmp_path: Path) -> None:
+    parts, images = tmp_path / "parts", images_of(folder)
+    with pytest.raises(KeyboardInterrupt):
+        embed_images(MeanEncoder(lasts=4), images, batch_size=1, parts=parts)
+    paint(folder / "0.png", (222, 0, 0))
+    assert embed_images(MeanEncoder(), images, batch_size=1, parts=parts).vectors[0, 0] == 222.0
+
+
 def test_parts_of_other_images_or_of_another_encoder_are_not_taken(folder: Path, tmp_path: Path) -> None:
     parts, images = tmp_path / "parts", images_of(folder)
     embed_images(MeanEncoder(), images, batch_size=4, parts=parts)
