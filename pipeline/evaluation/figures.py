@@ -48,7 +48,7 @@ def look_up(
     Args:
         trial: Which gallery, and what is hidden from whom.
         queries: Rows of the test table, ascending, each a query of the trial.
-        features: One vector of length 1 for each row of the test tables.
+        features: One vector for each row of the test tables, of any length but 0.
         sightings: Who was seen by which camera, in the same order.
         count: How many gallery images.
 
@@ -59,7 +59,8 @@ def look_up(
     some = replace(trial, query=queries)
     units = unit_rows(features[modality].vectors[queries], f"{modality} features")
     # Not `inner_products`, which copies the gallery to float64: here the order of near ties is of no account.
-    similarity = units @ features[modality.other].vectors.T
+    gallery = features[modality.other].vectors
+    similarity = units @ gallery.T / np.sqrt(np.einsum("nd,nd->n", gallery, gallery))
     positions = best_gallery(similarity, some.hidden(sightings), trial.gallery, count=count)
     best = np.where(positions >= 0, trial.gallery[positions], -1)
     people = sightings[modality].people[queries]

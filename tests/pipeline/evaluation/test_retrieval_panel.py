@@ -33,9 +33,12 @@ def seen() -> PerModality[Sightings]:
     return PerModality(sightings(people, np.tile([1, 2, 4, 5], 8)), sightings(people, np.tile([3, 3, 6, 6], 8)))
 
 
-def test_the_panel_shows_what_the_evaluation_ranks_first(seen: PerModality[Sightings]) -> None:
+@pytest.mark.parametrize("longest", [1.0, 5.0])
+def test_the_panel_shows_what_the_evaluation_ranks_first(seen: PerModality[Sightings], longest: float) -> None:
     generator = np.random.default_rng(1)
     features = PerModality(*(Vectors(generator.normal(size=(32, 6))) for _ in range(2)))
+    for one in features:  # a projection alone is no unit row
+        one.vectors *= generator.uniform(1.0, longest, size=(32, 1)).astype(np.float32)
     (plan,) = sysu_trials(seen, "all")
     (result,) = evaluate_features(features, seen, [plan], keep_queries=True)
     queries = np.array([0, 9, 30])
