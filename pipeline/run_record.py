@@ -29,7 +29,6 @@ UI_VARIABLE = "VIREID_MLFLOW_UI"
 UI_ADDRESS = "http://127.0.0.1:5000"
 """Where `make ui` answers."""
 
-
 _PAUSE = 10
 """An attempt to reach a tracker that failed is repeated after this many times its own duration."""
 

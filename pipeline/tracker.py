@@ -20,9 +20,6 @@ class Tracker(Protocol):
     def round(self, number: int, metrics: Numbers, params: Mapping[str, Any], artifacts: Sequence[Path] = ()) -> None:
         """Record a finished round."""
 
-    def evaluation(self, number: int, metrics: Numbers, artifacts: Sequence[Path] = ()) -> None:
-        """Record what was measured with a round's weights outside that round."""
-
     def attach(self, path: Path) -> None:
         """Keep a file with the run as a whole."""
 
@@ -58,10 +55,6 @@ class UninterruptedTracker:
         """As the other one does."""
         self._aside.call(lambda: self._tracker.round(number, metrics, params, artifacts))
 
-    def evaluation(self, number: int, metrics: Numbers, artifacts: Sequence[Path] = ()) -> None:
-        """As the other one does."""
-        self._aside.call(lambda: self._tracker.evaluation(number, metrics, artifacts))
-
     def attach(self, path: Path) -> None:
         """As the other one does."""
         self._aside.call(lambda: self._tracker.attach(path))
@@ -90,9 +83,6 @@ class SilentTracker:
         """Do nothing."""
 
     def round(self, number: int, metrics: Numbers, params: Mapping[str, Any], artifacts: Sequence[Path] = ()) -> None:
-        """Do nothing."""
-
-    def evaluation(self, number: int, metrics: Numbers, artifacts: Sequence[Path] = ()) -> None:
         """Do nothing."""
 
     def attach(self, path: Path) -> None:

@@ -123,25 +123,6 @@ class MlflowTracker:
             terminate(record.client, child, "FINISHED")
             self._remember(rounds=number)
 
-    def evaluation(self, number: int, metrics: Numbers, artifacts: Sequence[Path] = ()) -> None:
-        """Add numbers to a round that is recorded already, and files to the run as a whole.
-
-        Args:
-            number: The round whose weights were measured, from 1.
-            metrics: Numbers by name, such as `test/sysu/all/1-shot/agw/r1`.
-            artifacts: Files to keep with the run, such as `evaluation.json`.
-
-        Raises:
-            TrackingError: MLflow does not answer, or refuses.
-        """
-        with self._answering():
-            record = self._record()
-            for run_id in (record.rounds.get(number), record.run_id):
-                if run_id is not None:
-                    log_points(record.client, run_id, number, metrics, repeated=True)
-        for path in artifacts:
-            self.attach(path)
-
     def attach(self, path: Path) -> None:
         """Keep a file with the run as a whole; one of the same name is replaced.
 

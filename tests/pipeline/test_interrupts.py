@@ -82,7 +82,6 @@ def test_everything_is_passed_on(tmp_path: Path) -> None:
     tracker = UninterruptedTracker(Listener())
     tracker.start({"seed": 1})
     tracker.round(1, {"a": 1.0}, {"stage": "clip"}, [tmp_path])
-    tracker.evaluation(1, {"b": 2.0}, [tmp_path])
     tracker.attach(tmp_path)
     tracker.register(tmp_path)
     tracker.compare_url("http://ui")
@@ -91,7 +90,6 @@ def test_everything_is_passed_on(tmp_path: Path) -> None:
     assert told == [
         ("start", {"seed": 1}),
         ("round", 1, {"a": 1.0}, {"stage": "clip"}, [tmp_path]),
-        ("evaluation", 1, {"b": 2.0}, [tmp_path]),
         ("attach", tmp_path),
         ("register", tmp_path),
         ("compare_url", "http://ui"),

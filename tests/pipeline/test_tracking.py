@@ -202,19 +202,6 @@ def test_starting_twice_does_nothing(tracker, folder):
     assert parent_id(folder) == before
 
 
-def test_an_evaluation_adds_to_its_round_and_to_the_run(tracker, folder, client, tmp_path):
-    report = tmp_path / "evaluation.json"
-    report.write_text("{}")
-    tracker.round(5, {"train/loss/total": 1.0}, {})
-    for _ in range(2):
-        tracker.evaluation(5, {"test/sysu/all/1-shot/agw/r1": 0.25}, [report])
-    (child,) = children(client, folder)
-    assert child.data.metrics == {"train/loss/total": 1.0, "test/sysu/all/1-shot/agw/r1": 0.25}
-    assert series(client, parent_id(folder), "test/sysu/all/1-shot/agw/r1") == [(5, 0.25)]
-    names = {entry.path for entry in client.list_artifacts(parent_id(folder))}
-    assert names == {"config.json", "evaluation.json"}
-
-
 def test_rounds_can_be_recorded_from_several_threads(tracker, folder, client):
     with ThreadPoolExecutor(4) as pool:
         list(pool.map(lambda number: tracker.round(number, {"a": float(number)}, {}), range(1, 5)))
@@ -274,7 +261,6 @@ def test_a_silent_tracker_answers_everything_and_keeps_nothing(tmp_path):
     tracker: Tracker = SilentTracker()
     tracker.start(CONFIG)
     tracker.round(1, {"a": 1.0}, {"stage": "clip"}, [tmp_path / "absent"])
-    tracker.evaluation(1, {"a": 1.0})
     tracker.attach(tmp_path / "absent")
     tracker.finish("FINISHED")
     assert list(tmp_path.iterdir()) == []
