@@ -1,14 +1,8 @@
 """The models that a run registered in MLflow, used as its encoder without the run's folder."""
 
 import os
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-import numpy as np
-import torch
-from jaxtyping import Float32, UInt8
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.entities.model_registry import ModelVersion
@@ -18,80 +12,13 @@ from mlflow.models import Model
 from models.modality import Modality, PerModality
 from pipeline.device import resolve_device
 from pipeline.errors import WeightsError
-from pipeline.gallery.trained_encoder import in_memory
+from pipeline.gallery.graph_encoder import GraphEncoder
 from pipeline.mlflow_models import GRAPH
 
 _FORM = "name models:/NAME/VERSION, models:/NAME@ALIAS or runs:/RUN_ID; MLFLOW_TRACKING_URI says where, if not in runs/"
 
 
-@dataclass(frozen=True, eq=False)
-class RegisteredEncoder:
-    """The models of both modalities of one run.
-
-    Attributes:
-        name: The address.
-        run_id: The run's identifier in MLflow.
-        folders: Where the models lie, downloaded if need be.
-        device: Where they compute.
-    """
-
-    name: str
-    run_id: str
-    folders: PerModality[Path]
-    device: torch.device
-
-    @property
-    def digest(self) -> str:
-        """A run registers one pair of models."""
-        return f"mlflow-{self.run_id}"
-
-    @cached_property
-    def _size(self) -> tuple[int, int]:
-        signature = Model.load(str(self.folders.visible)).signature
-        assert signature is not None, "every model of ours has one"
-        _, height, width, _ = signature.inputs.inputs[0].shape
-        return height, width
-
-    @property
-    def height(self) -> int:
-        """Of the images, pixels."""
-        return self._size[0]
-
-    @property
-    def width(self) -> int:
-        """Of the images, pixels."""
-        return self._size[1]
-
-    @cached_property
-    def _graphs(self) -> dict[Modality, Any]:
-        return {}
-
-    def encode(self, pixels: UInt8[np.ndarray, "n height width 3"], modality: Modality) -> Float32[np.ndarray, "n dim"]:
-        """As for `TrainedEncoder`; a graph is loaded when its modality is first encoded."""
-        if modality not in self._graphs:
-            self._graphs[modality] = load_graph(self.folders[modality], self.device)
-        graph = self._graphs[modality]
-        return in_memory(self.name, lambda: graph(torch.from_numpy(pixels).to(self.device)), len(pixels), self.device)
-
-
-def load_graph(folder: Path, device: torch.device) -> Any:
-    """The network of a model in MLflow's form: a graph with its weights; nothing is unpickled.
-
-    Raises:
-        WeightsError: There is no graph, or it is damaged.
-    """
-    try:
-        program = torch.export.load(folder / GRAPH)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise WeightsError(f"{folder} holds no model of ours: {error}", hint=_FORM) from error
-    if device.type != "cpu":
-        from torch.export.passes import move_to_device_pass
-
-        program = move_to_device_pass(program, device)
-    return program.module()
-
-
-def read_registered_encoder(name: str, device: str = "auto", runs_folder: Path = Path("runs")) -> RegisteredEncoder:
+def read_registered_encoder(name: str, device: str = "auto", runs_folder: Path = Path("runs")) -> GraphEncoder:
     """Find the models of the run that an address of MLflow stands for.
 
     Args:
@@ -118,7 +45,12 @@ def read_registered_encoder(name: str, device: str = "auto", runs_folder: Path =
         folders = addresses.map(lambda one: Path(download_artifacts(artifact_uri=one, tracking_uri=uri)))
     except MlflowException as error:
         raise WeightsError(f"MLflow at {uri} gives no model {name}: {error.message}", hint=_FORM) from error
-    return RegisteredEncoder(name, run_id, folders, resolve_device(device))
+    signature = Model.load(str(folders.visible)).signature
+    assert signature is not None, "every model of ours has one"
+    _, height, width, _ = signature.inputs.inputs[0].shape
+    files = folders.map(lambda folder: folder / GRAPH)
+    # A run registers one pair of models, so that its identifier says which weights they have.
+    return GraphEncoder(name, f"mlflow-{run_id}", height, width, files, resolve_device(device))
 
 
 def _run_id(client: MlflowClient, name: str) -> str:

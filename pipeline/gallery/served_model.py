@@ -3,7 +3,6 @@
 MLflow imports this module by its name, which the model's description has, so that this package must be installed there.
 """
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,25 +10,24 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
-from models.modality import Modality
-from pipeline.data.any_image import decode_any_image
-from pipeline.data.decoding import reason_of
+from models.modality import Modality, PerModality
+from pipeline.data.image_list import ImageList
+from pipeline.gallery.embedding import embed_images
+from pipeline.gallery.graph_encoder import GraphEncoder
+from pipeline.gallery.trained_encoder import TrainedEncoder
 
 _BATCH = 64
 
 
 class ServedEncoder:
-    """The graphs of both modalities.
+    """What answers.
 
     Args:
-        folder: Holds `visible.pt2` and `infrared.pt2`.
-        height: Of the images, pixels.
-        width: Of the images, pixels.
+        encoder: Of both modalities.
     """
 
-    def __init__(self, folder: Path, height: int, width: int) -> None:
-        self._folder, self._height, self._width = folder, height, width
-        self._graphs: dict[Modality, Any] = {}
+    def __init__(self, encoder: TrainedEncoder) -> None:
+        self._encoder = encoder
 
     def predict(self, table: Any, params: Any = None) -> Float32[np.ndarray, "n dim"]:  # noqa: ARG002 - MLflow's form
         """One vector a row.
@@ -39,40 +37,25 @@ class ServedEncoder:
             params: None are known.
 
         Raises:
-            ValueError: A modality is unknown, or an image cannot be read; the row is named.
+            ValueError: A modality is unknown, or an image cannot be read; the row or the image is named.
         """
-        paths, names = list(table["path"]), list(table["modality"])
+        names = list(table["modality"])
         unknown = [row for row, name in enumerate(names) if name not in list(Modality)]
         if unknown:
             raise ValueError(f"row {unknown[0]}: modality {names[unknown[0]]!r} is neither visible nor infrared")
-        rows: list[Float32[np.ndarray, "dim"] | None] = [None] * len(paths)
-        for modality in Modality:
-            own = [row for row, name in enumerate(names) if name == modality]
-            for start in range(0, len(own), _BATCH):
-                batch = own[start : start + _BATCH]
-                for row, vector in zip(
-                    batch, self._encode([paths[row] for row in batch], batch, modality), strict=True
-                ):
-                    rows[row] = vector
-        return np.stack([row for row in rows if row is not None])
-
-    def _encode(
-        self, paths: Sequence[str], rows: Sequence[int], modality: Modality
-    ) -> Float32[np.ndarray, "batch dim"]:
-        if modality not in self._graphs:
-            self._graphs[modality] = torch.export.load(self._folder / f"{modality}.pt2").module()
-        pixels = np.empty((len(paths), self._height, self._width, 3), np.uint8)
-        for place, (path, row) in enumerate(zip(paths, rows, strict=True)):
-            try:
-                pixels[place] = decode_any_image(Path(path), self._height, self._width).pixels
-            except (OSError, ValueError) as error:
-                raise ValueError(f"row {row}: {path}: {reason_of(error)}") from error
-        with torch.inference_mode():
-            vectors: Float32[np.ndarray, "batch dim"] = self._graphs[modality](torch.from_numpy(pixels)).numpy()
+        images = ImageList(Path(), tuple(table["path"]), np.array([name == Modality.INFRARED for name in names]))
+        embedded = embed_images(self._encoder, images, batch_size=_BATCH)
+        if embedded.unreadable:
+            first = embedded.unreadable[0]
+            raise ValueError(f"{first.path}: {first.reason}")
+        vectors = np.empty_like(embedded.vectors)
+        vectors[embedded.rows] = embedded.vectors
         return vectors
 
 
 def _load_pyfunc(path: str) -> ServedEncoder:
     """MLflow's entry: the folder that `save_table_model` was given."""
-    height, width = (int(part) for part in (Path(path) / "size.txt").read_text(encoding="ascii").split())
-    return ServedEncoder(Path(path), height, width)
+    folder = Path(path)
+    height, width = (int(part) for part in (folder / "size.txt").read_text(encoding="ascii").split())
+    files = PerModality.build(lambda modality: folder / f"{modality}.pt2")
+    return ServedEncoder(GraphEncoder(folder.name, str(folder), height, width, files, torch.device("cpu")))
