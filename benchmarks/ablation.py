@@ -12,14 +12,16 @@ import torch
 from flows.methods import body_of
 from models.encoder import Head
 from models.modality import PerModality
-from pipeline import caption_stages, person_stages, stages
-from pipeline.any_config import AnyConfig
+from pipeline.config.experiment import AnyConfig
 from pipeline.evaluation.evaluate import evaluate_features
 from pipeline.evaluation.protocol import sightings_of
 from pipeline.features import FeatureBank, extract_features
-from pipeline.opening import open_run, run_path
-from pipeline.run_folder import RunFolder
-from pipeline.search_plan import plan_test
+from pipeline.methods.cclnet import stages
+from pipeline.methods.csdn import stages as person_stages
+from pipeline.methods.eees import stages as caption_stages
+from pipeline.runs.open import open_run, run_path
+from pipeline.runs.search_plan import plan_test
+from pipeline.storage.run_folder import RunFolder
 
 STAGES: Mapping[str, ModuleType] = {"cclnet": stages, "csdn": person_stages, "eees": caption_stages}
 HEADLINE = "sysu/all/1-shot/agw"

@@ -19,11 +19,11 @@ import typer
 
 from benchmarks.ablation import centred, frozen, percent, retrieval, rounds_of, train
 from models.encoder import Head
-from pipeline.any_config import AnyConfig, digest_of, record_of
+from pipeline.config.experiment import AnyConfig, digest_of, record_of
+from pipeline.config.presets import load_config
 from pipeline.console import set_up_logging
-from pipeline.opening import run_path
-from pipeline.presets import load_config
-from pipeline.run_folder import RunFolder
+from pipeline.runs.open import run_path
+from pipeline.storage.run_folder import RunFolder
 
 VARIANTS: dict[str, list[str]] = {
     "full, no swapping": ["swap.mode=off"],

@@ -17,7 +17,7 @@ import typer
 
 from models.clip import load_clip
 from models.encoder import DualStemEncoder
-from pipeline.data.drawn.knobs import DrawnKnobs, blend_knobs, knobs_for
+from pipeline.data.synthetic.knobs import DrawnKnobs, blend_knobs, knobs_for
 from pipeline.demo_clip.frozen import draw_demo, measure_frozen
 
 

@@ -32,14 +32,14 @@ from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_LEVEL, temporary_s
 
 from benchmarks.clustering_machine import describe_machine
 from flows import tasks
-from flows.deploying import GPU_LIMIT
-from flows.reporting import reported
+from flows.artifacts import reported
+from flows.server.deploy import GPU_LIMIT
 from flows.unsupervised import run_rounds
-from pipeline import stages
-from pipeline.config import ExperimentConfig
-from pipeline.data.drawn.plan import Size
-from pipeline.data.drawn.writer import draw_dataset
-from pipeline.presets import load_config
+from pipeline.config.presets import load_config
+from pipeline.config.shared import ExperimentConfig
+from pipeline.data.synthetic.plan import Size
+from pipeline.data.synthetic.writer import draw_dataset
+from pipeline.methods.cclnet import stages
 
 ROUNDS = 6
 TARGET_SECONDS = 1.5
@@ -137,7 +137,7 @@ def serving(folder: Path) -> Iterator[None]:
         port, mlflow_port = one.getsockname()[1], other.getsockname()[1]
     folder.mkdir(parents=True)
     arguments = ["server", "--port", str(port), "--mlflow-port", str(mlflow_port), "--runs", str(folder)]
-    command = [sys.executable, "-c", "from flows.cli import main; main()", *arguments]
+    command = [sys.executable, "-c", "from flows.cli.app import main; main()", *arguments]
     api = f"http://127.0.0.1:{port}/api"
     with (folder / "log").open("wb") as output:
         server = subprocess.Popen(

@@ -1,7 +1,8 @@
 """Training as published code of this field does it: PIL images from worker processes, three whole towers, loops.
 
-The slow side of the comparison with `pipeline/training/epoch.py`, and an oracle for it: the same weights, images and
-labels give the same features, losses and prototypes, where the random changes of `benchmarks/plain_images.py` are off.
+The slow side of the comparison with `pipeline/methods/cclnet/objective.py`, and an oracle for it: the same weights,
+images and labels give the same features, losses and prototypes, where the random changes of
+`benchmarks/plain_images.py` are off.
 
 Source: written from the description in Chen et al., ACM MM 2023 (CCLNet), and from the habits that public code shares:
 the image tower is copied whole, once for each stem and once for what both share; the attention pool works out every

@@ -20,9 +20,9 @@ import typer
 
 from benchmarks.ablation import frozen, percent, retrieval, rounds_of, train
 from models.encoder import Head
-from pipeline.any_config import AnyConfig
+from pipeline.config.experiment import AnyConfig
+from pipeline.config.presets import load_config
 from pipeline.console import set_up_logging
-from pipeline.presets import load_config
 
 NO_TEXT = ["losses.visible_text_weight=0.0", "losses.infrared_text_weight=0.0"]
 NO_ALIGNMENT = ["semantics.alignment_weight=0.0"]

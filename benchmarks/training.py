@@ -29,9 +29,9 @@ from benchmarks.training_report import tables
 from benchmarks.training_rounds import measure_round
 from benchmarks.training_sides import Engine, PlainSide
 from benchmarks.training_speed import image_flops, measure_speed
-from pipeline.device import resolve_device, resolve_precision, using_device
-from pipeline.environment import peak_memory
 from pipeline.errors import ConfigError
+from pipeline.runtime.device import resolve_device, resolve_precision, using_device
+from pipeline.runtime.environment import peak_memory
 
 Figures = dict[str, dict[str, dict[str, Any]]]
 

@@ -15,11 +15,11 @@ from clustering.dbscan import PseudoLabels
 from models.clip import LoadedClip, load_clip
 from models.encoder import DualStemEncoder
 from models.modality import Modality, PerModality
-from pipeline.config import ExperimentConfig
+from pipeline.config.presets import load_config
+from pipeline.config.shared import ExperimentConfig
 from pipeline.data.images import TestImages, TrainingImages
-from pipeline.data.sampling import CrossModalBatches, cross_modal_batches
-from pipeline.presets import load_config
-from pipeline.seeds import numpy_generator
+from pipeline.data.samplers.sampling import CrossModalBatches, cross_modal_batches
+from pipeline.runtime.seeds import numpy_generator
 from tests.reference.feature_sets import unit
 
 SizeName = Literal["demo", "sysu", "tiny"]

@@ -23,21 +23,21 @@ from clustering.prototypes import cluster_prototypes
 from models.encoder import Head
 from models.modality import Modality, PerModality
 from models.text_tower import TextTower
-from pipeline import durable_files as files
-from pipeline.config import ExperimentConfig
+from pipeline.config.cclnet import ClusteringConfig
+from pipeline.config.rounds import Round, plan_rounds
+from pipeline.config.shared import ExperimentConfig
 from pipeline.data.images import TestImages, TrainingImages
 from pipeline.data.pixel_supply import PixelSupply
 from pipeline.evaluation.evaluate import evaluate_features
 from pipeline.evaluation.protocol import Sightings
 from pipeline.evaluation.searches import SEARCHES, plan_search
 from pipeline.features import FeatureBank
-from pipeline.figures import draw_eps_curve
-from pipeline.method_config import ClusteringConfig
-from pipeline.seeds import numpy_generator, torch_generator
-from pipeline.training.cluster_state import ClusterState
-from pipeline.training.labelling import label_modality
-from pipeline.training.prompting import learn_prompts
-from pipeline.training.rounds import Round, plan_rounds
+from pipeline.methods.cclnet.labelling import label_modality
+from pipeline.methods.cclnet.prompts import learn_prompts
+from pipeline.methods.cclnet.state import ClusterState
+from pipeline.reports.cluster_figures import draw_eps_curve
+from pipeline.runtime import atomic_files as files
+from pipeline.runtime.seeds import numpy_generator, torch_generator
 from pipeline.training.state import TrainingState
 from tests.reference.feature_sets import identity_features
 

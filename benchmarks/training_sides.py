@@ -23,10 +23,10 @@ from models.swap import CrossModalSwap
 from pipeline.data.images import StoredImages
 from pipeline.data.pixel_supply import PixelSupply, ResidentPixels, StreamedPixels
 from pipeline.features import FeatureBank, extract_features
-from pipeline.seeds import torch_generator
-from pipeline.training.cluster_state import TextPrototypes
-from pipeline.training.epoch import TextLoss, build_augmentation, labelled_images, train_epoch
-from pipeline.training.optimisation import build_image_optimiser
+from pipeline.methods.cclnet.objective import TextLoss, build_augmentation, labelled_images, train_epoch
+from pipeline.methods.cclnet.state import TextPrototypes
+from pipeline.runtime.seeds import torch_generator
+from pipeline.training.optimiser import build_image_optimiser
 
 T = TypeVar("T")
 

@@ -4,11 +4,11 @@ from types import ModuleType
 
 from prefect import flow
 
-from flows.processes import run_body
-from flows.terminal import cancelled_if_stopped
-from pipeline.csdn_config import CsdnConfig
+from flows.distributed import run_body
+from flows.prefect_local import cancelled_if_stopped
+from pipeline.config.csdn import CsdnConfig
 from pipeline.evaluation.report import EvaluationReport
-from pipeline.opening import open_run
+from pipeline.runs.open import open_run
 
 
 @flow(name="csdn", flow_run_name="{config.name}", persist_result=False, on_crashed=[cancelled_if_stopped])
@@ -29,7 +29,7 @@ def run_person_rounds(config: CsdnConfig, stage: ModuleType) -> EvaluationReport
 
     Args:
         config: The resolved experiment.
-        stage: Where the stages come from: `flows.tasks`, `pipeline.person_stages` to do without Prefect, or
+        stage: Where the stages come from: `flows.tasks`, `pipeline.methods.csdn.stages` to do without Prefect, or
             `pipeline.following` on a process that is not the first.
     """
     with open_run(config) as run:

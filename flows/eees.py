@@ -4,11 +4,11 @@ from types import ModuleType
 
 from prefect import flow
 
-from flows.processes import run_body
-from flows.terminal import cancelled_if_stopped
-from pipeline.eees_config import EeesConfig
+from flows.distributed import run_body
+from flows.prefect_local import cancelled_if_stopped
+from pipeline.config.eees import EeesConfig
 from pipeline.evaluation.report import EvaluationReport
-from pipeline.opening import open_run
+from pipeline.runs.open import open_run
 
 
 @flow(name="eees", flow_run_name="{config.name}", persist_result=False, on_crashed=[cancelled_if_stopped])
@@ -29,7 +29,7 @@ def run_caption_rounds(config: EeesConfig, stage: ModuleType) -> EvaluationRepor
 
     Args:
         config: The resolved experiment.
-        stage: Where the stages come from: `flows.tasks`, `pipeline.caption_stages` to do without Prefect, or
+        stage: Where the stages come from: `flows.tasks`, `pipeline.methods.eees.stages` to do without Prefect, or
             `pipeline.following` on a process that is not the first.
     """
     with open_run(config) as run:

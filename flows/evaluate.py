@@ -4,10 +4,10 @@ from pathlib import Path
 
 from prefect import flow
 
+from flows.prefect_local import cancelled_if_stopped
 from flows.tasks import measure_again
-from flows.terminal import cancelled_if_stopped
 from pipeline.evaluation.report import EvaluationReport
-from pipeline.opening import reopen_run
+from pipeline.runs.open import reopen_run
 
 
 @flow(name="evaluate", flow_run_name="{run_folder.name}", persist_result=False, on_crashed=[cancelled_if_stopped])

@@ -4,13 +4,13 @@ from collections.abc import Callable
 from typing import Any
 
 from flows.csdn import csdn, run_person_rounds
+from flows.distributed import Body
 from flows.eees import eees, run_caption_rounds
-from flows.processes import Body
 from flows.unsupervised import run_rounds, unsupervised
-from pipeline.any_config import AnyConfig
-from pipeline.config import ExperimentConfig
-from pipeline.csdn_config import CsdnConfig
-from pipeline.eees_config import EeesConfig
+from pipeline.config.csdn import CsdnConfig
+from pipeline.config.eees import EeesConfig
+from pipeline.config.experiment import AnyConfig
+from pipeline.config.shared import ExperimentConfig
 from pipeline.evaluation.report import EvaluationReport
 
 

@@ -7,9 +7,11 @@ from typing import Any, ParamSpec, TypeVar
 from prefect import Task, task
 from prefect.cache_policies import NO_CACHE
 
-from flows.reporting import show_rounds
-from pipeline import caption_stages, person_stages, stages
-from pipeline.experiment import Run
+from flows.artifacts import show_rounds
+from pipeline.methods.cclnet import stages
+from pipeline.methods.csdn import stages as person_stages
+from pipeline.methods.eees import stages as caption_stages
+from pipeline.runs.run import Run
 
 P = ParamSpec("P")
 R = TypeVar("R")

@@ -4,12 +4,12 @@ from types import ModuleType
 
 from prefect import flow
 
-from flows.processes import run_body
-from flows.terminal import cancelled_if_stopped
-from pipeline.cluster_method import prompts_due, text_prototypes
-from pipeline.config import ExperimentConfig
+from flows.distributed import run_body
+from flows.prefect_local import cancelled_if_stopped
+from pipeline.config.shared import ExperimentConfig
 from pipeline.evaluation.report import EvaluationReport
-from pipeline.opening import open_run
+from pipeline.methods.cclnet.method import prompts_due, text_prototypes
+from pipeline.runs.open import open_run
 
 
 @flow(name="unsupervised", flow_run_name="{config.name}", persist_result=False, on_crashed=[cancelled_if_stopped])
@@ -30,8 +30,8 @@ def run_rounds(config: ExperimentConfig, stage: ModuleType) -> EvaluationReport 
 
     Args:
         config: The resolved experiment.
-        stage: Where the stages of a round come from: `flows.tasks`, `pipeline.stages` to do without Prefect, or
-            `pipeline.following` on a process that is not the first.
+        stage: Where the stages of a round come from: `flows.tasks`, `pipeline.methods.cclnet.stages` to do without
+            Prefect, or `pipeline.following` on a process that is not the first.
     """
     with open_run(config) as run:
         for round_ in run.rounds_left():

@@ -1,1 +1,1 @@
-"""What an experiment is made of, callable from a notebook, a test or a flow."""
+"""What an experiment is made of: settings, data, training, evaluation, records and methods. Runs without Prefect."""

@@ -6,11 +6,11 @@ labels, texts, memories and weights after each round, and writes nothing.
 
 from typing import Any
 
-from pipeline.caption_stages import encode_captions, train_with_captions
-from pipeline.experiment import Run
-from pipeline.person_stages import fuse_texts, learn_person_texts, train_on_people
-from pipeline.stages import extract, learn_prompts, pseudo_label, train
-from pipeline.training.rounds import Round
+from pipeline.config.rounds import Round
+from pipeline.methods.cclnet.stages import extract, learn_prompts, pseudo_label, train
+from pipeline.methods.csdn.stages import fuse_texts, learn_person_texts, train_on_people
+from pipeline.methods.eees.stages import encode_captions, train_with_captions
+from pipeline.runs.run import Run
 
 __all__ = [
     "draw", "encode_captions", "evaluate", "extract", "finish", "fuse_texts", "learn_person_texts", "learn_prompts",

@@ -5,14 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config import ExperimentConfig
-from pipeline.presets import load_config
+from pipeline.config.presets import load_config
+from pipeline.config.shared import ExperimentConfig
 
 
 @pytest.fixture(scope="session")
 def smoke_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The drawn data set of size `smoke` in SYSU-MM01's layout."""
-    from pipeline.data.drawn.writer import draw_dataset
+    from pipeline.data.synthetic.writer import draw_dataset
 
     folder = tmp_path_factory.mktemp("drawn") / "smoke"
     draw_dataset(folder, size="smoke", difficulty="easy", height=64, width=32, workers=1)

@@ -12,10 +12,10 @@ from io import FileIO
 from pathlib import Path
 from typing import Any
 
-from pipeline import durable_files
 from pipeline.captioning.provenance import DECIDING, Provenance, differences
-from pipeline.data.caption_files import meta_path, read_caption_rows
+from pipeline.data.captions.files import meta_path, read_caption_rows
 from pipeline.errors import CheckpointError, ConfigError, DataError
+from pipeline.runtime import atomic_files
 
 logger = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ def open_writer(path: Path, provenance: Provenance, *, start_over: bool) -> Iter
                 with _locked(path):
                     _put_aside(path, meta_path(path), failures_path(path))
             file = stack.enter_context(_locked(path))
-            found = durable_files.read_json(meta_path(path)) if path.stat().st_size else None
+            found = atomic_files.read_json(meta_path(path)) if path.stat().st_size else None
             _write_meta(path, found, provenance.to_dict())
             failures_path(path).unlink(missing_ok=True)
             done = _lines_on_disk(path, file)
@@ -137,7 +137,7 @@ def _locked(path: Path) -> Iterator[FileIO]:
 
 def _write_meta(path: Path, found: dict[str, Any] | None, wanted: dict[str, Any]) -> None:
     if found is None:
-        durable_files.write_json(meta_path(path), wanted)
+        atomic_files.write_json(meta_path(path), wanted)
         return
     apart = differences(found, wanted, (*DECIDING, "shard"))
     if apart:
@@ -153,7 +153,7 @@ def _write_meta(path: Path, found: dict[str, Any] | None, wanted: dict[str, Any]
     if later:
         updated["later_library_versions"] = later
     if updated != found:
-        durable_files.write_json(meta_path(path), updated)
+        atomic_files.write_json(meta_path(path), updated)
 
 
 def _lines_on_disk(path: Path, file: FileIO) -> set[str]:

@@ -14,7 +14,7 @@ from models.modality import Modality, PerModality
 from pipeline.captioning.caption_writer import Answer, CaptionWriter
 from pipeline.captioning.captioner import PATH_ENTRY, Captioner
 from pipeline.console import progress
-from pipeline.data.caption_files import inside_root
+from pipeline.data.captions.files import inside_root
 from pipeline.data.decoding import read_image, reason_of
 from pipeline.errors import DataError, TrainingError, WeightsError
 

@@ -122,7 +122,7 @@ def _network(
 ) -> tuple[Any, str]:
     import torch
 
-    from pipeline.device import resolve_device
+    from pipeline.runtime.device import resolve_device
 
     place = resolve_device(device)
     if place.type == "cpu" and precision == "bfloat16":

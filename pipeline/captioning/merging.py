@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline import durable_files
 from pipeline.captioning.provenance import DECIDING, differences, image_list
 from pipeline.captioning.shards import Shard
-from pipeline.data.caption_files import CaptionRow, meta_path, read_caption_rows, some_of
+from pipeline.data.captions.files import CaptionRow, meta_path, read_caption_rows, some_of
 from pipeline.errors import ConfigError, DataError
+from pipeline.runtime import atomic_files
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,14 +58,14 @@ def merge_captions(out: Path, parts: Sequence[Path]) -> int:
     lines = sorted((row.path, line) for part in read for row, line in zip(part.rows, _lines(part.path), strict=True))
     out.parent.mkdir(parents=True, exist_ok=True)
     whole = {**first.meta, "shard": None, "images": len(lines), "merged_from": len(read)}
-    durable_files.write_json(meta_path(out), whole)
-    durable_files.write_lines(out, [line for _, line in lines])
+    atomic_files.write_json(meta_path(out), whole)
+    atomic_files.write_lines(out, [line for _, line in lines])
     return len(lines)
 
 
 def _read_part(path: Path) -> _Part:
     rows = read_caption_rows(path, caption_field="caption", path_prefix="")
-    meta = durable_files.read_json(meta_path(path))
+    meta = atomic_files.read_json(meta_path(path))
     if meta is None or meta.get("shard") is None:
         raise DataError(
             f"{path}: no {meta_path(path).name} beside it says which shard it is",

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from models.modality import PerModality
 from pipeline.captioning.shards import Shard
-from pipeline.data.caption_files import CAPTION_SCHEMA
+from pipeline.data.captions.files import CAPTION_SCHEMA
 
 IMAGE_SOURCE: Final = "original"
 """Images are described as they lie on disk: neither resized to the network's input nor augmented."""

@@ -1,1 +1,1 @@
-"""Images and how they are stored, changed and drawn into batches; true identities stay in `truth`."""
+"""Images, tables, identities and captions: what is read and how it is sampled. No network and no training."""

@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from pipeline.data.check import DatasetCheck
-from pipeline.data.llcm import check_llcm, read_llcm
-from pipeline.data.manifest import check_manifest, read_manifest
-from pipeline.data.regdb import check_regdb, read_regdb
-from pipeline.data.sysu_archive import open_archive
-from pipeline.data.sysu_counts import check_sysu_mm01
-from pipeline.data.sysu_mm01 import read_sysu_mm01
+from pipeline.data.datasets.llcm.adapter import check_llcm, read_llcm
+from pipeline.data.datasets.manifest.adapter import check_manifest, read_manifest
+from pipeline.data.datasets.regdb.adapter import check_regdb, read_regdb
+from pipeline.data.datasets.sysu.adapter import read_sysu_mm01
+from pipeline.data.datasets.sysu.archive import open_archive
+from pipeline.data.datasets.sysu.counts import check_sysu_mm01
 from pipeline.data.truth import Dataset, SplitTables
 from pipeline.errors import ConfigError
 

@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from models.modality import Modality
-from pipeline.data.manifest_checks import numbers_of
-from pipeline.data.manifest_rows import SPLITS, ManifestRow, read_rows
+from pipeline.data.datasets.manifest.checks import numbers_of
+from pipeline.data.datasets.manifest.rows import SPLITS, ManifestRow, read_rows
 from pipeline.data.text_files import read_text
 from pipeline.errors import ConfigError, DataError
 

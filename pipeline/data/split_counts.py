@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from models.modality import PerModality
-from pipeline.data.drawn_record import DRAWN_FILE
+from pipeline.data.synthetic.record import DRAWN_FILE
 from pipeline.errors import DataError
 
 

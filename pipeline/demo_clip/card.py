@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from models.modality import PerModality
-from pipeline.data.drawn.writer import GENERATOR_VERSION
+from pipeline.data.synthetic.writer import GENERATOR_VERSION
 from pipeline.demo_clip.frozen import FrozenFigures
 from pipeline.demo_clip.training import CONFIG_NAME, WEIGHTS_NAME, Recipe, TrainingSummary
 from pipeline.demo_clip.zero_shot import AttributeScore, ZeroShotReport

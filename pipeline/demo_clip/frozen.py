@@ -16,11 +16,11 @@ from scipy.optimize import linear_sum_assignment
 
 from models.encoder import DualStemEncoder, Head
 from models.modality import Modality, PerModality
-from pipeline.data.drawn.cameras import SYSU_STATIONS
-from pipeline.data.drawn.knobs import DrawnKnobs
-from pipeline.data.drawn.layout_sysu import plan_sysu
-from pipeline.data.drawn.plan import SIZES, Shot, Split
-from pipeline.data.drawn.studio import Studio, StudioSettings
+from pipeline.data.synthetic.cameras import SYSU_STATIONS
+from pipeline.data.synthetic.knobs import DrawnKnobs
+from pipeline.data.synthetic.layout_sysu import plan_sysu
+from pipeline.data.synthetic.plan import SIZES, Shot, Split
+from pipeline.data.synthetic.studio import Studio, StudioSettings
 from pipeline.demo_clip.network import normalise
 from pipeline.evaluation.protocol import Sightings
 from pipeline.evaluation.ranking import rank_trial

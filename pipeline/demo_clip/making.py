@@ -7,7 +7,7 @@ from torch import nn
 
 from models.clip import load_clip
 from models.encoder import DualStemEncoder
-from pipeline.data.drawn.knobs import PRESETS
+from pipeline.data.synthetic.knobs import PRESETS
 from pipeline.demo_clip.card import MAX_BYTES, write_card
 from pipeline.demo_clip.frozen import FrozenFigures, draw_demo, measure_frozen
 from pipeline.demo_clip.training import WEIGHTS_NAME, Recipe, TrainingSummary, train_demo_clip

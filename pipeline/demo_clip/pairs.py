@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 
 from models.modality import Modality, PerModality
 from models.torchvision_operators import define_missing_operators
-from pipeline.data.drawn.cameras import Camera, wild_camera
-from pipeline.data.drawn.captions import ATTRIBUTES, Attributes, caption_of, compose_caption, visible_attributes
-from pipeline.data.drawn.images import draw_image
-from pipeline.data.drawn.knobs import DEFAULT, EASY, DrawnKnobs, blend_knobs
-from pipeline.data.drawn.people import Person, fresh_people
-from pipeline.seeds import derive_seed, numpy_generator
+from pipeline.data.synthetic.cameras import Camera, wild_camera
+from pipeline.data.synthetic.captions import ATTRIBUTES, Attributes, caption_of, compose_caption, visible_attributes
+from pipeline.data.synthetic.images import draw_image
+from pipeline.data.synthetic.knobs import DEFAULT, EASY, DrawnKnobs, blend_knobs
+from pipeline.data.synthetic.people import Person, fresh_people
+from pipeline.runtime.seeds import derive_seed, numpy_generator
 
 _QUEUE_LENGTH = 12
 _SETTINGS = 8

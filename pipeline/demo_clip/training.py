@@ -14,7 +14,7 @@ import torch.nn.functional as functional
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from pipeline.data.drawn.captions import ATTRIBUTES
+from pipeline.data.synthetic.captions import ATTRIBUTES
 from pipeline.demo_clip.network import (
     IMAGE_MEAN,
     IMAGE_STD,
@@ -26,7 +26,7 @@ from pipeline.demo_clip.network import (
     normalise,
 )
 from pipeline.demo_clip.pairs import PairBatch, PairSettings, attribute_prompts, drawn_batches, tokenize
-from pipeline.seeds import derive_seed
+from pipeline.runtime.seeds import derive_seed
 
 logger = logging.getLogger(__name__)
 

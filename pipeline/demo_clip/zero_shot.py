@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from models.modality import Modality, PerModality
-from pipeline.data.drawn.captions import ATTRIBUTES
+from pipeline.data.synthetic.captions import ATTRIBUTES
 from pipeline.demo_clip.network import encode_captions, encode_images, normalise
 from pipeline.demo_clip.pairs import PairSettings, PairSource, attribute_prompts, attribute_values, tokenize
 

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Int64
 
-from pipeline.data.sysu_archive import image_number
-from pipeline.data.sysu_lists import PERMUTATION_FILE, Permutations, permutation_of
+from pipeline.data.datasets.sysu.archive import image_number
+from pipeline.data.datasets.sysu.lists import PERMUTATION_FILE, Permutations, permutation_of
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.protocol import Sightings
 

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from models.modality import Modality, PerModality
-from pipeline.data import llcm_counts, regdb_counts, sysu_counts
 from pipeline.data.check import CheckRow
+from pipeline.data.datasets.llcm import counts as llcm_counts
+from pipeline.data.datasets.regdb import counts as regdb_counts
+from pipeline.data.datasets.sysu import counts as sysu_counts
 from pipeline.data.split_counts import SplitCounts
 from pipeline.errors import DataError
 from pipeline.evaluation.protocol import Sightings

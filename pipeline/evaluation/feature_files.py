@@ -12,10 +12,10 @@ import numpy as np
 from jaxtyping import Bool, Float, Int64, Shaped
 
 from models.modality import Modality, PerModality
-from pipeline import durable_files
 from pipeline.data.truth import SplitTables
 from pipeline.errors import DataError
 from pipeline.evaluation.evaluate import Features, SearchResult
+from pipeline.runtime import atomic_files
 
 _NEEDED = ("features", "person_ids")
 _ARRAYS = ("features", "person_ids", "cameras", "modalities", "paths")
@@ -128,7 +128,7 @@ def write_columns(path: Path, columns: Mapping[str, Any]) -> Path:
         np.savez_compressed(file, allow_pickle=False, **columns)
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    durable_files.replace_file(path, write, archive=True)
+    atomic_files.replace_file(path, write, archive=True)
     return path
 
 

@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from models.modality import Modality, PerModality
-from pipeline.data.sysu_lists import Permutations
+from pipeline.data.datasets.sysu.lists import Permutations
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.draws import Folders, draw_agw, draw_official, group_images
 from pipeline.evaluation.protocol import (

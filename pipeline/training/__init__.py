@@ -1,1 +1,4 @@
-"""Unsupervised training: nothing here can reach a true identity."""
+"""The training loop, optimisers, network wrapping, state and text fitting that all methods share.
+
+Cannot reach true identities.
+"""

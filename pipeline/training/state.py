@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from models.encoder import DualStemEncoder
+from pipeline.config.rounds import Stage
 from pipeline.errors import CheckpointError
-from pipeline.training.rounds import Stage
 
 FORMAT = 3
 

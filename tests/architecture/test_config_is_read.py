@@ -16,27 +16,31 @@ from models.fusion import build_fusion
 from models.person_heads import prepare_for_people
 from models.swap import CrossModalSwap
 from models.view_fusion import build_view_fusion
-from pipeline import config, csdn_config, eees_config, method_config, person_config
-from pipeline.data.augmentation import augment
-from pipeline.data.caption_store import load_captions, truncation_report
+from pipeline.config import cclnet as method_config
+from pipeline.config import csdn as csdn_config
+from pipeline.config import eees as eees_config
+from pipeline.config import shared as config
+from pipeline.config import supervised as person_config
+from pipeline.data.captions.store import load_captions, truncation_report
 from pipeline.data.dataset import read_dataset
-from pipeline.data.paired_sampling import paired_identity_batches
-from pipeline.data.sampling import cross_modal_batches
+from pipeline.data.samplers.paired_sampling import paired_identity_batches
+from pipeline.data.samplers.sampling import cross_modal_batches
 from pipeline.data.store import open_store
+from pipeline.data.transforms.augmentation import augment
 from pipeline.evaluation.evaluate import evaluate_features
 from pipeline.evaluation.searches import GalleryDraws, GalleryRules
 from pipeline.features import extract_features
-from pipeline.training.caption_epoch import CaptionWeights
-from pipeline.training.epoch import TextLoss, train_epoch
-from pipeline.training.optimisation import (
+from pipeline.methods.cclnet.objective import TextLoss, train_epoch
+from pipeline.methods.cclnet.prompts import learn_prompts
+from pipeline.methods.csdn.prompts import learn_fusion, learn_person_prompts
+from pipeline.methods.eees.objective import CaptionWeights
+from pipeline.methods.identity_objective import LossWeights, build_view_augmentation
+from pipeline.training.optimiser import (
     build_image_optimiser,
     build_person_optimiser,
     image_learning_rate,
     person_learning_rate,
 )
-from pipeline.training.person_epoch import LossWeights, build_view_augmentation
-from pipeline.training.person_texts import learn_fusion, learn_person_prompts
-from pipeline.training.prompting import learn_prompts
 
 ROOT = Path(__file__).resolve().parents[2]
 

@@ -4,11 +4,11 @@ import ast
 
 from tests.architecture.source_tree import MODULES, nodes
 
-MAX_MODULE_LINES = 300
+MAX_MODULE_LINES = 400
 MAX_FUNCTION_LINES = 50
 
 
-def test_no_module_is_longer_than_300_lines():
+def test_no_module_is_longer_than_400_lines():
     lengths = {module.name: len(module.text.splitlines()) for module in MODULES}
     assert {name: length for name, length in lengths.items() if length > MAX_MODULE_LINES} == {}
 

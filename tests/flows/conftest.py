@@ -2,7 +2,7 @@
 
 import pytest
 
-from flows import cli
+from flows.cli.app import app as cli
 from tests.flows.command_line import Call
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pipeline.presets import validate_config
+from pipeline.config.presets import validate_config
 from tests.flows.plain_runs import run_plainly
 
 

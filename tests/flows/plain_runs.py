@@ -10,11 +10,13 @@ from typing import Any, TypeVar
 import torch
 
 from flows.methods import body_of
-from pipeline import caption_stages, person_stages, stages
-from pipeline.any_config import AnyConfig
+from pipeline.config.experiment import AnyConfig
 from pipeline.evaluation.report import EvaluationReport
-from pipeline.opening import run_path
-from pipeline.run_folder import RunFolder
+from pipeline.methods.cclnet import stages
+from pipeline.methods.csdn import stages as person_stages
+from pipeline.methods.eees import stages as caption_stages
+from pipeline.runs.open import run_path
+from pipeline.storage.run_folder import RunFolder
 
 ROOT = Path(__file__).resolve().parents[2]
 

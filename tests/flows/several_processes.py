@@ -10,12 +10,14 @@ import torch
 
 from flows.unsupervised import run_rounds
 from models.memory import PrototypeMemory
-from pipeline import experiment, features, following, stages
-from pipeline.config import ExperimentConfig
-from pipeline.data import augmentation
-from pipeline.data.augmentation import preprocess
+from pipeline import features, following
+from pipeline.config.shared import ExperimentConfig
+from pipeline.data.transforms import augmentation
+from pipeline.data.transforms.augmentation import preprocess
 from pipeline.errors import DataError
-from pipeline.processes import Processes
+from pipeline.methods.cclnet import stages
+from pipeline.runs import run as experiment
+from pipeline.runtime.distributed import Processes
 
 
 def train(config: ExperimentConfig) -> None:
@@ -47,7 +49,7 @@ def train_in_float64(config: ExperimentConfig, memories: Path) -> None:
 
 def lose_the_second_process(config: ExperimentConfig, step: int) -> None:
     """The rounds of a run, in which the process that follows is killed at a step of training."""
-    from pipeline.training import epoch
+    from pipeline.methods.cclnet import objective as epoch
 
     if Processes.here().rank == 1:
         real, calls = epoch.prototype_contrast, 0

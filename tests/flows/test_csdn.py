@@ -7,11 +7,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import person_stages
-from pipeline.csdn_config import CsdnConfig
+from pipeline.config.csdn import CsdnConfig
+from pipeline.config.presets import load_config
 from pipeline.errors import CheckpointError, ConfigError
-from pipeline.opening import open_run, run_path
-from pipeline.presets import load_config
+from pipeline.methods.csdn import stages as person_stages
+from pipeline.runs.open import open_run, run_path
 from tests.flows.plain_runs import assert_same_result, checkpoint_of, run_calm_and_killed, run_plainly
 
 SMALL = {
@@ -26,10 +26,10 @@ SMALL = {
 
 # In the order in which the run meets them; each start goes on from the last finished round.
 KILL_POINTS = (
-    "pipeline.training.person_texts:text_contrast:5",  # stage `prompts`
-    "pipeline.training.person_texts:text_contrast:25",  # stage `fusion`: `prompts` takes 20 calls before it
-    "pipeline.training.person_epoch:weighted_triplet:5",  # stage `image`, round 1
-    "pipeline.durable_files:Path.replace:4",  # a file of a round is written, the checkpoint is not
+    "pipeline.methods.csdn.prompts:text_contrast:5",  # stage `prompts`
+    "pipeline.methods.csdn.prompts:text_contrast:25",  # stage `fusion`: `prompts` takes 20 calls before it
+    "pipeline.methods.identity_objective:weighted_triplet:5",  # stage `image`, round 1
+    "pipeline.runtime.atomic_files:Path.replace:4",  # a file of a round is written, the checkpoint is not
 )
 
 
@@ -125,8 +125,8 @@ def test_the_switches_of_the_released_slips_change_what_they_name(small_csdn: Cs
 
 def test_a_checkpoint_of_other_people_is_refused(small_csdn: CsdnConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     run_plainly(small_csdn)
-    from pipeline import supervised
     from pipeline.data.person_labels import PersonLabels
+    from pipeline.methods import supervised
 
     real = supervised.person_labels
     monkeypatch.setattr(

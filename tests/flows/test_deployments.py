@@ -1,133 +1,128 @@
-"""prefect.yaml names what the presets imply, and says of every parameter what the flows say."""
+"""Flows as deployments run them: what goes wrong ends the run at once, and is told where the run is looked at."""
 
-from collections.abc import Iterator, Mapping
-from importlib import import_module
+import errno
+import json
+import os
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
-import yaml
 from prefect import Flow
 from prefect.client.orchestration import get_client
-from prefect.exceptions import ObjectNotFound
-from prefect.utilities.callables import parameter_schema
+from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRunId
+from prefect.client.schemas.objects import State
 
-from flows.changes import changed_values
-from flows.deployed import preset_changes
-from flows.deploying import CHECKOUT, POOL_VARIABLE, enter_checkout, preset_values
-from flows.drawn_data import DEMO_DATA
-from pipeline.config import DataConfig
-from pipeline.presets import load_changed, load_config, preset_names
-from tests.flows.command_line import Call
+from flows import deployments as deployed
+from flows.deployments import HOST_TAG, preset_changes
+from pipeline.config.experiment import digest_of, record_of
+from pipeline.config.shared import ExperimentConfig
+from pipeline.errors import ConfigError
+from pipeline.runs.open import run_path
+from pipeline.storage.run_folder import RunFolder
 
-FILE = yaml.safe_load((CHECKOUT / "prefect.yaml").read_text())
-FLOWS = {"": "unsupervised", "cclnet": "unsupervised", "csdn": "csdn", "eees": "eees"}
-"""The flow that trains by a method, as presets call it; `demo` alone names none."""
-
-DATA_SETS = {"demo", *get_args(DataConfig.model_fields["name"].annotation)} - {"manifest"}
-TRAINING = [entry for entry in FILE["deployments"] if entry["name"] != "run"]
+pytestmark = pytest.mark.usefixtures("prefect_backend")
 
 
-def implied() -> dict[str, str]:
-    """Every deployment that a preset `method-dataset` asks for, with that preset."""
-    parts = {preset: preset.rpartition("-") for preset in preset_names()}
-    return {
-        f"{FLOWS[method]}/{data}": preset
-        for preset, (method, _, data) in parts.items()
-        if method in FLOWS and data in DATA_SETS
-    }
+def ended(flow: Flow[..., Any], parameters: dict[str, Any]) -> State[Any]:
+    """The state that the flow ends in, as a worker's process gets it."""
+    return flow.with_options(retry_delay_seconds=0)(**parameters, return_state=True)
 
 
-def flow_of(entry: Mapping[str, Any]) -> Flow[..., Any]:
-    module, _, name = entry["entrypoint"].rpartition(".")
-    flow = getattr(import_module(module), name)
-    assert isinstance(flow, Flow)
-    return flow
-
-
-def name_of(entry: Mapping[str, Any]) -> str:
-    return f"{flow_of(entry).name}/{entry['name']}"
-
-
-def fields(schema: Mapping[str, Any], definitions: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every field of a parameter's form, sections included."""
-    for name, field in schema.get("properties", {}).items():
-        here = f"{path}.{name}" if path else name
-        section = definitions[field["$ref"].rpartition("/")[2]] if "$ref" in field else {}
-        yield here, section | field
-        yield from fields(section, definitions, here)
-
-
-def test_every_preset_of_a_data_set_is_deployed_and_nothing_else_is():
-    assert {name_of(entry): entry["parameters"]["preset"] for entry in TRAINING} == implied()
-    others = [name_of(entry) for entry in FILE["deployments"] if entry not in TRAINING]
-    assert others == ["evaluate/run"]
-
-
-@pytest.mark.parametrize("entry", TRAINING, ids=name_of)
-def test_the_values_of_a_deployment_are_those_of_its_preset(entry):
-    (step,) = entry["build"]
-    ((function, inputs),) = step.items()
-    assert function == "flows.deploying.preset_values"
-    assert inputs["preset"] == entry["parameters"]["preset"]
-    assert entry["parameters"]["config"] == "{{ " + inputs["id"] + ".of_preset }}"
-
-
-@pytest.mark.parametrize("entry", FILE["deployments"], ids=name_of)
-def test_a_deployment_has_its_tags_a_description_the_pool_and_a_schedule_that_sleeps(entry):
-    method, _, data = name_of(entry).partition("/")
-    assert entry["tags"] == ([method] if method == "evaluate" else [method, data])
-    assert entry["description"].endswith(".")
-    assert entry["work_pool"]["name"] == "{{ $" + POOL_VARIABLE + " }}"
-    assert [schedule["active"] for schedule in entry.get("schedules", [])] == [False] * (entry in TRAINING)
-
-
-@pytest.mark.parametrize("entry", FILE["deployments"], ids=name_of)
-def test_every_field_of_the_form_has_a_description(entry):
-    schema = parameter_schema(flow_of(entry)).model_dump()
-    found = dict(fields(schema, schema["definitions"]))
-    assert [name for name, field in found.items() if not field.get("description")] == []
-    # Every value of the preset has a field, and no field is without a value.
-    if entry in TRAINING:
-        values = preset_changes(entry["parameters"]["preset"])
-        leaves = {f"config.{section}" for section in values}
-        leaves |= {f"config.{name}.{key}" for name, part in values.items() if isinstance(part, dict) for key in part}
-        assert leaves <= set(found)
-
-
-@pytest.mark.parametrize("entry", TRAINING, ids=name_of)
-def test_what_the_form_shows_makes_the_run_that_the_command_line_makes(entry):
-    preset = entry["parameters"]["preset"]
-    shown = preset_values(preset)["of_preset"]
-    config = flow_of(entry).validate_parameters({"preset": preset, "config": shown})["config"]
-    data = {"data": {"root": str(DEMO_DATA)}} if preset.endswith("demo") else {}
-    assert load_changed(preset, changed_values(config)) == load_config(preset, (), data)
-
-
-@pytest.mark.parametrize("entry", FILE["deployments"], ids=name_of)
-def test_what_fails_for_no_reason_of_ours_is_tried_again(entry):
-    flow = flow_of(entry)
-    assert flow.retries is not None and flow.retries >= 1
-    assert flow.retry_delay_seconds == 30
-
-
-@pytest.mark.usefixtures("prefect_backend")
-def test_only_what_is_named_is_deployed_and_a_name_that_does_not_exist_is_an_error(vireid: Call) -> None:
-    code, _, err = vireid("deploy", "csdn/llcm", "csdn/market", "--pool", "pool-of-a-test", "--gpu-tasks", "3")
-    assert code == 1
-    assert "error: there is no deployment 'csdn/market'" in err and "prefect.yaml" in err
-    with get_client(sync_client=True) as client:
-        assert client.read_deployment_by_name("csdn/llcm").work_pool_name == "pool-of-a-test"
-        assert client.read_global_concurrency_limit_by_name("tag:gpu").limit == 3
-        with pytest.raises(ObjectNotFound):
-            client.read_deployment_by_name("eees/llcm")
-
-
-def test_the_pull_step_works_where_the_package_is_installed_from(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+@pytest.fixture(autouse=True)
+def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Relative paths lead into the test's own folder."""
     monkeypatch.chdir(tmp_path)
-    ((step, inputs),) = FILE["pull"][0].items()
-    assert (step, inputs) == ("flows.deploying.enter_checkout", {})
-    assert enter_checkout() == {"directory": str(Path.cwd())}
-    assert (Path.cwd() / "prefect.yaml").is_file()
+
+
+@pytest.mark.parametrize(
+    ("flow", "parameters", "message", "hint"),
+    [
+        (
+            deployed.unsupervised,
+            {
+                "preset": "cclnet-sysu",
+                "config": {"data": {"root": "/nowhere/SYSU-MM01"}, "execution": {"device": "cpu"}},
+            },
+            "/nowhere/SYSU-MM01",
+            "folder",
+        ),
+        (deployed.unsupervised, {"preset": "cclnet-sysu"}, "no data set is named", "SYSU-MM01 is obtained"),
+        (deployed.unsupervised, {"preset": "csdn-sysu"}, "'csdn-sysu' is of method csdn", "deployment of the other"),
+        (deployed.csdn, {"preset": "csdn-market"}, "there is no preset 'csdn-market'", "choose one of"),
+        (deployed.eees, {"preset": "eees-sysu", "config": {"execution": {"device": "abacus"}}}, "'abacus'", "cpu"),
+        (deployed.evaluate, {"run_folder": "absent"}, "absent holds no run", "config.json"),
+    ],
+    ids=["no data there", "no data named", "other method", "no preset", "no device", "no run"],
+)
+def test_an_error_ends_the_run_at_once_with_its_hint(
+    flow: Flow[..., Any], parameters: dict[str, Any], message: str, hint: str
+) -> None:
+    state = ended(flow, parameters)
+    assert state.is_failed() and state.message is not None
+    said, _, hinted = state.message.partition("\nhint: ")
+    assert message in said and hint in hinted
+    identifier = state.state_details.flow_run_id
+    assert identifier is not None
+    with get_client(sync_client=True) as client:
+        run = client.read_flow_run(identifier)
+        (page,) = client.read_artifacts(
+            artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[identifier]))
+        )
+    assert run.run_count == 1
+    assert [tag.startswith(HOST_TAG) for tag in run.tags] == [True]
+    assert page.key == "error" and f"**Hint**: {hinted}" in str(page.data)
+
+
+def changes_of(config: ExperimentConfig) -> dict[str, Any]:
+    return {"preset": "smoke", "config": config.model_dump(mode="json")}
+
+
+def test_what_fails_without_a_hint_is_tried_again_and_goes_on(
+    smoke_config: ExperimentConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    save, calls = RunFolder.save_labels, list[int]()
+
+    def lose_the_connection(folder: RunFolder, number: int, labels: Any) -> Path:
+        calls.append(number)
+        if calls == [1, 2]:
+            raise ConnectionResetError("the network blinked")
+        return save(folder, number, labels)
+
+    monkeypatch.setattr(RunFolder, "save_labels", lose_the_connection)
+    state = ended(deployed.unsupervised, changes_of(smoke_config))
+    assert state.is_completed()
+    assert calls == [1, 2, 2, 3, 4]
+    identifier = state.state_details.flow_run_id
+    assert identifier is not None
+    with get_client(sync_client=True) as client:
+        assert client.read_flow_run(identifier).run_count == 2
+
+
+def test_a_second_run_into_a_folder_ends_at_once_and_says_which_process_has_it(smoke_config: ExperimentConfig) -> None:
+    with RunFolder.open(run_path(smoke_config), record_of(smoke_config), digest_of(smoke_config)):
+        state = ended(deployed.unsupervised, changes_of(smoke_config))
+    assert state.is_failed()
+    assert f"is in use by process {os.getpid()}\nhint: wait until that process ends" in str(state.message)
+
+
+def test_a_full_disk_ends_the_run_and_the_next_attempt_goes_on(
+    smoke_config: ExperimentConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def sync(descriptor: int) -> None:
+        if "round-002.npz" in str(Path(f"/proc/self/fd/{descriptor}").readlink()):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fsync", sync)
+        state = ended(deployed.unsupervised, changes_of(smoke_config))
+    assert state.is_failed() and "No space left on device\nhint: free some space" in str(state.message)
+    assert ended(deployed.unsupervised, changes_of(smoke_config)).is_completed()
+    rows = (run_path(smoke_config) / "metrics.jsonl").read_text().splitlines()
+    assert [json.loads(row)["round"] for row in rows] == [1, 2, 3, 4]
+
+
+def test_the_demonstration_is_shown_with_its_drawn_people_and_others_without_data() -> None:
+    assert preset_changes("csdn-demo")["data"]["root"] == "data/drawn-demo"
+    assert preset_changes("csdn-sysu")["data"]["root"] is None
+    with pytest.raises(ConfigError, match="no preset"):
+        preset_changes("csdn-market")

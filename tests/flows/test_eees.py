@@ -9,12 +9,12 @@ import pytest
 import torch
 
 from models.text_tower import TextTower
-from pipeline.any_config import digest_of
-from pipeline.eees_config import EeesConfig
+from pipeline.config.eees import EeesConfig
+from pipeline.config.experiment import digest_of
+from pipeline.config.presets import load_config
 from pipeline.errors import CheckpointError, ConfigError, DataError
-from pipeline.opening import open_run, reopen_run, run_path
-from pipeline.presets import load_config
-from pipeline.stages import measure_again
+from pipeline.methods.cclnet.stages import measure_again
+from pipeline.runs.open import open_run, reopen_run, run_path
 from tests.flows.plain_runs import assert_same_result, checkpoint_of, run_calm_and_killed, run_plainly
 
 SMALL = {
@@ -30,9 +30,9 @@ ALL_TERMS = {"identity", "gap", "alignment", "views", "distillation", "purificat
 # In the order in which the run meets them; each start goes on from the last finished round.
 KILL_POINTS = (
     "models.text_tower:TextTower.encode_texts:2",  # infrared captions, before round 1
-    "pipeline.training.caption_epoch:caption_contrast:5",  # round 1, step 3
-    "pipeline.durable_files:Path.replace:5",  # a file of round 1 is written, the checkpoint is not
-    "pipeline.training.caption_epoch:caption_gap:2",  # round 2
+    "pipeline.methods.eees.objective:caption_contrast:5",  # round 1, step 3
+    "pipeline.runtime.atomic_files:Path.replace:5",  # a file of round 1 is written, the checkpoint is not
+    "pipeline.methods.eees.objective:caption_gap:2",  # round 2
 )
 
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.opening import run_path
-from pipeline.presets import load_config
+from pipeline.config.presets import load_config
+from pipeline.runs.open import run_path
 from tests.flows.plain_runs import run_plainly
 
 GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "smoke_losses.json"
@@ -14,7 +14,7 @@ GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "smoke_losses.json"
 
 @pytest.mark.slow
 def test_the_losses_of_preset_smoke_are_what_they_were(tmp_path: Path) -> None:
-    from pipeline.data.drawn.writer import draw_dataset
+    from pipeline.data.synthetic.writer import draw_dataset
 
     draw_dataset(tmp_path / "data", size="smoke", difficulty="easy", seed=1)
     execution = {"device": "cpu", "runs_folder": str(tmp_path / "runs"), "tracking": False}

@@ -9,13 +9,13 @@ from typing import Any
 import pytest
 import torch
 
-from pipeline.catching_up import record_rounds
-from pipeline.config import ExperimentConfig
+from pipeline.config.presets import load_config
+from pipeline.config.shared import ExperimentConfig
 from pipeline.errors import ConfigError
-from pipeline.opening import run_path
-from pipeline.presets import load_config
-from pipeline.run_folder import RunFolder
-from pipeline.tracker import SilentTracker
+from pipeline.runs.open import run_path
+from pipeline.storage.run_folder import RunFolder
+from pipeline.tracking.replay import record_rounds
+from pipeline.tracking.tracker import SilentTracker
 from tests.flows.plain_runs import assert_same_result, checkpoint_of, run_plainly
 from tests.flows.test_round_figures import with_execution
 

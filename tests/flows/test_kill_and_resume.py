@@ -2,19 +2,19 @@
 
 from pathlib import Path
 
-from pipeline.config import ExperimentConfig
+from pipeline.config.shared import ExperimentConfig
 from tests.flows.plain_runs import assert_same_result, checkpoint_of, run_calm_and_killed
 
 # In the order in which the run meets them; each start goes on from the last finished round.
 KILL_POINTS = (
     "pipeline.data.pixel_supply:gather_pixels:2",  # extraction of round 1
-    "pipeline.training.labelling:label_images:2",  # labelling of round 1, visible done
-    "pipeline.stages:match_clusters:1",  # matching of round 1
-    "pipeline.training.epoch:prototype_contrast:5",  # training of round 1, step 3
-    "pipeline.durable_files:Path.replace:6",  # round 1: labels and evaluation are written, the checkpoint is not
-    "pipeline.run_folder:RunFolder.write_metrics:2",  # round 1 counts, its metrics are not written
-    "pipeline.training.prompting:prompt_contrast:7",  # prompts of round 3
-    "pipeline.training.epoch:text_classification:3",  # training of round 3: prompts are learned, the round is not
+    "pipeline.methods.cclnet.labelling:label_images:2",  # labelling of round 1, visible done
+    "pipeline.methods.cclnet.stages:match_clusters:1",  # matching of round 1
+    "pipeline.methods.cclnet.objective:prototype_contrast:5",  # training of round 1, step 3
+    "pipeline.runtime.atomic_files:Path.replace:6",  # round 1: labels and evaluation are written, the checkpoint is not
+    "pipeline.storage.run_folder:RunFolder.write_metrics:2",  # round 1 counts, its metrics are not written
+    "pipeline.methods.cclnet.prompts:prompt_contrast:7",  # prompts of round 3
+    "pipeline.methods.cclnet.objective:text_classification:3",  # training of round 3: prompts are learned
     "pipeline.evaluation.evaluate:rank_queries:1",  # evaluation of round 3
 )
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data.drawn.writer import draw_dataset
-from pipeline.presets import load_config
+from pipeline.config.presets import load_config
+from pipeline.data.synthetic.writer import draw_dataset
 from tests.flows.plain_runs import run_plainly
 
 # Twelve trained people and eight or twelve to be found; the searches, and who is looked for among whom.

@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from pipeline.config import ExperimentConfig
-from pipeline.opening import run_path
-from pipeline.run_record import RunRecord
-from pipeline.tracking_note import read_note
+from pipeline.config.shared import ExperimentConfig
+from pipeline.runs.open import run_path
+from pipeline.runs.record import RunRecord
+from pipeline.tracking.replay import read_note
 from tests.flows.command_line import Call
 from tests.flows.plain_runs import run_plainly
 from tests.flows.test_round_figures import with_execution

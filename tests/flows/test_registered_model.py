@@ -14,12 +14,12 @@ from mlflow import MlflowClient
 from mlflow.models import Model
 
 from models.modality import Modality
-from pipeline import mlflow_models
-from pipeline.any_config import AnyConfig
+from pipeline.config.experiment import AnyConfig
+from pipeline.config.presets import load_config
 from pipeline.data.images import gather_pixels
-from pipeline.opening import reopen_run, run_path
-from pipeline.presets import load_config
-from pipeline.tracking_note import read_note
+from pipeline.runs.open import reopen_run, run_path
+from pipeline.tracking import mlflow_models
+from pipeline.tracking.replay import read_note
 from tests.flows.plain_runs import run_plainly
 from tests.flows.test_csdn import SMALL as SMALL_CSDN
 from tests.flows.test_eees import SMALL as SMALL_EEES

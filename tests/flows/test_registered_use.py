@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from mlflow import MlflowClient
 
-from pipeline.any_config import AnyConfig
-from pipeline.opening import run_path
-from pipeline.presets import load_config
+from pipeline.config.experiment import AnyConfig
+from pipeline.config.presets import load_config
+from pipeline.runs.open import run_path
 from tests.flows.command_line import Call
 from tests.flows.plain_runs import ROOT, run_plainly
 

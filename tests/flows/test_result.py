@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.config import ExperimentConfig
+from pipeline.config.presets import load_config, validate_config
+from pipeline.config.shared import ExperimentConfig
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.evaluation.feature_files import read_features
 from pipeline.evaluation.rank_files import rank_files
 from pipeline.evaluation.searches import GalleryDraws
-from pipeline.opening import reopen_run, run_path
-from pipeline.presets import load_config, validate_config
-from pipeline.run_folder import RunFolder
-from pipeline.stages import measure_again
+from pipeline.methods.cclnet.stages import measure_again
+from pipeline.runs.open import reopen_run, run_path
+from pipeline.storage.run_folder import RunFolder
 from tests.flows.plain_runs import run_plainly
 
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 from PIL import Image
 
-from pipeline.any_config import AnyConfig
-from pipeline.comparison_page import FIGURES
-from pipeline.config import ExperimentConfig
-from pipeline.opening import run_path
-from pipeline.run_files import figure_path
+from pipeline.config.experiment import AnyConfig
+from pipeline.config.shared import ExperimentConfig
+from pipeline.reports.comparison_page import FIGURES
+from pipeline.runs.open import run_path
+from pipeline.storage.layout import figure_path
 from tests.flows.plain_runs import run_plainly
 
 CLUSTERS = {"cluster-sizes", "eps-curve", "feature-map", "learning-curves", "prototype-similarity"}

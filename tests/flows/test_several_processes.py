@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.config import ExperimentConfig
+from pipeline.config.shared import ExperimentConfig
 from pipeline.errors import ConfigError, DataError, TrainingError
-from pipeline.launching import launch
-from pipeline.opening import run_path
-from pipeline.run_folder import RunFolder
+from pipeline.runs.open import run_path
+from pipeline.runtime.launcher import launch
+from pipeline.storage.run_folder import RunFolder
 from tests.flows import several_processes
 from tests.flows.plain_runs import run_plainly
 

@@ -7,7 +7,7 @@ import pytest
 from mlflow import MlflowClient
 
 from flows.methods import train
-from pipeline.presets import load_config
+from pipeline.config.presets import load_config
 from tests.flows.test_csdn import SMALL as SMALL_CSDN
 from tests.flows.test_eees import SMALL as SMALL_EEES
 

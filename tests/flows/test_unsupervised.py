@@ -9,10 +9,10 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from pipeline.config import ExperimentConfig
+from pipeline.config.shared import ExperimentConfig
 from pipeline.errors import DataError
-from pipeline.opening import run_path
-from pipeline.run_folder import RunFolder
+from pipeline.runs.open import run_path
+from pipeline.storage.run_folder import RunFolder
 from tests.flows.plain_runs import run_plainly
 
 ROUNDS = 4
@@ -102,8 +102,8 @@ def test_measuring_during_training_changes_no_weight(smoke_config: ExperimentCon
 def test_without_carry_over_stage_clip_starts_from_clip_and_with_it_from_stage_prepare(
     smoke_config: ExperimentConfig, tmp_path: Path
 ) -> None:
-    from pipeline.opening import open_run
-    from pipeline.stages import extract, learn_prompts, match, pseudo_label, train
+    from pipeline.methods.cclnet.stages import extract, learn_prompts, match, pseudo_label, train
+    from pipeline.runs.open import open_run
 
     for carry_over in (False, True):
         config = changed(

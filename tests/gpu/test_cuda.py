@@ -18,16 +18,16 @@ from models.modality import Modality, PerModality
 from models.swap import CrossModalSwap
 from models.text_tower import TextTower
 from pipeline.data import pixel_supply
-from pipeline.data.augmentation import augment, preprocess
 from pipeline.data.images import gather_pixels
 from pipeline.data.pixel_supply import ResidentPixels, StreamedPixels, supply_pixels
-from pipeline.device import resolve_device, resolve_precision, using_device
+from pipeline.data.transforms.augmentation import augment, preprocess
 from pipeline.errors import TrainingError
 from pipeline.features import encoder_digest, extract_features
-from pipeline.seeds import numpy_generator, torch_generator
-from pipeline.training.prompting import learn_prompts
+from pipeline.methods.cclnet.prompts import learn_prompts
+from pipeline.runtime.device import resolve_device, resolve_precision, using_device
+from pipeline.runtime.seeds import numpy_generator, torch_generator
 from tests.gpu.waiting import CUDA, no_gpu, waiting_refused
-from tests.pipeline.small_training import CPU, SIZE, random_images, small_training, unit_rows
+from tests.pipeline.training.small_training import CPU, SIZE, random_images, small_training, unit_rows
 
 pytestmark = no_gpu
 WAYS = [StreamedPixels, ResidentPixels]

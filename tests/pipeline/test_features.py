@@ -13,11 +13,11 @@ from torch import nn
 from models.encoder import DualStemEncoder, Encoded, Head
 from models.modality import Modality, PerModality
 from pipeline import features
-from pipeline.data.augmentation import preprocess
 from pipeline.data.images import TestImages, TrainingImages
+from pipeline.data.transforms.augmentation import preprocess
 from pipeline.errors import TrainingError
 from pipeline.features import encoder_digest, extract_features
-from pipeline.processes import Processes
+from pipeline.runtime.distributed import Processes
 
 CPU = torch.device("cpu")
 

@@ -8,7 +8,7 @@ import torch
 
 from models.clip import demo_clip_folder, load_clip, open_clip_module
 from models.modality import Modality
-from pipeline.data.drawn.captions import ATTRIBUTES
+from pipeline.data.synthetic.captions import ATTRIBUTES
 from pipeline.demo_clip.card import CARD_NAME, MAX_BYTES, file_digest
 from pipeline.demo_clip.network import (
     MODEL_CONFIG,

@@ -6,7 +6,7 @@ import pytest
 from models.clip import load_clip
 from models.encoder import DualStemEncoder
 from models.modality import PerModality
-from pipeline.data.drawn.knobs import PRESETS
+from pipeline.data.synthetic.knobs import PRESETS
 from pipeline.demo_clip.frozen import GATE, FrozenFigures, draw_demo, measure_frozen, pairs_right
 
 # 40 people, about 3.6 visible cameras each: some 145 gallery images with 3.4 right ones. In a random order the mean

@@ -769,8 +769,8 @@ def test_ranking_files_needs_no_torch(tmp_path):
     program = (
         "import sys\n"
         "from pathlib import Path\n"
-        "import flows.rank_command\n"
-        f"flows.rank_command.rank(Path({str(path)!r}), 'sysu/all', allow_partial=True, rerank=True, trials=2)\n"
+        "import flows.cli.rank\n"
+        f"flows.cli.rank.rank(Path({str(path)!r}), 'sysu/all', allow_partial=True, rerank=True, trials=2)\n"
         "assert not {'torch', 'open_clip', 'prefect', 'mlflow'} & set(sys.modules)\n"
     )
     root = Path(__file__).parents[3]

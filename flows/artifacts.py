@@ -1,0 +1,107 @@
+"""What a person sees of a deployed run in Prefect's user interface, besides its tasks.
+
+Progress of a stage that takes long, the table of rounds with a link to the run in MLflow, and the hint of an error.
+"""
+
+import logging
+import re
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+from uuid import UUID
+
+import httpx
+from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
+from prefect.exceptions import PrefectHTTPStatusError
+
+from pipeline.console import speak_up, watched_by
+from pipeline.errors import VireidError
+from pipeline.reports import round_table
+from pipeline.runs.record import ui_address
+from pipeline.runs.run import Run
+
+logger = logging.getLogger(__name__)
+
+PATIENCE_SECONDS = 10.0
+"""A stage that ends earlier shows no progress: it would be over before anybody has looked."""
+
+_REPORTING: ContextVar[bool] = ContextVar("reporting", default=False)
+_UNREACHABLE = (httpx.TransportError, PrefectHTTPStatusError)
+
+
+@contextmanager
+def reported() -> Iterator[None]:
+    """Let a run inside the `with` block show itself in Prefect; a run at a terminal has its table there."""
+    speak_up()
+    token = _REPORTING.set(True)
+    try:
+        with watched_by(_ProgressArtifacts()):
+            yield
+    finally:
+        _REPORTING.reset(token)
+
+
+def is_reported() -> bool:
+    """Whether this run shows itself in Prefect."""
+    return _REPORTING.get()
+
+
+def show_rounds(run: Run[Any, Any]) -> None:
+    """Publish the table of all finished rounds, and where MLflow has them; nothing for a run at a terminal."""
+    if not is_reported():
+        return
+    rows, seconds = run.state.metrics, [timing["seconds/total"] for timing in run.state.timings]
+    parts = [f"Run folder: `{run.record.folder.path}`", round_table.markdown(rows, seconds, run.headline_search)]
+    pages = {"this run": run.record.tracker.run_url, "rounds side by side": run.record.tracker.compare_url}
+    links = [f"[{name}]({url})" for name, page in pages.items() if (url := page(ui_address())) is not None]
+    if links:
+        parts.append("In MLflow: " + ", ".join(links))
+    title = f"{run.state.completed} of {len(run.rounds)} rounds of {run.config.name}, seed {run.config.seed}"
+    _publish("rounds", "\n\n".join(parts), title)
+
+
+def show_error(error: VireidError) -> None:
+    """Publish what went wrong, and what can be done about it."""
+    _publish("error", f"**{type(error).__name__}**: {error.message}\n\n**Hint**: {error.hint}", error.message)
+
+
+def _publish(key: str, markdown: str, description: str) -> None:
+    """An artifact is worth no run: where the server does not answer, a line in the log says so."""
+    try:
+        create_markdown_artifact(markdown, key=key, description=description)
+    except _UNREACHABLE as error:
+        logger.warning("Prefect did not take the artifact %r: %s", key, error)
+
+
+class _ProgressArtifacts:
+    """Follows progress bars: one artifact for each that lasts, brought up to date every so many seconds."""
+
+    def __init__(self) -> None:
+        self._description = ""
+        self._begun = self._told = 0.0
+        self._done = 0
+        self._artifact: UUID | None = None
+
+    def __call__(self, description: str, done: int, total: int | None) -> None:
+        now = time.monotonic()
+        if description != self._description or done <= self._done:
+            self._description, self._begun, self._told, self._artifact = description, now, now, None
+        self._done = done
+        ends = self._artifact is not None and done == total
+        if total and (ends or now - self._told >= PATIENCE_SECONDS):
+            self._told = now
+            self._tell(100.0 * done / total, f"{description}: {done:,} of {total:,}")
+
+    def _tell(self, percent: float, text: str) -> None:
+        try:
+            if self._artifact is None:
+                key = "progress-" + re.sub(r"[^a-z0-9]+", "-", self._description.lower()).strip("-")
+                created = create_progress_artifact(percent, key=key, description=text)
+                assert isinstance(created, UUID), "called where nothing is awaited"
+                self._artifact = created
+            else:
+                update_progress_artifact(self._artifact, percent, description=text)
+        except _UNREACHABLE as error:
+            logger.warning("Prefect was not told the progress of %r: %s", self._description, error)

@@ -1,0 +1,1 @@
+"""The command `vireid`: one module a command. Computation belongs to `pipeline`."""

@@ -1,0 +1,275 @@
+"""The command line: verbs that start flows and print results; errors are caught here, once."""
+
+import json
+import sys
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+from rich.console import Console
+
+from flows.cli.caption import caption, caption_merge
+from flows.cli.compare import compare
+from flows.cli.data import data_app
+from flows.cli.embed import embed
+from flows.cli.export import export
+from flows.cli.label import label
+from flows.cli.printing import print_average, print_json, print_report, stdout
+from flows.cli.rank import rank
+from flows.cli.runs import runs_app
+from flows.cli.search import search
+from flows.cli.server import deploy, server
+from flows.demo_data import DEMO_DATA, draw_demo_once
+from pipeline.config.experiment import AnyConfig, digest_of, record_of, with_trial
+from pipeline.config.presets import load_config
+from pipeline.console import set_up_logging
+from pipeline.errors import ConfigError, VireidError
+from pipeline.evaluation.report import EvaluationReport
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Find the same person across visible and infrared cameras.",
+)
+config_app = typer.Typer(no_args_is_help=True, help="Look at configurations.")
+app.add_typer(data_app, name="data")
+app.add_typer(config_app, name="config")
+app.add_typer(runs_app, name="runs")
+app.command("rank")(rank)
+app.command("label")(label)
+app.command("compare")(compare)
+app.command("embed")(embed)
+app.command("search")(search)
+app.command("export")(export)
+app.command("caption")(caption)
+app.command("caption-merge")(caption_merge)
+app.command("server")(server)
+app.command("deploy")(deploy)
+
+INTERRUPTED = 130
+"""What typer makes of Ctrl-C."""
+
+DataOption = Annotated[Path | None, typer.Option("--data", help="The folder that holds the data set.")]
+SetOption = Annotated[
+    list[str] | None, typer.Option("--set", help="Change a value: section.key=value. May be given again.")
+]
+RunsOption = Annotated[Path | None, typer.Option("--runs", help="Where runs are kept.", show_default="runs")]
+DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, or cuda:N.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def main() -> None:
+    """Run the command line; a known error is one line with a hint, and exit code 1."""
+    set_up_logging()
+    try:
+        app()
+    except VireidError as error:
+        console = Console(stderr=True, soft_wrap=True, highlight=False)
+        console.print(f"[bold red]error:[/] {_escape(error.message)}")
+        console.print(f"[bold]hint:[/] {_escape(error.hint)}")
+        sys.exit(1)
+    except SystemExit as leaving:
+        if leaving.code == INTERRUPTED:
+            Console(stderr=True).print("stopped; what was finished is kept, the same command goes on from there")
+        raise
+
+
+@app.command()
+def train(
+    preset: Annotated[str, typer.Argument(help="A preset, or the path of a .toml file.")],
+    data: DataOption = None,
+    changes: SetOption = None,
+    trials: Annotated[
+        str | None, typer.Option(help="Splits of RegDB, such as 1-10: a model for each, and their average.")
+    ] = None,
+    runs: RunsOption = None,
+    device: DeviceOption = "auto",
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="Train on so many processes, a GPU each; 1 if left out.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Train by the method of a preset; an interrupted run of the same configuration goes on."""
+    values: dict[str, Any] = {
+        "data": {"root": _text(data)},
+        "execution": {"device": device, "runs_folder": _text(runs), "processes": processes},
+    }
+    config = load_config(preset, changes or (), values)
+    if trials is None:
+        _run(config, as_json)
+        return
+    numbers = _trial_numbers(trials)
+    if config.data.name != "regdb":
+        raise ConfigError(
+            f"--trials is for RegDB; data.name is {config.data.name}", hint="leave it out, or take preset cclnet-regdb"
+        )
+    _run_trials(config, numbers, as_json)
+
+
+@app.command()
+def demo(
+    method: Annotated[
+        Literal["cclnet", "csdn", "eees"],
+        typer.Option(help="cclnet trains without identities, csdn and eees with them, eees on captions."),
+    ] = "cclnet",
+    changes: SetOption = None,
+    runs: RunsOption = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Draw the demonstration data set once, and train on it with the demonstration CLIP."""
+    config = load_config(
+        "demo" if method == "cclnet" else f"{method}-demo",
+        changes or (),
+        {"data": {"root": str(DEMO_DATA)}, "execution": {"device": device, "runs_folder": _text(runs)}},
+    )
+    draw_demo_once()
+    _run(config, as_json)
+
+
+@app.command()
+def evaluate(
+    run: Annotated[Path, typer.Argument(help="The folder of a run.")],
+    data: DataOption = None,
+    trial: Annotated[int | None, typer.Option(min=1, max=10, help="RegDB: the split; the run's own only.")] = None,
+    features: Annotated[Path | None, typer.Option(help="Write the features to this .npz file.")] = None,
+    per_query: Annotated[Path | None, typer.Option(help="Write what each query found to this .npz file.")] = None,
+    device: DeviceOption = "auto",
+    as_json: JsonOption = False,
+) -> None:
+    """Measure a run's last finished round again, or the round that was chosen as its result."""
+    from flows.evaluate import evaluate_run
+    from flows.prefect_local import prefect_at_terminal
+
+    with prefect_at_terminal():
+        report = evaluate_run(
+            run, data_root=data, device=device, trial=trial, features_file=features, queries_file=per_query
+        )
+    print_report(report, as_json)
+
+
+@app.command("demo-clip")
+def demo_clip(
+    minutes: Annotated[float, typer.Option(min=0.1, help="Time budget of the training.")] = 40.0,
+    seed: Annotated[int, typer.Option(help="Seed of weights and people.")] = 1,
+    out: Annotated[
+        Path | None, typer.Option(help="Where the model folder is written; the shipped one when left out.")
+    ] = None,
+) -> None:
+    """Train the demonstration CLIP on drawn people, and write its model card."""
+    from models.clip import demo_clip_folder
+    from pipeline.demo_clip.making import make_demo_clip
+
+    make_demo_clip(out or demo_clip_folder(), minutes=minutes, seed=seed)
+
+
+@config_app.command("show")
+def config_show(
+    preset: Annotated[str, typer.Argument(help="A preset, or the path of a .toml file.")], changes: SetOption = None
+) -> None:
+    """Print every value of a preset as JSON, with the digest that names its runs."""
+    config = load_config(preset, changes or ())
+    typer.echo(json.dumps({"digest": digest_of(config)} | record_of(config), indent=2))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        names = ("usl-vireid", "torch", "open_clip_torch", "scikit-learn", "faiss-cpu", "prefect", "mlflow")
+        installed = {name: _installed_version(name) for name in names}
+        typer.echo("\n".join(f"{name} {version}" for name, version in installed.items() if version))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print versions.")
+    ] = False,
+) -> None:
+    """Options that stand before a verb."""
+
+
+def _run(config: AnyConfig, as_json: bool) -> None:
+    from flows import methods
+    from flows.distributed import first_of_torchrun
+    from flows.prefect_local import prefect_at_terminal
+    from pipeline.runs.open import run_path
+
+    with first_of_torchrun(methods.body_of(config), [config]) as first, prefect_at_terminal():
+        if not first:
+            return
+        report = methods.train(config)
+    if not as_json:
+        _print_rounds(config, report)
+    print_report(report, as_json)
+    _print_places(config, run_path(config))
+
+
+def _run_trials(config: AnyConfig, trials: list[int], as_json: bool) -> None:
+    from flows.distributed import first_of_torchrun
+    from flows.methods import body_of
+    from flows.prefect_local import prefect_at_terminal
+    from flows.regdb_splits import train_trials
+
+    with (
+        first_of_torchrun(body_of(config), [with_trial(config, trial) for trial in trials]) as first,
+        prefect_at_terminal(),
+    ):
+        if not first:
+            return
+        average, path = train_trials(config, trials)
+    if as_json:
+        print_json(average.to_dict())
+    else:
+        print_average(average)
+    _print_places(config, path)
+
+
+def _print_places(config: AnyConfig, result: Path) -> None:
+    console = Console(stderr=True, soft_wrap=True, highlight=False)
+    console.print(f"run: {result}")
+    if config.execution.tracking:
+        console.print(f"compare rounds: make ui RUNS={config.execution.runs_folder}")
+
+
+def _print_rounds(config: AnyConfig, report: EvaluationReport | None) -> None:
+    """The table of all rounds; to stdout, where it is the result."""
+    from pipeline.reports.round_table import table
+    from pipeline.runs.open import run_path
+    from pipeline.storage.run_folder import RunFolder
+
+    with RunFolder.reopen(run_path(config)) as folder:
+        rows, timings = folder.read_metrics(), folder.read_timings()
+    seconds = [timing["seconds/total"] for timing in timings]
+    headline = report.searches[0].name if report is not None and report.searches else None
+    stdout().print(table(rows, seconds, headline, f"{config.name}, seed {config.seed}"))
+
+
+def _trial_numbers(text: str) -> list[int]:
+    """`1-10`, `3`, or `1,4,7-9`."""
+    numbers: set[int] = set()
+    for part in text.split(","):
+        first, _, last = part.strip().partition("-")
+        if not (first.isdecimal() and (last or first).isdecimal()):
+            raise ConfigError(f"--trials {text!r} names no splits", hint="write them as 1-10, or as 1,4,7")
+        numbers |= set(range(int(first), int(last or first) + 1))
+    if not numbers or not numbers <= set(range(1, 11)):
+        raise ConfigError(f"--trials {text!r}: RegDB has the splits 1 to 10", hint="write them as 1-10, or as 1,4,7")
+    return sorted(numbers)
+
+
+def _installed_version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def _escape(text: str) -> str:
+    return text.replace("[", r"\[")

@@ -1,0 +1,72 @@
+"""`vireid compare`: rounds of runs side by side, on the terminal and as a page."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from flows.cli.printing import print_json, stdout
+from pipeline.reports.comparison import ABSENT, Comparison, compare_runs
+from pipeline.storage.run_reader import read_run
+
+
+def compare(
+    runs: Annotated[list[Path] | None, typer.Argument(help="Folders of runs, as `vireid runs` lists them.")] = None,
+    metric: Annotated[
+        list[str] | None, typer.Option("--metric", help="A further number, by its name in MLflow. May be given again.")
+    ] = None,
+    html: Annotated[Path, typer.Option("--html", help="The page that is written.")] = Path("comparison.html"),
+    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+) -> None:
+    """Compare rounds of runs and the settings that differ; writes a page that opens without a server."""
+    named: dict[Path, Path] = {}
+    for path in runs or ():
+        named.setdefault(path.resolve(), path)  # a run that is named twice is one run
+    comparison = compare_runs([read_run(path) for path in named.values()], metric or ())
+    from pipeline.reports.comparison_page import write_page  # draws curves, for which a library has to be loaded
+
+    write_page(comparison, html)
+    if as_json:
+        print_json(comparison.to_dict())
+    else:
+        for table in (_runs(comparison), _settings(comparison), _rounds(comparison)):
+            if table.row_count:
+                stdout().print(table)
+    Console(stderr=True, soft_wrap=True, highlight=False).print(f"page: {html}", markup=False)
+
+
+def _runs(comparison: Comparison) -> Table:
+    result = Table(title="runs", title_justify="left")
+    for column in ("", "run", "rounds", "state", "search"):
+        result.add_column(column, overflow="fold")
+    for letter, run in zip(comparison.letters, comparison.runs, strict=True):
+        rounds = f"{len(run.rounds)} of {run.planned}"
+        result.add_row(letter, str(run.path), rounds, run.state, run.headline or "not measured")
+    return result
+
+
+def _settings(comparison: Comparison) -> Table:
+    result = Table(title="settings that differ", title_justify="left")
+    for column in ("setting", *comparison.letters):
+        result.add_column(column, overflow="fold")
+    for difference in comparison.differences:
+        result.add_row(difference.setting, *("none" if value is ABSENT else str(value) for value in difference.values))
+    return result
+
+
+def _rounds(comparison: Comparison) -> Table:
+    result = Table(title="rounds", title_justify="left")
+    result.add_column("round", justify="right")
+    for column in comparison.columns:
+        for letter in comparison.letters:
+            result.add_column(f"{column.title}\n{letter}", justify="right", overflow="fold")
+    for number in comparison.rounds:
+        cells = [
+            column.text(comparison.value(column, place, number))
+            for column in comparison.columns
+            for place in range(len(comparison.runs))
+        ]
+        result.add_row(str(number), *cells)
+    return result

@@ -1,0 +1,89 @@
+"""`vireid runs`: what has been trained, how far it came, and what it found; `vireid runs sync`: MLflow told of it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.table import Table
+
+from flows.cli.printing import print_json, stdout
+from pipeline.errors import VireidError
+from pipeline.storage.run_reader import RecordedRun, RoundScore, read_runs
+
+runs_app = typer.Typer(help="List runs with their state and their numbers, or bring MLflow up to date with them.")
+
+_NUMBERS = ("seed", "rounds", "Rank-1", "mAP", "best Rank-1", "mAP then", "in round")
+
+
+RunsOption = Annotated[Path, typer.Option("--runs", help="Where runs are kept.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+@runs_app.callback(invoke_without_command=True)
+def list_runs(context: typer.Context, folder: RunsOption = Path("runs"), as_json: JsonOption = False) -> None:
+    """List runs with their state and their numbers; runs that are being trained are not disturbed."""
+    if context.invoked_subcommand is not None:
+        return
+    entries = list(read_runs(folder))
+    found = sorted((one for one in entries if isinstance(one, RecordedRun)), key=lambda run: (run.written, run.name))
+    others = [one.message for one in entries if isinstance(one, VireidError)]
+    if as_json:
+        print_json({"runs": [run.to_dict() for run in found], "not_runs": others})
+        return
+    console = stdout()
+    if found:
+        console.print(_table(found))
+        console.print("best: the round of the highest test Rank-1, which is no result: the test has chosen it")
+    else:
+        console.print(f"no runs in {folder}", markup=False, highlight=False)
+    for message in others:
+        console.print(f"left out: {message}", markup=False, highlight=False, soft_wrap=True)
+
+
+@runs_app.command()
+def sync(
+    runs: Annotated[
+        list[Path] | None, typer.Argument(help="Folders of runs; all whose record lacks something, if none is named.")
+    ] = None,
+    folder: RunsOption = Path("runs"),
+    as_json: JsonOption = False,
+) -> None:
+    """Tell MLflow what it missed of runs while it did not answer; what it knows already is not repeated."""
+    from pipeline.tracking.sync import sync_run, unsynced_runs  # MLflow and torch take seconds to load
+
+    done = [sync_run(path) for path in runs or unsynced_runs(folder)]
+    if as_json:
+        print_json({"runs": [run.to_dict() for run in done]})
+        return
+    for run in done:
+        stdout().print(
+            f"{run.path}: {run.rounds} of {run.planned} rounds in MLflow", markup=False, highlight=False, soft_wrap=True
+        )
+    if not done:
+        stdout().print(f"no run in {folder} waits for MLflow", markup=False, highlight=False, soft_wrap=True)
+
+
+def _table(found: list[RecordedRun]) -> Table:
+    result = Table()
+    for column in ("run", "method", "data", "seed", "digest", "rounds", "state", *_NUMBERS[2:], "written"):
+        result.add_column(column, justify="right" if column in _NUMBERS else "left", overflow="fold")
+    for run in found:
+        last, best = run.scores[-1] if run.scores else None, run.best
+        result.add_row(
+            run.name,
+            run.config.method,
+            run.data,
+            str(run.config.seed),
+            run.digest,
+            f"{len(run.rounds)} of {run.planned}",
+            run.state,
+            *_percent(last),
+            *_percent(best),
+            "" if best is None else str(best.round),
+            f"{run.written.astimezone():%Y-%m-%d %H:%M}",
+        )
+    return result
+
+
+def _percent(score: RoundScore | None) -> tuple[str, str]:
+    return ("", "") if score is None else (f"{100 * score.r1:.2f}", f"{100 * score.map:.2f}")

@@ -1,0 +1,149 @@
+"""Flow runs that a worker has left behind: their processes are ended, and they go on with the next worker.
+
+A worker that is killed leaves the processes of its runs alive, and nobody who could cancel them; a machine that loses
+power leaves runs that are said to be running for ever. A run that is taken up again goes on after its last finished
+round.
+"""
+
+import logging
+import os
+import signal
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from uuid import UUID
+
+from prefect.client.orchestration import SyncPrefectClient
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+    TaskRunFilter,
+    TaskRunFilterState,
+    TaskRunFilterStateType,
+    WorkPoolFilter,
+    WorkPoolFilterName,
+)
+from prefect.client.schemas.objects import FlowRun, StateType, WorkerStatus
+from prefect.states import AwaitingRetry, Cancelled, Crashed
+
+from flows.deployments import HOST_TAG
+
+logger = logging.getLogger(__name__)
+
+_POLL_SECONDS = 0.1
+
+_RECORDING_SECONDS = 2.0
+"""Within which a server of ours has written down what it was told of tasks."""
+
+_UNFINISHED = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
+_RUN_VARIABLE, _API_VARIABLE = "PREFECT__FLOW_RUN_ID", "PREFECT_API_URL"
+
+
+def take_up_again(client: SyncPrefectClient, pool: str, worker: str, *, grace_seconds: float) -> int:
+    """End what is left of the runs of this machine, and hand them to the next worker; there must be none now.
+
+    Args:
+        client: Of the server that the runs belong to.
+        pool: The work pool.
+        worker: The name of this machine's worker.
+        grace_seconds: How long processes may take to end. With time they record in both systems that they were
+            stopped; without, nobody learns of it, which is best where the next worker begins at once.
+
+    Returns:
+        How many runs will go on.
+    """
+    runs = client.read_flow_runs(
+        flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_UNFINISHED))),
+        work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
+    )
+    alone = not _others(client, pool, worker)
+    here = HOST_TAG + socket.gethostname()
+    left = [run for run in runs if here in run.tags or (alone and not _has_host(run))]
+    processes = processes_of_runs(str(client.api_url))
+    end_processes([pid for run in left for pid in processes.get(run.id, ())], grace_seconds)
+    if left:
+        time.sleep(_RECORDING_SECONDS)
+    for run in left:
+        _settle(client, run)
+    return sum(not _is_cancelling(run) for run in left)
+
+
+def processes_of_runs(api_url: str) -> Mapping[UUID, Sequence[int]]:
+    """The processes on this machine that work for flow runs of a server, as their environment says."""
+    found: dict[UUID, list[int]] = {}
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdecimal() or int(folder.name) == os.getpid():
+            continue
+        try:
+            content = (folder / "environ").read_bytes()
+        except OSError:
+            continue  # it ended meanwhile, or belongs to somebody else
+        entries = (entry.partition("=") for entry in content.decode(errors="replace").split("\0"))
+        variables = {name: value for name, _, value in entries}
+        if _RUN_VARIABLE in variables and variables.get(_API_VARIABLE, "").rstrip("/") == api_url.rstrip("/"):
+            found.setdefault(UUID(variables[_RUN_VARIABLE]), []).append(int(folder.name))
+    return found
+
+
+def end_processes(pids: Sequence[int], grace_seconds: float) -> None:
+    """Ask processes to end if there is time, and end those that have not after that; returns when all are gone."""
+    if grace_seconds > 0:
+        for pid in pids:
+            _send(pid, signal.SIGTERM)
+    limit = time.monotonic() + grace_seconds
+    while (alive := [pid for pid in pids if _is_alive(pid)]) and time.monotonic() < limit:
+        time.sleep(_POLL_SECONDS)
+    for pid in alive:
+        _send(pid, signal.SIGKILL)
+    while any(_is_alive(pid) for pid in pids):
+        time.sleep(_POLL_SECONDS)
+
+
+def _settle(client: SyncPrefectClient, run: FlowRun) -> None:
+    """Give a run whose process is gone the state that fits; so its tasks, which nobody else will end."""
+    unfinished = TaskRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING])
+    tasks = client.read_task_runs(
+        flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])),
+        task_run_filter=TaskRunFilter(state=TaskRunFilterState(type=unfinished)),
+    )
+    for task in tasks:
+        client.set_task_run_state(task.id, Crashed(message="the process is gone"), force=True)
+    if _is_cancelling(run):
+        client.set_flow_run_state(run.id, Cancelled(message="the process is gone"), force=True)
+        return
+    logger.info("flow run %s goes on with the next worker", run.name)
+    message = "the worker was stopped or killed; goes on after the last finished round"
+    client.set_flow_run_state(run.id, AwaitingRetry(message=message), force=True)
+
+
+def _others(client: SyncPrefectClient, pool: str, worker: str) -> list[str]:
+    """Workers on other machines that serve the same pool now."""
+    workers = client.read_workers_for_work_pool(pool)
+    return [other.name for other in workers if other.status == WorkerStatus.ONLINE and other.name != worker]
+
+
+def _has_host(run: FlowRun) -> bool:
+    return any(tag.startswith(HOST_TAG) for tag in run.tags)
+
+
+def _is_cancelling(run: FlowRun) -> bool:
+    return run.state is not None and run.state.is_cancelling()
+
+
+def _send(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
+
+
+def _is_alive(pid: int) -> bool:
+    """Whether it still runs: one that has ended may wait for a parent to notice."""
+    try:
+        status = (Path("/proc") / str(pid) / "stat").read_text()
+    except OSError:
+        return False
+    return status.rpartition(")")[2].split()[0] not in ("Z", "X")

@@ -1,0 +1,29 @@
+"""The experiment of any method, for everything that methods share."""
+
+from typing import Any
+
+from pipeline.config.csdn import CsdnConfig
+from pipeline.config.eees import EeesConfig
+from pipeline.config.flat import settings_digest
+from pipeline.config.shared import ExperimentConfig
+
+SupervisedConfig = CsdnConfig | EeesConfig
+"""Of a method that is told who is shown in each training image."""
+
+AnyConfig = ExperimentConfig | SupervisedConfig
+"""Which one it is, its field `method` says."""
+
+
+def with_trial(config: AnyConfig, trial: int | None) -> AnyConfig:
+    """The same experiment on another split of RegDB."""
+    return config.model_copy(update={"data": config.data.model_copy(update={"trial": trial})})
+
+
+def record_of(config: AnyConfig) -> dict[str, Any]:
+    """The resolved values as plain JSON types."""
+    return config.model_dump(mode="json")
+
+
+def digest_of(config: AnyConfig) -> str:
+    """Twelve hex digits over everything that decides the result."""
+    return settings_digest(record_of(config))

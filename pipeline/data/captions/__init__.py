@@ -1,0 +1,4 @@
+"""Caption files: reading, checking, reporting and control captions.
+
+Writing captions belongs to `pipeline.captioning`.
+"""

@@ -1,0 +1,1 @@
+"""LLCM: published lists and counts."""

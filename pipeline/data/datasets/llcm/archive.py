@@ -1,0 +1,185 @@
+"""LLCM on disk: the images of the training lists, and those in the test folders."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from models.modality import Modality, PerModality
+from pipeline.data.datasets.sysu.lists import read_person_list
+from pipeline.data.labelled_lists import LabelledPath, read_labelled_list
+from pipeline.data.listing import is_image_name, report_unexpected, sorted_names, walk_images
+from pipeline.data.synthetic.record import read_drawn
+from pipeline.data.tables import ImageRow
+from pipeline.data.truth import Kind
+from pipeline.errors import DataError
+
+LIST_FOLDER = "idx"
+TRAINING_FOLDERS = PerModality("vis", "nir")
+TEST_FOLDERS = PerModality("test_vis", "test_nir")
+TRAINING_LISTS = PerModality("train_vis.txt", "train_nir.txt")
+TEST_LISTS = PerModality("test_vis.txt", "test_nir.txt")
+TEST_PEOPLE = "test_id.txt"
+
+_NAME = re.compile(r"([0-9]{4})_c([0-9]{2})_.*")
+_CAMERA = re.compile(r"cam([1-9])")
+_PERSON = re.compile(r"[0-9]{4}")
+_OBTAIN = (
+    "LLCM is given out for research: sign the agreement in ZYK100/LLCM, send it to the authors, and set data.root to "
+    "the unpacked folder; `vireid data synth OUT --layout llcm` draws a stand-in"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingLine:
+    """A line of a training list: the image with the person and camera of its name, and the list's own label."""
+
+    row: ImageRow
+    label: int
+
+
+@dataclass(frozen=True, slots=True)
+class LlcmArchive:
+    """What lies under a data root.
+
+    Attributes:
+        root: The data root.
+        lines: What the training lists name, whether or not it exists.
+        found: Every image below the training folders. They also hold copies of test images.
+        test: The images of everybody in the test folders, listed or not.
+        test_people: Who is tested, ascending.
+        drawn: What `drawn.json` says, or None for photographs.
+    """
+
+    root: Path
+    lines: PerModality[tuple[TrainingLine, ...]]
+    found: PerModality[frozenset[str]]
+    test: PerModality[tuple[ImageRow, ...]]
+    test_people: tuple[int, ...]
+    drawn: Mapping[str, Any] | None
+
+    @property
+    def kind(self) -> Kind:
+        """Whether this is the licensed data set or a drawn stand-in."""
+        return "licensed" if self.drawn is None else "drawn"
+
+    def training_rows(self, modality: Modality) -> tuple[ImageRow, ...]:
+        """What is trained on: listed images that exist, each once."""
+        listed = dict.fromkeys(line.row for line in self.lines[modality])
+        return tuple(row for row in listed if row.path in self.found[modality])
+
+    def test_rows(self, modality: Modality) -> tuple[ImageRow, ...]:
+        """What is tested on: the images of test people."""
+        members = frozenset(self.test_people)
+        return tuple(row for row in self.test[modality] if row.person in members)
+
+
+def open_archive(root: Path) -> LlcmArchive:
+    """Read the lists and list the images.
+
+    Raises:
+        DataError: The folder is not laid out like LLCM, a name does not say who is shown, name and folder disagree, or
+            a person is in training and in test.
+
+    Cost:
+        Two listings a test person and camera, and one a folder of training images; no image is opened.
+    """
+    _check_layout(root)
+    lines = PerModality.build(lambda modality: tuple(_read_training_list(root, modality)))
+    test_people = read_person_list(root / LIST_FOLDER, "test")
+    assert test_people is not None, "the layout was checked"
+    _check_disjoint(root, lines, test_people)
+    unexpected: list[str] = []
+    test = TEST_FOLDERS.map(lambda folder: tuple(_list_test_images(root, folder, unexpected)))
+    report_unexpected(root, unexpected)
+    return LlcmArchive(
+        root=root,
+        lines=lines,
+        found=TRAINING_FOLDERS.map(
+            lambda folder: frozenset(str(path) for path in walk_images(root, PurePosixPath(folder)))
+        ),
+        test=test,
+        test_people=test_people,
+        drawn=read_drawn(root),
+    )
+
+
+def person_and_camera(name: str) -> tuple[int, int] | None:
+    """What a file's name says, or None where it says nothing; folders have no say.
+
+    >>> person_and_camera("0003_c01_s185734_f3195_nir.jpg"), person_and_camera("0003_c1_s2.jpg")
+    ((3, 1), None)
+    """
+    match = _NAME.fullmatch(name)
+    return None if match is None else (int(match[1]), int(match[2]))
+
+
+def _check_layout(root: Path) -> None:
+    if not root.is_dir():
+        raise DataError(f"there is no folder {root}", hint=_OBTAIN)
+    folders = (*TRAINING_FOLDERS, *TEST_FOLDERS)
+    missing = [f"{folder}/" for folder in folders if not (root / folder).is_dir()]
+    lists = (f"{LIST_FOLDER}/{name}" for name in (*TRAINING_LISTS, TEST_PEOPLE))
+    missing += [name for name in lists if not (root / name).is_file()]
+    if missing:
+        raise DataError(f"{root} is not laid out like LLCM: no {', '.join(missing)}", hint=_OBTAIN)
+
+
+def _read_training_list(root: Path, modality: Modality) -> Iterator[TrainingLine]:
+    folder = TRAINING_FOLDERS[modality]
+    for entry in read_labelled_list(root / LIST_FOLDER / TRAINING_LISTS[modality]):
+        if entry.path.parts[:1] != (folder,):
+            raise DataError(
+                f"{entry.where}: {str(entry.path)!r} is not below {folder}/",
+                hint="restore the list from the data set: each names the training images of one modality",
+            )
+        yield TrainingLine(row=_row_of(entry), label=entry.label)
+
+
+def _row_of(entry: LabelledPath) -> ImageRow:
+    named = person_and_camera(entry.path.name)
+    if named is None:
+        raise DataError(
+            f"{entry.where}: {entry.path.name!r} does not begin with a person and a camera",
+            hint="images keep the names that they have in the data set, such as 0001_c01_s185535_f7010_nir.jpg",
+        )
+    return ImageRow(person=named[0], camera=named[1], path=str(entry.path))
+
+
+def _list_test_images(root: Path, folder: str, unexpected: list[str]) -> Iterator[ImageRow]:
+    for camera in sorted_names(root / folder):
+        match = _CAMERA.fullmatch(camera)
+        if match is None:
+            unexpected.append(f"{folder}/{camera}")
+            continue
+        for person in sorted_names(root / folder / camera):
+            place = PurePosixPath(folder, camera, person)
+            if not (_PERSON.fullmatch(person) and (root / place).is_dir()):
+                unexpected.append(str(place))
+                continue
+            for name in sorted_names(root / place):
+                if is_image_name(name):
+                    yield _test_row(root, place / name, person=int(person), camera=int(match[1]))
+                else:
+                    unexpected.append(str(place / name))
+
+
+def _test_row(root: Path, path: PurePosixPath, *, person: int, camera: int) -> ImageRow:
+    if person_and_camera(path.name) != (person, camera):
+        raise DataError(
+            f"{root}: {path} lies under person {person:04d}, camera {camera}, and its name does not begin with "
+            f"{person:04d}_c{camera:02d}_",
+            hint="name and folder must agree: unpack test_vis and test_nir again",
+        )
+    return ImageRow(person=person, camera=camera, path=str(path))
+
+
+def _check_disjoint(root: Path, lines: PerModality[tuple[TrainingLine, ...]], test_people: tuple[int, ...]) -> None:
+    trained = {line.row.person for of_modality in lines for line in of_modality}
+    both = sorted(trained.intersection(test_people))
+    if both:
+        raise DataError(
+            f"{root / LIST_FOLDER}: {len(both)} people are in train and in test, first: person {both[0]}",
+            hint="restore the lists from the data set: a model must not be tested on people it was trained on",
+        )

@@ -1,0 +1,177 @@
+"""What only all rows of a manifest together show: repeated images, people on both sides, queries without a match."""
+
+import stat
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from models.modality import Modality, PerModality
+from pipeline.data.datasets.manifest.rows import ManifestRow, Mistake
+
+ROLES: Mapping[str, frozenset[str]] = {
+    "train": frozenset({"train"}),
+    "val": frozenset({"val"}),
+    "query": frozenset({"query"}),
+    "gallery": frozenset({"gallery"}),
+    "test": frozenset({"query", "gallery"}),
+}
+"""What an image of each split is used as."""
+
+FEW_PEOPLE = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieval:
+    """What can be looked for in one direction: queries, those with a match that they may see, people in the gallery."""
+
+    query: Modality
+    queries: int
+    valid: int
+    people: int
+
+
+def find_mistakes(rows: Sequence[ManifestRow], root: Path, allow_overlap: bool) -> list[Mistake]:
+    """Everything that is wrong between rows, or between rows and the disk.
+
+    Args:
+        rows: Rows without a mistake of their own.
+        root: Where paths start.
+        allow_overlap: Let a person, and an image, be in training and in test.
+
+    Cost:
+        One look at each file; no image is opened.
+    """
+    return [
+        *_missing_files(rows, root),
+        *_repetitions(rows),
+        *mixed_names(rows),
+        *([] if allow_overlap else overlaps(rows)),
+        *_repeated_validation(rows),
+    ]
+
+
+def overlaps(rows: Sequence[ManifestRow]) -> list[Mistake]:
+    """Every person, and every image of an unknown person, that is trained on and then tested on."""
+    trained_people = {row.person for row in rows if row.split == "train" and row.person}
+    trained_paths = {row.path for row in rows if row.split == "train"}
+    found: dict[str, Mistake] = {}
+    for row in rows:
+        if row.split == "train":
+            continue
+        split = "query and gallery" if row.split == "test" else row.split
+        advice = "(--allow-overlap, or data.allow_overlap=true, permits it)"
+        if row.person in trained_people:
+            what = f"person {row.person}"
+        elif row.path in trained_paths:
+            what = row.path
+        else:
+            continue
+        found.setdefault(what, Mistake(row.line, f"{what} is in train and in {split} {advice}"))
+    return list(found.values())
+
+
+def retrievals(rows: Sequence[ManifestRow]) -> tuple[Retrieval, ...]:
+    """What can be looked for among test rows, under the usual exclusion: see `pipeline.evaluation.searches`."""
+    queries = [row for row in rows if "query" in ROLES[row.split]]
+    gallery = [row for row in rows if "gallery" in ROLES[row.split]]
+    hides_own_camera = bool(_cameras_of_both([*queries, *gallery]))
+    directions = []
+    for query in (Modality.INFRARED, Modality.VISIBLE):
+        seen: defaultdict[str, set[str]] = defaultdict(set)
+        for row in gallery:
+            if row.modality is query.other:
+                seen[row.person].add(row.camera)
+        own = [row for row in queries if row.modality is query]
+        if own and seen:
+            hidden = ({row.camera} if hides_own_camera else set() for row in own)
+            valid = sum(bool(seen.get(row.person, set()) - out) for row, out in zip(own, hidden, strict=True))
+            directions.append(Retrieval(query, len(own), valid, len(seen)))
+    return tuple(directions)
+
+
+def _cameras_of_both(rows: Sequence[ManifestRow]) -> set[str]:
+    """The cameras that the usual exclusion looks at: those with both modalities, where there are several cameras."""
+    visible, infrared = PerModality.build(lambda modality: {row.camera for row in rows if row.modality is modality})
+    return visible & infrared if len(visible | infrared) > 1 else set()
+
+
+def numbers_of(names: Iterable[str]) -> dict[str, int]:
+    """A number for each name: whole numbers stand for themselves, texts are counted from 1 in sorted order."""
+    distinct = sorted({name for name in names if name})
+    if all(name.isdecimal() for name in distinct):
+        return {name: int(name) for name in distinct}
+    return {name: number for number, name in enumerate(distinct, start=1)}
+
+
+def _missing_files(rows: Sequence[ManifestRow], root: Path) -> Iterator[Mistake]:
+    for row in rows:
+        try:
+            found = (root / row.path).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            yield Mistake(row.line, f"image not found: {row.path} (relative to {root})")
+            continue
+        except OSError as error:
+            yield Mistake(row.line, f"image not found: {row.path} (relative to {root}; {error.strerror})")
+            continue
+        if stat.S_ISDIR(found.st_mode):
+            yield Mistake(row.line, f"{row.path} is a folder, not an image")
+        elif found.st_size == 0:
+            yield Mistake(row.line, f"cannot decode {row.path}: the file is empty")
+
+
+def _repetitions(rows: Sequence[ManifestRow]) -> Iterator[Mistake]:
+    first_line: dict[tuple[str, str], int] = {}
+    known: dict[tuple[str, str], ManifestRow] = {}
+    for row in rows:
+        uses = [(row.path, use) for use in sorted(ROLES[row.split])]
+        repeated = [first_line[use] for use in uses if use in first_line]
+        for column in ("modality", "camera", "person"):
+            # Who is shown may be left open in one row and said in another.
+            first = known.setdefault((row.path, column), row) if getattr(row, column) else row
+            if getattr(first, column) != getattr(row, column):
+                yield Mistake(row.line, f"{row.path} appears again (first at line {first.line}) with another {column}")
+                break
+        else:
+            if repeated:
+                yield Mistake(row.line, f"{row.path} appears again (first at line {min(repeated)})")
+        for use in uses:
+            first_line.setdefault(use, row.line)
+
+
+def mixed_names(rows: Sequence[ManifestRow]) -> Iterator[Mistake]:
+    """`0012` and `12` are one number and two texts: a column is all of one kind."""
+    for column in ("person", "camera"):
+        names = {getattr(row, column): row.line for row in reversed(rows) if getattr(row, column)}
+        texts = sorted((line, name) for name, line in names.items() if not name.isdecimal())
+        if texts and len(texts) < len(names):
+            line, name = texts[0]
+            yield Mistake(line, f"{column} must be all integers or all text; {name!r} is text, others are integers")
+
+
+def _repeated_validation(rows: Sequence[ManifestRow]) -> Iterator[Mistake]:
+    """An image to choose a round by must not be one of those that the round is then tested on."""
+    tested = {row.path: row.line for row in rows if ROLES[row.split] & {"query", "gallery"}}
+    for row in rows:
+        if row.split == "val" and row.path in tested:
+            yield Mistake(row.line, f"{row.path} is in val and, at line {tested[row.path]}, in the test")
+
+
+def useless_splits(rows: Sequence[ManifestRow]) -> Iterator[Mistake]:
+    """Splits from which nothing could be learned or measured."""
+    for split, purpose in (("train", "training"), ("val", "validation")):
+        counts = Counter(row.modality for row in rows if row.split == split)
+        if split == "train" or counts:
+            for modality in Modality:
+                if counts[modality] == 0:
+                    yield Mistake(0, f"{purpose} needs visible and infrared images; {modality}: 0")
+    tested = [row for row in rows if ROLES[row.split] & {"query", "gallery"}]
+    if tested:
+        queries = sum("query" in ROLES[row.split] for row in tested)
+        if not queries:
+            yield Mistake(0, f"{len(tested):,} gallery rows, but no row to look for: no query, no test")
+        elif not any(direction.valid for direction in retrievals(tested)):
+            message = f"none of {queries:,} queries has a match in the gallery"
+            if shared := sorted(_cameras_of_both(tested)):
+                message += f" (camera {shared[0]} has both modalities, so that a query's own camera is hidden from it)"
+            yield Mistake(0, message)

@@ -1,0 +1,250 @@
+"""From folders to a manifest: what a path says about camera, person and modality, by a pattern that the user gives."""
+
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import BinaryIO
+
+from models.modality import Modality, PerModality
+from pipeline.data.datasets.manifest.checks import mixed_names
+from pipeline.data.datasets.manifest.rows import SPLITS, ManifestRow, parse_row
+from pipeline.data.listing import walk_images
+from pipeline.errors import ConfigError, DataError
+from pipeline.runtime import atomic_files
+from pipeline.runtime.seeds import numpy_generator
+
+UNNAMED_CAMERAS = PerModality("1", "2")
+"""Cameras where nothing says them. Two, for one that had both modalities would hide every match from evaluation."""
+
+FIELDS = ("camera", "person", "name", "modality", "split", "_")
+
+_EXAMPLE = "for instance --pattern 'cam{camera}/{person}/{name}' --infrared-cameras 3,6"
+_RENAME = "rename files and folders, or give a pattern that leaves these out"
+_FIELD = re.compile(r"\{(\w*)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestSummary:
+    """What was written, and what the user should know about it."""
+
+    path: Path
+    images: int
+    people: int
+    visible: int
+    infrared: int
+    notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        counts = f"{self.visible:,} visible and {self.infrared:,} infrared images of {self.people:,} people"
+        return "\n".join([f"{self.path}: {counts}", *(f"note: {note}" for note in self.notes)])
+
+
+def write_manifest(
+    folder: Path,
+    out: Path,
+    *,
+    pattern: str,
+    infrared_cameras: Sequence[str] = (),
+    modality_names: Mapping[str, str] | None = None,
+    split: str = "train",
+    test_share: float | None = None,
+    seed: int = 1,
+) -> ManifestSummary:
+    """Describe the images below a folder.
+
+    The modality is what the user says of cameras or of a part of the path; it is never guessed from pixels, for a grey
+    photograph is no infrared one.
+
+    Args:
+        folder: Where the images lie; paths in the manifest start from it.
+        out: The CSV file to write; it must not exist.
+        pattern: How paths are made, with `{camera}`, `{person}`, `{name}`, `{modality}`, `{split}`, and `{}` for a part
+            that means nothing. A field stands for a stretch of one path part, as short as can be.
+        infrared_cameras: The cameras that are infrared; all others are visible.
+        modality_names: What the texts at `{modality}` mean: `{"Thermal": "infrared"}`; `visible` and `infrared` mean
+            themselves.
+        split: What the images are for, where the pattern does not say it.
+        test_share: The share of people, from 0 to 1, whose images go into `test`, the others' into `train`.
+        seed: Decides who goes into `test`.
+
+    Raises:
+        ConfigError: The pattern or a name in it means nothing, or nothing says the modality.
+        DataError: There are no images, none fits the pattern, a name would not be read back, or `out` exists.
+
+    Cost:
+        One listing of the folders; no image is opened.
+    """
+    names = {str(modality): str(modality) for modality in Modality} | dict(modality_names or {})
+    expression = _compile(pattern)
+    _check_request(folder, out, expression, infrared_cameras, names, split, test_share)
+    images = [str(path) for path in walk_images(folder, PurePosixPath())]
+    matches = [(path, match) for path in images if (match := expression.fullmatch(path))]
+    if not matches:
+        shown = f"; the first image is {images[0]}" if images else ""
+        raise DataError(f"none of {len(images):,} images below {folder} is named like {pattern}{shown}", hint=_EXAMPLE)
+    _check_cameras([match for _, match in matches], infrared_cameras)
+    rows = [_row(path, match, infrared_cameras, names, split) for path, match in matches]
+    for mistake in mixed_names(rows):
+        raise DataError(f"{folder}: {mistake.message}", hint=_RENAME)
+    notes = list(_notes(images, [path for path, _ in matches], expression))
+    if test_share is not None:
+        rows = _split_by_people(rows, test_share, seed)
+        tested = {row.person for row in rows if row.split == "test"}
+        notes.append(f"{len(tested):,} people are in test, drawn with seed {seed}")
+    rows.sort(key=lambda row: (_in_order(row.person), _in_order(row.camera), row.path))
+    _write(out, rows, with_people="person" in expression.groupindex)
+    kinds = Counter(row.modality for row in rows)
+    people = {row.person for row in rows if row.person}
+    return ManifestSummary(out, len(rows), len(people), kinds[Modality.VISIBLE], kinds[Modality.INFRARED], tuple(notes))
+
+
+def _compile(pattern: str) -> re.Pattern[str]:
+    parts: list[str] = []
+    fields: set[str] = set()
+    end = 0
+    for field in _FIELD.finditer(pattern):
+        name = "" if field[1] == "_" else field[1]
+        if name and name not in FIELDS:
+            raise ConfigError(f"--pattern knows no {{{name}}}", hint=f"one of {', '.join(FIELDS)}; {_EXAMPLE}")
+        if name in fields:
+            raise ConfigError(f"--pattern has {{{name}}} twice", hint="write {} for the second")
+        parts.append(re.escape(pattern[end : field.start()]))
+        parts.append(rf"(?P<{name}>[^/]+?)" if name else r"[^/]+?")
+        fields |= {name} - {""}
+        end = field.end()
+    parts.append(re.escape(pattern[end:]))
+    return re.compile("".join(parts))
+
+
+def _check_request(
+    folder: Path,
+    out: Path,
+    expression: re.Pattern[str],
+    infrared_cameras: Sequence[str],
+    names: Mapping[str, str],
+    split: str,
+    test_share: float | None,
+) -> None:
+    fields = expression.groupindex
+    if not folder.is_dir():
+        raise DataError(f"there is no folder {folder}", hint="name the folder that holds the images")
+    if out.exists():
+        raise DataError(f"{out} exists", hint="name another file with --out, or remove this one")
+    if out.resolve().is_relative_to(folder.resolve()) and out.resolve().parent != folder.resolve():
+        raise ConfigError(f"{out} lies among the images", hint=f"write it to {folder}, or outside")
+    if out.suffix.lower() != ".csv":
+        raise ConfigError(f"{out} is no .csv file", hint="name the file with --out SITE.csv")
+    if ("modality" in fields) == bool(infrared_cameras):
+        raise ConfigError(
+            "either {modality} in the pattern or --infrared-cameras must say which images are infrared",
+            hint=f"the modality is never guessed from pixels; {_EXAMPLE}",
+        )
+    if infrared_cameras and "camera" not in fields:
+        raise ConfigError("--infrared-cameras needs {camera} in the pattern", hint=_EXAMPLE)
+    if unknown := [modality for modality in names.values() if modality not in set(Modality)]:
+        raise ConfigError(f"{unknown[0]!r} is not visible or infrared", hint="--modality-names 'Thermal=infrared'")
+    if split not in SPLITS:
+        raise ConfigError(f"split {split!r} does not exist", hint=f"one of {', '.join(SPLITS)}")
+    if split != "train" and "person" not in fields:
+        raise ConfigError(f"--split {split} needs {{person}} in the pattern", hint=_EXAMPLE)
+    says_split = "split" in fields or split != "train"
+    if test_share is not None and ("person" not in fields or says_split or not 0 < test_share < 1):
+        raise ConfigError(
+            "--test-share puts a share of the people, between 0 and 1, into test and the others into train: "
+            "it needs {person} in the pattern, no {split} there and no --split",
+            hint=_EXAMPLE,
+        )
+
+
+def _check_cameras(matches: Sequence[re.Match[str]], infrared_cameras: Sequence[str]) -> None:
+    """A slip among the infrared cameras would turn their images into visible ones."""
+    found = {match["camera"] for match in matches} if infrared_cameras else set()
+    for camera in infrared_cameras:
+        if not any(_is_listed(one, [camera]) for one in found):
+            shown = ", ".join(sorted(found)[:10]) + (", ..." if len(found) > 10 else "")
+            raise ConfigError(f"no image is of the infrared camera {camera}; found: {shown}", hint=_EXAMPLE)
+
+
+def _row(
+    path: str, match: re.Match[str], infrared_cameras: Sequence[str], names: Mapping[str, str], split: str
+) -> ManifestRow:
+    """What the reader will make of an image, so that whatever it would refuse is refused here."""
+    found = match.groupdict()
+    if "modality" in found:
+        if found["modality"] not in names:
+            raise ConfigError(
+                f"{path}: nothing says what {found['modality']!r} means",
+                hint=f"add --modality-names '{found['modality']}=infrared', or =visible",
+            )
+        modality = Modality(names[found["modality"]])
+    else:
+        modality = Modality.INFRARED if _is_listed(found["camera"], infrared_cameras) else Modality.VISIBLE
+    cells = {
+        "path": path,
+        "modality": str(modality),
+        "camera": found.get("camera", UNNAMED_CAMERAS[modality]),
+        "person": found.get("person", ""),
+        "split": found.get("split", split),
+    }
+    row = parse_row(0, cells)
+    if not isinstance(row, ManifestRow):
+        raise DataError(f"{path!r}: {row[0].message}", hint=_RENAME)
+    if row.path != path or "\r" in path:
+        raise DataError(f"{path!r}: a manifest cannot hold a name with a backslash or a line end", hint=_RENAME)
+    return row
+
+
+def _is_listed(camera: str, cameras: Sequence[str]) -> bool:
+    """Whether a camera is in a list; `03` and `3` are the same number."""
+    return any(camera == one or (camera.isdecimal() and one.isdecimal() and int(camera) == int(one)) for one in cameras)
+
+
+def _split_by_people(rows: Sequence[ManifestRow], test_share: float, seed: int) -> list[ManifestRow]:
+    """Whole people, so that nobody is on both sides; at least one on each."""
+    people = sorted({row.person for row in rows}, key=_in_order)
+    if len(people) < 2:
+        raise DataError("one person cannot be split into training and test", hint="leave --test-share out")
+    count = min(max(round(test_share * len(people)), 1), len(people) - 1)
+    order = numpy_generator(seed, "manifest", "test people").permutation(len(people))
+    tested = {people[position] for position in order[:count].tolist()}
+    return [replace(row, split="test" if row.person in tested else "train") for row in rows]
+
+
+def _notes(images: Sequence[str], matched: Sequence[str], expression: re.Pattern[str]) -> Iterator[str]:
+    left = sorted(set(images) - set(matched))
+    if left:
+        yield f"{len(left):,} images do not fit the pattern and are left out, first: {left[0]}"
+    if "camera" not in expression.groupindex:
+        visible, infrared = UNNAMED_CAMERAS
+        yield f"the pattern names no camera: visible images get camera {visible}, infrared ones camera {infrared}"
+    if "person" not in expression.groupindex:
+        yield "the pattern names no person: the manifest can be trained on, not evaluated"
+
+
+def _in_order(name: str) -> tuple[int, str]:
+    return (int(name), "") if name.isdecimal() else (0, name)
+
+
+def _write(out: Path, rows: Sequence[ManifestRow], *, with_people: bool) -> None:
+    text = io.StringIO(newline="")
+    table = csv.writer(text, lineterminator="\n")
+    people = ["person"] if with_people else []
+    table.writerow(["path", "modality", "camera", *people, "split"])
+    for row in rows:
+        person = [row.person] if with_people else []
+        table.writerow([row.path, str(row.modality), row.camera, *person, row.split])
+    content = text.getvalue().encode()
+
+    def write(file: BinaryIO) -> None:
+        file.write(content)
+
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        hint = "name another file with --out"
+        raise DataError(f"{out.parent} cannot be made: {error.strerror}", hint=hint) from error
+    atomic_files.replace_file(out, write)

@@ -1,0 +1,1 @@
+"""RegDB: ten published splits of visible and thermal images."""

@@ -1,0 +1,145 @@
+"""RegDB on disk: which folder holds which images, and what the lists of the ten trials say."""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from models.modality import Modality, PerModality
+from pipeline.data.labelled_lists import read_labelled_list
+from pipeline.data.listing import is_image_name, report_unexpected, sorted_names
+from pipeline.data.synthetic.record import read_drawn
+from pipeline.data.truth import Kind
+from pipeline.errors import DataError
+
+TRIALS = range(1, 11)
+SPLITS = ("train", "test")
+LIST_FOLDER = "idx"
+IMAGE_FOLDERS = PerModality("Visible", "Thermal")
+
+_LIST_WORDS = PerModality("visible", "thermal")
+_PERSON = re.compile(r"[0-9]{1,4}")
+_OBTAIN = (
+    "RegDB is given out for research: ask its authors (Dongguk University) for it, and set data.root to the folder "
+    "with Visible, Thermal and idx; `vireid data synth OUT --layout regdb` draws a stand-in"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ListedImage:
+    """An image that a list names: the person is its folder, the label means nothing outside the list."""
+
+    path: str
+    person: int
+    label: int
+
+
+@dataclass(frozen=True, slots=True)
+class TrialLists:
+    """What the lists of one trial say by split and modality; a list that is missing is not there."""
+
+    trial: int
+    lists: Mapping[tuple[str, Modality], tuple[ListedImage, ...]]
+
+    def listed(self, split: str, modality: Modality) -> tuple[ListedImage, ...]:
+        """The images of a list in its order; none where the list is missing."""
+        return self.lists.get((split, modality), ())
+
+    def people(self, split: str, modality: Modality) -> set[int]:
+        """Everybody in a list."""
+        return {image.person for image in self.listed(split, modality)}
+
+    def all_people(self, split: str) -> set[int]:
+        """Everybody in either modality's list."""
+        return {person for modality in Modality for person in self.people(split, modality)}
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The lists that are not there, relative to the data root."""
+        names = ((split, modality) for split in SPLITS for modality in Modality)
+        return tuple(list_name(self.trial, *key) for key in names if key not in self.lists)
+
+
+@dataclass(frozen=True, slots=True)
+class RegdbArchive:
+    """What lies under a data root.
+
+    `images` gives the person of every image file by its path, people ascending, then file names by code point; `drawn`
+    what `drawn.json` says, or None for photographs.
+    """
+
+    root: Path
+    images: PerModality[Mapping[str, int]]
+    trials: tuple[TrialLists, ...]
+    drawn: Mapping[str, Any] | None
+
+    @property
+    def kind(self) -> Kind:
+        """Whether this is the licensed data set or a drawn stand-in."""
+        return "licensed" if self.drawn is None else "drawn"
+
+
+def open_archive(root: Path) -> RegdbArchive:
+    """List the images and read the lists of all ten trials, as far as they are there.
+
+    Raises:
+        DataError: The folder is not laid out like RegDB, or a line of a list is not what it should be.
+
+    Cost:
+        824 directory listings and 40 lists of 2,060 lines; no image is opened.
+    """
+    if not root.is_dir():
+        raise DataError(f"there is no folder {root}", hint=_OBTAIN)
+    missing = [f"{folder}/" for folder in (*IMAGE_FOLDERS, LIST_FOLDER) if not (root / folder).is_dir()]
+    if missing:
+        raise DataError(f"{root} is not laid out like RegDB: no {', '.join(missing)}", hint=_OBTAIN)
+    unexpected: list[str] = []
+    images = IMAGE_FOLDERS.map(lambda folder: _list_images(root, folder, unexpected))
+    report_unexpected(root, unexpected)
+    trials = tuple(TrialLists(trial, dict(_read_lists(root, trial))) for trial in TRIALS)
+    return RegdbArchive(root=root, images=images, trials=trials, drawn=read_drawn(root))
+
+
+def list_name(trial: int, split: str, modality: Modality) -> str:
+    """Where a list lies below the data root.
+
+    >>> list_name(3, "test", Modality.INFRARED)
+    'idx/test_thermal_3.txt'
+    """
+    return f"{LIST_FOLDER}/{split}_{_LIST_WORDS[modality]}_{trial}.txt"
+
+
+def _list_images(root: Path, folder: str, unexpected: list[str]) -> dict[str, int]:
+    found: list[tuple[int, str, str]] = []
+    for person in sorted_names(root / folder):
+        of_person = PurePosixPath(folder, person)
+        if not (_PERSON.fullmatch(person) and (root / of_person).is_dir()):
+            unexpected.append(str(of_person))
+            continue
+        for name in sorted_names(root / of_person):
+            if is_image_name(name):
+                found.append((int(person), name, str(of_person / name)))
+            else:
+                unexpected.append(str(of_person / name))
+    return {path: person for person, _, path in sorted(found)}
+
+
+def _read_lists(root: Path, trial: int) -> Iterator[tuple[tuple[str, Modality], tuple[ListedImage, ...]]]:
+    for split in SPLITS:
+        for modality in Modality:
+            path = root / list_name(trial, split, modality)
+            if path.is_file():
+                yield (split, modality), tuple(_read_list(path, IMAGE_FOLDERS[modality]))
+
+
+def _read_list(path: Path, folder: str) -> Iterator[ListedImage]:
+    """The person of a line is the folder above the image: two numberings of people would mix otherwise."""
+    for entry in read_labelled_list(path):
+        parts = entry.path.parts
+        if len(parts) != 3 or parts[0] != folder or not _PERSON.fullmatch(parts[1]):
+            raise DataError(
+                f"{entry.where}: {str(entry.path)!r} is not {folder}/PERSON/IMAGE",
+                hint="restore the list from the data set: each names the images of one modality",
+            )
+        yield ListedImage(path=str(entry.path), person=int(parts[1]), label=entry.label)

@@ -1,0 +1,1 @@
+"""SYSU-MM01: folders, camera names and published counts."""

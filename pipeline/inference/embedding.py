@@ -1,0 +1,253 @@
+"""From image files to vectors, in chunks that survive a kill; what cannot be read is passed over and named."""
+
+import hashlib
+import json
+import logging
+import os
+import shutil
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+from jaxtyping import Float32, Int64, UInt8
+from PIL import Image
+
+from models.modality import Modality
+from pipeline.console import progress
+from pipeline.data.any_image import Adjustment, decode_any_image
+from pipeline.data.decoding import Unreadable, reason_of
+from pipeline.data.image_list import ImageList
+from pipeline.errors import DataError
+from pipeline.inference.run_encoder import TrainedEncoder
+from pipeline.runtime import atomic_files
+
+logger = logging.getLogger(__name__)
+
+CHUNK = 512
+_PLAN = "plan.json"
+_SHOWN = 5
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Embedded:
+    """Vectors of the images that could be read.
+
+    Attributes:
+        vectors: Row = image that could be read; as the encoder gives them.
+        rows: Which image of the list each is.
+        unreadable: The others, and why.
+    """
+
+    vectors: Float32[np.ndarray, "m dim"]
+    rows: Int64[np.ndarray, " m"]
+    unreadable: tuple[Unreadable, ...]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Chunk:
+    """A part of a list: which images, all of one modality."""
+
+    rows: Int64[np.ndarray, " c"]
+    modality: Modality
+
+
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    """One image decoded, or why it was not."""
+
+    pixels: UInt8[np.ndarray, "height width 3"] | None
+    adjustments: frozenset[Adjustment] = frozenset()
+    problem: str = ""
+
+
+def embed_images(
+    encoder: TrainedEncoder,
+    images: ImageList,
+    *,
+    batch_size: int,
+    parts: Path | None = None,
+    workers: int | None = None,
+    description: str = "embed images",
+) -> Embedded:
+    """Encode every image that can be read, once.
+
+    Args:
+        encoder: What encodes.
+        images: What is encoded.
+        batch_size: Images encoded at once.
+        parts: A folder of its own, in which finished chunks wait until all are finished: the same call goes on after a
+            kill, and `forget_parts` removes it. Nothing is kept when None.
+        workers: How many images are decoded at once; one a core when None.
+        description: The label of the progress bar.
+
+    Raises:
+        TrainingError: See `TrainedEncoder.encode`.
+        CheckpointError: A chunk cannot be written.
+
+    Cost: One decoding and one forward pass an image; two chunks of pixels in memory, 128 MB at 288 x 144.
+    """
+    chunks = [
+        _Chunk(rows[start : start + CHUNK], modality)
+        for modality in Modality
+        for rows in (images.of(modality),)
+        for start in range(0, len(rows), CHUNK)
+    ]
+    if parts is not None:
+        _begin_parts(parts, encoder, images)
+    done = [parts is not None and _part(parts, number).exists() for number in range(len(chunks))]
+    left = [chunk for chunk, there in zip(chunks, done, strict=True) if not there]
+    vectors = np.empty((0, 0), np.float32)
+    rows = np.empty(len(images), np.int64)
+    count = 0
+    unreadable: list[Unreadable] = []
+    seen: Counter[Adjustment] = Counter()
+    pictures = _decode_ahead(images, left, encoder.height, encoder.width, workers)
+    steps = progress(
+        enumerate(chunks), description, len(images), "images", count=lambda step: len(step[1].rows), rate=True
+    )
+    for number, chunk in steps:
+        if done[number]:
+            assert parts is not None
+            found, problems = _read_part(_part(parts, number), chunk)
+        else:
+            decoded = next(pictures)
+            seen.update(adjustment for picture in decoded for adjustment in picture.adjustments)
+            problems = [picture.problem for picture in decoded]
+            found = _encode(encoder, decoded, chunk.modality, batch_size)
+            if parts is not None:
+                _write_part(_part(parts, number), found, problems)
+        if len(found):
+            if not count:
+                vectors = np.empty((len(images), found.shape[1]), np.float32)  # once: a million rows are gigabytes
+            vectors[count : count + len(found)] = found
+            rows[count : count + len(found)] = chunk.rows[np.array([not problem for problem in problems], dtype=bool)]
+            count += len(found)
+        unreadable += [
+            Unreadable(images.paths[row], problem) for row, problem in zip(chunk.rows, problems, strict=True) if problem
+        ]
+    _tell(seen, unreadable, len(images))
+    return Embedded(vectors[:count], rows[:count], tuple(unreadable))
+
+
+def require_some(embedded: Embedded) -> Embedded:
+    """The same, where any image could be read.
+
+    Raises:
+        DataError: None could.
+    """
+    if not len(embedded.rows):
+        problems = embedded.unreadable
+        raise DataError(
+            f"none of {len(problems):,} images can be read: {_first(problems)}", hint="look after these files"
+        )
+    return embedded
+
+
+def forget_parts(parts: Path) -> None:
+    """Remove what only an unfinished call needs."""
+    shutil.rmtree(parts, ignore_errors=True)
+
+
+def _encode(
+    encoder: TrainedEncoder, pictures: Sequence[_Picture], modality: Modality, batch_size: int
+) -> Float32[np.ndarray, "m dim"]:
+    pixels = [picture.pixels for picture in pictures if picture.pixels is not None]
+    if not pixels:
+        return np.empty((0, 0), np.float32)
+    return np.concatenate(
+        [
+            encoder.encode(np.stack(pixels[start : start + batch_size]), modality)
+            for start in range(0, len(pixels), batch_size)
+        ]
+    )
+
+
+def _decode_ahead(
+    images: ImageList, chunks: Sequence[_Chunk], height: int, width: int, workers: int | None
+) -> Iterator[list[_Picture]]:
+    """The pictures of each chunk, decoded while the one before it is encoded."""
+
+    def decode(path: str) -> _Picture:
+        try:
+            decoded = decode_any_image(images.root / path, height, width)
+        except (OSError, ValueError) as error:
+            return _Picture(None, problem=reason_of(error))
+        return _Picture(decoded.pixels, decoded.adjustments)
+
+    # The bound on pixels is our own; Pillow's warning below it would be one for every large image.
+    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+        waiting: list[list[Future[_Picture]]] = []
+        try:
+            for chunk in chunks:
+                waiting.append([pool.submit(decode, images.paths[row]) for row in chunk.rows])
+                if len(waiting) == 2:
+                    yield [future.result() for future in waiting.pop(0)]
+            while waiting:
+                yield [future.result() for future in waiting.pop(0)]
+        finally:
+            for futures in waiting:
+                for future in futures:
+                    future.cancel()
+
+
+def _tell(seen: Counter[Adjustment], unreadable: Sequence[Unreadable], total: int) -> None:
+    for adjustment, count in sorted(seen.items()):
+        logger.info("%s of %s images have %s", f"{count:,}", f"{total:,}", adjustment)
+    if unreadable:
+        logger.warning("%s of %s images cannot be read: %s", f"{len(unreadable):,}", f"{total:,}", _first(unreadable))
+
+
+def _first(unreadable: Sequence[Unreadable]) -> str:
+    return "; ".join(f"{one.path}: {one.reason}" for one in unreadable[:_SHOWN])
+
+
+def _begin_parts(parts: Path, encoder: TrainedEncoder, images: ImageList) -> None:
+    """Go on with chunks of the same images by the same encoder; others are thrown away."""
+    names = "".join(f"{path} {_stamp(images.root / path)}\n" for path in images.paths)
+    names += images.infrared.tobytes().hex()
+    plan = {
+        "encoder": encoder.digest,
+        "chunk": CHUNK,
+        "images": hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest(),
+    }
+    if parts.exists() and atomic_files.read_json(parts / _PLAN) != plan:
+        forget_parts(parts)
+    parts.mkdir(parents=True, exist_ok=True)
+    atomic_files.write_json(parts / _PLAN, plan)
+    finished = sum(1 for _ in parts.glob("*.npz"))
+    if finished:
+        logger.info("going on after %s images", f"{min(finished * CHUNK, len(images)):,}")
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """Size and time of change: of an image that was changed meanwhile, a finished chunk holds the wrong vector."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_size, found.st_mtime_ns
+
+
+def _part(parts: Path, number: int) -> Path:
+    return parts / f"{number:06d}.npz"
+
+
+def _write_part(path: Path, vectors: Float32[np.ndarray, "m dim"], problems: Sequence[str]) -> None:
+    def write(file: BinaryIO) -> None:
+        np.savez(file, allow_pickle=False, vectors=vectors, problems=np.array(json.dumps(problems)))
+
+    atomic_files.replace_file(path, write, archive=True)
+
+
+def _read_part(path: Path, chunk: _Chunk) -> tuple[Float32[np.ndarray, "m dim"], list[str]]:
+    atomic_files.check_archive(path)
+    with np.load(path, allow_pickle=False) as arrays:
+        problems: list[str] = json.loads(str(arrays["problems"]))
+        assert len(problems) == len(chunk.rows), "the plan says which chunk it is"
+        return arrays["vectors"], problems

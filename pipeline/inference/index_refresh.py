@@ -1,0 +1,253 @@
+"""Bringing a gallery's index up to date: new and changed images are embedded, those that are gone leave it."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+from clustering.gallery_search import GalleryLists
+from pipeline.data.image_list import ImageList, list_images
+from pipeline.errors import DataError
+from pipeline.evaluation.ranking import unit_rows
+from pipeline.inference.embedding import Embedded, embed_images, forget_parts, require_some
+from pipeline.inference.index import (
+    FORMAT,
+    INDEX,
+    Gallery,
+    GallerySource,
+    IndexedFile,
+    is_index,
+    open_gallery,
+    read_record,
+)
+from pipeline.inference.run_encoder import TrainedEncoder
+from pipeline.runtime import atomic_files
+from pipeline.runtime.folder_lock import lock_folder
+
+EXACT_UP_TO = 300_000
+"""Images up to which every one is compared with every query: 2.5 GB at 2,048 dimensions."""
+
+Kind = Literal["auto", "exact", "ivf"]
+
+_LOCK, _PARTS = "lock", "parts"
+_ROWS = 4_096
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshed:
+    """What bringing a gallery up to date took: images kept, new or changed, gone, and not readable."""
+
+    kept: int
+    embedded: int
+    gone: int
+    unreadable: int
+
+    def __str__(self) -> str:
+        parts = {
+            "as before": self.kept, "embedded": self.embedded, "gone": self.gone, "not readable": self.unreadable,
+        }  # fmt: skip
+        return ", ".join(f"{count:,} {what}" for what, count in parts.items() if count)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Merged:
+    """The images of the next generation, sorted by path, each with the row of its vector, old or new."""
+
+    files: tuple[IndexedFile, ...]
+    rows: Int64[np.ndarray, " n"]
+    is_old: tuple[bool, ...]
+
+
+def refresh_gallery(
+    path: Path,
+    encoder: TrainedEncoder,
+    source: GallerySource,
+    *,
+    batch_size: int,
+    kind: Kind = "auto",
+    workers: int | None = None,
+) -> tuple[Gallery, Refreshed]:
+    """Make the index of some images, or bring it up to date.
+
+    An image is embedded again where its size or its time of change is another one. A call that is killed goes on where
+    it stood.
+
+    Args:
+        path: The index's folder, made when absent.
+        encoder: What embeds.
+        source: Which images.
+        batch_size: Images encoded at once.
+        kind: `exact` compares every image; `ivf` looks through lists; `auto` takes lists above 300,000 images.
+        workers: How many images are decoded at once; one a core when None.
+
+    Raises:
+        DataError: The folder is somebody else's, the index is of another encoder or modality, or no image is readable;
+            and as for `list_images`.
+        CheckpointError: Another process writes the index, or it cannot be written.
+
+    Cost: One question to the file system an image, one embedding a new one. New vectors are held in memory.
+    """
+    images, modality = list_images(source.path, source.modality, source.splits, source.root), source.modality
+    _refuse_foreign(path)
+    lock = lock_folder(path, _LOCK)
+    try:
+        before = open_gallery(path, encoder.digest) if is_index(path) else None
+        if before is not None and before.modality is not modality:
+            raise DataError(
+                f"{path} holds {before.modality} images, not {modality} ones", hint="name another --index folder"
+            )
+        there, files = _stand(images)
+        if not files:
+            raise DataError(
+                f"none of {len(images):,} images is there, first: {images.root / images.paths[0]}",
+                hint="where the paths of a manifest or a list start elsewhere, name that folder: --root",
+            )
+        root = images.root.resolve()
+        known = {file.state: row for row, file in enumerate(before.files)} if before and before.root == root else {}
+        new = np.array([row for row, file in zip(there, files, strict=True) if file.state not in known], dtype=np.int64)
+        embedded = None
+        if len(new):
+            embedded = embed_images(
+                encoder, images.only(new), batch_size=batch_size, parts=path / _PARTS, workers=workers
+            )
+        if embedded is not None and len(new) == len(files):
+            require_some(embedded)
+        merged = _merge(files, there, known, new, embedded)
+        kept = sum(merged.is_old)
+        gone = len(images) - len(files) + len(known) - kept
+        refreshed = Refreshed(kept, len(merged.files) - kept, gone, 0 if embedded is None else len(embedded.unreadable))
+        has_lists = kind == "ivf" or (kind == "auto" and len(merged.files) > EXACT_UP_TO)
+        if before is None or before.files != merged.files or has_lists != (before.lists is not None):
+            _write(path, encoder.digest, root, source, merged, before, embedded, has_lists)
+        forget_parts(path / _PARTS)
+        return open_gallery(path, encoder.digest), refreshed
+    finally:
+        os.close(lock)
+
+
+def _refuse_foreign(path: Path) -> None:
+    if path.is_dir() and not is_index(path):
+        others = sorted({entry.name for entry in path.iterdir()} - {_LOCK, _PARTS})
+        if any(not name.startswith(("vectors-", "files-", "lists-")) for name in others):
+            raise DataError(
+                f"{path} holds other things than an index (first: {others[0]})",
+                hint="name a new or an empty folder with --index",
+            )
+
+
+def _stand(images: ImageList) -> tuple[list[int], list[IndexedFile]]:
+    """The images that are still there, as rows of the list and as they stand on disk."""
+    rows, files = list[int](), list[IndexedFile]()
+    for row, path in enumerate(images.paths):
+        try:
+            found = (images.root / path).stat()
+        except OSError:
+            continue  # it vanished after it was listed
+        camera, person = ("", "") if images.known is None else (images.known.cameras[row], images.known.people[row])
+        rows.append(row)
+        files.append(IndexedFile(path, found.st_size, found.st_mtime_ns, camera, person))
+    return rows, files
+
+
+def _merge(
+    files: Sequence[IndexedFile],
+    there: Sequence[int],
+    known: dict[tuple[str, int, int], int],
+    new: Int64[np.ndarray, " m"],
+    embedded: Embedded | None,
+) -> _Merged:
+    """Old images that are still there, and new ones that could be read."""
+    sources = [(file, known[file.state], True) for file in files if file.state in known]
+    if embedded is not None:
+        by_row = dict(zip(there, files, strict=True))
+        sources += [(by_row[int(new[row])], at, False) for at, row in enumerate(embedded.rows)]
+    sources.sort(key=lambda source: source[0].path)
+    return _Merged(
+        files=tuple(file for file, _, _ in sources),
+        rows=np.array([row for _, row, _ in sources], dtype=np.int64),
+        is_old=tuple(old for _, _, old in sources),
+    )
+
+
+def _write(
+    path: Path,
+    encoder: str,
+    root: Path,
+    source: GallerySource,
+    merged: _Merged,
+    before: Gallery | None,
+    embedded: Embedded | None,
+    has_lists: bool,
+) -> None:
+    generation = 1 + (read_record(path)["generation"] if before is not None else 0)
+    vectors, files = path / f"vectors-{generation:06d}.npy", path / f"files-{generation:06d}.jsonl"
+    dim = _write_vectors(vectors, merged, before, embedded)
+    atomic_files.write_lines(files, [asdict(file) for file in merged.files])
+    lists = _write_lists(path / f"lists-{generation:06d}.faiss", vectors) if has_lists else None
+    record = {
+        "format": FORMAT,
+        "generation": generation,
+        "encoder": encoder,
+        "modality": source.modality.value,
+        "source": str(source.path.resolve()),
+        "splits": list(source.splits),
+        "source_root": None if source.root is None else str(source.root.resolve()),
+        "root": str(root),
+        "images": len(merged.files),
+        "dim": dim,
+        "vectors": vectors.name,
+        "files": files.name,
+        "lists": lists,
+    }
+    atomic_files.write_json(path / INDEX, record)
+    current = {INDEX, _LOCK, _PARTS, vectors.name, files.name, *([lists["file"]] if lists else [])}
+    for file in path.iterdir():
+        if file.name not in current:
+            file.unlink()
+
+
+def _write_vectors(path: Path, merged: _Merged, before: Gallery | None, embedded: Embedded | None) -> int:
+    """Write all vectors; gives how many numbers each has."""
+    sources = [one.vectors for one in (before, embedded) if one is not None and one.vectors.size]
+    dim = int(sources[0].shape[1])
+
+    def write(file: BinaryIO) -> None:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (len(merged.files), dim)}
+        np.lib.format.write_array_header_1_0(file, header)
+        file.writelines(np.ascontiguousarray(rows, dtype="<f4").data for rows in _vectors(merged, before, embedded))
+
+    atomic_files.replace_file(path, write)
+    return dim
+
+
+def _write_lists(path: Path, vectors: Path) -> dict[str, Any]:
+    built = GalleryLists.build(np.load(vectors, mmap_mode="r", allow_pickle=False))
+    content = built.to_bytes()
+
+    def write(file: BinaryIO) -> None:
+        file.write(content.data)
+
+    atomic_files.replace_file(path, write)
+    return {"file": path.name, "effort": built.effort, "recall": built.recall}
+
+
+def _vectors(
+    merged: _Merged, before: Gallery | None, embedded: Embedded | None
+) -> Iterator[Float32[np.ndarray, "b d"]]:
+    """Unit rows in the order of the files, a block at a time: a million of them are gigabytes."""
+    for start in range(0, len(merged.files), _ROWS):
+        rows = merged.rows[start : start + _ROWS]
+        is_old = np.array(merged.is_old[start : start + _ROWS], dtype=bool)
+        parts = np.empty((len(rows), 0), np.float32)
+        if embedded is not None and not is_old.all():
+            parts = np.empty((len(rows), embedded.vectors.shape[1]), np.float32)
+            parts[~is_old] = unit_rows(embedded.vectors[rows[~is_old]], "gallery")
+        if before is not None and is_old.any():
+            if not parts.size:
+                parts = np.empty((len(rows), before.vectors.shape[1]), np.float32)
+            parts[is_old] = before.vectors[rows[is_old]]
+        yield parts

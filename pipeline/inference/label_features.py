@@ -1,0 +1,130 @@
+"""Clustering a file of features, from any program: labels in a file beside it, and the numbers that judge them."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+from jaxtyping import Float, Float32
+
+from clustering.labelling import Labelling, label_images
+from pipeline.errors import ConfigError, DataError
+from pipeline.evaluation.feature_files import read_vectors
+from pipeline.evaluation.ranking import unit_rows
+from pipeline.runtime import atomic_files
+
+_FORM = (
+    "the file holds one array [n, d] of float16, float32 or float64, as `numpy.save` writes it, or is a .npz archive "
+    "with such an array `features`, as `vireid embed` writes it"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LabelReport:
+    """How a file of features was clustered: the labelling, and the most memory that the process held."""
+
+    labelling: Labelling
+    peak_bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as plain JSON types."""
+        found = self.labelling
+        return {
+            "images": len(found.labels.labels),
+            "clusters": found.labels.num_clusters,
+            "outliers": found.labels.num_outliers,
+            "edges": found.num_edges,
+            "k1": found.k1,
+            "k2": found.k2,
+            "search": found.search,
+            "recall": found.recall,
+            "seconds": found.seconds,
+            "peak_bytes": self.peak_bytes,
+            "eps_curve": [asdict(point) for point in found.curve],
+        }
+
+
+def label_file(
+    path: Path,
+    out: Path | None,
+    *,
+    k1: int,
+    k2: int,
+    eps: float,
+    min_samples: int,
+    method: Literal["dbscan", "components", "louvain"],
+    neighbour_method: Literal["exact", "ivf", "hnsw"],
+    device: str,
+) -> LabelReport:
+    """Cluster the rows of a file.
+
+    Args:
+        path: Features, float16, float32 or float64 [n, d], as a `.npy` file, or `features` in a `.npz` archive; rows
+            are scaled to length 1.
+        out: Where to write the labels, int64 [n] with -1 for outliers; nowhere when None.
+        k1: Length of the lists in which two images must name each other.
+        k2: Over how many neighbours a neighbourhood is averaged.
+        eps: Jaccard distance within which two images are neighbours, in (0, 1).
+        min_samples: How many images, itself among them, must lie within eps for an image to found a cluster.
+        method: How a graph becomes clusters.
+        neighbour_method: How neighbours are searched.
+        device: `cpu`, `cuda` or `cuda:N`.
+
+    Raises:
+        ConfigError: A parameter is out of range.
+        DataError: The file is missing or damaged, holds something else, or a row has no direction.
+
+    Cost:
+        The features twice in memory; see `clustering.labelling.label_images`.
+    """
+    if not 0 < eps < 1:
+        raise ConfigError(
+            f"eps is {eps}, not between 0 and 1", hint="0.6 is the published value; the eps curve shows others"
+        )
+    vectors = _read(path)
+    rows = unit_rows(vectors, path.name).astype(np.float32, copy=False) if len(vectors) else vectors.astype(np.float32)
+    try:
+        labelling = label_images(
+            rows,
+            k1=k1,
+            k2=k2,
+            eps=eps,
+            min_samples=min_samples,
+            method=method,
+            neighbour_method=neighbour_method,
+            device=device,
+        )
+    except ValueError as error:
+        raise ConfigError(str(error), hint="`vireid label --help` says what each value means") from error
+    if out is not None:
+        labels = labelling.labels.labels
+
+        def write(file: BinaryIO) -> None:
+            np.save(file, labels, allow_pickle=False)
+
+        out.parent.mkdir(parents=True, exist_ok=True)
+        atomic_files.replace_file(out, write)
+    return LabelReport(labelling, _peak_bytes())
+
+
+def _peak_bytes() -> int:
+    """The most memory that this process held; `ru_maxrss` would begin with that of the process that started it."""
+    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
+    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+
+
+def _read(path: Path) -> Float[np.ndarray, "n d"]:
+    if not path.is_file():
+        raise DataError(f"there is no file {path}", hint=_FORM)
+    if path.suffix == ".npz":
+        return read_vectors(path)
+    try:
+        vectors = np.load(path, allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise DataError(f"{path} cannot be read, or was cut short: {error}", hint=_FORM) from error
+    known = (np.float16, np.float32, np.float64)
+    if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or vectors.dtype not in known:
+        what = f"{vectors.dtype} {list(vectors.shape)}" if isinstance(vectors, np.ndarray) else "an archive"
+        raise DataError(f"{path} holds {what}, not a table of floating-point numbers", hint=_FORM)
+    features: Float32[np.ndarray, "n d"] = vectors.astype(np.float32) if vectors.dtype == np.float16 else vectors
+    return features

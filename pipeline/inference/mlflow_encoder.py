@@ -1,0 +1,69 @@
+"""The models that a run registered in MLflow, used as its encoder without the run's folder."""
+
+import os
+from pathlib import Path
+
+from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model
+
+from models.modality import Modality, PerModality
+from pipeline.errors import WeightsError
+from pipeline.inference.graph_encoder import GraphEncoder
+from pipeline.runtime.device import resolve_device
+from pipeline.tracking.mlflow_models import GRAPH
+
+_FORM = "name models:/NAME/VERSION, models:/NAME@ALIAS or runs:/RUN_ID; MLFLOW_TRACKING_URI says where, if not in runs/"
+
+
+def read_registered_encoder(name: str, device: str = "auto", runs_folder: Path = Path("runs")) -> GraphEncoder:
+    """Find the models of the run that an address of MLflow stands for.
+
+    Args:
+        name: `models:/NAME/VERSION`, `models:/NAME@ALIAS`, `models:/NAME` for the newest, or `runs:/RUN_ID`. Of a model
+            of either modality, the other one's of the same run is found as well.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        runs_folder: Holds `mlflow.db`, unless MLFLOW_TRACKING_URI names another place.
+
+    Raises:
+        WeightsError: MLflow knows no such model, or does not answer.
+        ConfigError: There is no such device.
+    """
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs_folder.resolve() / 'mlflow.db'}"
+    client = MlflowClient(tracking_uri=uri)
+    try:
+        run_id = _run_id(client, name)
+        versions: list[ModelVersion] = list(client.search_model_versions(f"run_id = '{run_id}'"))
+        found = {
+            modality: version for version in versions for modality in Modality if version.name.endswith(f"-{modality}")
+        }
+        if len(found) < len(Modality):
+            raise WeightsError(f"the run of {name} has not registered an encoder at {uri}", hint=_FORM)
+        addresses = PerModality.build(lambda modality: f"models:/{found[modality].name}/{found[modality].version}")
+        folders = addresses.map(lambda one: Path(download_artifacts(artifact_uri=one, tracking_uri=uri)))
+    except MlflowException as error:
+        raise WeightsError(f"MLflow at {uri} gives no model {name}: {error.message}", hint=_FORM) from error
+    signature = Model.load(str(folders.visible)).signature
+    assert signature is not None, "every model of ours has one"
+    _, height, width, _ = signature.inputs.inputs[0].shape
+    files = folders.map(lambda folder: folder / GRAPH)
+    # A run registers one pair of models, so that its identifier says which weights they have.
+    return GraphEncoder(name, f"mlflow-{run_id}", height, width, files, resolve_device(device))
+
+
+def _run_id(client: MlflowClient, name: str) -> str:
+    kind, _, rest = name.partition(":/")
+    if kind == "runs":
+        return rest.strip("/").partition("/")[0]
+    model, at, alias = rest.strip("/").partition("@")
+    if at:
+        return str(client.get_model_version_by_alias(model, alias).run_id)
+    model, _, version = model.partition("/")
+    if version:
+        return str(client.get_model_version(model, version).run_id)
+    versions = client.search_model_versions(f"name = '{model}'", order_by=["version_number DESC"], max_results=1)
+    if not versions:
+        raise WeightsError(f"MLflow knows no model {model}", hint=_FORM)
+    return str(versions[0].run_id)

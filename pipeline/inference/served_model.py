@@ -1,0 +1,61 @@
+"""What MLflow calls when it serves a run: a table of image paths in, vectors out (`mlflow models predict`).
+
+MLflow imports this module by its name, which the model's description has, so that this package must be installed there.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float32
+
+from models.modality import Modality, PerModality
+from pipeline.data.image_list import ImageList
+from pipeline.inference.embedding import embed_images
+from pipeline.inference.graph_encoder import GraphEncoder
+from pipeline.inference.run_encoder import TrainedEncoder
+
+_BATCH = 64
+
+
+class ServedEncoder:
+    """What answers.
+
+    Args:
+        encoder: Of both modalities.
+    """
+
+    def __init__(self, encoder: TrainedEncoder) -> None:
+        self._encoder = encoder
+
+    def predict(self, table: Any, params: Any = None) -> Float32[np.ndarray, "n dim"]:  # noqa: ARG002 - MLflow's form
+        """One vector a row.
+
+        Args:
+            table: A data frame with columns `path`, of an image on this machine, and `modality`, visible or infrared.
+            params: None are known.
+
+        Raises:
+            ValueError: A modality is unknown, or an image cannot be read; the row or the image is named.
+        """
+        names = list(table["modality"])
+        unknown = [row for row, name in enumerate(names) if name not in list(Modality)]
+        if unknown:
+            raise ValueError(f"row {unknown[0]}: modality {names[unknown[0]]!r} is neither visible nor infrared")
+        images = ImageList(Path(), tuple(table["path"]), np.array([name == Modality.INFRARED for name in names]))
+        embedded = embed_images(self._encoder, images, batch_size=_BATCH)
+        if embedded.unreadable:
+            first = embedded.unreadable[0]
+            raise ValueError(f"{first.path}: {first.reason}")
+        vectors = np.empty_like(embedded.vectors)
+        vectors[embedded.rows] = embedded.vectors
+        return vectors
+
+
+def _load_pyfunc(path: str) -> ServedEncoder:
+    """MLflow's entry: the folder that `save_table_model` was given."""
+    folder = Path(path)
+    height, width = (int(part) for part in (folder / "size.txt").read_text(encoding="ascii").split())
+    files = PerModality.build(lambda modality: folder / f"{modality}.pt2")
+    return ServedEncoder(GraphEncoder(folder.name, str(folder), height, width, files, torch.device("cpu")))

@@ -1,0 +1,1 @@
+"""CCLNet (Chen et al., ACM MM 2023): unsupervised, by clusters, text prototypes and swapped memories."""

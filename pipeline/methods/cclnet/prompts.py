@@ -1,0 +1,144 @@
+"""Stage 1: for every cluster, learn the words of a sentence that describes its images; encoders stay fixed."""
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int64
+from torch import Tensor
+
+from clustering.dbscan import OUTLIER
+from models.losses import prompt_contrast
+from models.modality import Modality, PerModality
+from models.prompts import TEMPLATES, PromptBank, warm_start
+from models.text_tower import TextTower
+from pipeline.data.samplers.sampling import paired_batches
+from pipeline.errors import DegenerateClustering
+from pipeline.methods.cclnet.state import TextPrototypes
+from pipeline.training.optimiser import cosine_warmup
+from pipeline.training.text_fitting import fit_texts
+
+
+def learn_prompts(
+    features: PerModality[Float[Tensor, "n embed"]],
+    labels: PerModality[Int64[np.ndarray, " n"]],
+    tower: TextTower,
+    *,
+    num_context: int,
+    epochs: int,
+    batch_size: int,
+    learning_rate: float,
+    warmup_epochs: int,
+    weight_decay: float,
+    previous: PerModality[TextPrototypes] | None,
+    init_generator: Callable[[Modality], torch.Generator],
+    batch_generator: Callable[[int], np.random.Generator],
+) -> PerModality[TextPrototypes]:
+    """Learn prompts on fixed image features and fixed pseudo-labels.
+
+    The two modalities share neither words nor batches of text; they are learned side by side in one loop.
+
+    Args:
+        features: Attention-pool features of all training images, not normalised.
+        labels: One label an image; outliers take no part.
+        tower: The frozen text encoder.
+        num_context: Learned words a cluster.
+        epochs: Passes over the longer list of images.
+        batch_size: Images of each modality in a step.
+        learning_rate: Peak of the cosine schedule.
+        warmup_epochs: Epochs of its linear climb.
+        weight_decay: L2 weight on the words; words of clusters absent from a batch decay too.
+        previous: Texts whose words a warm start copies; none starts from random words.
+        init_generator: Gives the generator of a modality's first words.
+        batch_generator: Gives the generator of an epoch's order.
+
+    Returns:
+        Texts of all clusters, one row a label.
+
+    Raises:
+        DegenerateClustering: A modality has outliers only.
+        TrainingError: The loss is not finite.
+
+    Cost:
+        Each step encodes the distinct clusters of a batch once, up to the end token: 12 or 13 of 77 positions.
+
+    Source: Chen et al., ACM MM 2023, cluster-aware prompt learning; released code, stage 1.
+    """
+    refuse_nothing(labels)
+    clustered = labels.map(lambda all_labels: np.flatnonzero(all_labels != OUTLIER))
+    device = features.visible.device
+    kept = features.map_with(
+        lambda all_features, positions: all_features[torch.from_numpy(positions).to(device)], clustered
+    )
+    targets = labels.map_with(lambda all_labels, positions: all_labels[positions], clustered)
+    banks = PerModality.build(
+        lambda modality: _new_bank(modality, labels, tower, num_context, previous, init_generator(modality)).to(device)
+    )
+
+    def loss(batch: PerModality[Int64[np.ndarray, " batch"]]) -> Float[Tensor, ""]:
+        losses = batch.map_with(partial(_prompt_loss, tower), kept, targets, banks)
+        return losses.visible + losses.infrared
+
+    fit_texts(
+        [bank.context for bank in banks],
+        epochs,
+        lambda epoch: paired_batches(clustered.map(len), batch_size, batch_generator(epoch)),
+        loss,
+        rate=lambda epoch: cosine_warmup(epoch, base=learning_rate, total_epochs=epochs, warmup_epochs=warmup_epochs),
+        weight_decay=weight_decay,
+        description="learn prompts",
+        setting="prompts.learning_rate",
+    )
+    return banks.map_with(lambda bank, all_labels: _read_out(bank, all_labels, tower), labels)
+
+
+def refuse_nothing(labels: PerModality[Int64[np.ndarray, " n"]]) -> None:
+    """Stop where a modality has no cluster to describe.
+
+    Raises:
+        DegenerateClustering: A modality has outliers only.
+    """
+    for modality, of_images in labels.items():
+        if np.all(of_images == OUTLIER):
+            raise DegenerateClustering(
+                f"all {len(of_images)} {modality} images are outliers: there is nothing to describe",
+                hint=f"raise labelling.{modality}.eps, or stages.prepare_rounds",
+            )
+
+
+@torch.no_grad()
+def _read_out(bank: PromptBank, labels: Int64[np.ndarray, " n"], tower: TextTower) -> TextPrototypes:
+    rows = torch.arange(bank.num_rows, device=bank.context.device)
+    return TextPrototypes(features=bank.encode(tower, rows), labels=labels, context=bank.context.detach().clone())
+
+
+def _new_bank(
+    modality: Modality,
+    labels: PerModality[Int64[np.ndarray, " n"]],
+    tower: TextTower,
+    num_context: int,
+    previous: PerModality[TextPrototypes] | None,
+    generator: torch.Generator,
+) -> PromptBank:
+    num_clusters = int(labels[modality].max()) + 1
+    bank = PromptBank(tower, TEMPLATES[modality], num_clusters, num_context=num_context, generator=generator)
+    if previous is not None:
+        old = previous[modality]
+        words = warm_start(old.context.cpu(), labels[modality], old.labels, num_clusters, generator)
+        bank.context.data.copy_(words)
+    return bank
+
+
+def _prompt_loss(
+    tower: TextTower,
+    rows: Int64[np.ndarray, " batch"],
+    features: Float[Tensor, "n embed"],
+    targets: Int64[np.ndarray, " n"],
+    bank: PromptBank,
+) -> Float[Tensor, ""]:
+    # The distinct clusters are found on the host, where the labels are: asking the device for them would stall it.
+    distinct, index = np.unique(targets[rows], return_inverse=True)
+    device = features.device
+    texts = bank.encode(tower, torch.from_numpy(distinct).to(device))
+    return prompt_contrast(features[torch.from_numpy(rows).to(device)], texts, torch.from_numpy(index).to(device))

@@ -1,0 +1,1 @@
+"""CSDN (TMM 2025): supervised, with text prototypes of people."""

@@ -1,0 +1,1 @@
+"""EEES (arXiv 2412.08406): supervised, with image captions."""

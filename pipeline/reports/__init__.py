@@ -1,0 +1,1 @@
+"""Tables, figures and HTML pages of results. Trains and evaluates nothing."""

@@ -1,0 +1,4 @@
+"""A live run: open, evaluate, record, export the result.
+
+What a method does in a round belongs to `pipeline.methods`.
+"""

@@ -1,0 +1,102 @@
+"""What a run was made with: versions, code, machine."""
+
+import os
+import platform
+import resource
+import subprocess
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+# Those whose version can change a number or the meaning of a file.
+_DISTRIBUTIONS = (
+    "usl-vireid",
+    "torch",
+    "torchvision",
+    "open_clip_torch",
+    "timm",
+    "safetensors",
+    "numpy",
+    "scipy",
+    "scikit-learn",
+    "numba",
+    "faiss-cpu",
+    "faiss-gpu",
+    "pillow",
+    "prefect",
+    "mlflow",
+    "pydantic",
+)
+
+
+def describe_environment(device: str) -> dict[str, Any]:
+    """Versions, git commit and machine of this process, as plain JSON types.
+
+    Args:
+        device: Where tensors lived, as a person would say it: `cpu`, or the name of the GPU.
+
+    Returns:
+        `python`, `platform`, `cpus`, `device`, `versions` (null where a package is not installed), `commit` (null
+        outside a checkout) and `modified` (whether the checkout differed from that commit).
+
+    >>> describe_environment("cpu")["device"]
+    'cpu'
+    """
+    commit, modified = _commit(Path(__file__).resolve().parents[2])
+    return {
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "cpus": os.cpu_count(),
+        "device": device,
+        "versions": {name: _version(name) for name in _DISTRIBUTIONS},
+        "commit": commit,
+        "modified": modified,
+    }
+
+
+def peak_memory() -> dict[str, float]:
+    """Largest memory of this process so far and, on a GPU, of torch's allocator; bytes."""
+    peak = {"memory/process_peak_bytes": _peak_resident_bytes()}
+    if torch.cuda.is_initialized():
+        peak["memory/device_peak_bytes"] = float(torch.cuda.max_memory_allocated())
+    return peak
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return version(distribution)
+    except PackageNotFoundError:
+        return None
+
+
+def _commit(folder: Path) -> tuple[str | None, bool | None]:
+    top = _git(folder, "rev-parse", "--show-toplevel")
+    if top is None or Path(top).resolve() != folder:
+        return None, None  # no checkout, or one of another project around an installed copy
+    status = _git(folder, "status", "--porcelain", "--untracked-files=no")
+    return _git(folder, "rev-parse", "--verify", "HEAD"), None if status is None else bool(status)
+
+
+def _git(folder: Path, *arguments: str) -> str | None:
+    try:
+        answer = subprocess.run(  # noqa: S603 - fixed arguments
+            ["git", "-C", str(folder), *arguments],  # noqa: S607 - the user's own git, wherever it lies
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=30,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return answer.stdout.strip()
+
+
+def _peak_resident_bytes() -> float:
+    """Of this process alone: what getrusage tells survives exec, so a process would inherit its starter's peak."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return 1024.0 * float(line.split()[1])
+    return 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

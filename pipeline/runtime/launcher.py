@@ -1,0 +1,149 @@
+"""Several processes on this machine for one run: started together, watched, and ended together.
+
+The processes are started and watched by `torch.distributed.elastic`, the inside of torchrun; they meet in a file, not
+at a network port. On several machines torchrun itself starts them (`docs/many-gpus.md`).
+"""
+
+import json
+import logging
+import os
+import signal
+import sys
+import tempfile
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, start_processes
+from torch.distributed.elastic.multiprocessing.api import PContext, RunProcsResult, SignalException
+
+from pipeline import console, errors
+from pipeline.errors import TrainingError, VireidError
+from pipeline.runtime.device import resolve_device
+from pipeline.runtime.distributed import joined
+
+_LOOPBACK = "lo"
+_INTERRUPTED = 130
+_POLL_SECONDS = 0.2
+_GRACE_SECONDS = 10
+_ENDING_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT)
+_WATCHERS = ("torch.distributed.elastic.multiprocessing.api", "torch.multiprocessing.spawn")
+_LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe", "Socket closed")
+
+
+def launch(work: Callable[..., None], arguments: tuple[Any, ...], *, count: int, device: str) -> None:
+    """Call `work(*arguments)` on `count` processes that can talk to each other, and wait for all of them.
+
+    Args:
+        work: A function of a module; it finds its place by `Processes.here()`.
+        arguments: Values that can be sent to another process.
+        count: How many processes.
+        device: As in `resolve_device`; every process gets a GPU of its own.
+
+    Raises:
+        ConfigError: There are fewer GPUs than processes.
+        VireidError: What a process raised.
+        TrainingError: A process ended in another way, for instance because it was killed; the others were ended then.
+    """
+    kind = resolve_device(device, 0, count).type
+    with tempfile.TemporaryDirectory(prefix="vireid-") as name:
+        folder = Path(name)
+        previous = _handlers()
+        for watcher in _WATCHERS:
+            logging.getLogger(watcher).setLevel(logging.CRITICAL)  # what they would say is said better below
+        started = start_processes(
+            name="vireid",
+            entrypoint=_enter,
+            args=dict.fromkeys(range(count), (work, arguments, kind, name)),
+            envs={rank: _environment(rank, count) for rank in range(count)},
+            logs_specs=DefaultLogsSpecs(),
+            start_method="spawn",
+        )
+        outcome = _wait(started, previous)
+        if outcome.failures:
+            raise _what_happened(folder, outcome, count)
+
+
+def _wait(started: PContext, previous: Mapping[signal.Signals, Any]) -> RunProcsResult:
+    """Wait for the processes; a signal that ends this one ends them first, and then does what it always does."""
+    raised, outcome = None, None
+    try:
+        outcome = started.wait(period=_POLL_SECONDS)
+    except SignalException as stopped:
+        raised = stopped.sigval
+    finally:
+        started.close(raised, timeout=_GRACE_SECONDS)
+        for known, handler in previous.items():
+            signal.signal(known, handler)
+    if raised is not None:
+        signal.raise_signal(raised)
+        raise KeyboardInterrupt  # where the signal is ignored
+    assert outcome is not None, "waiting has no limit"
+    return outcome
+
+
+def _handlers() -> dict[signal.Signals, Any]:
+    """What signals do now: `start_processes` changes that, and only in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        return {}
+    return {known: signal.getsignal(known) for known in _ENDING_SIGNALS}
+
+
+def _environment(rank: int, count: int) -> dict[str, str]:
+    place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
+    # They talk within this machine: nothing needs to be reachable from outside.
+    interfaces = {"GLOO_SOCKET_IFNAME": _LOOPBACK, "NCCL_SOCKET_IFNAME": _LOOPBACK}
+    return {name: str(value) for name, value in place.items()} | interfaces
+
+
+def _enter(work: Callable[..., None], arguments: tuple[Any, ...], kind: str, folder: str) -> None:
+    """The life of one process: join, work, and say what went wrong: a known error in a file, another one in full."""
+    with ExitStack() as stack:
+        stack.push(partial(_explain, Path(folder)))
+        processes = stack.enter_context(joined(kind, init_method=f"file://{folder}/meeting"))
+        if processes.is_first:
+            console.set_up_logging()
+        else:
+            console.fall_silent()
+        work(*arguments)
+
+
+def _explain(
+    folder: Path, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+) -> None:
+    match error:
+        case None:
+            return
+        case VireidError():
+            known = {"kind": type(error).__name__, "message": error.message, "hint": error.hint}
+            (folder / f"error-{os.environ['RANK']}.json").write_text(json.dumps(known))
+        case KeyboardInterrupt():
+            sys.exit(_INTERRUPTED)
+        case _ if any(sign in str(error) for sign in _LOST):
+            # Another process is gone, and its end is what should be reported: wait to be ended.
+            signal.pause()
+        case _:
+            traceback.print_exception(kind, error, trace)
+    sys.exit(1)
+
+
+def _what_happened(folder: Path, outcome: RunProcsResult, count: int) -> VireidError:
+    """The first process's own error if it had one, then any other's, then how a process ended."""
+    for path in sorted(folder.glob("error-*.json")):
+        known = json.loads(path.read_text())
+        error: VireidError = getattr(errors, known["kind"])(known["message"], hint=known["hint"])
+        return error
+    rank, failure = next(iter(outcome.failures.items()))
+    return TrainingError(
+        f"process {rank} of {count} {_ending(failure.exitcode)}; the others were ended, the last round is kept",
+        hint="the same command goes on from there; a process that was killed may have run out of memory",
+    )
+
+
+def _ending(code: int) -> str:
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with exit code {code}"

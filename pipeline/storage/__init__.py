@@ -1,0 +1,1 @@
+"""The folder of a run: file names, checkpoint, reader. Importable without torch."""

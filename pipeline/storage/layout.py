@@ -1,0 +1,67 @@
+"""What lies in a run's folder, by name, and the record that makes it a run's; who only reads a run needs no torch."""
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import CheckpointError
+from pipeline.runtime import atomic_files as files
+
+CONFIG = "config.json"
+CHECKPOINT = "checkpoint.pt"
+CHECKPOINTS = "checkpoints"
+METRICS = "metrics.jsonl"
+TIMINGS = "timings.jsonl"
+LABELS = "labels"
+FIGURES = "figures"
+EVALUATION = "evaluation.json"
+ENVIRONMENT = "environment.json"
+TRACKING = "tracking.json"
+UNREGISTERED = "unregistered"
+LOCK = "lock"
+
+WRITTEN = (CONFIG, CHECKPOINT, METRICS, TIMINGS, EVALUATION, ENVIRONMENT)
+"""The files whose time says when a run was last written; opening it to look at it changes none of them."""
+
+PHOTOGRAPHS = frozenset({"retrieval"})
+"""Figures made of images, which are a seventh as large when they are not kept to the last bit."""
+
+MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg"}
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """The settings of the run in a folder, as `digest` and `config`; None where no run was begun.
+
+    Raises:
+        CheckpointError: The file is damaged, or another program's.
+    """
+    record = files.read_json(path / CONFIG)
+    if record is not None and not {"digest", "config"} <= record.keys():
+        raise CheckpointError(
+            f"{path / CONFIG} was not written by this program", hint="choose a new or an empty folder"
+        )
+    return record
+
+
+def kept_checkpoint(path: Path, number: int) -> Path:
+    """Where the checkpoint of a round lies, if it is kept: `checkpoints/round-012.pt`."""
+    return path / CHECKPOINTS / f"round-{number:03d}.pt"
+
+
+def figure_path(path: Path, name: str, number: int) -> Path:
+    """Where a figure of a round lies, or will: `figures/eps-curve-012.png`."""
+    return path / FIGURES / f"{name}-{number:03d}{'.jpg' if name in PHOTOGRAPHS else '.png'}"
+
+
+def round_figures(path: Path, number: int) -> list[Path]:
+    """The figures of a round that there are, sorted by name."""
+    return sorted(file for file in (path / FIGURES).glob(f"*-{number:03d}.*") if file.suffix in MEDIA_TYPES)
+
+
+def last_figures(path: Path) -> dict[str, Path]:
+    """The figure of the latest round of each kind that there is, by its name, sorted."""
+    last: dict[str, tuple[int, Path]] = {}
+    for file in (path / FIGURES).glob("*-*.*"):
+        name, _, number = file.stem.rpartition("-")
+        if file.suffix in MEDIA_TYPES and number.isdecimal() and int(number) > last.get(name, (0, file))[0]:
+            last[name] = int(number), file
+    return {name: file for name, (_, file) in sorted(last.items())}

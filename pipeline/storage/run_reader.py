@@ -1,0 +1,190 @@
+"""A run as it stands on disk, read without opening it: no lock is taken, nothing is written, torch is not loaded."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Literal
+
+from pipeline.config.experiment import AnyConfig
+from pipeline.config.presets import validate_config
+from pipeline.config.rounds import planned_rounds
+from pipeline.errors import CheckpointError, ConfigError, VireidError
+from pipeline.runtime import atomic_files
+from pipeline.runtime.folder_lock import lock_holder
+from pipeline.storage import layout as run_files
+
+RunState = Literal["running", "finished", "interrupted"]
+
+BESIDE_RUNS = frozenset({"images", "mlflow-artifacts"})
+"""Folders that this program makes beside the runs."""
+
+
+@dataclass(frozen=True, slots=True)
+class RoundScore:
+    """What the headline search found after one round; fractions of 1."""
+
+    round: int
+    r1: float
+    map: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return {"round": self.round, "r1": self.r1, "map": self.map}
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedRun:
+    """One run at one moment; a process may be adding to it.
+
+    Attributes:
+        path: Its folder.
+        config: The settings.
+        recorded: The settings as they were written down, as plain JSON types.
+        digest: What identifies the settings that decide the result.
+        planned: How many rounds the settings ask for.
+        rounds: Numbers by name of each finished round, by its number from 1 on; seconds and memory among them.
+        holder: The process of this machine that has the folder open.
+        written: When a file of it last changed.
+    """
+
+    path: Path
+    config: AnyConfig
+    recorded: Mapping[str, Any]
+    digest: str
+    planned: int
+    rounds: Mapping[int, Mapping[str, Any]]
+    holder: int | None
+    written: datetime
+
+    @property
+    def name(self) -> str:
+        """What its folder is called."""
+        return self.path.name
+
+    @property
+    def data(self) -> str:
+        """The data set, with the split where it has one."""
+        data = self.config.data
+        return data.name if data.trial is None else f"{data.name}, split {data.trial}"
+
+    @property
+    def state(self) -> RunState:
+        """Whether a process has it open; if none has, whether it reached its last round."""
+        if self.holder is not None:
+            return "running"
+        return "finished" if len(self.rounds) >= self.planned else "interrupted"
+
+    @property
+    def headline(self) -> str | None:
+        """The search that stands first in the run's rounds, as `test/NAME`, or `val/NAME` where nothing is tested."""
+        names = [name for row in self.rounds.values() for name in row if name.endswith("/r1")]
+        first = [name for part in ("test/", "val/") for name in names if name.startswith(part)]
+        return first[0].removesuffix("/r1") if first else None
+
+    @property
+    def scores(self) -> tuple[RoundScore, ...]:
+        """What the headline search found after each round that was measured."""
+        rows = [(number, row, f"{self.headline}/r1", f"{self.headline}/map") for number, row in self.rounds.items()]
+        return tuple(
+            RoundScore(number, row[r1], row[mean]) for number, row, r1, mean in rows if {r1, mean} <= row.keys()
+        )
+
+    @property
+    def best(self) -> RoundScore | None:
+        """The round of the highest Rank-1, the first of equal ones: chosen by the test, so no result."""
+        return max(self.scores, key=lambda score: score.r1, default=None)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        last, best = self.scores[-1] if self.scores else None, self.best
+        return {
+            "run": str(self.path),
+            "method": self.config.method,
+            "data": self.config.data.name,
+            "trial": self.config.data.trial,
+            "seed": self.config.seed,
+            "digest": self.digest,
+            "rounds": len(self.rounds),
+            "planned": self.planned,
+            "state": self.state,
+            "search": self.headline,
+            "last": None if last is None else last.to_dict(),
+            "best_by_test": None if best is None else best.to_dict(),
+            "written": self.written.isoformat(timespec="seconds"),
+        }
+
+
+def read_run(path: Path) -> RecordedRun:
+    """Read a run that may be running.
+
+    Raises:
+        CheckpointError: The folder holds no run, or one that is damaged, unreadable, or of another version.
+    """
+    no_run = CheckpointError(f"{path} holds no run", hint="name a folder that contains config.json; see `vireid runs`")
+    try:
+        record = run_files.read_record(path)
+        if record is None:
+            raise no_run
+        config = _config_of(path, record)
+        written = max((path / name).stat().st_mtime for name in run_files.WRITTEN if (path / name).exists())
+        return RecordedRun(
+            path=path,
+            config=config,
+            recorded=record["config"],
+            digest=str(record["digest"]),
+            planned=len(planned_rounds(config)),
+            rounds=_read_rounds(path),
+            holder=lock_holder(path, run_files.LOCK),
+            written=datetime.fromtimestamp(written, UTC),
+        )
+    except NotADirectoryError as error:
+        raise no_run from error
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} cannot be read: {error.strerror}", hint="give yourself the right to read its files"
+        ) from error
+
+
+def read_runs(folder: Path) -> Iterator[RecordedRun | VireidError]:
+    """Every run in a folder, by name; in place of a subfolder that is none, the error that says so.
+
+    Raises:
+        ConfigError: There is no such folder.
+    """
+    try:
+        entries = sorted(folder.iterdir())
+    except OSError as error:
+        raise ConfigError(
+            f"{folder} cannot be listed: {error.strerror}",
+            hint="name the folder of your runs: `vireid runs --runs FOLDER`",
+        ) from error
+    for path in entries:
+        if path.is_dir() and path.name not in BESIDE_RUNS:
+            try:
+                yield read_run(path)
+            except VireidError as error:
+                yield error
+
+
+def _config_of(path: Path, record: Mapping[str, Any]) -> AnyConfig:
+    hint = "it was made by another version: look at it with that one"
+    if not isinstance(record["config"], Mapping):
+        raise CheckpointError(f"{path / run_files.CONFIG} holds no settings", hint=hint)
+    try:
+        return validate_config(record["config"])
+    except ConfigError as error:
+        raise CheckpointError(f"{path / run_files.CONFIG}: {error.message}", hint=hint) from error
+
+
+def _read_rounds(path: Path) -> dict[int, dict[str, Any]]:
+    """Metrics and timings of each round as one row; of a round that is being written, the timings may be missing."""
+    metrics = atomic_files.read_lines(path / run_files.METRICS)
+    timings = atomic_files.read_lines(path / run_files.TIMINGS)
+    timings += [{} for _ in metrics[len(timings) :]]
+    if not all(isinstance(row.get("round"), int) for row in metrics):
+        raise CheckpointError(
+            f"{path / run_files.METRICS} is damaged: a line names no round",
+            hint="the same command that trained the run writes it again from the checkpoint",
+        )
+    return {row["round"]: row | timing for row, timing in zip(metrics, timings, strict=False)}

@@ -1,0 +1,67 @@
+"""Runs that MLflow does not know completely, and their record brought up to date from what they left on disk."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.config.presets import validate_config
+from pipeline.config.rounds import planned_rounds
+from pipeline.storage.layout import ENVIRONMENT, UNREGISTERED
+from pipeline.storage.run_folder import RunFolder
+from pipeline.storage.run_reader import RecordedRun, read_runs
+from pipeline.tracking.mlflow_tracker import MlflowTracker
+from pipeline.tracking.replay import read_note, record_result, record_rounds
+
+
+@dataclass(frozen=True, slots=True)
+class SyncedRun:
+    """What MLflow knows of a run from now on."""
+
+    path: Path
+    rounds: int
+    planned: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return {"run": str(self.path), "rounds": self.rounds, "planned": self.planned}
+
+
+def unsynced_runs(folder: Path) -> Iterator[Path]:
+    """The runs in a folder whose record in MLflow was begun and lacks something, by name; running ones are left alone.
+
+    Raises:
+        ConfigError: There is no such folder.
+    """
+    for run in read_runs(folder):
+        if isinstance(run, RecordedRun) and run.holder is None:
+            note = read_note(run.path)
+            if note is not None and (
+                note.ended is None or note.rounds < len(run.rounds) or (run.path / UNREGISTERED).exists()
+            ):
+                yield run.path
+
+
+def sync_run(path: Path) -> SyncedRun:
+    """Tell MLflow everything about a run that it does not know; what it knows is not repeated.
+
+    Args:
+        path: The run's folder. A run that was never recorded gets a record.
+
+    Raises:
+        CheckpointError: The folder holds no run, or a process is training it.
+        TrackingError: MLflow does not answer, or refuses.
+    """
+    with RunFolder.reopen(path) as folder:
+        config, before = validate_config(folder.config), read_note(path)
+        tracker = MlflowTracker(path.resolve().parent, folder)
+        tracker.start(folder.config | {"digest": folder.digest})
+        if (path / ENVIRONMENT).exists():
+            tracker.attach(path / ENVIRONMENT)
+        record_rounds(folder, tracker, checkpoints=config.execution.log_checkpoints)
+        finished, planned = len(folder.read_metrics()), len(planned_rounds(config))
+        if finished >= planned:
+            record_result(folder, tracker)
+        else:
+            tracker.finish("FAILED" if before is not None and before.ended == "FAILED" else "KILLED")
+        return SyncedRun(path, finished, planned)

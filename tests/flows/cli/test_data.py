@@ -1,0 +1,153 @@
+"""`vireid data`: what is missing from a data set is found before a run, and images are decoded once."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.data.synthetic.writer import LAYOUTS, draw_dataset
+from tests.flows.command_line import Call
+
+
+@pytest.fixture(scope="module")
+def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A drawn data set in every layout."""
+    place = tmp_path_factory.mktemp("drawn")
+    for layout in LAYOUTS:
+        draw_dataset(place / layout, size="smoke", layout=layout, difficulty="easy", height=32, width=16, workers=1)
+    return {layout: place / layout for layout in LAYOUTS}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_complete_data_set_passes(vireid: Call, drawn: dict[str, Path], layout: str) -> None:
+    code, out, err = vireid("data", "check", layout, str(drawn[layout]), "--json")
+    assert code == 0, (out, err)
+    check = json.loads(out)
+    assert check["passed"]
+    assert check["rows"][-1]["name"] == "images that cannot be decoded"
+    assert all(row["expected"] == row["found"] for row in check["rows"])
+    code, out, _ = vireid("data", "check", layout, str(drawn[layout]), "--skip-images")
+    assert code == 0
+    assert "expected" in out and "found" in out
+
+
+def first_image(root: Path) -> Path:
+    return min(path for path in root.rglob("*") if path.suffix in (".jpg", ".bmp"))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_missing_image_is_named_and_the_set_refused(
+    vireid: Call, drawn: dict[str, Path], layout: str, tmp_path: Path
+) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(drawn[layout], root)
+    gone = first_image(root)
+    gone.unlink()
+    code, out, _ = vireid("data", "check", layout, str(root), "--skip-images")
+    assert code == 1
+    assert "not complete" in out
+    assert gone.stem.split("_")[0] in out
+    code, out, _ = vireid("data", "check", layout, str(root), "--skip-images", "--json")
+    assert code == 1
+    assert not json.loads(out)["passed"]
+
+
+@pytest.mark.parametrize("content", [b"", b"not an image", None], ids=["empty", "text", "cut short"])
+def test_an_image_that_cannot_be_read_is_named(
+    vireid: Call, drawn: dict[str, Path], tmp_path: Path, content: bytes | None
+) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(drawn["sysu"], root)
+    image = root / "cam1" / "0001" / "0001.jpg"
+    if not image.is_file():
+        image = first_image(root)
+    image.write_bytes(image.read_bytes()[:200] if content is None else content)
+    code, out, _ = vireid("data", "check", "sysu", str(root), "--json")
+    assert code == 1
+    row = json.loads(out)["rows"][-1]
+    assert (row["name"], row["found"]) == ("images that cannot be decoded", 1)
+    assert image.relative_to(root).as_posix() in json.loads(out)["offenders"][0]
+
+
+def test_images_are_decoded_once_and_compared_with_their_digests(
+    vireid: Call, drawn: dict[str, Path], tmp_path: Path
+) -> None:
+    cache = tmp_path / "cache"
+    arguments = ("data", "index", "sysu", str(drawn["sysu"]), "--cache", str(cache), "--height", "32", "--width", "16")
+    code, out, _ = vireid(*arguments)
+    assert code == 0
+    assert "of 32 x 16" in out
+    arrays = {path: path.stat().st_mtime_ns for path in cache.rglob("*.npy")}
+    assert len(arrays) == 2
+    assert vireid(*arguments)[0] == 0
+    assert {path: path.stat().st_mtime_ns for path in cache.rglob("*.npy")} == arrays
+    check = ("data", "check", "sysu", str(drawn["sysu"]), "--skip-images", "--cache", str(cache))
+    assert vireid(*check)[0] == 0
+    # One changed byte in one array.
+    path = next(iter(arrays))
+    pixels = np.load(path)
+    pixels[0, 0, 0, 0] ^= 1
+    np.save(path, pixels)
+    code, out, _ = vireid(*check)
+    assert code == 1
+    assert "damaged arrays" in out and path.name in out
+    code, _, err = vireid(*arguments)
+    assert code == 1
+    assert "not the bytes that were written" in err
+
+
+def test_a_cache_without_these_images_is_an_error(vireid: Call, drawn: dict[str, Path], tmp_path: Path) -> None:
+    code, _, err = vireid("data", "check", "sysu", str(drawn["sysu"]), "--skip-images", "--cache", str(tmp_path))
+    assert code == 1
+    assert "holds no decoded copy" in err
+
+
+@pytest.mark.parametrize("command", ["check", "index"])
+def test_an_unknown_data_set_names_the_known_ones(vireid: Call, tmp_path: Path, command: str) -> None:
+    code, _, err = vireid("data", command, "market", str(tmp_path))
+    assert code == 1
+    assert "'market'" in err and "llcm" in err
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_folder_that_is_something_else_says_what_is_missing(vireid: Call, tmp_path: Path, layout: str) -> None:
+    code, _, err = vireid("data", "check", layout, str(tmp_path))
+    assert code == 1
+    assert "hint:" in err
+
+
+def test_folders_become_a_manifest_that_trains(vireid: Call, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    for camera in (1, 2, 3):
+        for person in ("anna", "björn"):
+            folder = site / f"cam{camera}" / person
+            folder.mkdir(parents=True)
+            for number in range(2):
+                Image.new("RGB", (16, 32), (40 * camera, 100, 100)).save(folder / f"{number}.jpg")
+    written = tmp_path / "site.csv"
+    code, out, err = vireid(
+        "data",
+        "manifest",
+        str(site),
+        "--pattern",
+        "cam{camera}/{person}/{name}",
+        "--infrared-cameras",
+        "3",
+        "--out",
+        str(written),
+        "--split",
+        "train",
+    )
+    assert code == 0, err
+    assert "8 visible and 4 infrared images of 2 people" in out
+    code, out, err = vireid("data", "check", "manifest", str(written), "--root", str(site), "--json")
+    assert code == 0, (out, err)
+    code, _, err = vireid(
+        "data", "manifest", str(site), "--pattern", "{camera}/{name}", "--out", str(tmp_path / "no.csv")
+    )
+    assert code == 1
+    assert "hint:" in err
+    assert not (tmp_path / "no.csv").exists()

@@ -1,0 +1,245 @@
+"""A trained model put to use by its commands: vectors, searches, exports, and a new user's way from two folders."""
+
+import json
+import logging
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipeline.config.presets import load_config
+from pipeline.config.shared import ExperimentConfig
+from pipeline.runs.open import run_path
+from tests.flows.command_line import Call
+from tests.flows.plain_runs import ROOT, run_plainly
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Drawn people in the layout of a manifest."""
+    from pipeline.data.synthetic.writer import draw_dataset
+
+    folder = tmp_path_factory.mktemp("site") / "drawn"
+    draw_dataset(folder, size="smoke", layout="manifest", difficulty="easy", height=64, width=32, workers=1)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def run(site: Path, smoke_tree: dict[str, object], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished run on them."""
+    config = load_config(
+        "smoke",
+        (),
+        {
+            **smoke_tree,
+            "data": {"name": "manifest", "root": str(site)},
+            "execution": {"device": "cpu", "runs_folder": str(tmp_path_factory.mktemp("runs")), "tracking": False},
+        },
+    )
+    assert isinstance(config, ExperimentConfig)
+    run_plainly(config)
+    return run_path(config)
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Commands write indexes and exports where they are called."""
+    monkeypatch.chdir(tmp_path)
+    yield
+    logging.getLogger("pipeline").handlers.clear()
+
+
+def infrared(site: Path) -> list[str]:
+    rows = [line.split(",") for line in (site / "manifest.csv").read_text().splitlines()[1:]]
+    return [row[0] for row in rows if row[1] == "infrared"]
+
+
+class TestEmbed:
+    def test_vectors_are_those_of_the_evaluation(self, vireid: Call, run: Path, site: Path) -> None:
+        assert vireid("evaluate", str(run), "--features", "evaluated.npz", "--device", "cpu")[0] == 0
+        code, out, err = vireid("embed", str(run), str(site / "manifest.csv"), "-o", "embedded.npz", "--json")
+        assert code == 0, err
+        with np.load("evaluated.npz") as evaluated, np.load("embedded.npz") as embedded:
+            rows = {path: row for row, path in enumerate(embedded["paths"])}
+            order = [rows[path] for path in evaluated["paths"]]
+            np.testing.assert_allclose(embedded["features"][order], evaluated["features"], atol=1e-6)
+            np.testing.assert_array_equal(embedded["person_ids"][order], evaluated["person_ids"])
+            np.testing.assert_array_equal(embedded["cameras"][order], evaluated["cameras"])
+            assert json.loads(out)["images"] == len(rows)
+
+    def test_the_file_serves_rank_and_label_as_it_is(self, vireid: Call, run: Path, site: Path) -> None:
+        manifest = str(site / "manifest.csv")
+        for name, modality in (("q", "infrared"), ("g", "visible")):
+            arguments = ("embed", str(run), manifest, "--modality", modality, "--split", "test", "-o", f"{name}.npz")
+            assert vireid(*arguments)[0] == 0
+        code, out, err = vireid(
+            "rank", "--query", "q.npz", "--gallery", "g.npz", "--protocol", "pairs", "--exclude", "none", "--json"
+        )
+        assert code == 0, err
+        ranked = json.loads(out)["searches"][0]["mean"]["r1"]
+        evaluated = json.loads((run / "evaluation.json").read_text())["searches"]
+        (search,) = [one for one in evaluated if one["direction"] == "infrared_to_visible"]
+        assert ranked == pytest.approx(search["mean"]["r1"])
+        assert vireid("label", "g.npz", "--k1", "6", "--k2", "2", "--min-samples", "2")[0] == 0
+
+    def test_a_kill_in_the_middle_loses_little_and_changes_nothing(
+        self, vireid: Call, run: Path, site: Path, tmp_path: Path
+    ) -> None:
+        folder = tmp_path / "many"
+        for copy in range(12):
+            shutil.copytree(site, folder / str(copy), ignore=shutil.ignore_patterns("*.csv", "*.json*"))
+        command = [sys.executable, "-c", "from flows.cli.app import main; main()", "embed", str(run), str(folder)]
+        command += ["--modality", "visible", "-o", str(tmp_path / "killed.npz"), "--device", "cpu", "--batch-size", "8"]
+        environment = os.environ | {"PYTHONPATH": str(ROOT)}
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        parts = tmp_path / "killed.npz.parts"
+        deadline = time.monotonic() + 120
+        while not list(parts.glob("*.npz")) and time.monotonic() < deadline and process.poll() is None:
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert list(parts.glob("*.npz")) and not (tmp_path / "killed.npz").exists()
+        for name in ("killed", "calm"):
+            code, _, err = vireid(
+                "embed", str(run), str(folder), "--modality", "visible", "-o", f"{name}.npz", "--batch-size", "8"
+            )
+            assert code == 0 and (name == "calm" or "going on after" in err)
+        with np.load("killed.npz") as killed, np.load("calm.npz") as calm:
+            assert all(np.array_equal(killed[name], calm[name]) for name in ("features", "paths", "modalities"))
+        assert not parts.exists()
+
+    def test_a_checkpoint_that_was_kept_stands_for_its_own_round(
+        self, vireid: Call, run: Path, site: Path, tmp_path: Path
+    ) -> None:
+        (tmp_path / "run" / "checkpoints").mkdir(parents=True)
+        shutil.copy(run / "config.json", tmp_path / "run")
+        kept = tmp_path / "run" / "checkpoints" / "round-004.pt"
+        shutil.copy(run / "checkpoint.pt", kept)
+        for name, model in (("folder", run), ("kept", kept)):
+            assert vireid("embed", str(model), str(site), "--modality", "visible", "-o", f"{name}.npz")[0] == 0
+        with np.load("folder.npz") as folder, np.load("kept.npz") as other:
+            np.testing.assert_array_equal(folder["features"], other["features"])
+
+
+class TestSearch:
+    def test_rank_1_is_that_of_the_evaluation(self, vireid: Call, run: Path, site: Path) -> None:
+        manifest = str(site / "manifest.csv")
+        evaluated = json.loads((run / "evaluation.json").read_text())["searches"]
+        for direction in ("infrared_to_visible", "visible_to_infrared"):
+            code, out, err = vireid(
+                "search", str(run), "--query", manifest, "--gallery", manifest, "--direction", direction,
+                "--query-split", "test", "--gallery-split", "test", "--json",
+            )  # fmt: skip
+            assert code == 0, err
+            found = json.loads(out)["score"]
+            (search,) = [one for one in evaluated if one["direction"] == direction]
+            assert found["rank1"] == pytest.approx(search["mean"]["r1"])
+            assert found["queries"] == search["valid_queries"]
+
+    def test_a_table_for_people(self, vireid: Call, run: Path, site: Path) -> None:
+        query = site / infrared(site)[0]
+        code, out, err = vireid(
+            "search", str(run), "--query", str(query), "--gallery", str(site / "manifest.csv"),
+            "--direction", "infrared_to_visible", "-k", "3", "--html", "page.html",
+        )  # fmt: skip
+        assert code == 0 and "index: indexes/manifest-" in err and "page: page.html" in err
+        assert [word in out for word in ("rank", "score", "camera", "person")] == [True] * 4
+        assert Path("page.html").read_text().count("<figure") == 4
+
+
+class TestNewUser:
+    def test_two_folders_without_labels_and_three_commands(self, vireid: Call, site: Path, tmp_path: Path) -> None:
+        night, day = tmp_path / "crops" / "night", tmp_path / "crops" / "day"
+        rows = [line.split(",") for line in (site / "manifest.csv").read_text().splitlines()[1:]]
+        for number, row in enumerate(rows):
+            place = night if row[1] == "infrared" else day
+            place.mkdir(parents=True, exist_ok=True)
+            shutil.copy(site / row[0], place / f"{number:05d}.jpg")
+        crops = str(tmp_path / "crops")
+        code, _, err = vireid(
+            "data", "manifest", crops, "--pattern", "{camera}/{name}", "--infrared-cameras", "night",
+            "--split", "train", "--out", f"{crops}/manifest.csv",
+        )  # fmt: skip
+        assert code == 0, err
+        changes = ["model.architecture=tiny", "model.weights=random", "stages.prepare_rounds=1", "stages.clip_rounds=0"]
+        options = [part for change in changes for part in ("--set", change)]
+        code, _, err = vireid(
+            "train", "smoke", "--data", crops, "--set", "data.name=manifest", "--runs", "runs", "--device", "cpu",
+            "--set", "execution.tracking=false", *options,
+        )  # fmt: skip
+        assert code == 0, err
+        (folder,) = Path("runs").glob("smoke-*")
+        code, out, err = vireid(
+            "search", str(folder), "--query", str(night), "--gallery", str(day), "--direction", "infrared_to_visible",
+            "--json",
+        )  # fmt: skip
+        assert code == 0, err
+        found = json.loads(out)
+        assert len(found["queries"]) == len(infrared(site)) and found["score"] is None
+        assert all(len(query["hits"]) == 10 for query in found["queries"])
+
+
+class TestExport:
+    @pytest.mark.parametrize("form", ["safetensors", "torchscript", "onnx"])
+    def test_every_format_is_compared_with_the_encoder(self, vireid: Call, run: Path, form: str) -> None:
+        if form == "onnx":
+            pytest.importorskip("onnxscript", reason="extra `export` is not installed")
+        code, out, err = vireid("export", str(run), "--format", form, "--json")
+        assert code == 0, err
+        found = json.loads(out)
+        assert found["largest_difference"] < 1e-5
+        described = json.loads((Path(found["folder"]) / "model.json").read_text())
+        assert described["input"]["shape"] == ["batch", 3, 64, 32] and described["format"] == form
+
+
+class TestRefused:
+    def test_a_run_that_has_no_finished_round(self, vireid: Call, run: Path, site: Path, tmp_path: Path) -> None:
+        young = tmp_path / "young"
+        young.mkdir()
+        shutil.copy(run / "config.json", young)
+        code, _, err = vireid("embed", str(young), str(site), "--modality", "visible", "-o", "x.npz")
+        assert code == 1 and "has no finished round yet" in err and "hint:" in err
+
+    @pytest.mark.parametrize(
+        ("arguments", "words"),
+        [
+            (("embed", "nowhere", "{site}", "--modality", "visible", "-o", "x.npz"), "holds no run"),
+            (("embed", "{run}", "{site}", "-o", "x.npz"), "nobody says whether"),
+            (("embed", "{run}", "{site}", "--modality", "thermal", "-o", "x.npz"), "'thermal' does not exist"),
+            (("embed", "{run}", "{site}", "--modality", "visible", "-o", "x.txt"), "written as a .npz archive"),
+            (("export", "{run}", "--format", "caffe"), "'caffe' does not exist"),
+            (
+                ("search", "{run}", "--query", "{site}", "--gallery", "nothing", "--direction", "infrared_to_visible"),
+                "there is no file or folder nothing",
+            ),
+            (("search", "{run}", "--query", "{site}", "--gallery", "{site}", "--direction", "both"), "does not exist"),
+        ],
+    )
+    def test_each_mistake_has_a_hint(
+        self, vireid: Call, run: Path, site: Path, arguments: tuple[str, ...], words: str
+    ) -> None:
+        code, _, err = vireid(*(argument.format(run=run, site=site) for argument in arguments))
+        assert code == 1 and words in err and "hint:" in err
+
+    def test_a_checkpoint_that_is_damaged(self, vireid: Call, run: Path, site: Path, tmp_path: Path) -> None:
+        broken = tmp_path / "broken"
+        shutil.copytree(run, broken)
+        content = (broken / "checkpoint.pt").read_bytes()
+        (broken / "checkpoint.pt").write_bytes(content[: len(content) // 2])
+        code, _, err = vireid("embed", str(broken), str(site), "--modality", "visible", "-o", "x.npz")
+        assert code == 1 and "is damaged" in err
+
+    def test_images_of_which_none_can_be_read(self, vireid: Call, run: Path, tmp_path: Path) -> None:
+        (tmp_path / "images").mkdir()
+        Image.new("RGB", (4, 4)).save(tmp_path / "images" / "a.jpg")
+        (tmp_path / "images" / "a.jpg").write_bytes(b"no image")
+        code, _, err = vireid("embed", str(run), str(tmp_path / "images"), "--modality", "visible", "-o", "x.npz")
+        assert code == 1 and "none of 1 images can be read" in err

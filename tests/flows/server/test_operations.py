@@ -1,0 +1,224 @@
+"""Server, pool, worker and MLflow as `vireid server` starts them: a deployed run outlives its worker."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+import httpx
+import pytest
+from mlflow import MlflowClient
+
+from pipeline.config.presets import load_config
+from pipeline.config.shared import ExperimentConfig
+from pipeline.runs.open import run_path
+from tests.flows.plain_runs import ROOT, run_plainly
+
+PREPARE_ROUNDS = 7
+"""Enough that the worker dies while there is much left to do."""
+
+KILLED_AFTER = 2
+ROUNDS = PREPARE_ROUNDS + 1
+
+
+@dataclass(frozen=True, slots=True)
+class Servers:
+    """What `vireid server` runs in a test's own folder."""
+
+    process: subprocess.Popen[bytes]
+    environment: dict[str, str]
+    api: str
+    pages: str
+    log: Path
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now."""
+    listeners = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
+    ports = [one.getsockname()[1] for one in listeners]
+    for one in listeners:
+        one.close()
+    return ports
+
+
+def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    limit = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < limit, f"no {what} after {seconds:.0f} s"
+        time.sleep(0.1)
+
+
+def processes_with(mark: str) -> dict[int, str]:
+    """Processes whose environment holds a text, and their command lines."""
+    found = {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdecimal() and int(folder.name) != os.getpid():
+            try:
+                if mark.encode() in (folder / "environ").read_bytes():
+                    found[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ")
+            except OSError:
+                continue  # it has ended meanwhile
+    return {pid: command for pid, command in found.items() if command}
+
+
+def vireid(*arguments: str) -> list[str]:
+    return [sys.executable, "-c", "from flows.cli.app import main; main()", *arguments]
+
+
+@contextmanager
+def serving(folder: Path) -> Iterator[Servers]:
+    """Start everything, and afterwards end it and see that nothing is left."""
+    port, mlflow_port = free_ports(2)
+    api, log = f"http://127.0.0.1:{port}/api", folder / "vireid-server.log"
+    environment = os.environ | {
+        "PREFECT_HOME": str(folder / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "DO_NOT_TRACK": "1",
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+        "NUMBA_NUM_THREADS": "1",
+    }
+    for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "PREFECT_LOGGING_LEVEL"):
+        environment.pop(name, None)
+    command = vireid("server", "--port", str(port), "--mlflow-port", str(mlflow_port), "--runs", str(folder / "runs"))
+    with log.open("wb") as output:
+        process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, cwd=folder)
+    try:
+        wait_until(lambda: "ready" in log.read_text() or process.poll() is not None, 120, "start of the servers")
+        assert process.poll() is None, log.read_text()
+        yield Servers(process, environment | {"PREFECT_API_URL": api}, api, f"http://127.0.0.1:{mlflow_port}", log)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(60)
+        finally:
+            left = processes_with(f"PREFECT_HOME={folder / 'prefect'}")
+            for pid in left:
+                os.kill(pid, signal.SIGKILL)
+    assert left == {}
+    assert process.returncode == 0
+
+
+def smoke(data: Path, runs: Path) -> ExperimentConfig:
+    """What makes the demonstration small: the values of preset `smoke`, and a tiny random network."""
+    values = {
+        "model": {"architecture": "tiny", "weights": "random"},
+        "stages": {"prepare_rounds": PREPARE_ROUNDS, "clip_rounds": 1},
+        "data": {"root": str(data)},
+        "execution": {"device": "cpu", "runs_folder": str(runs)},
+    }
+    config = load_config("smoke", ("name=demo", "evaluation.every=1", "evaluation.trials=2"), values)
+    assert isinstance(config, ExperimentConfig)
+    return config
+
+
+def finished_rounds(config: ExperimentConfig) -> int:
+    file = run_path(config) / "metrics.jsonl"
+    return len(file.read_text().splitlines()) if file.exists() else 0
+
+
+def started(servers: Servers, config: dict[str, Any], *options: str) -> subprocess.Popen[str]:
+    """`prefect deployment run`, as a person types it."""
+    command = [sys.executable, "-m", "prefect", "deployment", "run", "unsupervised/demo", *options]
+    command += ["--param", f"config={json.dumps(config)}"]
+    return subprocess.Popen(
+        command, env=servers.environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+
+
+def the_flow_run(servers: Servers) -> dict[str, Any]:
+    (run,) = httpx.post(f"{servers.api}/flow_runs/filter", json={}, timeout=60).json()
+    return dict(run)
+
+
+@pytest.mark.timeout(420)  # it took 150 s on two cores that others used, too
+def test_a_run_whose_worker_is_killed_goes_on_after_its_last_round(smoke_data: Path, tmp_path: Path) -> None:
+    config = smoke(smoke_data, tmp_path / "runs")
+    with serving(tmp_path) as servers:
+        subprocess.run(
+            vireid("deploy", "unsupervised/demo"),
+            env=servers.environment,
+            check=True,
+            capture_output=True,
+            cwd=tmp_path,
+        )
+        # A wrong parameter is refused before there is a run, with the field named.
+        refused = started(servers, {"stages": {"prepare_rounds": -1}})
+        answer = " ".join(refused.communicate(timeout=60)[0].split())
+        assert refused.returncode == 1
+        assert "Validation failed for field 'config.stages.prepare_rounds'" in answer
+        assert httpx.post(f"{servers.api}/flow_runs/filter", json={}, timeout=60).json() == []
+
+        watching = started(servers, config.model_dump(mode="json"), "--watch")
+        wait_until(lambda: finished_rounds(config) >= KILLED_AFTER, 120, "second round")
+        mine = processes_with(f"PREFECT_HOME={tmp_path / 'prefect'}")
+        of_the_run = mine.keys() & processes_with("PREFECT__FLOW_RUN_ID=").keys()
+        assert of_the_run
+        (worker,) = (pid for pid, command in mine.items() if "prefect worker start" in command)
+        os.kill(worker, signal.SIGKILL)
+        wait_until(lambda: not of_the_run & processes_with("PREFECT__FLOW_RUN_ID=").keys(), 60, "end of what was left")
+        before = finished_rounds(config)
+        assert KILLED_AFTER <= before < ROUNDS, "the worker was to be killed in the middle"
+
+        output, _ = watching.communicate(timeout=240)
+        assert watching.returncode == 0, output
+        assert "the worker has ended by itself: it is started again" in servers.log.read_text()
+        flow_run = the_flow_run(servers)
+        assert (flow_run["state_type"], flow_run["run_count"]) == ("COMPLETED", 2)
+        assert_tasks_are_of_their_attempts(servers, UUID(flow_run["id"]), before)
+        assert_pages_show_all_rounds(servers, config)
+    assert_mlflow_has_every_round_once(config)
+
+    calm = config.model_copy(
+        update={"execution": config.execution.model_copy(update={"runs_folder": tmp_path / "calm", "tracking": False})}
+    )
+    run_plainly(calm)
+    for name in ("metrics.jsonl", "evaluation.json"):
+        assert (run_path(config) / name).read_bytes() == (run_path(calm) / name).read_bytes()
+
+
+def assert_tasks_are_of_their_attempts(servers: Servers, flow_run: UUID, before: int) -> None:
+    """Each round was finished once, and no task is said to be running still."""
+    query = {"flow_runs": {"id": {"any_": [str(flow_run)]}}}
+    tasks = httpx.post(f"{servers.api}/task_runs/filter", json=query, timeout=60).json()
+    assert {task["state_type"] for task in tasks} <= {"COMPLETED", "CRASHED"}
+    logged = sorted(
+        task["name"] for task in tasks if task["name"].startswith("log-") and task["state_type"] == "COMPLETED"
+    )
+    # The checkpoint counts: a worker that died between that and the end of the task has finished the round.
+    expected = [f"log-r{number:03d}" for number in range(1, ROUNDS + 1)]
+    assert logged in (expected, [name for name in expected if name != f"log-r{before:03d}"])
+
+
+def assert_pages_show_all_rounds(servers: Servers, config: ExperimentConfig) -> None:
+    """The last table of rounds is whole, and leads to the run in MLflow."""
+    query = {"artifacts": {"key": {"any_": ["rounds"]}}, "sort": "CREATED_DESC", "limit": 1}
+    (page,) = httpx.post(f"{servers.api}/artifacts/filter", json=query, timeout=60).json()
+    assert page["description"] == f"{ROUNDS} of {ROUNDS} rounds of demo, seed 1"
+    assert [f"| {number} |" in page["data"] for number in range(1, ROUNDS + 1)] == [True] * ROUNDS
+    run_id = json.loads((run_path(config) / "tracking.json").read_text())["run_id"]
+    assert f"{servers.pages}/#/experiments/1/runs/{run_id}" in page["data"]
+
+
+def assert_mlflow_has_every_round_once(config: ExperimentConfig) -> None:
+    """One parent, one child a round, one point a round in every series."""
+    client = MlflowClient(tracking_uri=f"sqlite:///{config.execution.runs_folder / 'mlflow.db'}")
+    runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])
+    parents = [run for run in runs if "mlflow.parentRunId" not in run.data.tags]
+    assert [(run.info.run_name, run.info.status) for run in parents] == [(run_path(config).name, "FINISHED")]
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") == parents[0].info.run_id]
+    assert len(children) == len(runs) - 1
+    expected = [(f"round-{number:03d}", "FINISHED") for number in range(1, ROUNDS + 1)]
+    assert sorted((run.info.run_name, run.info.status) for run in children) == expected
+    for series in ("train/loss/total", "seconds/total"):
+        history = client.get_metric_history(parents[0].info.run_id, series)
+        assert [point.step for point in history] == list(range(1, ROUNDS + 1))

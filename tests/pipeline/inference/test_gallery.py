@@ -1,0 +1,229 @@
+"""A gallery's index: made once, refreshed by what changed, refused where it belongs to another encoder."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from models.modality import Modality
+from pipeline.data.image_list import ImageList, list_images
+from pipeline.errors import CheckpointError, DataError
+from pipeline.inference.index import Gallery, GallerySource, open_gallery
+from pipeline.inference.index_open import open_or_refresh
+from pipeline.inference.index_refresh import Kind, Refreshed, refresh_gallery
+from pipeline.inference.search_page import write_search_page
+from pipeline.inference.searching import SearchResult, search_gallery
+from tests.pipeline.inference.mean_encoder import MeanEncoder, paint
+
+COLOURS = {"red": (250, 20, 20), "green": (20, 250, 20), "blue": (20, 20, 250), "grey": (90, 90, 90)}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    for name, colour in COLOURS.items():
+        paint(tmp_path / "images" / f"{name}.png", colour)
+    return tmp_path / "images"
+
+
+def refresh(folder: Path, index: Path, encoder: MeanEncoder | None = None, kind: Kind = "auto") -> Refreshed:
+    source = GallerySource(folder, Modality.VISIBLE)
+    return refresh_gallery(index, encoder or MeanEncoder(), source, batch_size=4, kind=kind)[1]
+
+
+def names(index: Path) -> list[str]:
+    return [file.path for file in open_gallery(index, "mean").files]
+
+
+class TestRefresh:
+    def test_the_second_time_nothing_is_embedded_or_written(self, folder: Path, tmp_path: Path) -> None:
+        index = tmp_path / "index"
+        assert refresh(folder, index) == Refreshed(kept=0, embedded=4, gone=0, unreadable=0)
+        before = {file.name: file.stat().st_mtime_ns for file in index.iterdir() if file.name != "lock"}
+        encoder = MeanEncoder()
+        assert refresh(folder, index, encoder) == Refreshed(kept=4, embedded=0, gone=0, unreadable=0)
+        assert encoder.encoded == 0
+        assert before == {file.name: file.stat().st_mtime_ns for file in index.iterdir() if file.name != "lock"}
+
+    def test_new_changed_and_missing_files(self, folder: Path, tmp_path: Path) -> None:
+        index = tmp_path / "index"
+        refresh(folder, index)
+        (folder / "grey.png").unlink()
+        paint(folder / "a" / "yellow.png", (250, 250, 20))
+        paint(folder / "blue.png", (0, 0, 99))
+        os.utime(folder / "blue.png", ns=(1, 1))
+        encoder = MeanEncoder()
+        assert refresh(folder, index, encoder) == Refreshed(kept=2, embedded=2, gone=2, unreadable=0)
+        assert encoder.encoded == 2
+        fresh = tmp_path / "fresh"
+        refresh(folder, fresh)
+        assert names(index) == names(fresh) == ["a/yellow.png", "blue.png", "green.png", "red.png"]
+        old, new = open_gallery(index, "mean"), open_gallery(fresh, "mean")
+        np.testing.assert_array_equal(old.vectors, new.vectors)
+        assert len(list(index.glob("vectors-*"))) == 1
+
+    def test_damaged_images_are_left_out_and_tried_again(self, folder: Path, tmp_path: Path) -> None:
+        index = tmp_path / "index"
+        (folder / "grey.png").write_bytes(b"no image")
+        assert refresh(folder, index).unreadable == 1
+        assert names(index) == ["blue.png", "green.png", "red.png"]
+        paint(folder / "grey.png", COLOURS["grey"])
+        assert refresh(folder, index) == Refreshed(kept=3, embedded=1, gone=0, unreadable=0)
+
+    def test_a_kill_in_the_middle_loses_nothing(
+        self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("pipeline.inference.embedding.CHUNK", 1)
+        index = tmp_path / "index"
+        with pytest.raises(KeyboardInterrupt):
+            refresh(folder, index, MeanEncoder(lasts=2))
+        encoder = MeanEncoder()
+        refresh(folder, index, encoder)
+        assert encoder.encoded == 2 and len(names(index)) == 4
+        assert not (index / "parts").exists()
+
+    def test_a_folder_that_moved_is_embedded_anew(self, folder: Path, tmp_path: Path) -> None:
+        index = tmp_path / "index"
+        refresh(folder, index)
+        moved = folder.rename(tmp_path / "moved")
+        encoder = MeanEncoder()
+        refresh(moved, index, encoder)
+        assert encoder.encoded == 4
+
+    def test_lists_come_and_go_with_the_method(self, folder: Path, tmp_path: Path) -> None:
+        index = tmp_path / "index"
+        refresh(folder, index, kind="ivf")
+        assert open_gallery(index, "mean").lists is not None and list(index.glob("lists-*"))
+        refresh(folder, index, kind="exact")
+        assert open_gallery(index, "mean").lists is None and not list(index.glob("lists-*"))
+
+
+class TestRefused:
+    def test_an_index_of_another_encoder(self, folder: Path, tmp_path: Path) -> None:
+        refresh(folder, tmp_path / "index")
+        with pytest.raises(DataError, match=r"made by another encoder \(mean\)") as caught:
+            refresh(folder, tmp_path / "index", MeanEncoder(digest="other"))
+        assert "--index" in caught.value.hint
+
+    def test_an_index_of_the_other_modality(self, folder: Path, tmp_path: Path) -> None:
+        refresh(folder, tmp_path / "index")
+        with pytest.raises(DataError, match="holds visible images, not infrared ones"):
+            refresh_gallery(tmp_path / "index", MeanEncoder(), GallerySource(folder, Modality.INFRARED), batch_size=4)
+
+    def test_somebody_elses_folder(self, folder: Path, tmp_path: Path) -> None:
+        (tmp_path / "index").mkdir()
+        (tmp_path / "index" / "thesis.tex").write_text("")
+        with pytest.raises(DataError, match=r"holds other things than an index \(first: thesis\.tex\)"):
+            refresh(folder, tmp_path / "index")
+
+    def test_two_processes_at_once(self, folder: Path, tmp_path: Path) -> None:
+        from pipeline.runtime.folder_lock import lock_folder
+
+        lock = lock_folder(tmp_path / "index", "lock")
+        with pytest.raises(CheckpointError, match="in use"):
+            refresh(folder, tmp_path / "index")
+        os.close(lock)
+
+    @pytest.mark.parametrize("damage", ["vectors", "files", "record", "format"])
+    def test_a_damaged_index(self, folder: Path, tmp_path: Path, damage: str) -> None:
+        index = tmp_path / "index"
+        refresh(folder, index)
+        if damage == "format":
+            record = json.loads((index / "index.json").read_text())
+            (index / "index.json").write_text(json.dumps(record | {"format": 99}))
+        else:
+            (victim,) = index.glob("index.json" if damage == "record" else f"{damage}-*")
+            victim.write_bytes(victim.read_bytes()[: victim.stat().st_size // 2])
+        with pytest.raises(DataError) as caught:
+            open_gallery(index, "mean")
+        assert "remove the folder" in caught.value.hint
+
+
+class TestOpening:
+    def test_a_folder_finds_its_index_again_and_an_index_its_folder(self, folder: Path, tmp_path: Path) -> None:
+        source = GallerySource(folder, Modality.VISIBLE)
+        _, place = open_or_refresh(source, None, tmp_path / "indexes", MeanEncoder(), batch_size=4)
+        paint(folder / "new.png", (1, 2, 3))
+        named, again = open_or_refresh(
+            GallerySource(place, Modality.VISIBLE), None, tmp_path / "indexes", MeanEncoder(), batch_size=4
+        )
+        assert again == place and place.parent == tmp_path / "indexes" and len(named.files) == 5
+
+    def test_an_index_serves_without_its_images(
+        self, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        refresh(folder, tmp_path / "index")
+        folder.rename(tmp_path / "away")
+        source = GallerySource(tmp_path / "index", Modality.VISIBLE)
+        with caplog.at_level("WARNING"):
+            gallery, _ = open_or_refresh(source, None, tmp_path, MeanEncoder(), batch_size=4)
+        assert len(gallery.files) == 4 and "is searched as it stands" in caplog.text
+
+    def test_an_index_of_the_wrong_modality_is_refused(self, folder: Path, tmp_path: Path) -> None:
+        refresh(folder, tmp_path / "index")
+        with pytest.raises(DataError, match="holds visible images, and infrared ones are to be searched"):
+            open_or_refresh(
+                GallerySource(tmp_path / "index", Modality.INFRARED), None, tmp_path, MeanEncoder(), batch_size=4
+            )
+
+
+MANIFEST = """path,modality,camera,person,split
+g/1.png,visible,1,anna,gallery
+g/2.png,visible,1,bert,gallery
+g/3.png,visible,2,carl,gallery
+q/1.png,infrared,9,anna,query
+q/2.png,infrared,9,bert,query
+q/3.png,infrared,9,dora,query
+"""
+
+
+class TestSearch:
+    def found(self, tmp_path: Path) -> tuple[SearchResult, ImageList, Gallery]:
+        gallery = [(250, 0, 0), (0, 250, 0), (0, 0, 250)]
+        for number, colour in enumerate(gallery, start=1):
+            paint(tmp_path / f"g/{number}.png", colour)
+        # The second query looks like the third image: it finds another person first, and its own second.
+        for number, colour in enumerate([(200, 0, 20), (0, 90, 200), (90, 0, 100)], start=1):
+            paint(tmp_path / f"q/{number}.png", colour)
+        (tmp_path / "m.csv").write_text(MANIFEST)
+        source = GallerySource(tmp_path / "m.csv", Modality.VISIBLE, ("gallery",))
+        opened, _ = refresh_gallery(tmp_path / "index", MeanEncoder(), source, batch_size=4)
+        queries = list_images(tmp_path / "m.csv", Modality.INFRARED, ["query"])
+        return search_gallery(MeanEncoder(), queries, opened, 2, batch_size=4), queries, opened
+
+    def test_right_and_wrong_are_told_where_people_are_known(self, tmp_path: Path) -> None:
+        result, _, _ = self.found(tmp_path)
+        assert [[hit.path for hit in query.hits] for query in result.queries] == [
+            ["g/1.png", "g/3.png"],
+            ["g/3.png", "g/2.png"],
+            ["g/3.png", "g/1.png"],
+        ]
+        assert result.queries[0].hits[0].path == "g/1.png" and result.queries[0].hits[0].right is True
+        assert [hit.right for hit in result.queries[1].hits] == [False, True]
+        assert result.queries[1].hits[0].camera == "2" and result.queries[1].hits[0].person == "carl"
+        # Nobody in the gallery is the third query's person: it is wrong, and does not count.
+        assert [hit.right for hit in result.queries[2].hits] == [False, False]
+        assert result.score is not None
+        assert (result.score.queries, result.score.rank1, result.score.found_in_hits) == (2, 0.5, 1.0)
+
+    def test_the_page_shows_everything_and_asks_nobody(self, tmp_path: Path) -> None:
+        result, queries, gallery = self.found(tmp_path)
+        (tmp_path / "g/2.png").unlink()
+        write_search_page(result, queries, gallery, tmp_path / "page.html")
+        page = (tmp_path / "page.html").read_text()
+        assert page.count("data:image/jpeg;base64,") == 8 and page.count("not readable") == 1
+        assert page.count('class="right"') == 2 and page.count('class="wrong"') == 4
+        assert "http" not in page.replace("http-equiv", "") and "<script" not in page
+        assert "50.00 % found the person first" in page
+
+    def test_names_cannot_break_the_page(self, tmp_path: Path) -> None:
+        paint(tmp_path / "g" / "<b>&\"'.png", (9, 9, 9))
+        paint(tmp_path / "g" / "x.png", (8, 8, 8)).rename(tmp_path / "g" / os.fsdecode(b"\xff.png"))
+        source = GallerySource(tmp_path / "g", Modality.VISIBLE)
+        gallery, _ = refresh_gallery(tmp_path / "index", MeanEncoder(), source, batch_size=4)
+        queries = list_images(tmp_path / "g", Modality.INFRARED)
+        result = search_gallery(MeanEncoder(), queries, gallery, 2, batch_size=4)
+        write_search_page(result, queries, gallery, tmp_path / "page.html")
+        page = (tmp_path / "page.html").read_text()
+        assert "<b>" not in page and "&lt;b&gt;" in page and "\\udcff" in page
