@@ -3,36 +3,33 @@
 from collections.abc import Callable, Mapping
 from functools import partial
 from statistics import mean, stdev
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 
-from flows.methods import body_of
 from models.encoder import Head
 from models.modality import PerModality
 from pipeline.config.experiment import AnyConfig
 from pipeline.evaluation.evaluate import evaluate_features
 from pipeline.evaluation.protocol import sightings_of
 from pipeline.features import FeatureBank, extract_features
-from pipeline.methods.cclnet import stages
-from pipeline.methods.csdn import stages as person_stages
-from pipeline.methods.eees import stages as caption_stages
+from pipeline.methods import method_of
+from pipeline.methods.train import train as train_plainly
+from pipeline.runs.evaluator import IdentityEvaluator
 from pipeline.runs.open import open_run, run_path
 from pipeline.runs.search_plan import plan_test
 from pipeline.storage.run_folder import RunFolder
 
-STAGES: Mapping[str, ModuleType] = {"cclnet": stages, "csdn": person_stages, "eees": caption_stages}
 HEADLINE = "sysu/all/1-shot/agw"
 
 Banks = PerModality[FeatureBank]
 
 
 def train(config: AnyConfig) -> None:
-    """One run on one thread, as its flow composes it; a run that was interrupted goes on."""
+    """One run on one thread; a run that was interrupted goes on."""
     torch.set_num_threads(1)
-    body_of(config)(config, STAGES[config.method])
+    train_plainly(config)
 
 
 def rounds_of(config: AnyConfig) -> tuple[list[dict[str, Any]], float]:
@@ -57,7 +54,7 @@ def frozen(
         heads: Which features each row is measured by.
         change: What is done to the features of some rows before they are measured.
     """
-    with open_run(config) as run:
+    with open_run(config, method_of(config)) as run:
         encoder = run.new_encoder()
         extract = partial(
             extract_features,
@@ -67,9 +64,11 @@ def frozen(
             normalisation=config.images.normalisation,
             flip=config.evaluation.flip,
         )
-        assert run.images.test is not None and run.dataset.test is not None
-        images, sightings = run.images.test, sightings_of(run.dataset.test)
-        plans = plan_test(run.dataset, config, final=False)[:1]
+        evaluator = run.evaluator
+        assert isinstance(evaluator, IdentityEvaluator)
+        assert evaluator.test is not None and evaluator.dataset.test is not None
+        images, sightings = evaluator.test, sightings_of(evaluator.dataset.test)
+        plans = plan_test(evaluator.dataset, config, final=False)[:1]
         banks = {some: images.map(partial(extract, heads=some)) for some in set(heads.values())}
         rows = {}
         for name, some in heads.items():

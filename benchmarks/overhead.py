@@ -21,8 +21,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
-from typing import Annotated, Any, cast
+from typing import Annotated, Any
 
 import httpx
 import typer
@@ -31,15 +30,16 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_LEVEL, temporary_settings
 
 from benchmarks.clustering_machine import describe_machine
-from flows import tasks
 from flows.artifacts import reported
 from flows.server.deploy import GPU_LIMIT
-from flows.unsupervised import run_rounds
+from flows.tasks import run_as_task
 from pipeline.config.presets import load_config
 from pipeline.config.shared import ExperimentConfig
 from pipeline.data.synthetic.plan import Size
 from pipeline.data.synthetic.writer import draw_dataset
-from pipeline.methods.cclnet import stages
+from pipeline.methods.train import train
+from pipeline.runs.run import Run
+from pipeline.runs.stage import Runner, Stage, stages_run_by
 
 ROUNDS = 6
 TARGET_SECONDS = 1.5
@@ -97,35 +97,38 @@ def small(folder: Path, name: str, *, tracking: bool) -> ExperimentConfig:
     return config
 
 
-def intervals(run: Callable[[ExperimentConfig, ModuleType], object], config: ExperimentConfig) -> list[float]:
+def intervals(run: Callable[[ExperimentConfig, Callable[[], None]], object], config: ExperimentConfig) -> list[float]:
     """Seconds between the ends of rounds."""
     ends: list[float] = []
-
-    def timed(module: ModuleType) -> ModuleType:
-        """The same stages; of the one that ends a round the end is noted."""
-
-        def log_round(*given: Any) -> None:
-            module.log_round(*given)
-            ends.append(time.perf_counter())
-
-        return cast("ModuleType", SimpleNamespace(**vars(module) | {"log_round": log_round}))
-
-    run(config, timed(stages if run is run_plain else tasks))
+    run(config, lambda: ends.append(time.perf_counter()))
     return [later - earlier for earlier, later in itertools.pairwise(ends)]
 
 
-def run_plain(config: ExperimentConfig, stage: ModuleType) -> None:
+def noting(runner: Runner, ended: Callable[[], None]) -> Runner:
+    """The same runner; of the stage that ends a round the end is noted."""
+
+    def run_stage(stage: Stage[..., Any], run: Run[Any, Any], *values: Any) -> Any:
+        result = runner(stage, run, *values)
+        if stage.ends_round:
+            ended()
+        return result
+
+    return run_stage
+
+
+def run_plain(config: ExperimentConfig, ended: Callable[[], None]) -> None:
     """Without flow engine and tracker."""
-    run_rounds(config, stage)
+    with stages_run_by(noting(lambda stage, run, *values: stage.timed(run, *values), ended)):
+        train(config)
 
 
-def run_deployed(config: ExperimentConfig, stage: ModuleType) -> None:
+def run_deployed(config: ExperimentConfig, ended: Callable[[], None]) -> None:
     """As a flow run, with what a deployed one shows of itself."""
 
     @flow(name="overhead", persist_result=False, validate_parameters=False)
     def deployed() -> None:
-        with reported():
-            run_rounds(config, stage)
+        with reported(), stages_run_by(noting(run_as_task, ended)):
+            train(config)
 
     deployed()
 

@@ -24,7 +24,7 @@ from models.encoder import Head
 from models.modality import Modality, PerModality
 from models.text_tower import TextTower
 from pipeline.config.cclnet import ClusteringConfig
-from pipeline.config.rounds import Round, plan_rounds
+from pipeline.config.rounds import Round, planned_rounds
 from pipeline.config.shared import ExperimentConfig
 from pipeline.data.images import TestImages, TrainingImages
 from pipeline.data.pixel_supply import PixelSupply
@@ -32,9 +32,9 @@ from pipeline.evaluation.evaluate import evaluate_features
 from pipeline.evaluation.protocol import Sightings
 from pipeline.evaluation.searches import SEARCHES, plan_search
 from pipeline.features import FeatureBank
-from pipeline.methods.cclnet.labelling import label_modality
+from pipeline.methods.cclnet.clusters import label_modality
 from pipeline.methods.cclnet.prompts import learn_prompts
-from pipeline.methods.cclnet.state import ClusterState
+from pipeline.methods.cclnet.state import CclnetState
 from pipeline.reports.cluster_figures import draw_eps_curve
 from pipeline.runtime import atomic_files as files
 from pipeline.runtime.seeds import numpy_generator, torch_generator
@@ -158,7 +158,7 @@ def training(engine: Engine, amount: Amount, supply: PerModality[PixelSupply]) -
 
 def recorded(engine: Engine, labelling: PerModality[Labelling]) -> Stage:
     """Write checkpoint and figure."""
-    state = TrainingState(engine.encoder, engine.optimisers[True], ClusterState(), "clip")
+    state = TrainingState(engine.encoder, engine.optimisers[True], CclnetState(), "clip")
     settings = engine.task.config.labelling
     curves = labelling.map(lambda found: found.curve)
 
@@ -237,7 +237,7 @@ def evaluation_seconds(seconds: dict[str, float]) -> float:
 
 def projected(config: ExperimentConfig, seconds: dict[str, float]) -> dict[str, float]:
     """Seconds of a whole run, and of its parts; prompts are learned once."""
-    rounds = plan_rounds(("prepare", config.stages.prepare_rounds), ("clip", config.stages.clip_rounds))
+    rounds = planned_rounds(config)
     trained = [round_seconds(seconds, case_of(config, round_)) for round_ in rounds]
     measured = sum(evaluation_due(config, round_) for round_ in rounds)
     learning = seconds["prompts, once"] + config.prompts.epochs * seconds["prompts, an epoch"]

@@ -46,17 +46,18 @@ def match_clusters(
     visible: Float32[np.ndarray, "c1 d"],
     infrared: Float32[np.ndarray, "c2 d"],
     *,
-    method: Literal["hungarian"] = "hungarian",
+    method: Literal["hungarian", "mutual"] = "hungarian",
     floor: float | None = None,
 ) -> Matching:
     """Pair visible with infrared clusters.
 
-    Every cluster of the modality that has fewer of them gets a partner, good or bad, unless `floor` drops the pair.
+    With "hungarian" every cluster of the modality that has fewer of them gets a partner, good or bad, unless `floor`
+    drops the pair.
 
     Args:
         visible: Unit rows, the prototypes of the visible clusters.
         infrared: Unit rows, the prototypes of the infrared clusters.
-        method: "hungarian" maximises the sum of the similarities.
+        method: "hungarian" maximises the sum of the similarities; "mutual" keeps mutual nearest prototypes only.
         floor: Pairs less similar than this are dropped, after the assignment; None keeps all.
 
     Returns:
@@ -78,9 +79,29 @@ def match_clusters(
                 rows, columns = assign_sparsely(visible, infrared)
             else:
                 rows, columns = linear_sum_assignment(visible @ infrared.T, maximize=True)
+        case "mutual":
+            rows, columns = mutual_nearest(visible @ infrared.T)
     similarity = np.einsum("md,md->m", visible[rows], infrared[columns])
     kept = similarity >= (-np.inf if floor is None else floor)
     return Matching(rows[kept], columns[kept], similarity[kept])
+
+
+def mutual_nearest(
+    similarity: Float32[np.ndarray, "c1 c2"],
+) -> tuple[Int64[np.ndarray, "m"], Int64[np.ndarray, "m"]]:
+    """Pairs of which each is the most similar one of the other; of equal ones, the first.
+
+    Args:
+        similarity: Of visible and infrared clusters.
+
+    Returns:
+        Visible clusters, ascending, and their partners.
+    """
+    if not similarity.size:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    nearest = similarity.argmax(axis=1)
+    rows = np.flatnonzero(similarity.argmax(axis=0)[nearest] == np.arange(len(similarity)))
+    return rows, nearest[rows]
 
 
 def assign_sparsely(

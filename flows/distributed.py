@@ -1,76 +1,69 @@
-"""A flow whose work several processes do: the first one runs the flow's tasks, the others follow it."""
+"""Training on one rank or on several: rank 0 runs its stages as tasks of the flow run, the others run them directly."""
 
-import importlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from types import ModuleType
 from typing import Any
 
+from prefect import Flow
 from prefect.context import FlowRunContext, hydrated_context
 from prefect.logging.configuration import setup_logging
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows import tasks
 from flows.artifacts import is_reported, reported
 from flows.prefect_local import prefect_at_terminal
-from pipeline import following
+from flows.tasks import run_as_task
 from pipeline.config.experiment import AnyConfig
 from pipeline.console import fall_silent
 from pipeline.evaluation.report import EvaluationReport
+from pipeline.methods.train import train
 from pipeline.runs.open import run_path
+from pipeline.runs.stage import stages_run_by
 from pipeline.runtime.device import resolve_device
 from pipeline.runtime.distributed import Processes, joined_if_torchrun
 from pipeline.runtime.launcher import launch
 from pipeline.storage.run_folder import RunFolder
 
-Body = Callable[[Any, ModuleType], EvaluationReport | None]
-"""A flow's rounds, told where its stages come from."""
 
-
-def run_body(body: Body, config: AnyConfig) -> EvaluationReport | None:
-    """Run a flow's rounds in this process, or start the processes that the configuration asks for.
-
-    Args:
-        body: A function of a module.
-        config: The resolved experiment.
+def train_as_tasks(config: AnyConfig) -> EvaluationReport | None:
+    """Train in this process, or start the ranks that the settings ask for; called by a flow.
 
     Raises:
-        VireidError: What a process raised; `TrainingError` if it ended in another way.
+        VireidError: What a rank raised; `TrainingError` if it ended in another way.
     """
     if config.execution.processes == 1 or Processes.here().count > 1:
-        return body(config, tasks)
-    launch(_work, (body, config, _FlowRun.here()), count=config.execution.processes, device=config.execution.device)
+        with stages_run_by(run_as_task):
+            return train(config)
+    launch(_work, (config, _FlowRun.here()), count=config.execution.processes, device=config.execution.device)
     with RunFolder.reopen(run_path(config)) as folder:
         record = folder.read_evaluation()
     return None if record is None else EvaluationReport.from_dict(record)
 
 
 @contextmanager
-def first_of_torchrun(body: Body, configs: Sequence[AnyConfig]) -> Iterator[bool]:
-    """Take one's place among processes that torchrun has started, if it has; one that is not the first does its part.
+def rank_zero_of_torchrun(configs: Sequence[AnyConfig]) -> Iterator[bool]:
+    """Join the ranks that torchrun has started, if it has; ranks other than 0 train here, without a flow.
 
     Args:
-        body: The rounds of the flow that the first process will run.
-        configs: What it will run one after the other.
+        configs: What rank 0 will train, one after the other.
 
     Yields:
-        Whether this process is the first, or alone, and runs the flow; otherwise nothing is left to do.
+        Whether this process is rank 0, or alone, and runs the flow; otherwise nothing is left to do.
     """
     with joined_if_torchrun(resolve_device(configs[0].execution.device).type) as processes:
         if not processes.is_first:
             fall_silent()
             for config in configs:
-                body(config, following)
+                train(config)
         yield processes.is_first
 
 
-def _work(body: Body, config: AnyConfig, flow_run: "_FlowRun") -> None:
+def _work(config: AnyConfig, flow_run: "_FlowRun") -> None:
     if Processes.here().is_first:
-        with _part_of(flow_run):
-            body(config, tasks)
+        with _part_of(flow_run), stages_run_by(run_as_task):
+            train(config)
     else:
-        body(config, following)
+        train(config)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,15 +71,13 @@ class _FlowRun:
     """A flow run as another process can take part in it.
 
     Attributes:
-        module: Where its flow is defined.
-        name: The flow's name there.
+        flow: Its flow's name.
         context: Prefect's context of the run.
-        api: The server that it talks to.
+        api: The address of its server.
         deployed: Whether a worker started it, and not a person at a terminal: then Prefect's messages are wanted.
     """
 
-    module: str
-    name: str
+    flow: str
     context: dict[str, Any]
     api: str
     deployed: bool
@@ -98,16 +89,15 @@ class _FlowRun:
         context = current.serialize()
         # A flow is an object of a module, which the other process imports; it cannot be sent.
         del context["flow"]
-        function = current.flow.fn
-        return _FlowRun(
-            function.__module__, function.__name__, context, str(current.client.api_url), deployed=is_reported()
-        )
+        return _FlowRun(current.flow.name, context, str(current.client.api_url), deployed=is_reported())
 
 
 @contextmanager
 def _part_of(flow_run: _FlowRun) -> Iterator[None]:
     """Let tasks belong to the flow run, and talk to its server."""
-    flow = getattr(importlib.import_module(flow_run.module), flow_run.name)
+    from flows.deployments import FLOWS  # it imports this module
+
+    flow: Flow[Any, Any] = FLOWS[flow_run.flow]
     with (
         _reported_to_server() if flow_run.deployed else prefect_at_terminal(),
         temporary_settings({PREFECT_API_URL: flow_run.api}),

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from prefect import flow
 
-from flows.methods import train
+from flows.deployments import train
 from flows.prefect_local import cancelled_if_stopped
 from pipeline.config.experiment import AnyConfig, with_trial
 from pipeline.evaluation.averaging import AverageReport, average_reports

@@ -53,15 +53,23 @@ class ClusterPairing:
 
     Args:
         min_similarity: Pairs less similar than this are dropped, in [-1, 1].
-        every: The pairing is looked at anew at each such look; in between the last one stands, however old.
+        every: The pairing is solved again at each such look; None keeps `pairs` for good.
         assign: Similarities to paired rows and columns.
+        pairs: The clusters that are paired before the first look: entry i of one vector with entry i of the other.
 
     Raises:
         ValueError: `every` is less than 1.
     """
 
-    def __init__(self, *, min_similarity: float = 0.0, every: int = 1, assign: Assign = best_assignment) -> None:
-        if every < 1:
+    def __init__(
+        self,
+        *,
+        min_similarity: float = 0.0,
+        every: int | None = 1,
+        assign: Assign = best_assignment,
+        pairs: PerModality[np.ndarray] | None = None,
+    ) -> None:
+        if every is not None and every < 1:
             raise ValueError(f"every must be at least 1, got {every}")
         self._min_similarity = min_similarity
         self._every = every
@@ -71,7 +79,8 @@ class ClusterPairing:
         self._looks = 0
         self._look: _Look | None = None
         self._similarity = np.empty((0, 0), dtype=np.float32)
-        self._pairs = PerModality(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
+        self._first_pairs = pairs or PerModality(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
+        self._pairs = self._first_pairs
         self.num_solved = 0
 
     @property
@@ -86,6 +95,8 @@ class ClusterPairing:
             memories: Both memories, which no other pairing looks at. Other ones than at the last look start the pairing
                 afresh.
         """
+        if self._every is None:
+            return
         known = self._memories
         if known is None or known.visible is not memories.visible or known.infrared is not memories.infrared:
             self._memories, self._seen, self._looks = memories, None, 0
@@ -120,6 +131,14 @@ class ClusterPairing:
             self.num_solved += 1
         return self._pairs
 
+    @property
+    def kept_share(self) -> float:
+        """Share of the pairs before the first look that are pairs still, in [0, 1]; 1 where there were none."""
+        first, now = (
+            set(zip(*pairs.map(np.ndarray.tolist), strict=True)) for pairs in (self._first_pairs, self._pairs)
+        )
+        return len(first & now) / len(first) if first else 1.0
+
     def _bring_up_to_date(self, look: _Look) -> bool:
         """Write what has arrived; whether any prototype had changed."""
         if look.arrived is not None:
@@ -153,8 +172,9 @@ class CrossModalSwap:
             never happens with 4 of 400 clusters in a batch. `released` has no use for it.
         scale: The share of its own content that a prototype keeps, in [0, 1]; 0 is a pure exchange, bit for bit.
         min_similarity: Pairs less similar than this are left alone, in [-1, 1].
-        every: The pairing is solved anew at each such step; more than 1 is an approximation.
+        every: The pairing is solved again at each such step; more than 1 is an approximation, None keeps `pairs`.
         assign: Similarities to paired rows and columns; the default maximises the total.
+        pairs: The pairs that the round begins with; none when None.
 
     Raises:
         ValueError: A value is out of range.
@@ -174,8 +194,9 @@ class CrossModalSwap:
         trigger: SwapTrigger = "any_member",
         scale: float = 0.1,
         min_similarity: float = 0.0,
-        every: int = 1,
+        every: int | None = 1,
         assign: Assign = best_assignment,
+        pairs: PerModality[np.ndarray] | None = None,
     ) -> None:
         if not 0.0 <= scale <= 1.0:
             raise ValueError(f"scale must be in [0, 1], got {scale}")
@@ -183,7 +204,7 @@ class CrossModalSwap:
         self._trigger = trigger
         self._scale = scale
         self._waiting: tuple[PerModality[PrototypeMemory], PerModality[np.ndarray]] | None = None
-        self.pairing = ClusterPairing(min_similarity=min_similarity, every=every, assign=assign)
+        self.pairing = ClusterPairing(min_similarity=min_similarity, every=every, assign=assign, pairs=pairs)
 
     def apply(self, memories: PerModality[PrototypeMemory], labels: PerModality[Tensor]) -> SwapCount:
         """Swap the pairs that the batch touches, at once; both memories change.

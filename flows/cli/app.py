@@ -4,7 +4,7 @@ import json
 import sys
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -21,7 +21,7 @@ from flows.cli.runs import runs_app
 from flows.cli.search import search
 from flows.cli.server import deploy, server
 from flows.demo_data import DEMO_DATA, draw_demo_once
-from pipeline.config.experiment import AnyConfig, digest_of, record_of, with_trial
+from pipeline.config.experiment import CONFIGS, AnyConfig, digest_of, method_name, record_of, with_trial
 from pipeline.config.presets import load_config
 from pipeline.console import set_up_logging
 from pipeline.errors import ConfigError, VireidError
@@ -111,17 +111,19 @@ def train(
 @app.command()
 def demo(
     method: Annotated[
-        Literal["cclnet", "csdn", "eees"],
-        typer.Option(help="cclnet trains without identities, csdn and eees with them, eees on captions."),
-    ] = "cclnet",
+        str, typer.Option(help="; ".join(f"{method_name(one)} trains {one.summary}" for one in CONFIGS) + ".")
+    ] = method_name(CONFIGS[0]),
     changes: SetOption = None,
     runs: RunsOption = None,
     device: DeviceOption = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Draw the demonstration data set once, and train on it with the demonstration CLIP."""
+    presets = {method_name(one): one.demo_preset for one in CONFIGS}
+    if method not in presets:
+        raise ConfigError(f"there is no method {method!r}", hint=f"choose one of {', '.join(presets)}")
     config = load_config(
-        "demo" if method == "cclnet" else f"{method}-demo",
+        presets[method],
         changes or (),
         {"data": {"root": str(DEMO_DATA)}, "execution": {"device": device, "runs_folder": _text(runs)}},
     )
@@ -140,11 +142,11 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Measure a run's last finished round again, or the round that was chosen as its result."""
-    from flows.evaluate import evaluate_run
+    from flows.deployments import at_terminal
     from flows.prefect_local import prefect_at_terminal
 
     with prefect_at_terminal():
-        report = evaluate_run(
+        report = at_terminal("evaluate")(
             run, data_root=data, device=device, trial=trial, features_file=features, queries_file=per_query
         )
     print_report(report, as_json)
@@ -192,15 +194,15 @@ def _options(
 
 
 def _run(config: AnyConfig, as_json: bool) -> None:
-    from flows import methods
-    from flows.distributed import first_of_torchrun
+    from flows import deployments
+    from flows.distributed import rank_zero_of_torchrun
     from flows.prefect_local import prefect_at_terminal
     from pipeline.runs.open import run_path
 
-    with first_of_torchrun(methods.body_of(config), [config]) as first, prefect_at_terminal():
-        if not first:
+    with rank_zero_of_torchrun([config]) as is_rank_zero, prefect_at_terminal():
+        if not is_rank_zero:
             return
-        report = methods.train(config)
+        report = deployments.train(config)
     if not as_json:
         _print_rounds(config, report)
     print_report(report, as_json)
@@ -208,16 +210,13 @@ def _run(config: AnyConfig, as_json: bool) -> None:
 
 
 def _run_trials(config: AnyConfig, trials: list[int], as_json: bool) -> None:
-    from flows.distributed import first_of_torchrun
-    from flows.methods import body_of
+    from flows.distributed import rank_zero_of_torchrun
     from flows.prefect_local import prefect_at_terminal
     from flows.regdb_splits import train_trials
 
-    with (
-        first_of_torchrun(body_of(config), [with_trial(config, trial) for trial in trials]) as first,
-        prefect_at_terminal(),
-    ):
-        if not first:
+    configs = [with_trial(config, trial) for trial in trials]
+    with rank_zero_of_torchrun(configs) as is_rank_zero, prefect_at_terminal():
+        if not is_rank_zero:
             return
         average, path = train_trials(config, trials)
     if as_json:

@@ -73,14 +73,14 @@ class LabellingConfig(BaseModel):
 
 
 class MatchingConfig(BaseModel):
-    """Which visible cluster belongs to which infrared one, for the round's record and diagnostics."""
+    """Which visible cluster belongs to which infrared one: the pairs that swapping uses and that figures show."""
 
     model_config = STRICT
 
-    method: Literal["hungarian"] = "hungarian"
-    """How pairs are found."""
-    floor: float | None = Field(None, ge=-1, le=1)
-    """Pairs whose prototypes are less similar than this are dropped; none keeps all."""
+    method: Literal["hungarian", "mutual"] = "hungarian"
+    """`hungarian`: one to one, the sum of similarities as large as possible; `mutual`: mutual nearest prototypes."""
+    floor: float = Field(0.0, ge=-1, le=1)
+    """Pairs whose prototypes are less similar than this are dropped."""
 
 
 class MemoryConfig(BaseModel):
@@ -107,10 +107,8 @@ class SwapConfig(BaseModel):
     """The first round of each stage that swaps."""
     scale: float = Field(0.1, ge=0, le=1)
     """The share of its own content that a swapped prototype keeps."""
-    min_similarity: float = Field(0.0, ge=-1, le=1)
-    """Only pairs at least this similar are swapped."""
-    every: int = Field(1, ge=1)
-    """The matching is solved anew at every such step; more than 1 is an approximation."""
+    every: int | None = Field(1, ge=1)
+    """Match the moving prototypes again at every such step; none keeps the pairs that the round began with."""
 
 
 class PromptsConfig(BaseModel):

@@ -1,6 +1,6 @@
 """The settings of CSDN, the supervised method with two prompt banks and fused text prototypes."""
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -98,6 +98,9 @@ class CsdnConfig(BaseModel):
     """A complete experiment of the supervised method CSDN."""
 
     model_config = STRICT
+    flow: ClassVar[str] = "csdn"
+    demo_preset: ClassVar[str] = "csdn-demo"
+    summary: ClassVar[str] = "with identities"
 
     method: Literal["csdn"] = "csdn"
     """The method."""
@@ -143,6 +146,12 @@ class CsdnConfig(BaseModel):
         if losses.text_on_second_view and losses.visible_text_weight == 0:
             raise ValueError("losses.text_on_second_view needs losses.visible_text_weight above 0")
         return self
+
+    @property
+    def stage_lengths(self) -> tuple[tuple[str, int, bool], ...]:
+        """Stages in order: name, number of rounds, whether images are trained on."""
+        prompts, fusion = int(self.with_texts), int(self.with_fusion)
+        return ("prompts", prompts, False), ("fusion", fusion, False), ("image", self.stages.image_rounds, True)
 
     @property
     def with_texts(self) -> bool:

@@ -1,7 +1,7 @@
 """The settings of EEES, supervised, which captions teach; the method is reconstructed from abstract and siblings."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
@@ -121,6 +121,9 @@ class EeesConfig(BaseModel):
     """A complete experiment of the supervised method EEES, as reconstructed here."""
 
     model_config = STRICT
+    flow: ClassVar[str] = "eees"
+    demo_preset: ClassVar[str] = "eees-demo"
+    summary: ClassVar[str] = "with identities and captions"
 
     method: Literal["eees"] = "eees"
     """The method."""
@@ -170,3 +173,8 @@ class EeesConfig(BaseModel):
         if semantics.fused_identity and self.views.kind == "text_only":
             raise ValueError("semantics.fused_identity needs fused images, which views.kind = 'text_only' leaves alone")
         return self
+
+    @property
+    def stage_lengths(self) -> tuple[tuple[str, int, bool], ...]:
+        """Stages in order: name, number of rounds, whether images are trained on."""
+        return (("image", self.stages.image_rounds, True),)

@@ -13,6 +13,14 @@ SupervisedConfig = CsdnConfig | EeesConfig
 AnyConfig = ExperimentConfig | SupervisedConfig
 """Which one it is, its field `method` says."""
 
+CONFIGS: tuple[type[AnyConfig], ...] = (ExperimentConfig, CsdnConfig, EeesConfig)
+"""The settings of every method; `pipeline.methods.METHODS` has the methods themselves, in the same order."""
+
+
+def method_name(config: type[AnyConfig]) -> str:
+    """What a method's settings call it."""
+    return str(config.model_fields["method"].default)
+
 
 def with_trial(config: AnyConfig, trial: int | None) -> AnyConfig:
     """The same experiment on another split of RegDB."""

@@ -8,10 +8,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from pipeline.config.csdn import CsdnConfig
-from pipeline.config.eees import EeesConfig
-from pipeline.config.experiment import AnyConfig
-from pipeline.config.shared import ExperimentConfig
+from pipeline.config.experiment import CONFIGS, AnyConfig, method_name
 from pipeline.errors import ConfigError
 
 _FOLDER = resources.files("pipeline.config") / "presets"
@@ -62,8 +59,8 @@ def load_changed(preset: str, changes: Mapping[str, Any]) -> AnyConfig:
 
 def _model_of(tree: Mapping[str, Any]) -> type[AnyConfig]:
     """Which method's settings these are; CCLNet's where no method is named."""
-    models: dict[object, type[AnyConfig]] = {"csdn": CsdnConfig, "eees": EeesConfig}
-    return models.get(tree.get("method"), ExperimentConfig)
+    models: dict[object, type[AnyConfig]] = {method_name(config): config for config in CONFIGS}
+    return models.get(tree.get("method"), CONFIGS[0])
 
 
 def validate_config(tree: Mapping[str, Any]) -> AnyConfig:

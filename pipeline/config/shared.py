@@ -5,7 +5,7 @@ home of method values; a default here is a value that holds for every preset.
 """
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import BaseModel, Field, StringConstraints, model_validator
 
@@ -170,9 +170,12 @@ def refuse_unfit_evaluation(data: DataConfig, evaluation: EvaluationConfig) -> N
 
 
 class ExperimentConfig(BaseModel):
-    """A complete experiment of the unsupervised method."""
+    """A complete experiment of the unsupervised method CCLNet."""
 
     model_config = STRICT
+    flow: ClassVar[str] = "unsupervised"
+    demo_preset: ClassVar[str] = "demo"
+    summary: ClassVar[str] = "without identities"
 
     method: Literal["cclnet"] = "cclnet"
     """The method."""
@@ -226,3 +229,8 @@ class ExperimentConfig(BaseModel):
     def _evaluation_fits_the_data(self) -> Self:
         refuse_unfit_evaluation(self.data, self.evaluation)
         return self
+
+    @property
+    def stage_lengths(self) -> tuple[tuple[str, int, bool], ...]:
+        """Stages in order: name, number of rounds, whether images are trained on."""
+        return ("prepare", self.stages.prepare_rounds, True), ("clip", self.stages.clip_rounds, True)

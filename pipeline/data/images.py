@@ -4,12 +4,15 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Int64, UInt8
 
 from models.modality import Modality
+
+Kind = Literal["licensed", "drawn", "custom"]
+"""What the images of a data set are: licensed photographs, synthetic people, or a user's own files."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ The only way from true identities to a loss. Unsupervised training cannot import
 """
 
 import logging
+from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Int64
@@ -16,6 +17,23 @@ from pipeline.errors import DataError
 FEWEST_PEOPLE = 2
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Supervision:
+    """What a supervised method is given besides images.
+
+    Attributes:
+        dataset: With identities, for captions and their checks.
+        rows: The training images in the order in which they are trained on, as rows of the store.
+    """
+
+    dataset: Dataset
+    rows: PerModality[Int64[np.ndarray, " _"]]
+
+    def people(self) -> PersonLabels:
+        """Who is shown in each training image; see `person_labels`."""
+        return person_labels(self.dataset, self.rows)
 
 
 def person_labels(dataset: Dataset, rows: PerModality[Int64[np.ndarray, " _"]]) -> PersonLabels:

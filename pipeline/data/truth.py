@@ -2,15 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Bool, Int64
 
 from models.modality import PerModality
-from pipeline.data.images import ImageTable, file_list_digest
-
-Kind = Literal["licensed", "drawn", "custom"]
+from pipeline.data.images import ImageTable, Kind, file_list_digest
 
 UNKNOWN_PERSON = -1
 """Stands for the person on an image of whom nothing is said: training needs nobody's name."""

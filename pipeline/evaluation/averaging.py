@@ -7,7 +7,7 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass
 
-from pipeline.data.truth import Kind
+from pipeline.data.images import Kind
 from pipeline.errors import DataError
 from pipeline.evaluation.report import EvaluationReport, FeatureRecord, Selection
 from pipeline.evaluation.search_report import CLOSED, SearchReport, summary

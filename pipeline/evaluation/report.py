@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass
 
-from pipeline.data.truth import Kind
+from pipeline.data.images import Kind
 from pipeline.errors import DataError
 from pipeline.evaluation.search_report import CLOSED, Count, MeanRecord, SearchReport
 

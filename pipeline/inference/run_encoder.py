@@ -23,7 +23,7 @@ from pipeline.config.presets import validate_config
 from pipeline.data.transforms.augmentation import Normalisation
 from pipeline.errors import CheckpointError, TrainingError, WeightsError
 from pipeline.features import describe_pixels, encoder_digest
-from pipeline.runs.open import method_of
+from pipeline.methods import method_of
 from pipeline.runtime.device import resolve_device, resolve_precision
 from pipeline.storage import layout as run_files
 from pipeline.storage.checkpoint import read_checkpoint

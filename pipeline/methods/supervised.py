@@ -1,4 +1,4 @@
-"""What the supervised methods share: people and their classifier, batches that show them, the record of a round."""
+"""What the supervised methods share: the classifier of people, batches, training for an epoch, the round's record."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -14,18 +14,18 @@ from pipeline.config.experiment import SupervisedConfig
 from pipeline.config.rounds import Round
 from pipeline.data.person_labels import PersonLabels
 from pipeline.data.samplers.paired_sampling import PairedIdentityBatches, paired_identity_batches
-from pipeline.data.supervision import person_labels
 from pipeline.errors import ConfigError
 from pipeline.evaluation.report import EvaluationReport
 from pipeline.methods.identity_objective import LossWeights, PersonObjective, build_view_augmentation
-from pipeline.runs.figures import draw_learning, draw_texts
 from pipeline.runs.run import Run
+from pipeline.runs.stage import rank_zero
+from pipeline.runs.stages import record_round
 from pipeline.runtime.seeds import torch_generator
 from pipeline.training.loop import EpochSteps, Objective, run_epoch
-from pipeline.training.optimiser import person_learning_rate
+from pipeline.training.optimiser import person_learning_rate, set_learning_rate
 
 SupervisedRun = Run[Any, Any]
-"""Of a method whose configuration has the sections of `pipeline.config.supervised`, and whose state has people."""
+"""Of a method whose settings have the sections of `pipeline.config.supervised`, and whose state has `people`."""
 
 
 def new_person_encoder(config: SupervisedConfig, clip: LoadedClip, *, with_texts: bool) -> DualStemEncoder:
@@ -50,15 +50,6 @@ def new_person_encoder(config: SupervisedConfig, clip: LoadedClip, *, with_texts
             hint="take preset csdn-imagenet-sysu, or a CLIP such as model.architecture=RN50-quickgelu",
         )
     return encoder
-
-
-def people_of(run: SupervisedRun) -> PersonLabels:
-    """Who is shown in each training image, in the order in which they are trained on.
-
-    Raises:
-        DataError: The data set does not say, or too few people are seen in both modalities.
-    """
-    return person_labels(run.dataset, run.images.training.map(lambda images: images.rows))
 
 
 def new_classifier(run: SupervisedRun, people: PersonLabels) -> PersonClassifier:
@@ -86,7 +77,7 @@ def person_batches(run: SupervisedRun, generator: np.random.Generator) -> Paired
     """One pass of the sampler."""
     settings = run.config.batches
     return paired_identity_batches(
-        run.state.own.people.labels,
+        run.state.method.people.labels,
         people_per_batch=settings.people_per_batch,
         images_per_person=settings.images_per_person,
         replacement=settings.replacement,
@@ -98,22 +89,21 @@ def person_objective(
     run: SupervisedRun, batches: PairedIdentityBatches, texts: PerModality[Any] | None, weights: LossWeights
 ) -> PersonObjective:
     """What an epoch minimises over people, and over their texts if there are any."""
-    own = run.state.own
+    own = run.state.method
     shown = own.people.labels.infrared[batches.positions.infrared]
     return PersonObjective(
         classifier=own.classifier.train(), texts=texts, labels=upload(shown, run.device), weights=weights
     )
 
 
-def train_epoch_on_people(
-    run: SupervisedRun, round_: Round, batches: PairedIdentityBatches, objective: Objective
-) -> dict[str, float]:
+def train_epoch_on_people(run: SupervisedRun, batches: PairedIdentityBatches, objective: Objective) -> dict[str, float]:
     """Train for one epoch on batches whose visible images are shown in two views.
 
     Raises:
         TrainingError: The loss is not finite, or a batch does not fit into memory.
     """
     config = run.config
+    set_learning_rate(run.state.optimiser, learning_rate_of(config, run.round))
     # Visible images are shown twice; the second views follow the first ones.
     twice = np.concatenate([batches.positions.visible, batches.positions.visible], axis=1)
     steps = EpochSteps(
@@ -132,7 +122,7 @@ def train_epoch_on_people(
             recipe=config.augmentation.recipe,
             padding=config.augmentation.padding,
             normalisation=config.images.normalisation,
-            generator=torch_generator(config.seed, "train", round_.number, "augment"),
+            generator=torch_generator(config.seed, "train", run.round.number, "augment"),
             processes=run.processes,
         ),
         device=run.device,
@@ -140,17 +130,14 @@ def train_epoch_on_people(
     )
 
 
-def log_image_round(
-    run: SupervisedRun, round_: Round, losses: Mapping[str, float], report: EvaluationReport | None
-) -> None:
-    """Record the round: checkpoint (from here on it counts), metrics, MLflow, a line at the terminal."""
-    row: dict[str, Any] = {"round": round_.number, "stage": round_.stage, "epoch": round_.epoch}
-    if round_.stage == "image":
-        row["train/learning_rate"] = learning_rate_of(run.config, round_)
-    row |= {f"train/loss/{name}": value for name, value in losses.items()}
-    if report is not None:
-        row |= report.metrics()
-    if round_.stage == "prompts":
-        draw_texts(run, round_, run.state.own.texts, same_order=True)
-    draw_learning(run, round_, row)
-    run.finish_round(round_, row, None, report)
+@rank_zero
+def record(run: SupervisedRun, trained: Mapping[str, float], report: EvaluationReport | None) -> None:
+    """Write the numbers and the checkpoint of the completed round.
+
+    Args:
+        run: Whose round it is.
+        trained: Mean losses by name.
+        report: What was measured.
+    """
+    rate = {"train/learning_rate": learning_rate_of(run.config, run.round)} if run.round.trains_images else {}
+    record_round(run, rate | {f"train/loss/{name}": value for name, value in trained.items()}, report)

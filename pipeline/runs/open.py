@@ -1,31 +1,34 @@
 """How a run is opened: a new one, one that was interrupted, or a finished one to be measured again."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import UInt8
 
 from models.clip import LoadedClip, WeightsLoadError, load_clip
 from models.imagenet import RESNET50, load_imagenet
-from pipeline.config.csdn import CsdnConfig
-from pipeline.config.eees import EeesConfig
+from models.modality import PerModality
 from pipeline.config.experiment import AnyConfig, digest_of, record_of, with_trial
 from pipeline.config.presets import validate_config
-from pipeline.config.shared import DataConfig, ExperimentConfig
-from pipeline.data.dataset import Dataset, read_dataset
+from pipeline.config.shared import DataConfig
+from pipeline.data.dataset import Dataset, SplitTables, read_dataset
+from pipeline.data.images import ImageTable, TestImages, TrainingImages
+from pipeline.data.inspection import verified_store
+from pipeline.data.store import open_store
+from pipeline.data.supervision import Supervision
 from pipeline.errors import CheckpointError, ConfigError, DataError, WeightsError
-from pipeline.methods.cclnet.method import ClusterMethod
-from pipeline.methods.csdn.method import PersonMethod
-from pipeline.methods.eees.method import CaptionMethod
-from pipeline.runs.images import open_images
+from pipeline.runs.evaluator import IdentityEvaluator
 from pipeline.runs.record import RunRecord
 from pipeline.runs.run import Method, Run
 from pipeline.runtime.device import resolve_device, resolve_precision, using_device
 from pipeline.runtime.distributed import ALONE, Processes
+from pipeline.runtime.seeds import numpy_generator
 from pipeline.storage.run_folder import RunFolder
 from pipeline.tracking.mlflow_tracker import MlflowTracker
 from pipeline.tracking.system_metrics import available_monitors
@@ -42,10 +45,14 @@ _OBTAIN = {
 
 
 @contextmanager
-def open_run(config: AnyConfig) -> Iterator[Run[Any, Any]]:
+def open_run(config: AnyConfig, method: Method[Any, Any]) -> Iterator[Run[Any, Any]]:
     """Open the run of a configuration: the same one always finds the same folder, and goes on where it stands.
 
-    One of several processes opens it together with the others: the first holds the folder, the others follow.
+    All ranks open it together; rank 0 holds the folder.
+
+    Args:
+        config: The resolved settings, of the method.
+        method: How its network, memory and optimiser are made.
 
     Raises:
         ConfigError: The device does not exist here.
@@ -58,39 +65,53 @@ def open_run(config: AnyConfig) -> Iterator[Run[Any, Any]]:
     device = resolve_device(config.execution.device, processes.local_rank, processes.local_count)
     precision = resolve_precision(config.execution.precision, device)
     with using_device(device, precision, processes.local_count):
-        yield from _opened(config, device, processes)
+        dataset, clip = _read_data(config.data), _load_weights(config)
+        if not processes.is_first:
+            yield _new_run(config, method, dataset, clip, device, processes, None)
+            return
+        with RunFolder.open(run_path(config), record_of(config), digest_of(config)) as folder:
+            _check_images(folder, dataset)
+            execution = config.execution
+            record = RunRecord(folder, _tracker(config, folder), execution.keep_checkpoints, execution.log_checkpoints)
+            with _closed_record(record):
+                run = _new_run(config, method, dataset, clip, device, processes, record)
+                made_with = {"device": str(device), "processes": processes.count, "precision": run.precision}
+                made_with |= {"weights": asdict(clip.origin), "data": dataset.fingerprint}
+                record.begin(run.state, record_of(config), made_with)
+                yield run
 
 
-def _opened(config: AnyConfig, device: torch.device, processes: Processes) -> Iterator[Run[Any, Any]]:
-    dataset = _read_data(config.data)
-    clip, method = _load_weights(config), method_of(config)
-    if not processes.is_first:
-        yield Run(method, config, dataset, open_images(config, dataset), clip, device, None, processes)
-        return
-    with RunFolder.open(run_path(config), record_of(config), digest_of(config)) as folder:
-        _check_images(folder, dataset)
-        execution = config.execution
-        record = RunRecord(folder, _tracker(config, folder), execution.keep_checkpoints, execution.log_checkpoints)
-        try:
-            run = Run(method, config, dataset, open_images(config, dataset), clip, device, record, processes)
-            made_with = {"device": str(device), "processes": processes.count, "precision": run.precision}
-            made_with |= {"weights": asdict(clip.origin), "data": dataset.fingerprint}
-            record.begin(run.state, record_of(config), made_with)
-            yield run
-        except Exception:
-            record.tracker.finish("FAILED")
-            raise
-        except BaseException:
-            # Not an error: Ctrl-C, a signal that ends the process, or Prefect's word for a run that is cancelled.
-            record.tracker.finish("KILLED")
-            raise
+@contextmanager
+def _closed_record(record: RunRecord) -> Iterator[None]:
+    """End the tracker's record with the state that an error or a signal leaves behind."""
+    try:
+        yield
+    except Exception:
+        record.tracker.finish("FAILED")
+        raise
+    except BaseException:
+        # Not an error: Ctrl-C, a signal that ends the process, or a run that is cancelled in Prefect.
+        record.tracker.finish("KILLED")
+        raise
 
 
 @contextmanager
 def reopen_run(
-    run_folder: Path, *, data_root: Path | None, device: str, trial: int | None = None
-) -> Iterator[Run[Any, Any]]:
+    run_folder: Path,
+    method_of: Callable[[AnyConfig], Method[Any, Any]],
+    *,
+    data_root: Path | None,
+    device: str,
+    trial: int | None = None,
+) -> Iterator[tuple[Run[Any, Any], IdentityEvaluator]]:
     """Open an existing run to measure it; nothing is tracked.
+
+    Args:
+        run_folder: Of the run.
+        method_of: The method of recorded settings, as `pipeline.methods.method_of`.
+        data_root: Where the data set is now; the recorded place when None.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        trial: The split of RegDB; the run's own only.
 
     Raises:
         ConfigError: It was trained on another split of RegDB than `trial`.
@@ -112,14 +133,69 @@ def reopen_run(
         config = recorded.model_copy(update={"data": data, "execution": execution})
         dataset = _read_data(data)
         _check_images(folder, dataset)
-        images, record, method = open_images(config, dataset), RunRecord(folder, SilentTracker()), method_of(config)
+        record = RunRecord(folder, SilentTracker())
         with using_device(place, resolve_precision(execution.precision, place)):
-            run = Run(method, config, dataset, images, _load_weights(config), place, record, ALONE)
+            run = _new_run(config, method_of(config), dataset, _load_weights(config), place, ALONE, record)
             if run.state.completed == 0:
                 raise CheckpointError(
                     f"{run_folder} has no finished round yet", hint="wait for its first round, or start it again"
                 )
-            yield run
+            assert isinstance(run.evaluator, IdentityEvaluator)
+            yield run, run.evaluator
+
+
+def _new_run(
+    config: AnyConfig,
+    method: Method[Any, Any],
+    dataset: Dataset,
+    clip: LoadedClip,
+    device: torch.device,
+    processes: Processes,
+    record: RunRecord | None,
+) -> Run[Any, Any]:
+    """Decode the images, or find them decoded, and put the run together.
+
+    One store of decoded images serves training, validation and test. Training gets its images in a shuffled order,
+    because folder order spells identity.
+
+    Cost:
+        The decoded images are read and compared with their digests, by one process of each machine: a few seconds for
+        SYSU-MM01, after which they are in memory.
+    """
+    open_checked = verified_store if processes.local_rank == 0 else open_store
+    store = open_checked(
+        dataset.images,
+        height=config.images.height,
+        width=config.images.width,
+        cache_folder=config.execution.runs_folder / "images",
+        workers=config.execution.decode_workers,
+    )
+
+    def shuffle(table: ImageTable, pixels: UInt8[np.ndarray, "stored height width 3"]) -> TrainingImages:
+        generator = numpy_generator(config.seed, "data", table.modality)
+        return TrainingImages.shuffled(table, pixels, dataset.stored_rows(table), generator)
+
+    def held_out(tables: SplitTables | None) -> PerModality[TestImages] | None:
+        if tables is None:
+            return None
+        return tables.images.map_with(
+            lambda table, pixels: TestImages.in_order(table, pixels, dataset.stored_rows(table)), store.arrays
+        )
+
+    images = dataset.training.images.map_with(shuffle, store.arrays)
+    rows = images.map(lambda some: some.rows)
+    evaluator = IdentityEvaluator(config, dataset, rows, held_out(dataset.validation), held_out(dataset.test))
+    return Run(
+        method,
+        config,
+        images,
+        clip,
+        device,
+        processes,
+        record=record,
+        evaluator=evaluator if processes.is_first else None,
+        supervision=Supervision(dataset, rows) if method.supervised else None,
+    )
 
 
 def run_path(config: AnyConfig) -> Path:
@@ -132,17 +208,6 @@ def trials_path(config: AnyConfig) -> Path:
     """Where the average over the splits of RegDB is written: beside the runs, one file for all splits."""
     everything = with_trial(config, None)
     return config.execution.runs_folder / f"{config.name}-s{config.seed}-{digest_of(everything)[:8]}-trials.json"
-
-
-def method_of(config: AnyConfig) -> Method[Any, Any]:
-    """What a run of this configuration leaves to its method."""
-    match config:
-        case CsdnConfig():
-            return PersonMethod()
-        case EeesConfig():
-            return CaptionMethod()
-        case ExperimentConfig():
-            return ClusterMethod()
 
 
 def _read_data(data: DataConfig) -> Dataset:

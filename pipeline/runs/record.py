@@ -75,10 +75,6 @@ class RunRecord:
         self.tracker.attach(environment)
         self.publish(state)
 
-    def save(self, state: TrainingState[Any]) -> None:
-        """Write the checkpoint, all or nothing."""
-        self.folder.save_checkpoint(state.to_checkpoint())
-
     def finish_round(
         self, state: TrainingState[Any], labels: PerModality[PseudoLabels] | None, report: EvaluationReport | None
     ) -> None:
@@ -87,7 +83,8 @@ class RunRecord:
             self.folder.save_labels(state.completed, labels)
         if report is not None:
             self.folder.write_evaluation(report.to_dict())
-        self.save(state)
+        self.folder.save_checkpoint(state.to_checkpoint())
+        self.folder.clear_pending()
         self.publish(state)
 
     def publish(self, state: TrainingState[Any]) -> None:

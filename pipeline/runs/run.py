@@ -1,15 +1,16 @@
-"""An opened run: configuration, folder, images, network and state, held together for the stages."""
+"""An opened run: what the stages of a round work on. It holds no identity: `evaluator` alone knows people."""
 
 import logging
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from functools import cached_property
 from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
+from jaxtyping import Int64
+from numpy import ndarray
 
-from clustering.dbscan import PseudoLabels
+from clustering.matching import Matching
 from models.batch_norm import synchronise_batch_norms
 from models.clip import LoadedClip
 from models.encoder import DualStemEncoder, Head
@@ -17,91 +18,121 @@ from models.modality import PerModality
 from models.text_tower import TextTower
 from pipeline.config.experiment import AnyConfig
 from pipeline.config.rounds import Round, Stage, planned_rounds
-from pipeline.data.dataset import Dataset
 from pipeline.data.images import TestImages, TrainingImages
 from pipeline.data.pixel_supply import PixelSupply, supply_pixels
 from pipeline.evaluation.report import EvaluationReport
 from pipeline.features import FeatureBank, extract_features
 from pipeline.reports import round_table
-from pipeline.runs.images import RunImages
 from pipeline.runs.record import RunRecord
-from pipeline.runs.search_plan import plan_test
 from pipeline.runtime.device import resolve_precision
 from pipeline.runtime.distributed import ALONE, Processes
-from pipeline.runtime.environment import peak_memory
-from pipeline.training.state import Own, TrainingState, restore_state
+from pipeline.training.state import MethodState, TrainingState, restore_state
 
 logger = logging.getLogger(__name__)
 
 Config = TypeVar("Config", bound=AnyConfig)
+State = TypeVar("State", bound=MethodState)
 
 
-class Run(Generic[Config, Own]):
-    """What the stages of a round work on; `state` is the only part that changes from round to round."""
+class RoundClock:
+    """Wall time of a round, and of its stages."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+        self._stages: dict[str, float] = {}
+
+    def add(self, stage: str, seconds: float) -> None:
+        """Count seconds towards a stage."""
+        self._stages[stage] = self._stages.get(stage, 0.0) + seconds
+
+    def seconds(self) -> dict[str, float]:
+        """`total` is wall time since the round began, or since the round before was recorded; the rest is by stage."""
+        return {"total": time.perf_counter() - self._start} | self._stages
+
+
+class Run(Generic[Config, State]):
+    """What the stages of a round work on; `state` is the only part that changes from round to round.
+
+    Attributes:
+        method: How its network, memory and optimiser are made.
+        config: The resolved settings.
+        images: The training images, shuffled once; they carry no identity.
+        evaluator: Measures and diagnoses with identities, and returns numbers only; None on ranks other than 0.
+        supervision: What a supervised method may know about people; None for an unsupervised one.
+        state: Weights, optimiser and the method's memory after the last finished round.
+        rounds: All rounds of the run, in order.
+        round: The one that is being trained.
+        clock: Seconds of that round.
+    """
 
     def __init__(
         self,
-        method: "Method[Config, Own]",
+        method: "Method[Config, State]",
         config: Config,
-        dataset: Dataset,
-        images: RunImages,
+        images: PerModality[TrainingImages],
         clip: LoadedClip,
         device: torch.device,
-        record: RunRecord | None,
         processes: Processes,
+        *,
+        record: RunRecord | None,
+        evaluator: "Evaluator | None",
+        supervision: Any = None,
     ) -> None:
         self.method = method
         self.config = config
-        self.dataset = dataset
         self.images = images
         self.clip = clip
         self.device = device
         self.processes = processes
         self.precision = resolve_precision(config.execution.precision, device)
-        self.seconds: dict[str, float] = {}
-        self.search = ""
-        self._record = record
-        # A process that follows has no folder: it may be on a machine that does not see it.
-        checkpoint = processes.from_first(lambda: self.record.folder.load_checkpoint())
+        self.supervision = supervision
         self.rounds = planned_rounds(config)
-        encoder = self.new_encoder()
-
-        def build_optimiser(own: Own, stage: Stage) -> torch.optim.Optimizer:
-            return method.new_optimiser(config, encoder, own, stage)
-
-        if checkpoint is None:
-            own, stage = method.new_state(self), self.rounds[0].stage
-            self.state = TrainingState(encoder, build_optimiser(own, stage), own, stage)
-        else:
-            self.state = restore_state(
-                checkpoint, encoder, lambda packed: method.restore_state(self, packed), build_optimiser
-            )
+        self.round = self.rounds[0]
+        self.clock = RoundClock()
+        self._record = record
+        self._evaluator = evaluator
+        # Ranks other than 0 have no folder: they may be on a machine that does not see it.
+        checkpoint = processes.from_first(lambda: self.record.folder.load_checkpoint())
+        self.state = self._state_at(checkpoint)
+        if checkpoint is not None:
             logger.info("going on after round %d of %d", self.state.completed, len(self.rounds))
+
+    @property
+    def record(self) -> RunRecord:
+        """What the run leaves on disk and in MLflow; rank 0 only."""
+        assert self._record is not None, "ranks other than 0 write nothing"
+        return self._record
+
+    @property
+    def evaluator(self) -> "Evaluator":
+        """Who measures and diagnoses; rank 0 only."""
+        assert self._evaluator is not None, "ranks other than 0 evaluate nothing"
+        return self._evaluator
 
     @cached_property
     def training_pixels(self) -> PerModality[PixelSupply]:
         """The pixels of the training images, on the device if they fit there."""
-        share = self.config.execution.image_memory_share
-        return supply_pixels(self.images.training, self.device, memory_share=share)
+        return supply_pixels(self.images, self.device, memory_share=self.config.execution.image_memory_share)
+
+    @cached_property
+    def text_tower(self) -> TextTower:
+        """CLIP's frozen text encoder, built when text is first encoded."""
+        return TextTower.from_clip(self.clip).to(self.device)
 
     def rounds_left(self) -> Iterator[Round]:
-        """Every round after the last finished one; a stage that begins with it is set up before it is handed out."""
+        """Every round after the last finished one; `round` and `clock` are those of the round that is yielded."""
         left = self.rounds[self.state.completed :]
         if left:
             logger.info(round_table.header())
         for round_ in left:
-            self.seconds = {}
-            self.method.enter(self, round_)
+            self.round, self.clock = round_, RoundClock()
             yield round_
 
-    def last_round(self) -> Round:
-        """The last finished round."""
-        return self.rounds[self.state.completed - 1]
-
-    def evaluation_due(self, round_: Round) -> bool:
-        """Whether retrieval is measured after this round: never where the data set names no images for it."""
-        if self.images.test is None and self.images.validation is None:
+    def evaluation_due(self) -> bool:
+        """Whether this rank measures retrieval after this round: rank 0, where there are images to measure by."""
+        if self._evaluator is None or not self._evaluator.can_evaluate:
             return False
+        round_ = self.round
         due = round_.last_of_stage or round_.epoch % self.config.evaluation.every == 0
         return due and round_.trains_images
 
@@ -114,9 +145,13 @@ class Run(Generic[Config, Own]):
             encoder.compile_network()
         return encoder
 
+    def new_optimiser(self, stage: Stage) -> torch.optim.Optimizer:
+        """A fresh optimiser of what a stage trains, for the encoder as it is now."""
+        return self.method.new_optimiser(self.config, self.state.encoder, self.state.method, stage)
+
     def extract_training_features(self, head: Head, encoder: DualStemEncoder | None = None) -> PerModality[FeatureBank]:
-        """Encode all training images, in their shuffled order; every process gets all features."""
-        return self.images.training.map_with(
+        """Encode all training images, in their shuffled order; every rank gets all features."""
+        return self.images.map_with(
             lambda images, pixels: self._extract(
                 encoder or self.state.encoder, images, (head,), f"encode {images.modality}", pixels, self.processes
             ),
@@ -126,57 +161,21 @@ class Run(Generic[Config, Own]):
     def extract_held_out_features(
         self, images: PerModality[TestImages], encoder: DualStemEncoder | None = None
     ) -> PerModality[FeatureBank]:
-        """Encode all test or validation images once, in the data set's order, on this process alone."""
+        """Encode all test or validation images once, in the data set's order, on this rank alone."""
         heads = tuple(Head(name) for name in self.config.evaluation.heads)
         return images.map(
             lambda some: self._extract(encoder or self.state.encoder, some, heads, f"encode {some.modality} held out")
         )
 
-    @contextmanager
-    def timed(self, stage: str) -> Iterator[None]:
-        """Add the time spent inside to the round's seconds of `stage`."""
-        start = time.perf_counter()
-        yield
-        self.seconds[stage] = self.seconds.get(stage, 0.0) + time.perf_counter() - start
+    def _state_at(self, checkpoint: Mapping[str, Any] | None) -> TrainingState[State]:
+        encoder, own = self.new_encoder(), self.method.new_state(self)
 
-    @property
-    def record(self) -> RunRecord:
-        """What the run leaves on disk and in MLflow."""
-        assert self._record is not None, "a process that follows writes nothing"
-        return self._record
+        def new_optimiser(stage: Stage) -> torch.optim.Optimizer:
+            return self.method.new_optimiser(self.config, encoder, own, stage)
 
-    def save(self) -> None:
-        """Write the checkpoint, all or nothing, where this process is the one that writes."""
-        if self._record is not None:
-            self._record.save(self.state)
-
-    @cached_property
-    def text_tower(self) -> TextTower:
-        """CLIP's frozen text encoder, built when texts are first encoded."""
-        return TextTower.from_clip(self.clip).to(self.device)
-
-    def finish_round(
-        self,
-        round_: Round,
-        row: dict[str, Any],
-        labels: PerModality[PseudoLabels] | None,
-        report: EvaluationReport | None,
-    ) -> None:
-        """Write what the round leaves behind; it counts as finished once the checkpoint is in place."""
-        spent = {"total": sum(self.seconds.values())} | self.seconds
-        seconds = {f"seconds/{stage}": value for stage, value in spent.items()}
-        self.state.metrics.append(row)
-        self.state.timings.append({"search": self.search} | seconds | peak_memory())
-        self.state.completed = round_.number
-        self.record.finish_round(self.state, labels, report)
-        logger.info(round_table.line(row, spent["total"], self.headline_search))
-
-    @cached_property
-    def headline_search(self) -> str | None:
-        """The search whose numbers stand in the table of rounds."""
-        if self.images.test is None:
-            return None
-        return plan_test(self.dataset, self.config, final=False)[0][0].search.name
+        if checkpoint is None:
+            return TrainingState(encoder, new_optimiser(self.rounds[0].stage), own, self.rounds[0].stage)
+        return restore_state(checkpoint, encoder, own, new_optimiser, self.device)
 
     def _extract(
         self,
@@ -204,25 +203,50 @@ class Run(Generic[Config, Own]):
 
 
 @runtime_checkable
-class Method(Protocol[Config, Own]):
-    """What a run leaves to its method: what is trained in a stage, and what is remembered."""
+class Method(Protocol[Config, State]):
+    """How a method's network, memory and optimiser are made; `pipeline.methods.spec.MethodSpec` is one."""
+
+    @property
+    def name(self) -> str:
+        """As settings name it."""
+
+    @property
+    def supervised(self) -> bool:
+        """Whether it is given the people of the training images."""
 
     def new_encoder(self, config: Config, clip: LoadedClip) -> DualStemEncoder:
         """The encoder that training starts from, on the CPU."""
-        ...
 
-    def new_state(self, run: Run[Config, Own]) -> Own:
+    def new_state(self, run: Run[Config, State]) -> State:
         """What the method remembers before the first round."""
-        ...
 
-    def restore_state(self, run: Run[Config, Own], packed: Mapping[str, Any]) -> Own:
-        """What it had packed into a checkpoint."""
-        ...
+    def new_optimiser(
+        self, config: Config, encoder: DualStemEncoder, state: State, stage: Stage
+    ) -> torch.optim.Optimizer:
+        """A fresh optimiser of what a stage trains."""
 
-    def new_optimiser(self, config: Config, encoder: DualStemEncoder, own: Own, stage: Stage) -> torch.optim.Optimizer:
-        """A fresh optimiser of what is trained in a stage."""
-        ...
 
-    def enter(self, run: Run[Config, Own], round_: Round) -> None:
-        """Set up a round: a new stage's starting weights, the round's learning rate."""
-        ...
+@runtime_checkable
+class Evaluator(Protocol):
+    """The only part of a run that knows true identities. It returns numbers, reports and figures."""
+
+    @property
+    def headline_search(self) -> str | None:
+        """The search whose numbers stand in the table of rounds; None without test images."""
+
+    @property
+    def can_evaluate(self) -> bool:
+        """Whether the data set names images to measure by."""
+
+    def evaluate(self, run: Run[Any, Any]) -> EvaluationReport:
+        """Every search of the protocol, with the encoder as it is now; a figure of some queries is drawn."""
+
+    def evaluate_result(self, run: Run[Any, Any], last: EvaluationReport) -> EvaluationReport:
+        """The report of the round that is the run's result, where a score chose it."""
+
+    def diagnose(
+        self,
+        labels: PerModality[Int64[ndarray, " _"]],
+        matching: Matching,
+    ) -> dict[str, float]:
+        """How good pseudo-labels and cluster pairs are, where the people of all training images are known."""

@@ -11,6 +11,7 @@ CHECKPOINT = "checkpoint.pt"
 CHECKPOINTS = "checkpoints"
 METRICS = "metrics.jsonl"
 TIMINGS = "timings.jsonl"
+PENDING = "pending"
 LABELS = "labels"
 FIGURES = "figures"
 EVALUATION = "evaluation.json"
@@ -45,6 +46,11 @@ def read_record(path: Path) -> dict[str, Any] | None:
 def kept_checkpoint(path: Path, number: int) -> Path:
     """Where the checkpoint of a round lies, if it is kept: `checkpoints/round-012.pt`."""
     return path / CHECKPOINTS / f"round-{number:03d}.pt"
+
+
+def pending_path(path: Path, name: str, number: int) -> Path:
+    """Where what an unfinished round has made is kept: `pending/texts-121.pt`."""
+    return path / PENDING / f"{name}-{number:03d}.pt"
 
 
 def figure_path(path: Path, name: str, number: int) -> Path:

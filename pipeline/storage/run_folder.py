@@ -126,6 +126,27 @@ class RunFolder:
         """
         return read_checkpoint(self.path / names.CHECKPOINT)
 
+    def save_pending(self, number: int, name: str, content: Mapping[str, Any]) -> None:
+        """Keep what a round has made before it is finished, until `clear_pending`; the checkpoint stays as it is.
+
+        Args:
+            number: The round.
+            name: Of the content.
+            content: As for `save_checkpoint`.
+        """
+        path = names.pending_path(self.path, name, number)
+        path.parent.mkdir(exist_ok=True)
+        write_checkpoint(path, content)
+
+    def load_pending(self, number: int, name: str) -> dict[str, Any] | None:
+        """What `save_pending` kept for that round; None where there is nothing."""
+        return read_checkpoint(names.pending_path(self.path, name, number))
+
+    def clear_pending(self) -> None:
+        """Remove what unfinished rounds have made."""
+        for path in (self.path / names.PENDING).glob("*"):
+            path.unlink()
+
     def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Replace the record of all rounds: one JSON line a row, the same bytes for the same rows.
 
@@ -263,6 +284,6 @@ def _refuse_other_content(path: Path) -> None:
 
 def _remove_leftovers(path: Path) -> None:
     """Parts of files of a process that was killed while it wrote them."""
-    for folder in (path, *(path / name for name in (names.LABELS, names.FIGURES, names.CHECKPOINTS))):
+    for folder in (path, *(path / name for name in (names.LABELS, names.FIGURES, names.CHECKPOINTS, names.PENDING))):
         for leftover in folder.glob(f"*{files.TEMPORARY}"):
             leftover.unlink()

@@ -11,7 +11,8 @@ from models.encoder import DualStemEncoder
 from pipeline.config.rounds import Stage
 from pipeline.errors import CheckpointError
 
-FORMAT = 3
+FORMAT = 4
+"""Raised whenever the content of a checkpoint changes; others are refused."""
 
 
 @runtime_checkable
@@ -20,10 +21,16 @@ class MethodState(Protocol):
 
     def pack(self) -> dict[str, Any]:
         """Tensors and plain values only, so that it can be read without unpickling."""
-        ...
+
+    def fill(self, packed: Mapping[str, Any], device: torch.device) -> None:
+        """Take over what was packed.
+
+        Raises:
+            ValueError: It does not fit this run.
+        """
 
 
-Own = TypeVar("Own", bound=MethodState)
+State = TypeVar("State", bound=MethodState)
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +43,8 @@ class SelectedRound:
 
 
 @dataclass(slots=True)
-class TrainingState(Generic[Own]):
-    """Weights, optimiser and the method's own memory as they stand after `completed` rounds.
+class TrainingState(Generic[State]):
+    """Weights, optimiser and the method's own state after `completed` rounds.
 
     `stage` is the stage whose starting weights `encoder` has already been given. `selected` is None where the last
     round is the result.
@@ -45,7 +52,7 @@ class TrainingState(Generic[Own]):
 
     encoder: DualStemEncoder
     optimiser: torch.optim.Optimizer
-    own: Own
+    method: State
     stage: Stage
     completed: int = 0
     selected: SelectedRound | None = None
@@ -60,7 +67,7 @@ class TrainingState(Generic[Own]):
             "completed": self.completed,
             "encoder": self.encoder.state_dict(),
             "optimiser": self.optimiser.state_dict(),
-            "own": self.own.pack(),
+            "method": self.method.pack(),
             "selected": None if self.selected is None else asdict(self.selected),
             "metrics": self.metrics,
             "timings": self.timings,
@@ -70,10 +77,11 @@ class TrainingState(Generic[Own]):
 def restore_state(
     checkpoint: Mapping[str, Any],
     encoder: DualStemEncoder,
-    restore_own: Callable[[Mapping[str, Any]], Own],
-    build_optimiser: Callable[[Own, Stage], torch.optim.Optimizer],
-) -> TrainingState[Own]:
-    """Fill a fresh encoder and optimiser with what a checkpoint holds.
+    method: State,
+    new_optimiser: Callable[[Stage], torch.optim.Optimizer],
+    device: torch.device,
+) -> TrainingState[State]:
+    """Fill a fresh encoder, method state and optimiser with what a checkpoint holds.
 
     Raises:
         CheckpointError: The checkpoint has another format or another network's shapes.
@@ -85,8 +93,8 @@ def restore_state(
         )
     try:
         encoder.load_state_dict(checkpoint["encoder"])
-        own = restore_own(checkpoint["own"])
-        optimiser = build_optimiser(own, checkpoint["stage"])
+        method.fill(checkpoint["method"], device)
+        optimiser = new_optimiser(checkpoint["stage"])
         optimiser.load_state_dict(checkpoint["optimiser"])
     except (RuntimeError, ValueError) as error:
         raise CheckpointError(
@@ -96,7 +104,7 @@ def restore_state(
     return TrainingState(
         encoder=encoder,
         optimiser=optimiser,
-        own=own,
+        method=method,
         stage=checkpoint["stage"],
         completed=checkpoint["completed"],
         selected=None if checkpoint["selected"] is None else SelectedRound(**checkpoint["selected"]),

@@ -9,12 +9,9 @@ from typing import Any, TypeVar
 
 import torch
 
-from flows.methods import body_of
 from pipeline.config.experiment import AnyConfig
 from pipeline.evaluation.report import EvaluationReport
-from pipeline.methods.cclnet import stages
-from pipeline.methods.csdn import stages as person_stages
-from pipeline.methods.eees import stages as caption_stages
+from pipeline.methods.train import train
 from pipeline.runs.open import run_path
 from pipeline.storage.run_folder import RunFolder
 
@@ -22,12 +19,10 @@ ROOT = Path(__file__).resolve().parents[2]
 
 Config = TypeVar("Config", bound=AnyConfig)
 
-STAGES = {"cclnet": stages, "csdn": person_stages, "eees": caption_stages}
-
 
 def run_plainly(config: AnyConfig) -> EvaluationReport | None:
-    """A flow's own body, with the stages as plain functions."""
-    return body_of(config)(config, STAGES[config.method])
+    """Train without Prefect."""
+    return train(config)
 
 
 def checkpoint_of(config: AnyConfig) -> dict[str, Any]:

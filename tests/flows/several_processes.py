@@ -8,21 +8,21 @@ import numpy as np
 import pytest
 import torch
 
-from flows.unsupervised import run_rounds
 from models.memory import PrototypeMemory
-from pipeline import features, following
+from pipeline import features
 from pipeline.config.shared import ExperimentConfig
 from pipeline.data.transforms import augmentation
 from pipeline.data.transforms.augmentation import preprocess
 from pipeline.errors import DataError
+from pipeline.methods import train as plain
 from pipeline.methods.cclnet import stages
 from pipeline.runs import run as experiment
 from pipeline.runtime.distributed import Processes
 
 
 def train(config: ExperimentConfig) -> None:
-    """The rounds of a run, as the first process or as one that follows."""
-    run_rounds(config, stages if Processes.here().is_first else following)
+    """The rounds of a run, on this rank."""
+    plain.train(config)
 
 
 def train_in_float64(config: ExperimentConfig, memories: Path) -> None:

@@ -68,7 +68,7 @@ def run(tracker: object) -> Run[Any, Any]:
             record=SimpleNamespace(folder=SimpleNamespace(path="runs/csdn-s1"), tracker=tracker),
             rounds=(1, 2, 3),
             config=SimpleNamespace(name="csdn", seed=1),
-            headline_search="sysu/all",
+            evaluator=SimpleNamespace(headline_search="sysu/all"),
         ),
     )
 

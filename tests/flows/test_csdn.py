@@ -10,7 +10,8 @@ import torch
 from pipeline.config.csdn import CsdnConfig
 from pipeline.config.presets import load_config
 from pipeline.errors import CheckpointError, ConfigError
-from pipeline.methods.csdn import stages as person_stages
+from pipeline.methods.csdn.method import CSDN
+from pipeline.methods.csdn.stages import fuse_texts, learn_prompts
 from pipeline.runs.open import open_run, run_path
 from tests.flows.plain_runs import assert_same_result, checkpoint_of, run_calm_and_killed, run_plainly
 
@@ -65,10 +66,10 @@ def test_texts_stay_as_they_were_learned_while_images_are_trained(small_csdn: Cs
     for config in (short, small_csdn):
         run_plainly(config)
     one, two = checkpoint_of(short), checkpoint_of(small_csdn)
-    assert torch.equal(one["own"]["fused"], two["own"]["fused"])
+    assert torch.equal(one["method"]["fused"], two["method"]["fused"])
     weight = "trunk.layer1.0.conv1.weight"
     assert not torch.equal(one["encoder"][weight], two["encoder"][weight])
-    assert not torch.equal(one["own"]["classifier"]["neck.weight"], two["own"]["classifier"]["neck.weight"])
+    assert not torch.equal(one["method"]["classifier"]["neck.weight"], two["method"]["classifier"]["neck.weight"])
 
 
 def test_without_text_losses_no_texts_are_learned(small_csdn: CsdnConfig) -> None:
@@ -89,29 +90,26 @@ def test_without_fusion_images_are_compared_with_the_texts_of_their_own_modality
     run_plainly(config)
     assert [row["stage"] for row in rows_of(config)] == ["prompts", "image", "image"]
     assert {"train/loss/visible_text", "train/loss/infrared_text"} <= rows_of(config)[-1].keys()
-    with open_run(config) as run:
-        own = run.state.own
-        assert own.fused is None and own.targets is own.texts
-        assert torch.equal(*own.texts) == (banks == "one")
+    learned = checkpoint_of(config)["method"]
+    assert learned["fused"] is None
+    assert torch.equal(*learned["texts"]) == (banks == "one")
 
 
 @pytest.mark.slow
 def test_a_run_killed_in_every_stage_equals_the_uninterrupted_run(small_csdn: CsdnConfig, tmp_path: Path) -> None:
     calm, killed = run_calm_and_killed(small_csdn, KILL_POINTS, tmp_path)
     assert_same_result(calm, killed)
-    assert torch.equal(checkpoint_of(calm)["own"]["fused"], checkpoint_of(killed)["own"]["fused"])
+    assert torch.equal(checkpoint_of(calm)["method"]["fused"], checkpoint_of(killed)["method"]["fused"])
 
 
 def test_the_switches_of_the_released_slips_change_what_they_name(small_csdn: CsdnConfig) -> None:
     def variant(section: str, **values: object) -> dict[str, object]:
         changed = getattr(small_csdn, section).model_copy(update=values)
         config = small_csdn.model_copy(update={section: changed, "name": "-".join(values).replace("_", "-")})
-        with open_run(config) as run:
-            rounds = run.rounds_left()
-            texts = person_stages.learn_person_texts(run, next(rounds))
-            run.state.completed = 1
+        with open_run(config, CSDN) as run:
+            prototypes, texts = learn_prompts(run)
             before = run.state.encoder.state_dict()["trunk.layer1.0.bn1.running_mean"].clone()
-            fused = person_stages.fuse_texts(run, next(rounds))
+            _, fused = fuse_texts(run, prototypes)
             after = run.state.encoder.state_dict()["trunk.layer1.0.bn1.running_mean"]
             return {"texts": texts, "fused": fused, "moved": not torch.equal(before, after)}
 
@@ -125,14 +123,14 @@ def test_the_switches_of_the_released_slips_change_what_they_name(small_csdn: Cs
 
 def test_a_checkpoint_of_other_people_is_refused(small_csdn: CsdnConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     run_plainly(small_csdn)
+    from pipeline.data import supervision
     from pipeline.data.person_labels import PersonLabels
-    from pipeline.methods import supervised
 
-    real = supervised.person_labels
+    real = supervision.person_labels
     monkeypatch.setattr(
-        supervised, "person_labels", lambda *told: PersonLabels(real(*told).labels, real(*told).num_people + 1)
+        supervision, "person_labels", lambda *told: PersonLabels(real(*told).labels, real(*told).num_people + 1)
     )
-    with pytest.raises(CheckpointError, match="people apart"):
+    with pytest.raises(CheckpointError, match=r"classifies \d+ people"):
         run_plainly(small_csdn)
 
 

@@ -13,7 +13,8 @@ from pipeline.config.eees import EeesConfig
 from pipeline.config.experiment import digest_of
 from pipeline.config.presets import load_config
 from pipeline.errors import CheckpointError, ConfigError, DataError
-from pipeline.methods.cclnet.stages import measure_again
+from pipeline.methods import method_of
+from pipeline.methods.eees.method import EEES
 from pipeline.runs.open import open_run, reopen_run, run_path
 from tests.flows.plain_runs import assert_same_result, checkpoint_of, run_calm_and_killed, run_plainly
 
@@ -93,7 +94,7 @@ def test_a_weight_of_zero_removes_its_terms_and_what_only_they_need(
     config = changed(small_eees, semantics=changes, stages={"image_rounds": 1})
     run_plainly(config)
     assert losses_of(config).keys() == ALL_TERMS - gone | {"total"}
-    assert ("fusion" in checkpoint_of(config)["own"]["modules"]) == ("views" not in gone)
+    assert ("fusion" in checkpoint_of(config)["method"]["modules"]) == ("views" not in gone)
 
 
 def test_a_frozen_text_tower_is_no_part_of_what_is_learned_and_a_tuned_one_learns(small_eees: EeesConfig) -> None:
@@ -101,9 +102,9 @@ def test_a_frozen_text_tower_is_no_part_of_what_is_learned_and_a_tuned_one_learn
     tuned = changed(frozen, text={"tower": "tuned"})
     for config in (frozen, tuned):
         run_plainly(config)
-    assert "tower" not in checkpoint_of(frozen)["own"]["modules"]
-    learned = checkpoint_of(tuned)["own"]["modules"]["tower"]
-    with open_run(tuned) as run:
+    assert "tower" not in checkpoint_of(frozen)["method"]["modules"]
+    learned = checkpoint_of(tuned)["method"]["modules"]["tower"]
+    with open_run(tuned, EEES) as run:
         before = TextTower.from_clip(run.clip).state_dict()
         rates = [group["lr"] for group in run.state.optimiser.param_groups]
     moved = {name for name, value in before.items() if not torch.equal(value, learned[name])}
@@ -127,9 +128,9 @@ def test_every_alternative_trains_and_resumes(small_eees: EeesConfig, section: s
     one_round = changed(small_eees, **{section: values}, stages={"image_rounds": 1})
     run_plainly(one_round)
     assert all(np.isfinite(value) for value in losses_of(one_round).values())
-    with open_run(one_round) as run:
+    with open_run(one_round, EEES) as run:
         assert not list(run.rounds_left())
-        packed = run.state.own.pack()["modules"]
+        packed = run.state.method.pack()["modules"]
         kept = checkpoint_of_modules(one_round)
         assert packed.keys() == kept.keys()
         for name, weights in packed.items():
@@ -139,7 +140,7 @@ def test_every_alternative_trains_and_resumes(small_eees: EeesConfig, section: s
 def checkpoint_of_modules(config: EeesConfig) -> dict[str, dict[str, torch.Tensor]]:
     """Read without taking the folder's lock, which the run holds."""
     checkpoint = torch.load(run_path(config) / "checkpoint.pt", weights_only=True)
-    modules: dict[str, dict[str, torch.Tensor]] = checkpoint["own"]["modules"]
+    modules: dict[str, dict[str, torch.Tensor]] = checkpoint["method"]["modules"]
     return modules
 
 
@@ -147,8 +148,8 @@ def test_a_run_is_measured_again_without_its_captions(small_eees: EeesConfig, ca
     config = changed(small_eees, captions={"path": captions}, stages={"image_rounds": 1})
     report = run_plainly(config)
     captions.unlink()
-    with reopen_run(run_path(config), data_root=None, device="cpu") as run:
-        again = measure_again(run)
+    with reopen_run(run_path(config), method_of, data_root=None, device="cpu") as (run, evaluator):
+        again = evaluator.measure_to_files(run)
     assert report is not None
     assert [search.mean for search in again.searches] == [search.mean for search in report.searches]
 
@@ -202,6 +203,6 @@ def test_settings_that_mean_nothing_together_are_refused(contradiction: list[str
 def test_a_run_killed_in_every_part_equals_the_uninterrupted_run(small_eees: EeesConfig, tmp_path: Path) -> None:
     calm, killed = run_calm_and_killed(small_eees, KILL_POINTS, tmp_path)
     assert_same_result(calm, killed)
-    left, right = (checkpoint_of(one)["own"]["modules"] for one in (calm, killed))
+    left, right = (checkpoint_of(one)["method"]["modules"] for one in (calm, killed))
     for name, weights in left.items():
         assert all(torch.equal(value, right[name][key]) for key, value in weights.items()), name

@@ -17,6 +17,7 @@ from models.modality import Modality
 from pipeline.config.experiment import AnyConfig
 from pipeline.config.presets import load_config
 from pipeline.data.images import gather_pixels
+from pipeline.methods import method_of
 from pipeline.runs.open import reopen_run, run_path
 from pipeline.tracking import mlflow_models
 from pipeline.tracking.replay import read_note
@@ -65,12 +66,12 @@ def test_the_registered_model_gives_the_vectors_that_were_measured(
     config = tracked(preset, smoke_data, tmp_path / "runs", tree)
     report = run_plainly(config)
     assert report is not None
-    with reopen_run(run_path(config), data_root=None, device="cpu") as run:
+    with reopen_run(run_path(config), method_of, data_root=None, device="cpu") as (run, evaluator):
         encoder = run.new_encoder()
         selected = run.state.selected
         encoder.load_state_dict(run.state.encoder.state_dict() if selected is None else selected.encoder)
-        assert run.images.test is not None
-        images, measured = run.images.test, run.extract_held_out_features(run.images.test, encoder)
+        assert evaluator.test is not None
+        images, measured = evaluator.test, run.extract_held_out_features(evaluator.test, encoder)
     for modality in Modality:
         name = f"vireid-{config.name}-{modality}"
         (version,) = client.search_model_versions(f"name = '{name}'")

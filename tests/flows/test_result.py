@@ -14,7 +14,7 @@ from pipeline.errors import CheckpointError, ConfigError
 from pipeline.evaluation.feature_files import read_features
 from pipeline.evaluation.rank_files import rank_files
 from pipeline.evaluation.searches import GalleryDraws
-from pipeline.methods.cclnet.stages import measure_again
+from pipeline.methods import method_of
 from pipeline.runs.open import reopen_run, run_path
 from pipeline.storage.run_folder import RunFolder
 from tests.flows.plain_runs import run_plainly
@@ -79,8 +79,8 @@ def test_the_round_that_is_best_on_test_is_the_result_only_where_asked_and_says_
     assert report.last.searches[0].mean.r1 == scores[-1]
     assert "optimistic" in report.warnings[0]
     # What is measured again later is the chosen round as well.
-    with reopen_run(run_path(config), data_root=None, device="cpu") as run:
-        assert measure_again(run) == report
+    with reopen_run(run_path(config), method_of, data_root=None, device="cpu") as (run, evaluator):
+        assert evaluator.measure_to_files(run) == report
 
 
 def test_a_round_is_chosen_by_people_that_are_held_out(smoke_config: ExperimentConfig) -> None:
@@ -124,8 +124,8 @@ def test_exported_features_give_the_same_numbers_to_anybody(smoke_config: Experi
     report = run_plainly(config)
     assert report is not None
     exported, queries = tmp_path / "features.npz", tmp_path / "queries.npz"
-    with reopen_run(run_path(config), data_root=None, device="cpu") as run:
-        assert measure_again(run, exported, queries) == report
+    with reopen_run(run_path(config), method_of, data_root=None, device="cpu") as (run, evaluator):
+        assert evaluator.measure_to_files(run, exported, queries) == report
     for protocol in ("sysu/all", "sysu/indoor"):
         draws = GalleryDraws(trials=2)
         (one,) = rank_files(read_features(exported), None, protocol, draws=draws, allow_partial=True)[0].searches
@@ -161,7 +161,7 @@ def test_a_run_is_not_measured_on_other_images(smoke_config: ExperimentConfig, t
         (other / "exp" / f"{split}_id.mat").unlink()
     with (
         pytest.raises(CheckpointError, match="made with other training images"),
-        reopen_run(run_path(config), data_root=other, device="cpu"),
+        reopen_run(run_path(config), method_of, data_root=other, device="cpu"),
     ):
         pass
 
@@ -171,8 +171,8 @@ def test_a_moved_data_set_is_the_same_data_set(smoke_config: ExperimentConfig, t
     report = run_plainly(config)
     assert report is not None
     moved = copy_of(config.data.root, tmp_path / "my_cam3_0001" / "moved")
-    with reopen_run(run_path(config), data_root=moved, device="cpu") as run:
-        assert dataclasses.replace(measure_again(run), model=report.model) == report
+    with reopen_run(run_path(config), method_of, data_root=moved, device="cpu") as (run, evaluator):
+        assert dataclasses.replace(evaluator.measure_to_files(run), model=report.model) == report
 
 
 @dataclasses.dataclass

@@ -138,15 +138,15 @@ def test_the_flow_shows_the_tasks_of_the_first_process(smoke_config: ExperimentC
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter
 
-    from flows.unsupervised import unsupervised
+    from flows.deployments import train
 
     config = with_runs(smoke_config, tmp_path / "runs", processes=2)
     stages = config.stages.model_copy(update={"prepare_rounds": 1, "clip_rounds": 1})
-    report = unsupervised(config.model_copy(update={"stages": stages}))
+    report = train(config.model_copy(update={"stages": stages}))
     assert report is not None and report.model.round == 2
     with get_client(sync_client=True) as client:
         flow_run = max(client.read_flow_runs(), key=lambda run: run.created)
         assert flow_run.state_name == "Completed"
         own = FlowRunFilter.model_validate({"id": {"any_": [flow_run.id]}})
         names = {task.name for task in client.read_task_runs(flow_run_filter=own)}
-    assert {"extract-r001", "train-r002", "learn-prompts-r002", "log-r002"} <= names
+    assert {"extract-r001", "train-r002", "learn-prompts-r002", "log-round-r002"} <= names

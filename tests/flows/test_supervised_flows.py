@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from mlflow import MlflowClient
 
-from flows.methods import train
+from flows.deployments import train
 from pipeline.config.presets import load_config
 from tests.flows.test_csdn import SMALL as SMALL_CSDN
 from tests.flows.test_eees import SMALL as SMALL_EEES

@@ -38,12 +38,13 @@ def encoder_weights(config: ExperimentConfig) -> dict[str, torch.Tensor]:
 def test_a_run_leaves_a_task_a_child_run_and_a_label_file_for_every_round(
     smoke_config: ExperimentConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from flows.unsupervised import unsupervised
+    from flows.deployments import train
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     config = changed(smoke_config, smoke_config.execution.runs_folder, execution={"tracking": True})
     config = changed(config, smoke_config.execution.runs_folder)
-    report = unsupervised(config)
+    report = train(config)
+    assert report is not None
 
     folder = run_path(config)
     rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -102,8 +103,10 @@ def test_measuring_during_training_changes_no_weight(smoke_config: ExperimentCon
 def test_without_carry_over_stage_clip_starts_from_clip_and_with_it_from_stage_prepare(
     smoke_config: ExperimentConfig, tmp_path: Path
 ) -> None:
-    from pipeline.methods.cclnet.stages import extract, learn_prompts, match, pseudo_label, train
+    from pipeline.methods.cclnet import stages
+    from pipeline.methods.cclnet.method import CCLNET
     from pipeline.runs.open import open_run
+    from pipeline.runs.stages import extract
 
     for carry_over in (False, True):
         config = changed(
@@ -112,26 +115,27 @@ def test_without_carry_over_stage_clip_starts_from_clip_and_with_it_from_stage_p
             stages={"prepare_rounds": 1, "clip_rounds": 1, "carry_over": carry_over},
             prompts={"feature_source": "current"},
         )
-        with open_run(config) as run:
+        with open_run(config, CCLNET) as run:
             initial = {name: value.clone() for name, value in run.state.encoder.state_dict().items()}
             rounds = run.rounds_left()
-            first = next(rounds)
-            features = extract(run, first)
-            labels = pseudo_label(run, first, features)
-            train(run, first, features, labels, None)
-            match(run, first, features, labels)
+            next(rounds)
+            features = extract(run)
+            clusters = stages.cluster(run, features)
+            losses = stages.train(run, clusters, None)
+            stages.log_round(run, features, clusters, None, losses, None)
             trained = {name: value.clone() for name, value in run.state.encoder.state_dict().items()}
             assert any(not torch.equal(initial[name], trained[name]) for name in initial)
-            run.state.completed = 1
             second = next(rounds)
-            assert second.stage == "clip"
+            assert second.stage == "clip" and second.first_of_stage
+            stages.begin_stage(run)
             expected = trained if carry_over else initial
             found = run.state.encoder.state_dict()
             assert all(torch.equal(found[name], expected[name]) for name in expected)
-            text = learn_prompts(run, second, labels)
+            assert run.state.method.exported is not None
+            text = stages.learn_prompts(run, run.state.method.exported)
             assert text is not None
             # Prompts are learned on the clusters that stage `prepare` handed over.
-            assert np.array_equal(text.visible.labels, labels.visible.labels.labels)
+            assert np.array_equal(text.visible.labels, clusters.of_images.visible)
 
 
 def test_every_number_of_a_round_is_finite(smoke_config: ExperimentConfig) -> None:

@@ -1,7 +1,11 @@
-"""What the configuration makes of a round: its learning rate, and whether the optimiser starts anew."""
+"""What the settings make of a round: learning rate, restart of the optimiser, prompt learning."""
 
+from clustering.dbscan import PseudoLabels
+from models.modality import PerModality
 from pipeline.config.cclnet import OptimisationConfig, SwapConfig
 from pipeline.config.rounds import Round
+from pipeline.config.shared import ExperimentConfig
+from pipeline.methods.cclnet.state import CclnetState
 from pipeline.training.optimiser import AtSwap, image_learning_rate, optimiser_restarts
 
 
@@ -21,7 +25,7 @@ def learning_rate_of(round_: Round, optimisation: OptimisationConfig, swap: Swap
 
 
 def starts_anew(round_: Round, optimisation: OptimisationConfig, swap: SwapConfig) -> bool:
-    """Whether a round begins with a new optimiser because swapping starts in it."""
+    """Whether a round begins with an optimiser without history because swapping starts in it."""
     return optimiser_restarts(round_.epoch, swap_start=swap.start, at_swap=_at_swap(round_, optimisation, swap))
 
 
@@ -30,3 +34,22 @@ def _at_swap(round_: Round, optimisation: OptimisationConfig, swap: SwapConfig) 
     if swap.mode == "off" or (optimisation.at_swap == "restart" and round_.stage == "prepare"):
         return "continue"
     return optimisation.at_swap
+
+
+def prompts_due(config: ExperimentConfig, round_: Round) -> bool:
+    """Whether prompts are learned in this round: at the start of stage `clip`, and where a refresh is due."""
+    prompts = config.prompts
+    if round_.stage != "clip" or prompts.text_weight == 0:
+        return False
+    refresh = prompts.refresh_every is not None and (round_.epoch - 1) % prompts.refresh_every == 0
+    return round_.first_of_stage or refresh
+
+
+def clusters_to_describe(
+    state: CclnetState, round_: Round, labels: PerModality[PseudoLabels]
+) -> PerModality[PseudoLabels]:
+    """The clusters that prompts are learned on: those that stage `prepare` handed over, later the round's own."""
+    if not round_.first_of_stage:
+        return labels
+    assert state.exported is not None, "stage `prepare` ends with exported clusters"
+    return state.exported

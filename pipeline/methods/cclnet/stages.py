@@ -1,116 +1,209 @@
-"""The stages of a round as plain functions: what a flow wraps as tasks, and what a notebook or a benchmark calls."""
+"""The stages of a CCLNet round as plain functions: values in, values out."""
 
-from functools import partial
-from pathlib import Path
+from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
-from jaxtyping import Float
-from torch import Tensor
 
 from clustering.dbscan import PseudoLabels
-from clustering.labelling import Labelling
-from clustering.matching import Matching, match_clusters
-from clustering.prototypes import cluster_prototypes
+from clustering.matching import mutual_nearest
 from models.encoder import Head
 from models.memory import PrototypeMemory
 from models.modality import PerModality
-from models.swap import CrossModalSwap
-from pipeline.config.rounds import Round
+from models.swap import CrossModalSwap, best_assignment
 from pipeline.data.samplers.sampling import cross_modal_batches
-from pipeline.errors import DataError, DegenerateClustering
-from pipeline.evaluation.feature_files import write_features, write_queries
+from pipeline.errors import DegenerateClustering
 from pipeline.evaluation.report import EvaluationReport
 from pipeline.features import FeatureBank
-from pipeline.methods.cclnet import prompts as prompting
-from pipeline.methods.cclnet.labelling import usable_labels
-from pipeline.methods.cclnet.method import ClusterRun, cluster_images, prompt_features, text_from_first
-from pipeline.methods.cclnet.metrics import describe_round
+from pipeline.methods.cclnet import prompts
+from pipeline.methods.cclnet.clusters import (
+    Clusters,
+    describe_clusters,
+    label_modality,
+    pack_labelling,
+    unpack_labelling,
+    usable_labels,
+)
 from pipeline.methods.cclnet.objective import TextLoss, build_augmentation, labelled_images, train_epoch
-from pipeline.methods.cclnet.state import TextPrototypes
-from pipeline.runs.evaluation import measure, measure_result, remember_if_best
-from pipeline.runs.export_result import export_result
-from pipeline.runs.figures import draw_clusters, draw_learning, draw_retrieval, draw_texts
-from pipeline.runs.run import Run, logger
+from pipeline.methods.cclnet.record import record
+from pipeline.methods.cclnet.schedule import learning_rate_of, starts_anew
+from pipeline.methods.cclnet.state import CclnetRun, TextPrototypes, pack_texts, unpack_texts
+from pipeline.runs.run import logger
+from pipeline.runs.stage import rank_zero, stage
+from pipeline.runs.stages import complete_round
 from pipeline.runtime.seeds import numpy_generator, torch_generator
+from pipeline.training.optimiser import set_learning_rate
 
 
-def extract(run: Run[Any, Any], round_: Round) -> PerModality[FeatureBank]:  # noqa: ARG001 - it names the task
-    """Encode all training images of both modalities with the weights that the round starts from."""
-    with run.timed("extract"):
-        return run.extract_training_features(Head.NECK)
+@stage(uses_device=True)
+def begin_stage(run: CclnetRun) -> None:
+    """Give a later stage its starting weights and a new optimiser, and choose the clusters that prompts describe.
+
+    The first stage begins with what opening the run made.
+    """
+    config, state, round_ = run.config, run.state, run.round
+    if round_.number == 1:
+        return
+    if config.stages.label_export == "after_training":
+        state.method.exported = _label_for_export(run)
+    if not config.stages.carry_over:
+        state.encoder = run.new_encoder()
+    state.stage = round_.stage
+    state.optimiser = run.new_optimiser(round_.stage)
 
 
-def pseudo_label(run: ClusterRun, round_: Round, features: PerModality[FeatureBank]) -> PerModality[Labelling]:
-    """Cluster each modality alone.
+@stage(uses_device=True)
+def cluster(run: CclnetRun, features: PerModality[FeatureBank]) -> Clusters:
+    """Cluster each modality alone, and pair visible with infrared clusters by their prototypes.
 
     Raises:
         DegenerateClustering: A modality has no cluster, and had none in an earlier round.
     """
     config = run.config
-    with run.timed("label"):
-        found = cluster_images(run, features)
-        labels = usable_labels(found, run.state.own.labels, config.labelling, config.batches.clusters_per_batch)
-    run.state.own.labels = labels.map(lambda labelling: labelling.labels)
-    if round_.stage == "prepare" and round_.last_of_stage:
-        run.state.own.exported = run.state.own.labels
-    return labels
+    found = _label(run, features)
+    usable = usable_labels(found, run.state.method.labels, config.labelling, config.batches.clusters_per_batch)
+    vectors = features.map(lambda bank: bank.vectors)
+    return describe_clusters(vectors, usable, config.matching, search=found.visible.search)
 
 
-def match(
-    run: ClusterRun,
-    round_: Round,  # noqa: ARG001 - it names the task
-    features: PerModality[FeatureBank],
-    labels: PerModality[Labelling],
-) -> Matching:
-    """Pair visible with infrared clusters by their prototypes, for the round's record."""
-    with run.timed("match"):
-        prototypes = features.map_with(
-            lambda bank, labelling: cluster_prototypes(bank.vectors, labelling.labels.labels), labels
-        )
-        return match_clusters(
-            prototypes.visible, prototypes.infrared, method=run.config.matching.method, floor=run.config.matching.floor
-        )
+@stage(uses_device=True)
+def learn_prompts(run: CclnetRun, labels: PerModality[PseudoLabels]) -> PerModality[TextPrototypes] | None:
+    """Learn one text prototype a cluster; a refresh that finds outliers only keeps the previous ones.
 
+    They are written to a file of their own, so that a run killed later in the round does not learn them again.
 
-def learn_prompts(run: ClusterRun, round_: Round, labels: PerModality[Labelling]) -> PerModality[TextPrototypes] | None:
-    """Learn one sentence a cluster; a refresh that has nothing to describe keeps the texts that there are.
-
-    The first time they are learned on the clusters that stage `prepare` handed over, later on the round's own.
+    Args:
+        run: Whose texts they are.
+        labels: The clusters that are described.
 
     Raises:
         DegenerateClustering: A modality has outliers only and there are no earlier texts.
     """
-    config, own = run.config.prompts, run.state.own
-    first = round_.epoch == 1
-    assert own.exported is not None or not first
-    chosen = own.exported if first else labels.map(lambda labelling: labelling.labels)
-    assert chosen is not None
-    with run.timed("prompts"):
-        features = prompt_features(run, initial=first or config.feature_source == "initial")
+    round_, previous = run.round, run.state.method.text
+    of_images = labels.map(lambda pseudo: pseudo.labels)
+    packed = run.processes.from_first(lambda: run.record.folder.load_pending(round_.number, "texts"))
+    if packed is None:
+        features = _prompt_features(run)
         try:
-            prompting.refuse_nothing(chosen.map(lambda pseudo: pseudo.labels))
+            prompts.refuse_nothing(of_images)
         except DegenerateClustering as error:
-            if first:
+            if round_.first_of_stage:
                 raise
             logger.warning("prompts are not refreshed in round %d: %s", round_.number, error.message)
-        else:
-            own.text = text_from_first(run, partial(_learn_texts, run, round_, features, chosen))
-    own.text_round = round_.number
-    run.save()  # Texts take minutes to learn: a run killed later in this round does not learn them again.
-    return own.text
+            return previous
+        packed = run.processes.from_first(lambda: pack_texts(_learn_texts(run, features, of_images)))
+        _keep_texts(run, packed)
+    return unpack_texts(packed, run.device)
+
+
+@stage(uses_device=True)
+def train(run: CclnetRun, clusters: Clusters, text: PerModality[TextPrototypes] | None) -> dict[str, float]:
+    """Train the encoder for one epoch against the memories of this round's clusters.
+
+    Returns:
+        Mean losses by name, as `loss/...`; `swap/kept_share` is the share of the round's pairs that swapping still uses
+        at the end.
+
+    Raises:
+        TrainingError: The loss is not finite.
+    """
+    config, round_ = run.config, run.round
+    schedule = (config.optimisation, config.swap)
+    if starts_anew(round_, *schedule):
+        run.state.optimiser.state.clear()
+    set_learning_rate(run.state.optimiser, learning_rate_of(round_, *schedule))
+    seed = (config.seed, "train", round_.number)
+    swap = _swap(run, clusters)
+    losses = train_epoch(
+        run.state.encoder,
+        run.state.optimiser,
+        run.training_pixels.map_with(labelled_images, clusters.labels, text or PerModality(None, None)),
+        clusters.prototypes.map(lambda rows: PrototypeMemory(torch.from_numpy(rows).to(run.device))),
+        cross_modal_batches(
+            clusters.of_images,
+            clusters_per_batch=config.batches.clusters_per_batch,
+            images_per_cluster=config.batches.images_per_cluster,
+            replacement=config.batches.replacement,
+            generator=numpy_generator(*seed, "batches"),
+        ),
+        temperature=config.memory.temperature,
+        momentum=config.memory.momentum,
+        swap=swap,
+        text=_text_loss(run, text),
+        augmentation=build_augmentation(
+            recipe=config.augmentation.recipe,
+            padding=config.augmentation.padding,
+            normalisation=config.images.normalisation,
+            generator=torch_generator(*seed, "augment"),
+            processes=run.processes,
+        ),
+        device=run.device,
+        precision=run.precision,
+        processes=run.processes,
+    )
+    numbers = {f"loss/{name}": value for name, value in losses.items()}
+    return numbers if swap is None else numbers | {"swap/kept_share": swap.pairing.kept_share}
+
+
+@stage(ends_round=True)
+def log_round(
+    run: CclnetRun,
+    features: PerModality[FeatureBank],
+    clusters: Clusters,
+    text: PerModality[TextPrototypes] | None,
+    trained: Mapping[str, float],
+    report: EvaluationReport | None,
+) -> None:
+    """Take over what the round found, and record it: from the checkpoint on, the round counts."""
+    state, round_ = run.state.method, run.round
+    state.labels, state.text = clusters.labels, text
+    if round_.stage == "prepare" and round_.last_of_stage:
+        state.exported = clusters.labels
+    complete_round(run, report)
+    record(run, features, clusters, text, trained, report)
+
+
+@rank_zero
+def _keep_texts(run: CclnetRun, packed: Mapping[str, Any]) -> None:
+    run.record.folder.save_pending(run.round.number, "texts", packed)
+
+
+def _label(run: CclnetRun, features: PerModality[FeatureBank]) -> PerModality[Any]:
+    """Cluster each modality on rank 0 and its device."""
+    settings = PerModality(run.config.labelling.visible, run.config.labelling.infrared)
+    return features.map_with(
+        lambda bank, own: unpack_labelling(
+            run.processes.from_first(lambda: pack_labelling(label_modality(bank, own, run.device)))
+        ),
+        settings,
+    )
+
+
+def _label_for_export(run: CclnetRun) -> PerModality[PseudoLabels]:
+    """Cluster once more with the final weights of stage `prepare`."""
+    previous = run.state.method.exported
+    assert previous is not None
+    found = _label(run, run.extract_training_features(Head.NECK))
+    return found.map_with(lambda new, old: new.labels if new.labels.num_clusters else old, previous)
+
+
+def _prompt_features(run: CclnetRun) -> PerModality[torch.Tensor]:
+    """Projected features that prompts are learned on, of the stage's initial encoder or of the current one."""
+    initial = run.round.first_of_stage or run.config.prompts.feature_source == "initial"
+    encoder = run.new_encoder() if initial and not run.config.stages.carry_over else None
+    banks = run.extract_training_features(Head.PROJECTION, encoder)
+    return banks.map(lambda bank: torch.from_numpy(bank.vectors).to(run.device))
 
 
 def _learn_texts(
-    run: ClusterRun,
-    round_: Round,
-    features: PerModality[Float[Tensor, "n embed"]],
-    labels: PerModality[PseudoLabels],
+    run: CclnetRun, features: PerModality[torch.Tensor], labels: PerModality[np.ndarray]
 ) -> PerModality[TextPrototypes]:
-    config, first, seed = run.config.prompts, round_.epoch == 1, run.config.seed
-    return prompting.learn_prompts(
+    config, seed, round_ = run.config.prompts, run.config.seed, run.round
+    first = round_.first_of_stage
+    return prompts.learn_prompts(
         features,
-        labels.map(lambda pseudo: pseudo.labels),
+        labels,
         run.text_tower,
         num_context=config.num_context,
         epochs=config.epochs if first else config.refresh_epochs,
@@ -118,155 +211,30 @@ def _learn_texts(
         learning_rate=config.learning_rate,
         warmup_epochs=config.warmup_epochs if first else min(1, config.warmup_epochs),
         weight_decay=config.weight_decay,
-        previous=run.state.own.text if config.init == "warm" and not first else None,
+        previous=run.state.method.text if config.init == "warm" and not first else None,
         init_generator=lambda modality: torch_generator(seed, "init", "prompts", modality, round_.number),
         batch_generator=lambda epoch: numpy_generator(seed, "batches", "prompts", round_.number, epoch),
     )
 
 
-def train(
-    run: ClusterRun,
-    round_: Round,
-    features: PerModality[FeatureBank],
-    labels: PerModality[Labelling],
-    text: PerModality[TextPrototypes] | None,
-) -> dict[str, float]:
-    """Train the encoder for one epoch against the memories of this round's clusters.
-
-    Raises:
-        TrainingError: The loss is not finite.
-    """
-    config = run.config
-    seed = (config.seed, "train", round_.number)
-    with run.timed("train"):
-        return train_epoch(
-            run.state.encoder,
-            run.state.optimiser,
-            run.training_pixels.map_with(
-                lambda pixels, labelling, words: labelled_images(pixels, labelling.labels, words),
-                labels,
-                text or PerModality(None, None),
-            ),
-            features.map_with(partial(_memory, run.device), labels),
-            cross_modal_batches(
-                labels.map(lambda labelling: labelling.labels.labels),
-                clusters_per_batch=config.batches.clusters_per_batch,
-                images_per_cluster=config.batches.images_per_cluster,
-                replacement=config.batches.replacement,
-                generator=numpy_generator(*seed, "batches"),
-            ),
-            temperature=config.memory.temperature,
-            momentum=config.memory.momentum,
-            swap=_swap(run, round_),
-            text=_text_loss(run, text),
-            augmentation=build_augmentation(
-                recipe=config.augmentation.recipe,
-                padding=config.augmentation.padding,
-                normalisation=config.images.normalisation,
-                generator=torch_generator(*seed, "augment"),
-                processes=run.processes,
-            ),
-            device=run.device,
-            precision=run.precision,
-            processes=run.processes,
-        )
-
-
-def _memory(device: torch.device, bank: FeatureBank, labelling: Labelling) -> PrototypeMemory:
-    return PrototypeMemory(torch.from_numpy(cluster_prototypes(bank.vectors, labelling.labels.labels)).to(device))
-
-
-def _text_loss(run: ClusterRun, text: PerModality[TextPrototypes] | None) -> TextLoss | None:
+def _text_loss(run: CclnetRun, text: PerModality[TextPrototypes] | None) -> TextLoss | None:
     if text is None:
         return None
-    prompts = run.config.prompts
-    return TextLoss(text.map(lambda one: one.features), prompts.text_weight, prompts.smoothing)
+    settings = run.config.prompts
+    return TextLoss(text.map(lambda one: one.features), settings.text_weight, settings.smoothing)
 
 
-def evaluate(run: Run[Any, Any], round_: Round) -> EvaluationReport:
-    """Encode all held-out images once and run every search of the protocol; nothing in training reads the result."""
-    with run.timed("evaluate"):
-        measurement = measure(run, round_, final=round_ == run.rounds[-1])
-    remember_if_best(run, round_, measurement.report)
-    draw_retrieval(run, round_, measurement.features)
-    return measurement.report
-
-
-def measure_again(
-    run: Run[Any, Any], features_file: Path | None = None, queries_file: Path | None = None
-) -> EvaluationReport:
-    """Encode all held-out images with the weights of the run's result, and run every search.
-
-    Args:
-        run: With at least one finished round.
-        features_file: Where to write the features of the test images.
-        queries_file: Where to write what each query found.
-
-    Raises:
-        DataError: Features are asked for, and the data set names no test images.
-    """
-    measurement = measure_result(run, keep_queries=queries_file is not None)
-    test = run.dataset.test
-    if (features_file or queries_file) and (test is None or measurement.features is None):
-        raise DataError("the data set names no test images", hint="leave --features and --per-query out")
-    if features_file is not None and test is not None and measurement.features is not None:
-        write_features(features_file, measurement.features, test)
-    if queries_file is not None:
-        write_queries(queries_file, measurement.results)
-    return measurement.report
-
-
-def finish(run: Run[Any, Any]) -> EvaluationReport | None:
-    """Close the record of a complete run: its last round is the result, or the round that a score chose.
-
-    Returns:
-        What it retrieves; None where the data set names no images to measure by.
-    """
-    record = run.record.folder.read_evaluation()
-    report = None if record is None else EvaluationReport.from_dict(record)
-    if report is not None and report.last is None and run.config.evaluation.selection != "last":
-        report = measure_result(run, report).report
-    export_result(run)
-    run.record.finish(report)
-    return report
-
-
-def draw(
-    run: ClusterRun,
-    round_: Round,
-    features: PerModality[FeatureBank],
-    labels: PerModality[Labelling],
-    matching: Matching,
-    text: PerModality[TextPrototypes] | None,
-) -> None:
-    """Draw the round's figures, if figures are wanted: nothing reads them back."""
-    draw_clusters(run, round_, features, labels, matching)
-    if text is not None:
-        draw_texts(run, round_, text.map(lambda one: one.features), same_order=False)
-
-
-def log_round(
-    run: ClusterRun,
-    round_: Round,
-    labels: PerModality[Labelling],
-    matching: Matching,
-    losses: dict[str, float],
-    report: EvaluationReport | None,
-) -> None:
-    """Record the round: labels, checkpoint (from here on it counts), metrics, MLflow, a line at the terminal."""
-    row = describe_round(run, round_, labels, matching, losses, report)
-    draw_learning(run, round_, row)
-    run.finish_round(round_, row, labels.map(lambda labelling: labelling.labels), report)
-
-
-def _swap(run: ClusterRun, round_: Round) -> CrossModalSwap | None:
-    settings = run.config.swap
-    if settings.mode == "off" or round_.epoch < settings.start:
+def _swap(run: CclnetRun, clusters: Clusters) -> CrossModalSwap | None:
+    """Swapping of matched prototypes, from the pairs of this round on."""
+    settings, matching = run.config.swap, run.config.matching
+    if settings.mode == "off" or run.round.epoch < settings.start:
         return None
     return CrossModalSwap(
         mode=settings.mode,
         trigger=settings.trigger,
         scale=settings.scale,
-        min_similarity=settings.min_similarity,
+        min_similarity=matching.floor,
         every=settings.every,
+        assign=best_assignment if matching.method == "hungarian" else mutual_nearest,
+        pairs=PerModality(clusters.matching.visible, clusters.matching.infrared),
     )

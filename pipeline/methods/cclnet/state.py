@@ -11,6 +11,8 @@ from torch import Tensor
 
 from clustering.dbscan import PseudoLabels
 from models.modality import PerModality
+from pipeline.config.shared import ExperimentConfig
+from pipeline.runs.run import Run
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,17 +28,15 @@ class TextPrototypes:
 
 
 @dataclass(slots=True)
-class ClusterState:
-    """Labels and texts as they stand after the last finished round.
+class CclnetState:
+    """Labels and text prototypes after the last finished round.
 
-    `labels` are the last usable clusters, `exported` those that prompts are first learned on, `text_round` the round in
-    which `text` was learned.
+    `labels` are the last usable clusters, `exported` those that prompts are first learned on.
     """
 
     labels: PerModality[PseudoLabels] | None = None
     exported: PerModality[PseudoLabels] | None = None
     text: PerModality[TextPrototypes] | None = None
-    text_round: int = 0
 
     def pack(self) -> dict[str, Any]:
         """Tensors and plain values only."""
@@ -44,18 +44,16 @@ class ClusterState:
             "labels": _pack(self.labels, _pack_labels),
             "exported": _pack(self.exported, _pack_labels),
             "text": pack_texts(self.text),
-            "text_round": self.text_round,
         }
 
-    @staticmethod
-    def unpack(packed: Mapping[str, Any], device: torch.device) -> "ClusterState":
-        """What was packed, its texts on a device."""
-        return ClusterState(
-            labels=_unpack(packed["labels"], _unpack_labels),
-            exported=_unpack(packed["exported"], _unpack_labels),
-            text=unpack_texts(packed["text"], device),
-            text_round=packed["text_round"],
-        )
+    def fill(self, packed: Mapping[str, Any], device: torch.device) -> None:
+        """Take over what was packed, text prototypes on a device."""
+        self.labels = _unpack(packed["labels"], _unpack_labels)
+        self.exported = _unpack(packed["exported"], _unpack_labels)
+        self.text = unpack_texts(packed["text"], device)
+
+
+CclnetRun = Run[ExperimentConfig, CclnetState]
 
 
 def pack_texts(texts: PerModality[TextPrototypes] | None) -> dict[str, Any] | None:

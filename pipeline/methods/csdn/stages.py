@@ -1,29 +1,38 @@
-"""The stages of CSDN as plain functions: what a flow wraps as tasks, and what a notebook or a benchmark calls."""
+"""The stages of CSDN as plain functions: values in, values out."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from models.encoder import Head
 from models.fusion import build_fusion
 from models.modality import PerModality
 from models.precision import network_precision
-from pipeline.config.rounds import Round
 from pipeline.data.transforms.augmentation import preprocess
-from pipeline.methods.cclnet.stages import evaluate, finish
-from pipeline.methods.csdn.method import PersonRun
+from pipeline.evaluation.report import EvaluationReport
 from pipeline.methods.csdn.prompts import PersonFeatures, Positions, learn_fusion, learn_person_prompts
+from pipeline.methods.csdn.state import CsdnRun
 from pipeline.methods.identity_objective import LossWeights
-from pipeline.methods.supervised import log_image_round, person_batches, person_objective, train_epoch_on_people
+from pipeline.methods.supervised import person_batches, person_objective, record, train_epoch_on_people
+from pipeline.runs.figures import draw_text_similarity
+from pipeline.runs.stage import stage
+from pipeline.runs.stages import complete_round
 from pipeline.runtime.seeds import derive_seed, numpy_generator, torch_generator
 
-__all__ = ["evaluate", "finish", "fuse_texts", "learn_person_texts", "log_image_round", "train_on_people"]
+Texts = PerModality[Float[Tensor, "people embed"]]
+"""One text prototype a person, in each modality."""
 
 
-def learn_person_texts(run: PersonRun, round_: Round) -> dict[str, float]:  # noqa: ARG001 - it names the task
-    """Stage `prompts`: learn words for every person on features of the untrained encoder.
+@stage(uses_device=True)
+def learn_prompts(run: CsdnRun) -> tuple[Texts, dict[str, float]]:
+    """Stage `prompts`: learn context tokens for every person on features of the untrained encoder.
+
+    Returns:
+        The text prototypes, and the loss of the last epoch.
 
     Raises:
         TrainingError: The loss is not finite.
@@ -54,22 +63,24 @@ def learn_person_texts(run: PersonRun, round_: Round) -> dict[str, float]:  # no
         )
         return {"texts": [text.cpu() for text in texts], "loss": loss}
 
-    with run.timed("prompts"):
-        known = _known(run)
-        told = run.processes.from_first(learn)
-        run.state.own.texts = PerModality(*(text.to(run.device) for text in told["texts"]))
-    return {"total": told["loss"]}
+    known = _known(run)
+    learned = run.processes.from_first(learn)
+    return PerModality(*(text.to(run.device) for text in learned["texts"])), {"total": learned["loss"]}
 
 
-def fuse_texts(run: PersonRun, round_: Round) -> dict[str, float]:  # noqa: ARG001 - it names the task
-    """Stage `fusion`: learn to make one text of a person's two, and write down what it makes of all.
+@stage(uses_device=True)
+def fuse_texts(run: CsdnRun, texts: Texts | None) -> tuple[Float[Tensor, "people embed"], dict[str, float]]:
+    """Stage `fusion`: learn to make one text prototype of a person's two.
+
+    Returns:
+        The fused text prototypes, and the loss of the last epoch.
 
     Raises:
         TrainingError: The loss is not finite.
     """
-    config, own, seed = run.config.fusion, run.state.own, run.config.seed
-    assert own.texts is not None and config.kind != "none", "stage `prompts` comes first"
-    texts, kind = own.texts, config.kind
+    config, seed = run.config.fusion, run.config.seed
+    assert texts is not None and config.kind != "none", "stage `prompts` comes first"
+    kind = config.kind
 
     def learn() -> dict[str, Any]:
         generator = torch_generator(seed, "init", "fusion")
@@ -92,41 +103,56 @@ def fuse_texts(run: PersonRun, round_: Round) -> dict[str, float]:  # noqa: ARG0
             )
         return {"fused": fused.cpu(), "loss": loss}
 
-    with run.timed("fusion"):
-        if config.batch_statistics == "running":
-            known, positions = _known(run), _pairs(run, "features", 0)
-        else:
-            known, positions = _known_in_training(run)
-        told = run.processes.from_first(learn)
-        own.fused = told["fused"].to(run.device)
-    return {"total": told["loss"]}
+    if config.batch_statistics == "running":
+        known, positions = _known(run), _pairs(run, "features", 0)
+    else:
+        known, positions = _known_in_training(run)
+    learned = run.processes.from_first(learn)
+    return learned["fused"].to(run.device), {"total": learned["loss"]}
 
 
-def train_on_people(run: PersonRun, round_: Round) -> dict[str, float]:
-    """Stage `image`: train the encoder for one epoch.
+@stage(uses_device=True)
+def train(run: CsdnRun, texts: Texts | None, fused: Float[Tensor, "people embed"] | None) -> dict[str, float]:
+    """Stage `image`: train the encoder for one epoch; images meet fused text prototypes, or those of their modality.
 
     Raises:
         TrainingError: The loss is not finite, or a batch does not fit into memory.
     """
-    config, own = run.config, run.state.own
-    assert own.fused is not None or not config.with_fusion, "stage `fusion` comes first"
-    with run.timed("train"):
-        batches = person_batches(run, numpy_generator(config.seed, "train", round_.number, "batches"))
-        objective = person_objective(run, batches, own.targets, LossWeights(**config.losses.model_dump()))
-        return train_epoch_on_people(run, round_, batches, objective)
+    config = run.config
+    assert fused is not None or not config.with_fusion, "stage `fusion` comes first"
+    targets = texts if fused is None else PerModality(fused, fused)
+    batches = person_batches(run, numpy_generator(config.seed, "train", run.round.number, "batches"))
+    objective = person_objective(run, batches, targets, LossWeights(**config.losses.model_dump()))
+    return train_epoch_on_people(run, batches, objective)
 
 
-def _known(run: PersonRun) -> PersonFeatures:
+@stage(ends_round=True)
+def log_round(
+    run: CsdnRun,
+    texts: Texts | None,
+    fused: Float[Tensor, "people embed"] | None,
+    trained: Mapping[str, float],
+    report: EvaluationReport | None,
+) -> None:
+    """Take over what the round has learned, and record it: from the checkpoint on, the round counts."""
+    run.state.method.texts, run.state.method.fused = texts, fused
+    complete_round(run, report)
+    if texts is not None and run.round.stage == "prompts" and run.processes.is_first:
+        draw_text_similarity(run, texts, same_order=True)
+    record(run, trained, report)
+
+
+def _known(run: CsdnRun) -> PersonFeatures:
     banks = run.extract_training_features(Head.PROJECTION)
     features = banks.map(lambda bank: torch.from_numpy(bank.vectors).to(run.device))
-    return PersonFeatures(features, run.state.own.people.labels, run.state.own.people.num_people)
+    return PersonFeatures(features, run.state.method.people.labels, run.state.method.people.num_people)
 
 
 @torch.no_grad()
-def _known_in_training(run: PersonRun) -> tuple[PersonFeatures, Positions]:
+def _known_in_training(run: CsdnRun) -> tuple[PersonFeatures, Positions]:
     """Features of one pass of the sampler, normalised batch by batch; the encoder's running statistics move."""
     batches = person_batches(run, numpy_generator(run.config.seed, "features", 0))
-    encoder, people = run.state.encoder, run.state.own.people
+    encoder, people = run.state.encoder, run.state.method.people
     supplies = run.training_pixels.map_with(lambda supply, at: supply.batches(list(at)), batches.positions)
     found: PerModality[list[Tensor]] = PerModality([], [])
     encoder.train()
@@ -140,7 +166,7 @@ def _known_in_training(run: PersonRun) -> tuple[PersonFeatures, Positions]:
     return known, labels.map(lambda some: np.arange(len(some)))
 
 
-def _pairs(run: PersonRun, purpose: str, epoch: int) -> Positions:
+def _pairs(run: CsdnRun, purpose: str, epoch: int) -> Positions:
     """Images of the same people side by side, as one pass of the sampler shows them."""
     batches = person_batches(run, numpy_generator(run.config.seed, purpose, epoch))
     return batches.positions.map(np.ravel)

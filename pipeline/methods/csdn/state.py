@@ -1,4 +1,4 @@
-"""What CSDN remembers from round to round, besides the encoder: texts of people, and who classifies them."""
+"""What CSDN remembers from round to round besides the encoder: text prototypes of people and their classifier."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,26 +10,23 @@ from torch import Tensor
 
 from models.modality import PerModality
 from models.person_heads import PersonClassifier
+from pipeline.config.csdn import CsdnConfig
 from pipeline.data.person_labels import PersonLabels
+from pipeline.runs.run import Run
 
 
 @dataclass(slots=True)
-class PersonState:
-    """People, who classifies them, and their texts.
+class CsdnState:
+    """People, their classifier, and their text prototypes.
 
-    `people` come from the data set and are not packed; `texts` are those of the prompts, one a person and modality,
-    `fused` is one a person; None until learned.
+    `people` come from the data set and are not packed. `texts` has one text prototype a person and modality, `fused`
+    one a person; None until learned.
     """
 
     people: PersonLabels
     classifier: PersonClassifier
     texts: PerModality[Float[Tensor, "people embed"]] | None = None
     fused: Float[Tensor, "people embed"] | None = None
-
-    @property
-    def targets(self) -> PerModality[Float[Tensor, "people embed"]] | None:
-        """The texts that images of a modality are compared with: fused ones, or its own where nothing is fused."""
-        return self.texts if self.fused is None else PerModality(self.fused, self.fused)
 
     def pack(self) -> dict[str, Any]:
         """Tensors and plain values only."""
@@ -39,29 +36,19 @@ class PersonState:
             "fused": None if self.fused is None else self.fused.cpu(),
         }
 
-    @staticmethod
-    def unpack(
-        packed: Mapping[str, Any], people: PersonLabels, classifier: PersonClassifier, device: torch.device
-    ) -> "PersonState":
-        """What was packed.
-
-        Args:
-            packed: Of a run on the same people.
-            people: Those of the data set.
-            classifier: A fresh one, filled here.
-            device: Where the texts are needed.
+    def fill(self, packed: Mapping[str, Any], device: torch.device) -> None:
+        """Take over what was packed, text prototypes on a device.
 
         Raises:
             ValueError: It holds another number of people.
         """
         known = len(packed["classifier"]["neck.weight"])
-        if known != classifier.num_people:
-            raise ValueError(f"it tells {known} people apart, the data set has {classifier.num_people}")
-        classifier.load_state_dict(packed["classifier"])
+        if known != self.classifier.num_people:
+            raise ValueError(f"it classifies {known} people, the data set has {self.classifier.num_people}")
+        self.classifier.load_state_dict(packed["classifier"])
         texts, fused = packed["texts"], packed["fused"]
-        return PersonState(
-            people=people,
-            classifier=classifier,
-            texts=None if texts is None else PerModality(*(text.to(device) for text in texts)),
-            fused=None if fused is None else fused.to(device),
-        )
+        self.texts = None if texts is None else PerModality(*(text.to(device) for text in texts))
+        self.fused = None if fused is None else fused.to(device)
+
+
+CsdnRun = Run[CsdnConfig, CsdnState]

@@ -1,75 +1,134 @@
-"""The stages of EEES as plain functions: what a flow wraps as tasks, and what a notebook or a benchmark calls."""
+"""The stages of EEES as plain functions: values in, values out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
 from models.clip import count_tokens
 from models.modality import PerModality
 from models.transfer import upload
-from pipeline.config.rounds import Round
-from pipeline.data.captions.store import truncation_report
+from pipeline.config.eees import EeesConfig
+from pipeline.data.captions.store import Captions, load_captions, truncation_report
 from pipeline.errors import CheckpointError
-from pipeline.methods.cclnet.stages import evaluate, finish
-from pipeline.methods.eees.method import CaptionRun, caption_weights, captions_path, read_captions
+from pipeline.evaluation.report import EvaluationReport
 from pipeline.methods.eees.objective import (
     Captioned,
     CaptionObjective,
+    CaptionWeights,
     fixed_captions,
     learned_captions,
     normalised_by_batch,
 )
+from pipeline.methods.eees.state import EeesRun
 from pipeline.methods.identity_objective import LossWeights
-from pipeline.methods.supervised import log_image_round, person_batches, person_objective, train_epoch_on_people
-from pipeline.runtime.seeds import numpy_generator
+from pipeline.methods.supervised import person_batches, person_objective, record, train_epoch_on_people
+from pipeline.runs.stage import stage
+from pipeline.runs.stages import complete_round
+from pipeline.runtime.seeds import derive_seed, numpy_generator
 
-__all__ = ["encode_captions", "evaluate", "finish", "log_image_round", "train_with_captions"]
+CAPTIONS_NAME = "captions.jsonl"
+CAPTIONS_FOLDER = Path("captions")
 
 
-def encode_captions(run: CaptionRun) -> PerModality[Captioned]:
+@dataclass(frozen=True, slots=True, eq=False)
+class EncodedCaptions:
+    """From positions of training images, in their shuffled order, to features of their captions.
+
+    `digest` identifies the captions: a run goes on with those that it began with.
+    """
+
+    features: PerModality[Captioned]
+    digest: str
+
+
+@stage(uses_device=True)
+def encode_captions(run: EeesRun) -> EncodedCaptions:
     """Read the captions of all training images, once a run; a frozen text tower encodes them here, and only here.
-
-    Returns:
-        From positions of training images, in their shuffled order, to features of their captions.
 
     Raises:
         DataError: Captions are missing, do not fit the data set, or too many are too long.
         CheckpointError: The run was begun with other captions.
     """
-    own, captions = run.state.own, read_captions(run)
-    if own.captions not in (None, captions.digest):
+    state, captions = run.state.method, read_captions(run)
+    if state.captions not in (None, captions.digest):
         raise CheckpointError(
             f"this run was begun with other captions than those of {captions_path(run)}",
             hint="give it the captions that it was begun with; a new run needs another name (--set name=...)",
         )
-    own.captions = captions.digest
-    tower = own.tower or run.text_tower
+    tower = state.tower or run.text_tower
     truncation_report(captions, count_tokens, max_truncated_share=run.config.captions.max_truncated_share)
     ordered = captions.texts.map_with(
         lambda texts, places: [texts[place] for place in places],
-        run.dataset.training_places(run.images.training.map(lambda images: images.rows)),
+        run.supervision.dataset.training_places(run.supervision.rows),
     )
-    if own.tower is not None:
-        return ordered.map(lambda texts: learned_captions(tower, tower.cut(tower.tokenize(texts))))
-    return ordered.map(lambda texts: fixed_captions(tower.encode_texts(texts)))
+    if state.tower is not None:
+        features = ordered.map(lambda texts: learned_captions(tower, tower.cut(tower.tokenize(texts))))
+    else:
+        features = ordered.map(lambda texts: fixed_captions(tower.encode_texts(texts)))
+    return EncodedCaptions(features, captions.digest)
 
 
-def train_with_captions(run: CaptionRun, round_: Round, captions: PerModality[Captioned]) -> dict[str, float]:
+@stage(uses_device=True)
+def train(run: EeesRun, captions: EncodedCaptions) -> dict[str, float]:
     """Train the encoder for one epoch, and what reads captions with it.
 
     Raises:
         TrainingError: The loss is not finite, or a batch does not fit into memory.
     """
-    config, own = run.config, run.state.own
-    with run.timed("train"):
-        batches = person_batches(run, numpy_generator(config.seed, "train", round_.number, "batches"))
-        weights = LossWeights(
-            **config.losses.model_dump(), visible_text_weight=0.0, infrared_text_weight=0.0, text_on_second_view=False
-        )
-        objective = CaptionObjective(
-            people=person_objective(run, batches, None, weights),
-            captions=captions,
-            positions=batches.positions.map(lambda at: upload(at, run.device)),
-            images_per_person=batches.images_per_person,
-            fusion=None if own.fusion is None else own.fusion.train(),
-            fused_neck=normalised_by_batch(run.state.encoder.projection_neck),
-            pooled_map=own.pooled_map,
-            weights=caption_weights(config),
-        )
-        return train_epoch_on_people(run, round_, batches, objective)
+    config, state = run.config, run.state.method
+    batches = person_batches(run, numpy_generator(config.seed, "train", run.round.number, "batches"))
+    weights = LossWeights(
+        **config.losses.model_dump(), visible_text_weight=0.0, infrared_text_weight=0.0, text_on_second_view=False
+    )
+    objective = CaptionObjective(
+        people=person_objective(run, batches, None, weights),
+        captions=captions.features,
+        positions=batches.positions.map(lambda at: upload(at, run.device)),
+        images_per_person=batches.images_per_person,
+        fusion=None if state.fusion is None else state.fusion.train(),
+        fused_neck=normalised_by_batch(run.state.encoder.projection_neck),
+        pooled_map=state.pooled_map,
+        weights=caption_weights(config),
+    )
+    return train_epoch_on_people(run, batches, objective)
+
+
+@stage(ends_round=True)
+def log_round(
+    run: EeesRun, captions: EncodedCaptions, trained: Mapping[str, float], report: EvaluationReport | None
+) -> None:
+    """Record the round: from the checkpoint on, it counts."""
+    run.state.method.captions = captions.digest
+    complete_round(run, report)
+    record(run, trained, report)
+
+
+def caption_weights(config: EeesConfig) -> CaptionWeights:
+    """The weights and forms of the losses on captions, as training takes them."""
+    return CaptionWeights(**config.semantics.model_dump())
+
+
+def read_captions(run: EeesRun) -> Captions:
+    """The captions of all training images, checked against the data set, in its order.
+
+    Raises:
+        DataError: There is no such file, or it does not fit the data set.
+    """
+    config = run.config.captions
+    return load_captions(
+        run.supervision.dataset,
+        captions_path(run),
+        caption_field=config.caption_field,
+        path_prefix=config.path_prefix,
+        strip_lead_in=config.strip_lead_in,
+        control=config.control,
+        control_seed=derive_seed(run.config.seed, "captions", config.control),
+    )
+
+
+def captions_path(run: EeesRun) -> Path:
+    """Where the captions are: where the settings say, in the data set's folder, or where `vireid caption` writes."""
+    if run.config.captions.path is not None:
+        return run.config.captions.path
+    shipped = run.supervision.dataset.root / CAPTIONS_NAME
+    return shipped if shipped.exists() else CAPTIONS_FOLDER / f"{run.supervision.dataset.name}.jsonl"

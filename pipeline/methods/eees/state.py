@@ -4,16 +4,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
 from models.person_heads import PersonClassifier
 from models.text_tower import TextTower
 from models.view_fusion import PairViewFusion
+from pipeline.config.eees import EeesConfig
 from pipeline.data.person_labels import PersonLabels
+from pipeline.runs.run import Run
 
 
 @dataclass(slots=True)
-class CaptionState:
+class EeesState:
     """People, who classifies them, and what is learned on captions.
 
     `people` come from the data set and are not packed. `fusion`, `pooled_map` and `tower` are None where no loss needs
@@ -38,14 +41,14 @@ class CaptionState:
         modules = {name: module.state_dict() for name, module in self._modules().items()}
         return {"captions": self.captions, "people": self.people.num_people, "modules": modules}
 
-    def fill(self, packed: Mapping[str, Any]) -> None:
+    def fill(self, packed: Mapping[str, Any], device: torch.device) -> None:  # noqa: ARG002 - modules are there already
         """Take over what was packed.
 
         Raises:
             ValueError: It holds another number of people, or other parts.
         """
         if packed["people"] != self.people.num_people:
-            raise ValueError(f"it tells {packed['people']} people apart, the data set has {self.people.num_people}")
+            raise ValueError(f"it classifies {packed['people']} people, the data set has {self.people.num_people}")
         self.captions = packed["captions"]
         modules = self._modules()
         if packed["modules"].keys() != modules.keys():
@@ -61,3 +64,6 @@ class CaptionState:
             "tower": self.tower,
         }
         return {name: module for name, module in modules.items() if module is not None}
+
+
+EeesRun = Run[EeesConfig, EeesState]

@@ -121,7 +121,7 @@ def test_few_images_are_no_error(vireid: Call, tmp_path: Path, num_images: int) 
 def test_torch_is_not_needed(features: Path) -> None:
     program = (
         "import sys\n"
-        "from flows import cli\n"
+        "from flows.cli import app as cli\n"
         f"sys.argv = ['vireid', 'label', {str(features)!r}, '--json']\n"
         "try:\n"
         "    cli.main()\n"

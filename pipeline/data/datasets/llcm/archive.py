@@ -8,11 +8,11 @@ from typing import Any
 
 from models.modality import Modality, PerModality
 from pipeline.data.datasets.sysu.lists import read_person_list
+from pipeline.data.images import Kind
 from pipeline.data.labelled_lists import LabelledPath, read_labelled_list
 from pipeline.data.listing import is_image_name, report_unexpected, sorted_names, walk_images
 from pipeline.data.synthetic.record import read_drawn
 from pipeline.data.tables import ImageRow
-from pipeline.data.truth import Kind
 from pipeline.errors import DataError
 
 LIST_FOLDER = "idx"

@@ -7,10 +7,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from models.modality import Modality, PerModality
+from pipeline.data.images import Kind
 from pipeline.data.labelled_lists import read_labelled_list
 from pipeline.data.listing import is_image_name, report_unexpected, sorted_names
 from pipeline.data.synthetic.record import read_drawn
-from pipeline.data.truth import Kind
 from pipeline.errors import DataError
 
 TRIALS = range(1, 11)

@@ -9,9 +9,9 @@ from typing import Any
 
 from models.modality import Modality
 from pipeline.data.datasets.sysu.lists import LIST_FOLDER, read_person_list
+from pipeline.data.images import Kind
 from pipeline.data.listing import report_unexpected, sorted_names
 from pipeline.data.synthetic.record import read_drawn
-from pipeline.data.truth import Kind
 from pipeline.errors import DataError
 
 logger = logging.getLogger(__name__)

@@ -13,7 +13,7 @@ from models.modality import Modality, PerModality
 from pipeline.config.cclnet import ClusteringConfig, LabellingConfig
 from pipeline.errors import DegenerateClustering
 from pipeline.features import FeatureBank
-from pipeline.methods.cclnet.labelling import label_modality, usable_labels
+from pipeline.methods.cclnet.clusters import label_modality, usable_labels
 
 
 def labelling(labels: list[int], **changes: object) -> Labelling:

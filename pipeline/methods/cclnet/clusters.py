@@ -1,16 +1,20 @@
-"""Pseudo-labels of a round: cluster each modality, and react when the clusters cannot train anything."""
+"""What a round found: clusters of each modality, their prototypes, and which clusters are the same person."""
 
 import logging
 from collections.abc import Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import numpy as np
 import torch
+from jaxtyping import Float32, Int64
 
 from clustering.dbscan import EpsPoint, PseudoLabels
 from clustering.labelling import Labelling, label_images
+from clustering.matching import Matching, match_clusters
+from clustering.prototypes import cluster_prototypes
 from models.modality import Modality, PerModality
-from pipeline.config.cclnet import ClusteringConfig, LabellingConfig
+from pipeline.config.cclnet import ClusteringConfig, LabellingConfig, MatchingConfig
 from pipeline.errors import DegenerateClustering
 from pipeline.features import FeatureBank
 
@@ -18,6 +22,55 @@ logger = logging.getLogger(__name__)
 
 HUB_FACTOR = 20
 """An image among the neighbours of more than this many times k1 others points to collapsed features."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Clusters:
+    """What a round found. Training, swapping, prompts, figures and the record all take it from here.
+
+    Attributes:
+        labels: Pseudo-labels and core flags of the training images, in their shuffled order.
+        prototypes: One unit vector a cluster.
+        matching: Which visible and which infrared clusters are the same person; the others have no partner.
+        search: How nearest neighbours were found, as `timings.jsonl` names it.
+        found: Settings that were used, eps curve and recall of each modality's clustering.
+    """
+
+    labels: PerModality[PseudoLabels]
+    prototypes: PerModality[Float32[np.ndarray, "_ dim"]]
+    matching: Matching
+    search: str
+    found: PerModality[Labelling]
+
+    @property
+    def of_images(self) -> PerModality[Int64[np.ndarray, " _"]]:
+        """The cluster of each image, or `OUTLIER`."""
+        return self.labels.map(lambda pseudo: pseudo.labels)
+
+    @property
+    def matched_share(self) -> float:
+        """Share of the clusters of both modalities that have a partner."""
+        return 2 * len(self.matching.visible) / sum(self.prototypes.map(len))
+
+
+def describe_clusters(
+    vectors: PerModality[Float32[np.ndarray, "_ dim"]],
+    found: PerModality[Labelling],
+    matching: MatchingConfig,
+    search: str = "",
+) -> Clusters:
+    """Put labels, prototypes and matching together.
+
+    Args:
+        vectors: Unit rows, one an image.
+        found: A label an image; each modality has a cluster.
+        matching: How clusters are paired.
+        search: How nearest neighbours were found.
+    """
+    labels = found.map(lambda labelling: labelling.labels)
+    prototypes = vectors.map_with(lambda rows, pseudo: cluster_prototypes(rows, pseudo.labels), labels)
+    pairs = match_clusters(prototypes.visible, prototypes.infrared, method=matching.method, floor=matching.floor)
+    return Clusters(labels, prototypes, pairs, search, found)
 
 
 def label_modality(bank: FeatureBank, settings: ClusteringConfig, device: torch.device) -> Labelling:

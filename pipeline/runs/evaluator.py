@@ -1,0 +1,247 @@
+"""The one part of a run that knows true identities: it measures retrieval, diagnoses clusters, and returns numbers."""
+
+import logging
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Int64
+
+from clustering.matching import Matching
+from models.encoder import DualStemEncoder
+from models.modality import PerModality
+from pipeline.config.experiment import AnyConfig
+from pipeline.config.rounds import Round
+from pipeline.data.dataset import Dataset
+from pipeline.data.images import TestImages
+from pipeline.errors import DataError
+from pipeline.evaluation.diagnostics import label_diagnostics, matching_diagnostics
+from pipeline.evaluation.evaluate import SearchResult, evaluate_features
+from pipeline.evaluation.feature_files import write_features, write_queries
+from pipeline.evaluation.figures import draw_panel, look_up
+from pipeline.evaluation.protocol import sightings_of
+from pipeline.evaluation.report import DataRecord, EvaluationReport, FeatureRecord, LastRound, ModelRecord, Selection
+from pipeline.evaluation.search_report import suspicions
+from pipeline.features import FeatureBank
+from pipeline.runs.run import Run
+from pipeline.runs.search_plan import plan_test, plan_validation
+from pipeline.runtime.seeds import numpy_generator
+
+logger = logging.getLogger(__name__)
+
+CHOSEN_ON_TEST = (
+    "the round was chosen by its test Rank-1, as public code does: these numbers are optimistic; "
+    "those of the last round stand beside them"
+)
+
+QUERIES = 6
+"""Queries of a retrieval panel."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Measurement:
+    """A report, and what it was made from: features of the test images, and each search with its queries."""
+
+    report: EvaluationReport
+    features: PerModality[FeatureBank] | None
+    results: tuple[SearchResult, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class IdentityEvaluator:
+    """Measures a run by the identities of a data set. `pipeline.runs.run.Evaluator` is what stages see of it.
+
+    Args:
+        config: Which searches, draws and rules.
+        dataset: With identities.
+        rows: The training images in their shuffled order, as rows of the decoded store.
+        validation: Held-out images to choose a round by.
+        test: The images that results are measured on.
+    """
+
+    config: AnyConfig
+    dataset: Dataset
+    rows: PerModality[Int64[np.ndarray, " _"]]
+    validation: PerModality[TestImages] | None
+    test: PerModality[TestImages] | None
+
+    @cached_property
+    def headline_search(self) -> str | None:
+        """The search whose numbers stand in the table of rounds; None without test images."""
+        return None if self.test is None else plan_test(self.dataset, self.config, final=False)[0][0].search.name
+
+    @property
+    def can_evaluate(self) -> bool:
+        """Whether the data set names images to measure by."""
+        return self.test is not None or self.validation is not None
+
+    def evaluate(self, run: Run[Any, Any]) -> EvaluationReport:
+        """Run every search with the encoder as it is now; draw some queries of the headline search."""
+        measurement = self.measure(run, run.round, final=run.round == run.rounds[-1])
+        if run.config.execution.figures and measurement.features is not None:
+            self._draw_retrieval(run, measurement.features)
+        return measurement.report
+
+    def evaluate_result(self, run: Run[Any, Any], last: EvaluationReport) -> EvaluationReport:
+        """The report of the round that is the run's result, beside that of the last round."""
+        return self.measure_result(run, last).report
+
+    def measure(
+        self,
+        run: Run[Any, Any],
+        round_: Round,
+        *,
+        final: bool,
+        encoder: DualStemEncoder | None = None,
+        selection: Selection = "last",
+        keep_queries: bool = False,
+    ) -> Measurement:
+        """Encode the held-out images once and run every search of the protocol.
+
+        Args:
+            run: Whose encoder is measured.
+            round_: The round that the encoder has finished.
+            final: Whether this is the run's result, which is also measured by the draw `official` and with re-ranking.
+            encoder: The encoder; the run's present one when None.
+            selection: How the round was chosen.
+            keep_queries: Also keep what each query found.
+        """
+        config, dataset = self.config, self.dataset
+        rerank: Literal["none", "k_reciprocal"] = config.evaluation.rerank if final else "none"
+        results: tuple[SearchResult, ...] = ()
+        validation: tuple[SearchResult, ...] = ()
+        banks = None
+        if dataset.test is not None and self.test is not None:
+            banks = run.extract_held_out_features(self.test, encoder)
+            plans = plan_test(dataset, config, final=final)
+            samples = sightings_of(dataset.test)
+            results = evaluate_features(banks, samples, plans, rerank=rerank, keep_queries=keep_queries)
+        if dataset.validation is not None and self.validation is not None:
+            held_out = run.extract_held_out_features(self.validation, encoder)
+            validation = evaluate_features(held_out, sightings_of(dataset.validation), plan_validation(dataset, config))
+            banks = banks or held_out
+        assert banks is not None, "a run without held-out images is not measured"
+        searches = tuple(result.report for result in results)
+        report = EvaluationReport(
+            data=self._describe_data(),
+            model=ModelRecord(
+                run=run.record.folder.path.name,
+                round=round_.number,
+                selection=selection,
+                weights=run.clip.origin.kind,
+                encoder=banks.visible.encoder_digest,
+                seed=config.seed,
+            ),
+            features=FeatureRecord(
+                name="+".join(config.evaluation.heads),
+                dim=banks.visible.vectors.shape[1],
+                flip=config.evaluation.flip,
+                image_height=config.images.height,
+                image_width=config.images.width,
+            ),
+            searches=searches,
+            validation=tuple(result.report for result in validation),
+            warnings=suspicions(searches) if final else (),
+        )
+        for warning in report.warnings:
+            logger.warning("%s", warning)
+        return Measurement(report, banks if dataset.test is not None else None, results)
+
+    def measure_result(
+        self, run: Run[Any, Any], last: EvaluationReport | None = None, *, keep_queries: bool = False
+    ) -> Measurement:
+        """Measure the round that is the run's result; where a score chose it, the last round's numbers stand beside it.
+
+        Args:
+            run: With at least one finished round.
+            last: What the last round retrieves, where that is known already.
+            keep_queries: Also keep what each query found.
+        """
+        selected, selection = run.state.selected, self.config.evaluation.selection
+        last_round = run.rounds[run.state.completed - 1]
+        if selection == "last" or selected is None:
+            return self.measure(run, last_round, final=True, keep_queries=keep_queries)
+        last = last or self.measure(run, last_round, final=True).report
+        encoder = run.new_encoder()
+        encoder.load_state_dict(selected.encoder)
+        chosen = self.measure(
+            run,
+            run.rounds[selected.round - 1],
+            final=True,
+            encoder=encoder,
+            selection=selection,
+            keep_queries=keep_queries,
+        )
+        warnings = chosen.report.warnings
+        if selection == "test_best":
+            logger.warning("%s", CHOSEN_ON_TEST)
+            warnings = (CHOSEN_ON_TEST, *warnings)
+        report = replace(chosen.report, last=LastRound(last.model.round, last.searches), warnings=warnings)
+        return replace(chosen, report=report)
+
+    def measure_to_files(
+        self, run: Run[Any, Any], features_file: Path | None = None, queries_file: Path | None = None
+    ) -> EvaluationReport:
+        """Measure the run's result again, and write what it was measured from.
+
+        Args:
+            run: With at least one finished round.
+            features_file: Where to write the features of the test images.
+            queries_file: Where to write what each query found.
+
+        Raises:
+            DataError: A file is wanted, and the data set names no test images.
+        """
+        measurement = self.measure_result(run, keep_queries=queries_file is not None)
+        test = self.dataset.test
+        if (features_file or queries_file) and (test is None or measurement.features is None):
+            raise DataError("the data set names no test images", hint="leave --features and --per-query out")
+        if features_file is not None and test is not None and measurement.features is not None:
+            write_features(features_file, measurement.features, test)
+        if queries_file is not None:
+            write_queries(queries_file, measurement.results)
+        return measurement.report
+
+    def diagnose(self, labels: PerModality[Int64[np.ndarray, " _"]], matching: Matching) -> dict[str, float]:
+        """How good pseudo-labels and cluster pairs are; nothing where the people of some images are unknown.
+
+        Args:
+            labels: The cluster of each training image, in the shuffled order.
+            matching: Pairs of visible and infrared clusters.
+        """
+        people = self.dataset.training_people(self.rows)
+        if not all(people.map(lambda some: some.known)):
+            return {}
+        ids = people.map(lambda some: some.ids)
+        numbers = {
+            f"diagnostics/{modality}/{name}": value
+            for modality, of_images in labels.items()
+            for name, value in label_diagnostics(of_images, ids[modality]).items()
+        }
+        pairs = matching_diagnostics(matching, labels, ids)
+        return numbers | {f"diagnostics/matching/{name}": value for name, value in pairs.items()}
+
+    def _describe_data(self) -> DataRecord:
+        dataset, data = self.dataset, self.config.data
+        return DataRecord(
+            name=dataset.name,
+            kind=dataset.kind,
+            split=data.split if data.name == "sysu" else "train",
+            trial=dataset.trial,
+            partial=dataset.partial,
+            overlap=dataset.overlap,
+            file_list=dataset.file_list,
+            visible=0 if self.test is None else len(self.test.visible),
+            infrared=0 if self.test is None else len(self.test.infrared),
+        )
+
+    def _draw_retrieval(self, run: Run[Any, Any], features: PerModality[FeatureBank]) -> None:
+        """Draw some queries of the headline search with what they found, the same ones in every round: 0.1 s."""
+        assert self.test is not None and self.dataset.test is not None
+        trial = plan_test(self.dataset, self.config, final=False)[0][0]
+        generator = numpy_generator(self.config.seed, "figures", "queries")
+        chosen = np.sort(generator.choice(len(trial.query), size=min(QUERIES, len(trial.query)), replace=False))
+        found = look_up(trial, trial.query[chosen], features, sightings_of(self.dataset.test))
+        run.record.folder.save_figure(run.round.number, "retrieval", partial(draw_panel, found, self.test))
