@@ -21,8 +21,8 @@ def test_the_commit_and_whether_files_differ_from_it_are_recorded(tmp_path, monk
         command = ["git", "-C", str(tmp_path), *identity, *arguments]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
-    (tmp_path / "pipeline").mkdir()
-    source = tmp_path / "pipeline" / "environment.py"
+    source = tmp_path / "pipeline" / "runtime" / "environment.py"
+    source.parent.mkdir(parents=True)
     source.write_text("")
     monkeypatch.setattr(pipeline.runtime.environment, "__file__", str(source))
     assert describe_environment("cpu")["commit"] is None  # no checkout yet
@@ -38,7 +38,7 @@ def test_the_commit_and_whether_files_differ_from_it_are_recorded(tmp_path, monk
 
 def test_a_checkout_of_another_project_around_an_installed_copy_is_not_ours(tmp_path, monkeypatch):
     subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
-    installed = tmp_path / "site-packages" / "pipeline" / "environment.py"
+    installed = tmp_path / "site-packages" / "pipeline" / "runtime" / "environment.py"
     installed.parent.mkdir(parents=True)
     monkeypatch.setattr(pipeline.runtime.environment, "__file__", str(installed))
     assert describe_environment("cpu")["commit"] is None
