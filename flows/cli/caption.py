@@ -5,7 +5,7 @@ from typing import Annotated, cast
 
 import typer
 
-from flows.cli.options import one_of
+from flows.cli.options import one_of, renamed
 from flows.cli.printing import print_json, stdout
 from pipeline.captioning.prompts import VARIANTS, Variant
 from pipeline.captioning.settings import PRECISIONS, CaptionSettings, Precision
@@ -32,7 +32,7 @@ PrecisionOption = Annotated[str, typer.Option(help="auto (bfloat16 on a GPU), fl
 ShardOption = Annotated[str | None, typer.Option(help="A part of the images: 1/4 is the first of four.")]
 NewOption = Annotated[bool, typer.Option("--new", help="Put a file that is there aside, and begin again.")]
 LocalOption = Annotated[bool, typer.Option("--local-files-only", help="Do not ask the model's hub for anything.")]
-TrialOption = Annotated[int | None, typer.Option(min=1, max=10, help="RegDB: one split; all when left out.")]
+SplitOption = Annotated[int | None, typer.Option(min=1, max=10, help="RegDB: one split; all when left out.")]
 RootOption = Annotated[Path | None, typer.Option(help="Where a manifest's paths start; its own folder when left out.")]
 OverlapOption = Annotated[bool, typer.Option("--allow-overlap", help="Let a manifest name a person in both parts.")]
 PartialOption = Annotated[bool, typer.Option("--allow-partial", help="Go on when counts differ.")]
@@ -54,7 +54,8 @@ def caption(
     shard: ShardOption = None,
     new: NewOption = False,
     local_files_only: LocalOption = False,
-    trial: TrialOption = None,
+    split: SplitOption = None,
+    _trial: Annotated[str | None, renamed("--trial", "--split")] = None,
     root: RootOption = None,
     allow_overlap: OverlapOption = False,
     allow_partial: PartialOption = False,
@@ -77,7 +78,7 @@ def caption(
         local_files_only=local_files_only,
     )
     dataset, tables = read_images(
-        name, path, trial=trial, images_root=root, allow_overlap=allow_overlap, allow_partial=allow_partial
+        name, path, split=split, images_root=root, allow_overlap=allow_overlap, allow_partial=allow_partial
     )
     file = out or FOLDER / _file_name(dataset.name, settings.shard)
     outcome = caption_images_of(dataset, tables, file, settings)
