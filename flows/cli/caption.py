@@ -12,7 +12,6 @@ from pipeline.captioning.settings import PRECISIONS, CaptionSettings, Precision
 from pipeline.captioning.shards import Shard
 
 _VARIANT = "--prompt-variant"
-FOLDER = Path("captions")
 
 NameArgument = Annotated[str, typer.Argument(metavar="DATASET", help="sysu, regdb, llcm, or manifest.")]
 PathArgument = Annotated[Path, typer.Argument(help="The folder of the data set, or the manifest file.")]
@@ -20,7 +19,7 @@ ModelOption = Annotated[
     str, typer.Option(help="A model's name, such as llava-hf/llava-1.5-7b-hf, or its folder; stub for none.")
 ]
 OutOption = Annotated[
-    Path | None, typer.Option("--out", "-o", help="The .jsonl file; captions/<data set>.jsonl when left out.")
+    Path | None, typer.Option("--out", "-o", help="The .jsonl file; runs/captions/<data set>.jsonl when left out.")
 ]
 PromptOption = Annotated[str | None, typer.Option(help="What is asked about every image.")]
 InfraredPromptOption = Annotated[str | None, typer.Option(help="What is asked about infrared images.")]
@@ -63,6 +62,7 @@ def caption(
 ) -> None:
     """Describe every training image; it can be stopped at any time, and the same command goes on."""
     from pipeline.captioning.captioning import caption_images_of, read_images
+    from pipeline.data.captions.files import written_captions
 
     settings = CaptionSettings(
         model=model,
@@ -80,7 +80,7 @@ def caption(
     dataset, tables = read_images(
         name, path, split=split, images_root=root, allow_overlap=allow_overlap, allow_partial=allow_partial
     )
-    file = out or FOLDER / _file_name(dataset.name, settings.shard)
+    file = out or written_captions(Path("runs"), _name(dataset.name, settings.shard))
     outcome = caption_images_of(dataset, tables, file, settings)
     if as_json:
         print_json({"file": str(file), **outcome.to_dict()})
@@ -101,6 +101,5 @@ def caption_merge(
     stdout().print(f"{out}: {count:,} captions of {len(shards)} shards", soft_wrap=True, highlight=False, markup=False)
 
 
-def _file_name(dataset: str, shard: Shard | None) -> str:
-    part = "" if shard is None else f".shard-{str(shard).replace('/', '-of-')}"
-    return f"{dataset}{part}.jsonl"
+def _name(dataset: str, shard: Shard | None) -> str:
+    return dataset if shard is None else f"{dataset}.shard-{str(shard).replace('/', '-of-')}"

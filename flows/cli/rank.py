@@ -13,7 +13,7 @@ from pipeline.errors import ConfigError
 from pipeline.evaluation.feature_files import read_features, write_queries
 from pipeline.evaluation.protocol import Direction, DrawName, ExclusionRule
 from pipeline.evaluation.protocols.spec import GalleryDraws, GalleryRules
-from pipeline.evaluation.rank_files import RankReport, file_protocols, rank_files
+from pipeline.evaluation.rank_files import RankReport, rank_files
 from pipeline.evaluation.ranking import RankBy
 from pipeline.evaluation.search_report import suspicions
 from pipeline.evaluation.searches import DIRECTIONS
@@ -23,7 +23,7 @@ logger = logging.getLogger(__name__)
 
 def rank(
     features: Annotated[Path | None, typer.Argument(help="A .npz file with all test images.")] = None,
-    protocol: Annotated[str, typer.Option(help=f"One of {', '.join(file_protocols())}.")] = "sysu/all",
+    protocol: Annotated[str, typer.Option(help="sysu/all, sysu/indoor, sysu/val, regdb, llcm, or pairs.")] = "sysu/all",
     query: Annotated[Path | None, typer.Option(help="A .npz file with the queries, beside --gallery.")] = None,
     gallery: Annotated[Path | None, typer.Option(help="A .npz file with the images that are searched.")] = None,
     direction: Annotated[

@@ -252,6 +252,8 @@ class ExperimentConfig(BaseModel):
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
         optimisation, prompts = self.optimisation, self.prompts
+        if "projection_neck" in self.evaluation.heads:
+            raise ValueError("evaluation.heads: cclnet learns no 'projection_neck'; it has 'neck' and 'projection'")
         if (optimisation.at_swap == "fixed") != (optimisation.fixed_swap_learning_rate is not None):
             raise ValueError(
                 "optimisation.fixed_swap_learning_rate goes with optimisation.at_swap = 'fixed', and only with it"

@@ -27,6 +27,7 @@ from pipeline.errors import CheckpointError, ConfigError, DataError, WeightsErro
 from pipeline.runs.evaluator import IdentityEvaluator
 from pipeline.runs.record import RunRecord
 from pipeline.runs.run import Method, Run
+from pipeline.runs.search_plan import refuse_unmeasurable
 from pipeline.runtime.device import resolve_device, resolve_precision, using_device
 from pipeline.runtime.distributed import ALONE, Processes
 from pipeline.runtime.seeds import numpy_generator
@@ -49,7 +50,7 @@ def open_run(config: AnyConfig, method: Method[Any, Any]) -> Iterator[Run[Any, A
         method: How its network, memory and optimiser are made.
 
     Raises:
-        ConfigError: The device does not exist here.
+        ConfigError: The device does not exist here, or the data set does not allow the evaluation.
         DataError: The data set is missing, incomplete or unreadable.
         WeightsError: The weights cannot be loaded.
         CheckpointError: The folder is in use, holds something else, or a run that was made with other images.
@@ -59,7 +60,9 @@ def open_run(config: AnyConfig, method: Method[Any, Any]) -> Iterator[Run[Any, A
     device = resolve_device(config.execution.device, processes.local_rank, processes.local_count)
     precision = resolve_precision(config.execution.precision, device)
     with using_device(device, precision, processes.local_count):
-        dataset, clip = _read_data(config.data), _load_weights(config)
+        dataset = _read_data(config.data)
+        refuse_unmeasurable(dataset, config)
+        clip = _load_weights(config)
         if not processes.is_first:
             yield _new_run(config, method, dataset, clip, device, processes, None)
             return

@@ -17,7 +17,7 @@ from pipeline.storage import layout as run_files
 
 RunState = Literal["running", "finished", "interrupted"]
 
-BESIDE_RUNS = frozenset({"images", "mlflow-artifacts"})
+BESIDE_RUNS = frozenset({"captions", "images", "mlflow-artifacts"})
 """Folders that this program makes beside the runs."""
 
 

@@ -52,5 +52,7 @@ class DatasetSpec:
         """
         for name, value in settings.items():
             if value and not self.reads(name):
-                raise ConfigError(f"{name} does not apply to data set {self.name}", hint="leave it out")
+                option = "--root" if name == "images_root" else f"--{name.replace('_', '-')}"
+                hint = f"leave it out; on the command line it is {option}"
+                raise ConfigError(f"data.{name} does not apply to data set {self.name}", hint)
         return {name: value for name, value in settings.items() if self.reads(name)}

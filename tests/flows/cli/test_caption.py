@@ -161,12 +161,12 @@ def test_shards_are_captioned_apart_and_put_together(
     assert vireid(*command)[0] == 0
     for number in (1, 2):
         assert vireid(*command, "--shard", f"{number}/2")[0] == 0
-    parts = [f"captions/sysu-mm01.shard-{number}-of-2.jsonl" for number in (1, 2)]
+    parts = [f"runs/captions/sysu-mm01.shard-{number}-of-2.jsonl" for number in (1, 2)]
 
     code, text, _ = vireid("caption-merge", "merged.jsonl", *parts)
 
     assert code == 0
-    whole = Path("captions/sysu-mm01.jsonl").read_text().splitlines()
+    whole = Path("runs/captions/sysu-mm01.jsonl").read_text().splitlines()
     assert f"merged.jsonl: {len(whole)} captions of 2 shards" in text
     assert sorted(Path("merged.jsonl").read_text().splitlines()) == sorted(whole)
     code, _, err = vireid("caption-merge", "again.jsonl", parts[0])
