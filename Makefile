@@ -4,7 +4,7 @@ PYTHON ?= python3
 RUNS ?= runs
 PORT ?= 5000
 PREFECT_PORT ?= 4200
-TRIALS ?= 1-10
+SPLITS ?= 1-10
 WORKERS ?= auto
 
 # faiss comes in two builds that install the same module: the one for GPUs where a driver answers.
@@ -65,8 +65,8 @@ unsupervised-demo: setup  ## train on drawn people with the demo weights: no dat
 unsupervised-sysu: setup  ## train on SYSU-MM01: make unsupervised-sysu DATA=/folder/of/SYSU-MM01
 	$(BIN)/vireid train cclnet-sysu $(if $(DATA),--data "$(DATA)")
 
-unsupervised-regdb: setup  ## train on RegDB, a model a split: make unsupervised-regdb DATA=/folder/of/RegDB TRIALS=1-10
-	$(BIN)/vireid train cclnet-regdb --trials "$(TRIALS)" $(if $(DATA),--data "$(DATA)")
+unsupervised-regdb: setup  ## train on RegDB, a model a split: make unsupervised-regdb DATA=/folder/of/RegDB SPLITS=1-10
+	$(BIN)/vireid train cclnet-regdb --splits "$(SPLITS)" $(if $(DATA),--data "$(DATA)")
 
 unsupervised-llcm: setup  ## train on LLCM: make unsupervised-llcm DATA=/folder/of/LLCM
 	$(BIN)/vireid train cclnet-llcm $(if $(DATA),--data "$(DATA)")
@@ -77,8 +77,8 @@ csdn-demo: setup  ## the supervised method CSDN on the same drawn people
 csdn-sysu: setup  ## CSDN on SYSU-MM01: make csdn-sysu DATA=/folder/of/SYSU-MM01
 	$(BIN)/vireid train csdn-sysu $(if $(DATA),--data "$(DATA)")
 
-csdn-regdb: setup  ## CSDN on RegDB, a model a split: make csdn-regdb DATA=/folder/of/RegDB TRIALS=1-10
-	$(BIN)/vireid train csdn-regdb --trials "$(TRIALS)" $(if $(DATA),--data "$(DATA)")
+csdn-regdb: setup  ## CSDN on RegDB, a model a split: make csdn-regdb DATA=/folder/of/RegDB SPLITS=1-10
+	$(BIN)/vireid train csdn-regdb --splits "$(SPLITS)" $(if $(DATA),--data "$(DATA)")
 
 csdn-llcm: setup  ## CSDN on LLCM: make csdn-llcm DATA=/folder/of/LLCM
 	$(BIN)/vireid train csdn-llcm $(if $(DATA),--data "$(DATA)")
@@ -89,8 +89,8 @@ eees-demo: setup  ## the supervised method EEES on the same drawn people and the
 eees-sysu: setup  ## EEES on SYSU-MM01 and its captions: make eees-sysu DATA=/folder/of/SYSU-MM01
 	$(BIN)/vireid train eees-sysu $(if $(DATA),--data "$(DATA)")
 
-eees-regdb: setup  ## EEES on RegDB, a model a split: make eees-regdb DATA=/folder/of/RegDB TRIALS=1-10
-	$(BIN)/vireid train eees-regdb --trials "$(TRIALS)" $(if $(DATA),--data "$(DATA)")
+eees-regdb: setup  ## EEES on RegDB, a model a split: make eees-regdb DATA=/folder/of/RegDB SPLITS=1-10
+	$(BIN)/vireid train eees-regdb --splits "$(SPLITS)" $(if $(DATA),--data "$(DATA)")
 
 eees-llcm: setup  ## EEES on LLCM: make eees-llcm DATA=/folder/of/LLCM
 	$(BIN)/vireid train eees-llcm $(if $(DATA),--data "$(DATA)")

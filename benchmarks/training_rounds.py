@@ -30,7 +30,8 @@ from pipeline.data.images import TestImages, TrainingImages
 from pipeline.data.pixel_supply import PixelSupply
 from pipeline.evaluation.evaluate import evaluate_features
 from pipeline.evaluation.protocol import Sightings
-from pipeline.evaluation.searches import SEARCHES, plan_search
+from pipeline.evaluation.protocols import protocol_of
+from pipeline.evaluation.searches import plan_search
 from pipeline.features import FeatureBank
 from pipeline.methods.cclnet.clusters import label_modality
 from pipeline.methods.cclnet.prompts import learn_prompts
@@ -219,7 +220,7 @@ def ranked(device: torch.device) -> Stage:
     split = PerModality(*draw_test_split(numpy_generator(SEED, "test split")))
     sightings = split.map(lambda images: Sightings(images.people, images.cameras))
     banks = PerModality.build(lambda modality: FeatureBank(split[modality].features, modality, ""))
-    plans = [plan for search in SEARCHES["sysu"] for plan in plan_search(search, sightings)]
+    plans = [plan for search in protocol_of("sysu").options.searches for plan in plan_search(search, sightings)]
     evaluate_features(banks, sightings, plans)
     _, seconds = timed(lambda: evaluate_features(banks, sightings, plans), device)
     return Stage(seconds, len(plans), len(plans), "searches")

@@ -71,7 +71,7 @@ def evaluate(
     run_folder: Path,
     data_root: Path | None = None,
     device: str = "auto",
-    trial: int | None = None,
+    split: int | None = None,
     features_file: Path | None = None,
     queries_file: Path | None = None,
 ) -> EvaluationReport | State[Any] | None:
@@ -81,13 +81,13 @@ def evaluate(
         run_folder: The folder of a run with at least one finished round.
         data_root: Where the data set is now; none takes the place that the run recorded.
         device: `auto` takes a GPU where there is one; `cpu`, `cuda`, `cuda:1`.
-        trial: The split of RegDB to test on; only the one that the run was trained on is accepted.
+        split: The split of RegDB to test on; only the one that the run was trained on is accepted.
         features_file: An .npz file to write the features of the test images to.
         queries_file: An .npz file to write what each query found to.
     """
 
     def work() -> EvaluationReport:
-        with reopen_run(run_folder, method_of, data_root=data_root, device=device, trial=trial) as (run, evaluator):
+        with reopen_run(run_folder, method_of, data_root=data_root, device=device, split=split) as (run, evaluator):
             return measure_again(run, evaluator, features_file, queries_file)
 
     return _guarded(work)

@@ -7,27 +7,27 @@ from prefect import flow
 
 from flows.deployments import train
 from flows.prefect_local import cancelled_if_stopped
-from pipeline.config.experiment import AnyConfig, with_trial
+from pipeline.config.experiment import AnyConfig, with_split
 from pipeline.evaluation.averaging import AverageReport, average_reports
-from pipeline.runs.open import trials_path
+from pipeline.runs.open import splits_path
 from pipeline.runtime import atomic_files
 
 
-@flow(name="trials", flow_run_name="{config.name}", persist_result=False, on_crashed=[cancelled_if_stopped])
-def train_trials(config: AnyConfig, trials: Sequence[int]) -> tuple[AverageReport, Path]:
+@flow(name="splits", flow_run_name="{config.name}", persist_result=False, on_crashed=[cancelled_if_stopped])
+def train_splits(config: AnyConfig, splits: Sequence[int]) -> tuple[AverageReport, Path]:
     """Train and test a model on each split, one after the other; splits that are finished are not trained again.
 
     Args:
         config: The experiment, whatever split it names.
-        trials: The splits, from 1 to 10.
+        splits: The splits, from 1 to 10.
 
     Returns:
         The average, and the file that it was written to.
     """
     reports = []
-    for trial in trials:
-        report = train(with_trial(config, trial))
+    for split in splits:
+        report = train(with_split(config, split))
         assert report is not None, "every split has test images"
         reports.append(report)
     average = average_reports(reports)
-    return average, atomic_files.write_json(trials_path(config), average.to_dict())
+    return average, atomic_files.write_json(splits_path(config), average.to_dict())

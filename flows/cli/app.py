@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,13 +16,15 @@ from flows.cli.data import data_app
 from flows.cli.embed import embed
 from flows.cli.export import export
 from flows.cli.label import label
+from flows.cli.options import renamed
 from flows.cli.printing import print_average, print_json, print_report, stdout
 from flows.cli.rank import rank
 from flows.cli.runs import runs_app
 from flows.cli.search import search
 from flows.cli.server import deploy, server
 from flows.demo_data import DEMO_DATA, draw_demo_once
-from pipeline.config.experiment import CONFIGS, AnyConfig, digest_of, method_name, record_of, with_trial
+from pipeline.config.datasets import Split, options_of
+from pipeline.config.experiment import CONFIGS, AnyConfig, digest_of, method_name, record_of, with_split
 from pipeline.config.presets import load_config
 from pipeline.console import set_up_logging
 from pipeline.errors import ConfigError, VireidError
@@ -81,9 +84,10 @@ def train(
     preset: Annotated[str, typer.Argument(help="A preset, or the path of a .toml file.")],
     data: DataOption = None,
     changes: SetOption = None,
-    trials: Annotated[
+    splits: Annotated[
         str | None, typer.Option(help="Splits of RegDB, such as 1-10: a model for each, and their average.")
     ] = None,
+    _trials: Annotated[str | None, renamed("--trials", "--splits")] = None,
     runs: RunsOption = None,
     device: DeviceOption = "auto",
     processes: Annotated[
@@ -97,15 +101,15 @@ def train(
         "execution": {"device": device, "runs_folder": _text(runs), "processes": processes},
     }
     config = load_config(preset, changes or (), values)
-    if trials is None:
+    if splits is None:
         _run(config, as_json)
         return
-    numbers = _trial_numbers(trials)
-    if config.data.name != "regdb":
+    options = options_of(config.data.name)
+    if not options.model_per_split:
         raise ConfigError(
-            f"--trials is for RegDB; data.name is {config.data.name}", hint="leave it out, or take preset cclnet-regdb"
+            f"--splits is for RegDB; data.name is {config.data.name}", hint="leave it out, or take preset cclnet-regdb"
         )
-    _run_trials(config, numbers, as_json)
+    _run_splits(config, _split_numbers(splits, options.splits), as_json)
 
 
 @app.command()
@@ -135,7 +139,8 @@ def demo(
 def evaluate(
     run: Annotated[Path, typer.Argument(help="The folder of a run.")],
     data: DataOption = None,
-    trial: Annotated[int | None, typer.Option(min=1, max=10, help="RegDB: the split; the run's own only.")] = None,
+    split: Annotated[int | None, typer.Option(min=1, max=10, help="RegDB: the split; the run's own only.")] = None,
+    _trial: Annotated[str | None, renamed("--trial", "--split")] = None,
     features: Annotated[Path | None, typer.Option(help="Write the features to this .npz file.")] = None,
     per_query: Annotated[Path | None, typer.Option(help="Write what each query found to this .npz file.")] = None,
     device: DeviceOption = "auto",
@@ -147,7 +152,7 @@ def evaluate(
 
     with prefect_at_terminal():
         report = at_terminal("evaluate")(
-            run, data_root=data, device=device, trial=trial, features_file=features, queries_file=per_query
+            run, data_root=data, device=device, split=split, features_file=features, queries_file=per_query
         )
     print_report(report, as_json)
 
@@ -209,16 +214,16 @@ def _run(config: AnyConfig, as_json: bool) -> None:
     _print_places(config, run_path(config))
 
 
-def _run_trials(config: AnyConfig, trials: list[int], as_json: bool) -> None:
+def _run_splits(config: AnyConfig, splits: list[int], as_json: bool) -> None:
     from flows.distributed import rank_zero_of_torchrun
     from flows.prefect_local import prefect_at_terminal
-    from flows.regdb_splits import train_trials
+    from flows.regdb_splits import train_splits
 
-    configs = [with_trial(config, trial) for trial in trials]
+    configs = [with_split(config, split) for split in splits]
     with rank_zero_of_torchrun(configs) as is_rank_zero, prefect_at_terminal():
         if not is_rank_zero:
             return
-        average, path = train_trials(config, trials)
+        average, path = train_splits(config, splits)
     if as_json:
         print_json(average.to_dict())
     else:
@@ -246,16 +251,17 @@ def _print_rounds(config: AnyConfig, report: EvaluationReport | None) -> None:
     stdout().print(table(rows, seconds, headline, f"{config.name}, seed {config.seed}"))
 
 
-def _trial_numbers(text: str) -> list[int]:
+def _split_numbers(text: str, known: Sequence[Split]) -> list[int]:
     """`1-10`, `3`, or `1,4,7-9`."""
     numbers: set[int] = set()
     for part in text.split(","):
         first, _, last = part.strip().partition("-")
         if not (first.isdecimal() and (last or first).isdecimal()):
-            raise ConfigError(f"--trials {text!r} names no splits", hint="write them as 1-10, or as 1,4,7")
+            raise ConfigError(f"--splits {text!r} names no splits", hint="write them as 1-10, or as 1,4,7")
         numbers |= set(range(int(first), int(last or first) + 1))
-    if not numbers or not numbers <= set(range(1, 11)):
-        raise ConfigError(f"--trials {text!r}: RegDB has the splits 1 to 10", hint="write them as 1-10, or as 1,4,7")
+    if not numbers or not numbers <= set(known):
+        message = f"--splits {text!r}: the splits are {known[0]} to {known[-1]}"
+        raise ConfigError(message, hint="write them as 1-10, or as 1,4,7")
     return sorted(numbers)
 
 

@@ -5,14 +5,13 @@ from typing import Annotated, cast
 
 import typer
 
-from flows.cli.options import one_of
+from flows.cli.options import one_of, renamed
 from flows.cli.printing import print_json, stdout
 from pipeline.captioning.prompts import VARIANTS, Variant
 from pipeline.captioning.settings import PRECISIONS, CaptionSettings, Precision
 from pipeline.captioning.shards import Shard
 
 _VARIANT = "--prompt-variant"
-FOLDER = Path("captions")
 
 NameArgument = Annotated[str, typer.Argument(metavar="DATASET", help="sysu, regdb, llcm, or manifest.")]
 PathArgument = Annotated[Path, typer.Argument(help="The folder of the data set, or the manifest file.")]
@@ -20,7 +19,7 @@ ModelOption = Annotated[
     str, typer.Option(help="A model's name, such as llava-hf/llava-1.5-7b-hf, or its folder; stub for none.")
 ]
 OutOption = Annotated[
-    Path | None, typer.Option("--out", "-o", help="The .jsonl file; captions/<data set>.jsonl when left out.")
+    Path | None, typer.Option("--out", "-o", help="The .jsonl file; runs/captions/<data set>.jsonl when left out.")
 ]
 PromptOption = Annotated[str | None, typer.Option(help="What is asked about every image.")]
 InfraredPromptOption = Annotated[str | None, typer.Option(help="What is asked about infrared images.")]
@@ -32,7 +31,7 @@ PrecisionOption = Annotated[str, typer.Option(help="auto (bfloat16 on a GPU), fl
 ShardOption = Annotated[str | None, typer.Option(help="A part of the images: 1/4 is the first of four.")]
 NewOption = Annotated[bool, typer.Option("--new", help="Put a file that is there aside, and begin again.")]
 LocalOption = Annotated[bool, typer.Option("--local-files-only", help="Do not ask the model's hub for anything.")]
-TrialOption = Annotated[int | None, typer.Option(min=1, max=10, help="RegDB: one split; all when left out.")]
+SplitOption = Annotated[int | None, typer.Option(min=1, max=10, help="RegDB: one split; all when left out.")]
 RootOption = Annotated[Path | None, typer.Option(help="Where a manifest's paths start; its own folder when left out.")]
 OverlapOption = Annotated[bool, typer.Option("--allow-overlap", help="Let a manifest name a person in both parts.")]
 PartialOption = Annotated[bool, typer.Option("--allow-partial", help="Go on when counts differ.")]
@@ -54,7 +53,8 @@ def caption(
     shard: ShardOption = None,
     new: NewOption = False,
     local_files_only: LocalOption = False,
-    trial: TrialOption = None,
+    split: SplitOption = None,
+    _trial: Annotated[str | None, renamed("--trial", "--split")] = None,
     root: RootOption = None,
     allow_overlap: OverlapOption = False,
     allow_partial: PartialOption = False,
@@ -62,6 +62,7 @@ def caption(
 ) -> None:
     """Describe every training image; it can be stopped at any time, and the same command goes on."""
     from pipeline.captioning.captioning import caption_images_of, read_images
+    from pipeline.data.captions.files import written_captions
 
     settings = CaptionSettings(
         model=model,
@@ -77,9 +78,9 @@ def caption(
         local_files_only=local_files_only,
     )
     dataset, tables = read_images(
-        name, path, trial=trial, images_root=root, allow_overlap=allow_overlap, allow_partial=allow_partial
+        name, path, split=split, images_root=root, allow_overlap=allow_overlap, allow_partial=allow_partial
     )
-    file = out or FOLDER / _file_name(dataset.name, settings.shard)
+    file = out or written_captions(Path("runs"), _name(dataset.name, settings.shard))
     outcome = caption_images_of(dataset, tables, file, settings)
     if as_json:
         print_json({"file": str(file), **outcome.to_dict()})
@@ -100,6 +101,5 @@ def caption_merge(
     stdout().print(f"{out}: {count:,} captions of {len(shards)} shards", soft_wrap=True, highlight=False, markup=False)
 
 
-def _file_name(dataset: str, shard: Shard | None) -> str:
-    part = "" if shard is None else f".shard-{str(shard).replace('/', '-of-')}"
-    return f"{dataset}{part}.jsonl"
+def _name(dataset: str, shard: Shard | None) -> str:
+    return dataset if shard is None else f"{dataset}.shard-{str(shard).replace('/', '-of-')}"

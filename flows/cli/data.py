@@ -86,13 +86,13 @@ def index(
     workers: Annotated[int | None, typer.Option(min=1, help="Images decoded at once; one a core by default.")] = None,
 ) -> None:
     """Decode all images once, for every later run of that size; an interrupted build goes on where it stood."""
-    from pipeline.data.dataset import read_dataset
+    from pipeline.data.dataset import read_dataset, spec_of
     from pipeline.data.inspection import verified_store
 
     dataset = read_dataset(
         name,
         path,
-        trial=1 if name == "regdb" else None,  # the images of all trials are the same
+        split=spec_of(name).any_split,  # the images of all splits are the same
         images_root=root,
         allow_overlap=allow_overlap,
         allow_partial=allow_partial,

@@ -54,7 +54,7 @@ def print_report(report: EvaluationReport | None, as_json: bool) -> None:
 def print_average(average: AverageReport) -> None:
     """The mean over one model of each split."""
     notes = _notes(average.kind, average.weights, average.selection, average.features, average.seed)
-    splits = f"mean over one model of each of the splits {', '.join(map(str, average.trials))}"
+    splits = f"mean over one model of each of the splits {', '.join(map(str, average.splits))}"
     print_searches(f"retrieval ({', '.join([splits, *notes, *['partial'] * average.partial])})", average.searches)
 
 

@@ -6,16 +6,17 @@ from typing import Annotated, cast
 
 import typer
 
-from flows.cli.options import one_of
+from flows.cli.options import one_of, renamed
 from flows.cli.printing import print_json, print_searches
-from pipeline.data.datasets.sysu.lists import read_permutations
+from pipeline.data.datasets.sysu.archive import read_permutations
 from pipeline.errors import ConfigError
 from pipeline.evaluation.feature_files import read_features, write_queries
 from pipeline.evaluation.protocol import Direction, DrawName, ExclusionRule
+from pipeline.evaluation.protocols.spec import GalleryDraws, GalleryRules
 from pipeline.evaluation.rank_files import RankReport, rank_files
 from pipeline.evaluation.ranking import RankBy
 from pipeline.evaluation.search_report import suspicions
-from pipeline.evaluation.searches import DIRECTIONS, GalleryDraws, GalleryRules
+from pipeline.evaluation.searches import DIRECTIONS
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,8 @@ def rank(
     draw: Annotated[list[str] | None, typer.Option(help="agw or official (SYSU-MM01).")] = None,
     trials: Annotated[int, typer.Option(min=1, help="Galleries that are averaged.")] = 10,
     permutations: Annotated[Path | None, typer.Option(help="rand_perm_cam.mat; adds the draw `official`.")] = None,
-    trial: Annotated[int | None, typer.Option(min=1, max=10, help="Which split of RegDB the features are of.")] = None,
+    split: Annotated[int | None, typer.Option(min=1, max=10, help="Which split of RegDB the features are of.")] = None,
+    _trial: Annotated[str | None, renamed("--trial", "--split")] = None,
     exclude: Annotated[str | None, typer.Option(help="none, same_person_same_camera, or same_camera (pairs).")] = None,
     rank_by: Annotated[str | None, typer.Option(help="person or image (pairs); person by default.")] = None,
     rerank: Annotated[bool, typer.Option("--rerank", help="Also rank by k-reciprocal neighbourhoods.")] = False,
@@ -52,7 +54,7 @@ def rank(
         direction=towards,
         draws=draws,
         rules=rules,
-        trial=trial,
+        split=split,
         rerank="k_reciprocal" if rerank else "none",
         raw=raw,
         allow_partial=allow_partial,

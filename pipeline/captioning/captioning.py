@@ -10,7 +10,8 @@ from pipeline.captioning.loading import library_versions, load_model
 from pipeline.captioning.prompts import choose_prompts
 from pipeline.captioning.provenance import Provenance, image_list
 from pipeline.captioning.settings import CaptionSettings
-from pipeline.data.dataset import Dataset, read_dataset
+from pipeline.config.datasets import Split
+from pipeline.data.dataset import Dataset, read_dataset, spec_of
 from pipeline.data.images import ImageTable
 
 logger = logging.getLogger(__name__)
@@ -20,7 +21,7 @@ def read_images(
     name: str,
     root: Path,
     *,
-    trial: int | None = None,
+    split: Split | None = None,
     images_root: Path | None = None,
     allow_overlap: bool = False,
     allow_partial: bool = False,
@@ -28,9 +29,9 @@ def read_images(
     """The images of a data set that captions are for: those that are trained on.
 
     Args:
-        name: The layout; like the others, as for `read_dataset`.
+        name: The data set; like the others, as for `read_dataset`.
         root: The data set's folder, or the manifest file.
-        trial: Which of RegDB's splits; when None, its images of all splits, which then share one file.
+        split: Which split; where None and each split has a model, the images of all splits, which share one file.
         images_root: Where a manifest's paths start.
         allow_overlap: Let a manifest name a person in training and in test.
         allow_partial: Go on when counts differ from the expected ones.
@@ -38,16 +39,17 @@ def read_images(
     Raises:
         VireidError: See `read_dataset`.
     """
-    all_trials = name == "regdb" and trial is None
+    spec = spec_of(name)
+    all_splits = spec.options.model_per_split and split is None
     dataset = read_dataset(
         name,
         root,
-        trial=1 if all_trials else trial,
+        split=spec.any_split if all_splits else split,
         images_root=images_root,
         allow_overlap=allow_overlap,
         allow_partial=allow_partial,
     )
-    return dataset, dataset.images if all_trials else dataset.training.images
+    return dataset, dataset.images if all_splits else dataset.training.images
 
 
 def caption_images_of(

@@ -30,7 +30,7 @@ class CaptionsConfig(BaseModel):
     model_config = STRICT
 
     path: Path | None = None
-    """The file of captions; none takes `captions.jsonl` in the data set's folder, or what `vireid caption` wrote."""
+    """The file of captions; none: `captions.jsonl` of the data set, or the runs folder's `captions/DATASET.jsonl`."""
     caption_field: str = Field("caption", min_length=1)
     """Under which key of an image's entry its caption stands."""
     path_prefix: str = ""

@@ -3,6 +3,7 @@
 from typing import Any
 
 from pipeline.config.csdn import CsdnConfig
+from pipeline.config.datasets import Split
 from pipeline.config.eees import EeesConfig
 from pipeline.config.flat import settings_digest
 from pipeline.config.shared import ExperimentConfig
@@ -22,9 +23,9 @@ def method_name(config: type[AnyConfig]) -> str:
     return str(config.model_fields["method"].default)
 
 
-def with_trial(config: AnyConfig, trial: int | None) -> AnyConfig:
-    """The same experiment on another split of RegDB."""
-    return config.model_copy(update={"data": config.data.model_copy(update={"trial": trial})})
+def with_split(config: AnyConfig, split: Split | None) -> AnyConfig:
+    """The same experiment on another published split of its data set."""
+    return config.model_copy(update={"data": config.data.model_copy(update={"split": split})})
 
 
 def record_of(config: AnyConfig) -> dict[str, Any]:

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 _SHOWN = 4
+_PLACES = {"data": ("root", "images_root"), "captions": ("path",)}
+"""Settings that name a place: what lies there has a digest of its own, which a run compares when it goes on."""
 
 
 def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -34,12 +36,13 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
 
 
 def settings_digest(settings: Mapping[str, Any]) -> str:
-    """Twelve hex digits over everything that decides a result: all but `execution` and the place of the data.
+    """Twelve hex digits over everything that decides a result: all but `execution` and the places of files.
 
     >>> here, there = ({"seed": 1, "data": {"root": root}, "execution": {}} for root in ("a", "b"))
     >>> settings_digest(here) == settings_digest(there)
     True
     """
     deciding = {name: value for name, value in settings.items() if name != "execution"}
-    deciding["data"] = {name: value for name, value in settings["data"].items() if name not in ("root", "images_root")}
+    for section in _PLACES.keys() & deciding.keys():
+        deciding[section] = {name: value for name, value in settings[section].items() if name not in _PLACES[section]}
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:12]

@@ -4,10 +4,11 @@ Each section feeds one function and has that function's parameter names (a test 
 home of method values; a default here is a value that holds for every preset.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, Field, StringConstraints, model_validator
+from pydantic import BaseModel, Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
 from pipeline.config.cclnet import (
     STRICT,
@@ -21,6 +22,7 @@ from pipeline.config.cclnet import (
     StagesConfig,
     SwapConfig,
 )
+from pipeline.config.datasets import OPTIONS, Split, options_of, readers_of
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 
@@ -33,20 +35,47 @@ class DataConfig(BaseModel):
 
     model_config = STRICT
 
-    name: Literal["sysu", "regdb", "llcm", "manifest"] = "sysu"
-    """The data set's layout."""
+    name: Annotated[str, Field(json_schema_extra={"enum": [options.name for options in OPTIONS]})] = "sysu"
+    """The data set: `sysu`, `regdb`, `llcm` or `manifest`."""
     root: Path | None = None
     """The folder that holds the data set, or the manifest file; nothing is ever written below it."""
-    split: Literal["train", "train_val"] = "train_val"
-    """The people of SYSU-MM01 to train on: `train_val` as published results do; `train` leaves some to validate."""
-    trial: int | None = Field(None, ge=1, le=10)
-    """Which of RegDB's ten splits to train and test on; a model serves one split only."""
+    split: Split | None = Field(None, validate_default=True)
+    """A published split. SYSU-MM01: `train_val`, or `train`, which leaves people to validate; RegDB: 1 to 10."""
     images_root: Path | None = None
     """The folder that a manifest's paths start from; none takes the manifest's own."""
     allow_overlap: bool = False
     """Let a manifest name the same person in training and in test; every report then says `overlap`."""
     allow_partial: bool = False
     """Go on with a data set whose counts differ from the published ones; every report then says `partial`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_trial(cls, values: Any) -> Any:
+        if isinstance(values, Mapping) and "trial" in values:
+            raise ValueError("data.trial, RegDB's published split, is called data.split now; a trial is a gallery draw")
+        return values
+
+    @field_validator("name")
+    @classmethod
+    def _known_name(cls, name: str) -> str:
+        if name not in {options.name for options in OPTIONS}:
+            raise ValueError(f"there is no data set {name!r}; one of {', '.join(options.name for options in OPTIONS)}")
+        return name
+
+    @field_validator("split")
+    @classmethod
+    def _known_split(cls, split: Split | None, info: ValidationInfo) -> Split | None:
+        """The usual split where none is named; a number may come as text."""
+        if "name" not in info.data:
+            return split
+        options = options_of(info.data["name"])
+        if split is None:
+            return options.default_split
+        known = {str(one): one for one in options.splits}
+        if str(split) not in known:
+            choices = f"one of {', '.join(known)}" if known else "it has one split only: leave data.split out"
+            raise ValueError(f"{options.name} has no split {split!r}; {choices}")
+        return known[str(split)]
 
 
 class ImagesConfig(BaseModel):
@@ -154,15 +183,23 @@ def refuse_unfit_evaluation(data: DataConfig, evaluation: EvaluationConfig) -> N
     Raises:
         ValueError: Naming the setting.
     """
-    strangers = [search for search in evaluation.searches if search.partition("/")[0] != data.name]
+    options = options_of(data.name)
+    strangers = [search for search in evaluation.searches if search not in options.searches]
     if strangers:
-        raise ValueError(f"evaluation.searches: {strangers[0]} is no search of data.name = '{data.name}'")
-    if data.trial is not None and data.name != "regdb":
-        raise ValueError(f"data.trial is for regdb; data.name = '{data.name}' has no trials")
-    if data.name != "sysu" and (evaluation.draws, evaluation.shots) != (("agw",), (1,)):
-        raise ValueError(f"evaluation.draws and evaluation.shots are for sysu; data.name is '{data.name}'")
-    held_out = data.name == "manifest" or (data.name == "sysu" and data.split == "train")
-    if evaluation.selection == "val" and not held_out:
+        raise ValueError(
+            f"evaluation.searches: {strangers[0]} is no search of data.name = '{data.name}'; "
+            f"its searches are {', '.join(options.searches)}"
+        )
+    for setting in sorted({name for one in OPTIONS for name in one.settings} - options.settings):
+        section, _, name = setting.partition(".")
+        values = data if section == "data" else evaluation
+        if getattr(values, name) != type(values).model_fields[name].default:
+            raise ValueError(
+                f"{setting} does not apply to data.name = '{data.name}', but to {readers_of(setting)}: leave it out"
+            )
+    if "evaluation.rules" in options.settings and evaluation.rules.gallery == "full" and evaluation.trials != 10:
+        raise ValueError("evaluation.trials applies to drawn galleries: evaluation.rules.gallery is 'full'")
+    if evaluation.selection == "val" and options.validation is not None and data.split not in options.validation:
         raise ValueError(
             "evaluation.selection = 'val' needs images that are not trained on: data.split = 'train' of sysu, "
             "or a manifest with rows `val`"
@@ -215,6 +252,8 @@ class ExperimentConfig(BaseModel):
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
         optimisation, prompts = self.optimisation, self.prompts
+        if "projection_neck" in self.evaluation.heads:
+            raise ValueError("evaluation.heads: cclnet learns no 'projection_neck'; it has 'neck' and 'projection'")
         if (optimisation.at_swap == "fixed") != (optimisation.fixed_swap_learning_rate is not None):
             raise ValueError(
                 "optimisation.fixed_swap_learning_rate goes with optimisation.at_swap = 'fixed', and only with it"

@@ -1,10 +1,13 @@
 """Is this all of a data set? Expected against found, the first offenders, and what a difference means for the user."""
 
 import logging
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from models.modality import PerModality
+from pipeline.data.synthetic.record import DRAWN_FILE
 from pipeline.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -61,6 +64,14 @@ class DatasetCheck:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class SplitCounts:
+    """People of a split, and images of each modality."""
+
+    people: int
+    images: PerModality[int]
+
+
 def accept(root: Path, check: DatasetCheck, allow_partial: bool) -> bool:
     """Refuse a data set that is not complete, or go on with a warning where the user wants that.
 
@@ -85,3 +96,23 @@ def accept(root: Path, check: DatasetCheck, allow_partial: bool) -> bool:
         )
     logger.warning("%s", message)
     return True
+
+
+def drawn_split_counts(drawn: Mapping[str, Any], splits: tuple[str, ...]) -> dict[str, SplitCounts]:
+    """What a drawn data set says about its splits.
+
+    Raises:
+        DataError: It does not say how many people and images each split has.
+    """
+    try:
+        return {
+            split: SplitCounts(
+                people=int(counts["people"]), images=PerModality(int(counts["visible"]), int(counts["infrared"]))
+            )
+            for split, counts in ((split, drawn["counts"][split]) for split in splits)
+        }
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(
+            f"{DRAWN_FILE} does not say how many people and images of each modality each split has",
+            hint="draw the data set again",
+        ) from error

@@ -1,70 +1,81 @@
 """Reading a data set by its name. It holds true identities: training code must not import this module."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from pipeline.config.datasets import Split
 from pipeline.data.check import DatasetCheck
-from pipeline.data.datasets.llcm.adapter import check_llcm, read_llcm
-from pipeline.data.datasets.manifest.adapter import check_manifest, read_manifest
-from pipeline.data.datasets.regdb.adapter import check_regdb, read_regdb
-from pipeline.data.datasets.sysu.adapter import read_sysu_mm01
-from pipeline.data.datasets.sysu.archive import open_archive
-from pipeline.data.datasets.sysu.counts import check_sysu_mm01
+from pipeline.data.datasets import DATASETS
+from pipeline.data.datasets.spec import DatasetSpec
 from pipeline.data.truth import Dataset, SplitTables
 from pipeline.errors import ConfigError
 
-__all__ = ["Dataset", "SplitTables", "check_dataset", "read_dataset"]
+__all__ = ["Dataset", "SplitTables", "check_dataset", "read_dataset", "spec_of"]
 
-_UNKNOWN = "choose sysu, regdb, llcm or manifest"
+
+def spec_of(name: str, datasets: Sequence[DatasetSpec] = DATASETS) -> DatasetSpec:
+    """The data set of a name.
+
+    Raises:
+        ConfigError: There is none.
+    """
+    for spec in datasets:
+        if spec.name == name:
+            return spec
+    raise ConfigError(f"there is no data set {name!r}", hint=f"choose from: {', '.join(one.name for one in datasets)}")
 
 
 def read_dataset(
     name: str,
     root: Path,
     *,
-    split: str = "train_val",
-    trial: int | None = None,
+    split: Split | None = None,
     images_root: Path | None = None,
     allow_overlap: bool = False,
     allow_partial: bool = False,
+    datasets: Sequence[DatasetSpec] = DATASETS,
 ) -> Dataset:
     """List the images of a data set and check them against what is known about it.
 
     No image is opened and nothing is written; `pipeline.data.store.open_store` decodes.
 
     Args:
-        name: The layout: `sysu`, `regdb`, `llcm` or `manifest`.
-        root: The data set's folder, or the manifest file.
-        split: The people of SYSU-MM01 to train on: `train_val`, `train` or `val`.
-        trial: Which of RegDB's ten splits.
+        name: The data set: `sysu`, `regdb`, `llcm` or `manifest`.
+        root: Its folder, or the manifest file.
+        split: Which published split; None takes the usual one, where there is a usual one.
         images_root: Where a manifest's paths start; its own folder when None.
         allow_overlap: Let a manifest name a person in training and in test; the result is then marked `overlap`.
         allow_partial: Go on when counts differ from the expected ones; the result is then marked `partial`.
+        datasets: The data sets to choose from.
 
     Returns:
         Tables of the training, validation and test images.
 
     Raises:
-        ConfigError: No such data set, split or trial.
+        ConfigError: No such data set or split, or an option does not apply to it.
         DataError: The folder is something else, or is not complete.
 
     Cost:
         0.7 s at the size of SYSU-MM01 (measured) once the folder listings are in memory.
     """
-    match name:
-        case "sysu":
-            return read_sysu_mm01(root, split=split, allow_partial=allow_partial)
-        case "regdb":
-            return read_regdb(root, trial=trial, allow_partial=allow_partial)
-        case "llcm":
-            return read_llcm(root, allow_partial=allow_partial)
-        case "manifest":
-            return read_manifest(root, images_root=images_root, allow_overlap=allow_overlap)
-        case _:
-            raise ConfigError(f"no data set {name!r}", hint=_UNKNOWN)
+    spec = spec_of(name, datasets)
+    given = spec.applicable(
+        {"images_root": images_root, "allow_overlap": allow_overlap, "allow_partial": allow_partial}
+    )
+    if spec.options.splits:
+        given["split"] = spec.options.default_split if split is None else split
+    elif split is not None:
+        raise ConfigError(f"data set {name} has one split only, not {split!r}", hint="leave the split out")
+    return spec.read(root, **given)
 
 
 def check_dataset(
-    name: str, root: Path, *, images_root: Path | None = None, allow_overlap: bool = False
+    name: str,
+    root: Path,
+    *,
+    images_root: Path | None = None,
+    allow_overlap: bool = False,
+    datasets: Sequence[DatasetSpec] = DATASETS,
 ) -> DatasetCheck:
     """Compare a data set with what is known about it; no image is opened.
 
@@ -73,19 +84,11 @@ def check_dataset(
         root: The data set's folder, or the manifest file.
         images_root: Where a manifest's paths start.
         allow_overlap: Let a manifest name a person in training and in test.
+        datasets: The data sets to choose from.
 
     Raises:
-        ConfigError: No such data set.
+        ConfigError: No such data set, or an option does not apply to it.
         DataError: The folder is something else altogether.
     """
-    match name:
-        case "sysu":
-            return check_sysu_mm01(open_archive(root))
-        case "regdb":
-            return check_regdb(root)
-        case "llcm":
-            return check_llcm(root)
-        case "manifest":
-            return check_manifest(root, images_root=images_root, allow_overlap=allow_overlap)
-        case _:
-            raise ConfigError(f"no data set {name!r}", hint=_UNKNOWN)
+    spec = spec_of(name, datasets)
+    return spec.check(root, **spec.applicable({"images_root": images_root, "allow_overlap": allow_overlap}))

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from models.modality import PerModality
+from pipeline.config.datasets import Split
 from pipeline.data.images import ImageTable, Kind, file_list_digest
 
 UNKNOWN_PERSON = -1
@@ -66,7 +67,7 @@ class Dataset:
         partial: Counts differ from the published ones, and the user went on.
         file_list: `sha256:` and the digest of all relative paths of training and test, sorted, each followed by a
             newline; it stays the same when the folder moves.
-        trial: Which of the published random splits this is; None where there is one split only.
+        split: Which of the published splits this is; None where there is one only.
         overlap: Some people are in training and in test, and the user wants it so.
     """
 
@@ -79,7 +80,7 @@ class Dataset:
     test: SplitTables | None
     partial: bool
     file_list: str
-    trial: int | None = None
+    split: Split | None = None
     overlap: bool = False
 
     @property

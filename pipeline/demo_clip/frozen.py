@@ -24,7 +24,7 @@ from pipeline.data.synthetic.studio import Studio, StudioSettings
 from pipeline.demo_clip.network import normalise
 from pipeline.evaluation.protocol import Sightings
 from pipeline.evaluation.ranking import rank_trial
-from pipeline.evaluation.searches import sysu_trials
+from pipeline.evaluation.searches import plan_search
 
 GATE: Final = 0.3
 HEADS: Final = (Head.POOLED, Head.PROJECTION)
@@ -156,6 +156,6 @@ def _retrieval(vectors: PerModality[NDArray[np.float32]], images: PerModality[Dr
             gallery_people=people.visible[trial.gallery],
             hidden=trial.hidden(sightings),
         )
-        for trial in sysu_trials(sightings, "all")[0]
+        for trial in plan_search("sysu/all", sightings)[0]
     ]
     return float(np.mean([some.cmc[0] for some in metrics])), float(np.mean([some.map for some in metrics]))

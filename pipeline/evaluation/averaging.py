@@ -7,12 +7,11 @@ from typing import Any, Literal
 from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass
 
+from pipeline.config.datasets import options_of
 from pipeline.data.images import Kind
 from pipeline.errors import DataError
 from pipeline.evaluation.report import EvaluationReport, FeatureRecord, Selection
 from pipeline.evaluation.search_report import CLOSED, SearchReport, summary
-
-PUBLISHED_TRIALS = tuple(range(1, 11))
 
 
 @dataclass(frozen=True, slots=True, config=CLOSED)
@@ -20,8 +19,8 @@ class AverageReport:
     """The results of several models, each of a split of its own, side by side and on average.
 
     Attributes:
-        runs: The runs that were averaged, in the order of `trials`.
-        trials: Their splits.
+        runs: The runs that were averaged, in the order of `splits`.
+        splits: Of RegDB.
         kind: What stands behind the images.
         partial: Counts of some split differ from the published ones.
         selection: How each model's round was chosen.
@@ -33,7 +32,7 @@ class AverageReport:
     """
 
     runs: tuple[str, ...]
-    trials: tuple[int, ...]
+    splits: tuple[int, ...]
     kind: Kind
     partial: bool
     selection: Selection
@@ -41,7 +40,7 @@ class AverageReport:
     seed: int
     features: FeatureRecord
     searches: tuple[SearchReport, ...]
-    format: Literal[1] = 1
+    format: Literal[2] = 2
 
     def to_dict(self) -> dict[str, Any]:
         """The report as plain JSON types."""
@@ -86,17 +85,16 @@ def average_reports(reports: Sequence[EvaluationReport]) -> AverageReport:
         raise DataError(
             "the results are of models that were made in different ways", hint="train all splits with one configuration"
         )
-    prefix = "regdb" if splits == PUBLISHED_TRIALS else f"regdb/trials-{','.join(map(str, splits))}"
     return AverageReport(
         runs=tuple(of_split[split].model.run for split in splits),
-        trials=splits,
+        splits=splits,
         kind=first.data.kind,
         partial=any(report.data.partial for report in reports),
         selection=first.model.selection,
         weights=first.model.weights,
         seed=first.model.seed,
         features=first.features,
-        searches=tuple(_average(f"{prefix}/{name}", [one[name] for one in searches]) for name in searches[0]),
+        searches=tuple(_average(_named(name, splits), [one[name] for one in searches]) for name in searches[0]),
     )
 
 
@@ -108,5 +106,14 @@ def _average(name: str, searches: Sequence[SearchReport]) -> SearchReport:
 
 
 def _without_split(name: str) -> str:
-    """`regdb/trial-3/infrared_to_visible` is of split 3: the rest is what the splits have in common."""
-    return name.split("/", 2)[2]
+    """`regdb/split-3/infrared_to_visible` becomes `regdb/infrared_to_visible`, the published name."""
+    data_set, _, search = name.split("/", 2)
+    return f"{data_set}/{search}"
+
+
+def _named(name: str, splits: tuple[int, ...]) -> str:
+    """The published name where all published splits are averaged, else one that names the splits."""
+    data_set, _, search = name.partition("/")
+    if splits == options_of(data_set).splits:
+        return name
+    return f"{data_set}/splits-{','.join(map(str, splits))}/{search}"

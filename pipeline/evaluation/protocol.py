@@ -137,7 +137,7 @@ def direction_from(query: Modality) -> Direction:
     return "infrared_to_visible" if query is Modality.INFRARED else "visible_to_infrared"
 
 
-def query_modality(direction: Direction) -> Modality:
+def query_modality(direction: str) -> Modality:
     """What is looked for in a direction: the opposite of `direction_from`."""
     return Modality.INFRARED if direction == "infrared_to_visible" else Modality.VISIBLE
 

@@ -1,5 +1,6 @@
 """Precomputed features, from any program, under any protocol: the numbers that a paper's table would show for them."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
@@ -10,17 +11,18 @@ from pydantic import TypeAdapter
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from models.modality import Modality, PerModality
+from pipeline.config.datasets import Split
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.evaluate import QueryResults, SearchResult, evaluate_features
-from pipeline.evaluation.expected_counts import check_counts
 from pipeline.evaluation.feature_files import ImageFeatures
-from pipeline.evaluation.protocol import Direction, Sightings, query_modality
+from pipeline.evaluation.protocol import Direction, Sightings, direction_from, query_modality
+from pipeline.evaluation.protocols import PROTOCOLS
+from pipeline.evaluation.protocols.spec import FileRules, GalleryDraws, GalleryRules, SearchProtocol
 from pipeline.evaluation.ranking import unit_rows
 from pipeline.evaluation.search_report import CLOSED, SearchReport
-from pipeline.evaluation.searches import GalleryDraws, GalleryRules, plan_search, possible_directions
+from pipeline.evaluation.searches import plan_search, possible_directions
 
-PROTOCOLS = ("sysu/all", "sysu/indoor", "sysu/val", "regdb", "llcm", "pairs")
-SYSU_INFRARED_CAMERAS = (3, 6)
+logger = logging.getLogger(__name__)
 
 
 @checked_dataclass(frozen=True, slots=True, config=CLOSED)
@@ -70,28 +72,30 @@ def rank_files(
     direction: Direction | None = None,
     draws: GalleryDraws | None = None,
     rules: GalleryRules | None = None,
-    trial: int | None = None,
+    split: Split | None = None,
     rerank: Literal["none", "k_reciprocal"] = "none",
     raw: bool = False,
     allow_partial: bool = False,
     keep_queries: bool = False,
+    protocols: Sequence[SearchProtocol] = PROTOCOLS,
 ) -> tuple[RankReport, tuple[SearchResult, ...]]:
     """Evaluate features from files.
 
-    An option that the protocol does not look at is refused: its numbers would be taken for what they are not.
+    An option that does not apply to the protocol is refused: the numbers would be taken for what they are not.
 
     Args:
         query: All test images where `gallery` is None, else the queries alone.
         gallery: The gallery images: all that a draw may choose from.
-        protocol: One of `PROTOCOLS`.
+        protocol: One of `file_protocols()`.
         direction: The only direction to run; all that the images allow when None.
         draws: How galleries are drawn, where the protocol draws them; draws and shots are for SYSU-MM01 alone.
         rules: What `pairs` leaves open; for no other protocol.
-        trial: Which of RegDB's ten splits the features belong to; for no other protocol.
+        split: Which of RegDB's ten splits the features belong to; for no other protocol.
         rerank: Also rank by k-reciprocal neighbourhoods.
         raw: Take inner products of the features as they are, instead of cosines.
         allow_partial: Go on when counts differ from the published ones.
         keep_queries: Also return what each query found.
+        protocols: The protocols to choose from.
 
     Returns:
         The report, and the results of each search; the rows in them are those of the files.
@@ -103,24 +107,26 @@ def rank_files(
     Cost:
         Ten trials of SYSU-MM01, at 2,048 dimensions: about three seconds on two cores, below 1 GB.
     """
-    _check_options(protocol, draws, rules, trial)
+    its_protocol, wanted = _protocol_for_files(protocol, protocols)
+    _check_options(protocol, its_protocol, draws, rules, split, protocols)
     # Here a row still has the number that its file gives it.
     for name, images in (("features", query),) if gallery is None else (("queries", query), ("gallery", gallery)):
         unit_rows(images.vectors, name, images.paths)
-    everything = _joined(query, gallery, protocol, direction)
-    _check_cameras(everything, protocol, rules)
-    infrared = _is_infrared(everything, protocol)
-    if gallery is not None and protocol != "pairs":
-        _check_sides(infrared, len(query), protocol)
+    everything = _joined(query, gallery, None if wanted.infrared_cameras else direction)
+    _check_cameras(everything, protocol, wanted, rules)
+    infrared = _is_infrared(everything, protocol, wanted)
+    # Without published counts, images of either modality may stand in either file.
+    if gallery is not None and wanted.count_rows is not None:
+        _check_sides(infrared, len(query), protocol, wanted)
     parts = PerModality(np.flatnonzero(~infrared), np.flatnonzero(infrared))
     features = parts.map(lambda rows: Vectors(everything.vectors[rows]))
     roles = _roles(len(query), gallery)
     sightings = parts.map(lambda rows: _sightings(everything, roles, rows))
-    partial = check_counts(protocol, sightings, allow_partial)
+    partial = _check_counts(protocol, wanted, sightings, allow_partial)
     plans = [
         plan
-        for search in _searches(protocol, direction, sightings)
-        for plan in plan_search(search, sightings, draws=draws, rules=rules, trial=trial)
+        for search in _searches(protocol, wanted, direction, sightings)
+        for plan in plan_search(search, sightings, draws=draws, rules=rules, split=split, protocols=protocols)
     ]
     results = evaluate_features(features, sightings, plans, rerank=rerank, normalise=not raw, keep_queries=keep_queries)
     report = RankReport(
@@ -136,39 +142,91 @@ def rank_files(
     return report, tuple(_in_rows_of_files(result, parts, len(query), gallery) for result in results)
 
 
-def _check_options(protocol: str, draws: GalleryDraws | None, rules: GalleryRules | None, trial: int | None) -> None:
-    if protocol not in PROTOCOLS:
-        raise ConfigError(f"there is no protocol '{protocol}'", hint=f"choose from: {', '.join(PROTOCOLS)}")
-    for option, its_protocol, is_given in (
-        ("--draw", "sysu", draws is not None and draws.draws != ("agw",)),
-        ("--shots", "sysu", draws is not None and draws.shots != (1,)),
-        ("--exclude or --rank-by", "pairs", rules is not None),
-        ("--trial", "regdb", trial is not None),
+def file_protocols(protocols: Sequence[SearchProtocol] = PROTOCOLS) -> tuple[str, ...]:
+    """The protocols that features from files can be searched by."""
+    return tuple(name for protocol in protocols if protocol.files is not None for name in protocol.files.names)
+
+
+def _protocol_for_files(name: str, protocols: Sequence[SearchProtocol]) -> tuple[SearchProtocol, FileRules]:
+    for protocol in protocols:
+        if protocol.files is not None and name in protocol.files.names:
+            return protocol, protocol.files
+    raise ConfigError(f"there is no protocol '{name}'", hint=f"choose from: {', '.join(file_protocols(protocols))}")
+
+
+def _check_options(
+    name: str,
+    protocol: SearchProtocol,
+    draws: GalleryDraws | None,
+    rules: GalleryRules | None,
+    split: Split | None,
+    protocols: Sequence[SearchProtocol],
+) -> None:
+    usual, draws = GalleryDraws(), draws or GalleryDraws()
+    for option, setting, is_given in (
+        ("--draw", "evaluation.draws", draws.draws != usual.draws),
+        ("--shots", "evaluation.shots", draws.shots != usual.shots),
+        ("--trials", "evaluation.trials", draws.trials != usual.trials),
+        ("--exclude or --rank-by", "evaluation.rules", rules is not None),
+        ("--split", "data.split", split is not None),
     ):
-        if is_given and protocol.partition("/")[0] != its_protocol:
-            raise ConfigError(f"{option} is for {its_protocol}, not for {protocol}", hint="leave it out")
+        if is_given and not _applies(setting, protocol):
+            others = ", ".join(one.name for one in protocols if one.files is not None and _applies(setting, one))
+            raise ConfigError(f"{option} is for {others}, not for {name}", hint="leave it out")
+    if split is not None and split not in protocol.options.splits:
+        known = ", ".join(map(str, protocol.options.splits))
+        raise ConfigError(f"{protocol.name} has no split {split!r}", hint=f"choose from: {known}")
 
 
-def _searches(protocol: str, direction: Direction | None, sightings: PerModality[Sightings]) -> Sequence[str]:
-    if protocol.startswith("sysu/"):
-        if direction == "visible_to_infrared":
+def _applies(setting: str, protocol: SearchProtocol) -> bool:
+    options = protocol.options
+    return options.model_per_split if setting == "data.split" else setting in options.settings
+
+
+def _check_counts(name: str, wanted: FileRules, sightings: PerModality[Sightings], allow_partial: bool) -> bool:
+    """Whether counts differ from the published ones; extra people are refused, not dropped.
+
+    Raises:
+        DataError: They differ, and `allow_partial` is false.
+    """
+    rows = [] if wanted.count_rows is None else wanted.count_rows(name, sightings)
+    failures = [f"{row.name}: found {row.found:,}, expected {row.expected:,}" for row in rows if not row.passed]
+    if not failures:
+        return False
+    message = f"these are not the test images of {name}: {'; '.join(failures)}"
+    if not allow_partial:
+        raise DataError(
+            message,
+            hint="give the features of all test images and of no others; --allow-partial goes on, and marks the result",
+        )
+    logger.warning("%s", message)
+    return True
+
+
+def _searches(
+    name: str, wanted: FileRules, direction: Direction | None, sightings: PerModality[Sightings]
+) -> Sequence[str]:
+    if wanted.query is not None:
+        if direction not in (None, direction_from(wanted.query)):
             raise ConfigError(
-                f"{protocol} knows no visible queries", hint="SYSU-MM01 is evaluated from infrared to visible only"
+                f"{name} has no {wanted.query.other} queries",
+                hint=f"it searches {direction_from(wanted.query)} only: leave --direction out",
             )
-        return [protocol]
+        return [name]
     directions = (direction,) if direction else possible_directions(sightings)
     if not directions:
         raise DataError(
             "no direction has both queries and gallery images",
             hint="queries and gallery must be of different modalities: check `modalities` in the files",
         )
-    return [f"{protocol}/{one}" for one in directions]
+    return [f"{name}/{one}" for one in directions]
 
 
-def _joined(
-    query: ImageFeatures, gallery: ImageFeatures | None, protocol: str, direction: Direction | None
-) -> ImageFeatures:
-    """One table of all images; what only one of two files says is refused, since it would be guessed for the other."""
+def _joined(query: ImageFeatures, gallery: ImageFeatures | None, direction: Direction | None) -> ImageFeatures:
+    """One table of all images; an array that only one of two files has is refused.
+
+    Where the files name no modality, that of the queries follows from the direction.
+    """
     if gallery is None:
         return query
     if query.vectors.shape[1] != gallery.vectors.shape[1]:
@@ -187,7 +245,7 @@ def _joined(
         columns[name] = first
         if first is not None:
             columns[name] = first + second if name == "paths" else np.concatenate([first, second])
-    if columns["infrared"] is None and direction is not None and not protocol.startswith("sysu/"):
+    if columns["infrared"] is None and direction is not None:
         is_query = np.arange(len(query) + len(gallery)) < len(query)
         columns["infrared"] = is_query if query_modality(direction) is Modality.INFRARED else ~is_query
     return ImageFeatures(
@@ -195,45 +253,44 @@ def _joined(
     )
 
 
-def _check_cameras(images: ImageFeatures, protocol: str, rules: GalleryRules | None) -> None:
+def _check_cameras(images: ImageFeatures, name: str, wanted: FileRules, rules: GalleryRules | None) -> None:
     if images.cameras is not None:
         return
-    if protocol.startswith("sysu/") or protocol == "llcm":
-        last = 9 if protocol == "llcm" else 6
-        raise DataError(f"{protocol} needs `cameras`", hint=f"write the camera, 1 to {last}, of every image")
+    if wanted.cameras is not None:
+        raise DataError(f"{name} needs `cameras`", hint=f"write the camera, 1 to {wanted.cameras}, of every image")
     if rules is not None and rules.exclude not in (None, "none"):
         raise DataError(f"--exclude {rules.exclude} needs `cameras`", hint="write the camera of every image")
 
 
-def _check_sides(infrared: Bool[np.ndarray, "n"], num_queries: int, protocol: str) -> None:
+def _check_sides(infrared: Bool[np.ndarray, "n"], num_queries: int, name: str, wanted: FileRules) -> None:
     """Refuse images on the wrong side: they would be part of the count, and of no search."""
-    queries = Modality.INFRARED if infrared[0] or protocol.startswith("sysu/") else Modality.VISIBLE
+    queries = wanted.query or (Modality.INFRARED if infrared[0] else Modality.VISIBLE)
     sides = zip(("queries", "gallery"), (queries, queries.other), np.split(infrared, [num_queries]), strict=True)
-    for name, wanted, side in sides:
-        wrong = int(np.count_nonzero(side != (wanted is Modality.INFRARED)))
+    for file, modality, side in sides:
+        wrong = int(np.count_nonzero(side != (modality is Modality.INFRARED)))
         if wrong:
             raise DataError(
-                f"{protocol}: {wrong:,} of {len(side):,} images in the file of the {name} are {wanted.other}",
+                f"{name}: {wrong:,} of {len(side):,} images in the file of the {file} are {modality.other}",
                 hint=f"give the {queries} images with --query, and the {queries.other} ones with --gallery",
             )
 
 
-def _is_infrared(images: ImageFeatures, protocol: str) -> Bool[np.ndarray, "n"]:
-    if protocol.startswith("sysu/"):
+def _is_infrared(images: ImageFeatures, name: str, wanted: FileRules) -> Bool[np.ndarray, "n"]:
+    if wanted.infrared_cameras:
         assert images.cameras is not None, "checked before"
-        from_camera: Bool[np.ndarray, "n"] = np.isin(images.cameras, SYSU_INFRARED_CAMERAS)
+        from_camera: Bool[np.ndarray, "n"] = np.isin(images.cameras, wanted.infrared_cameras)
         if images.infrared is not None and not np.array_equal(images.infrared, from_camera):
             row = int(np.argmax(images.infrared != from_camera))
             which = f"row {row}" if images.paths is None else images.paths[row]
             raise DataError(
                 f"{which}: camera {images.cameras[row]}, and `modalities` says "
                 f"{Modality.INFRARED if images.infrared[row] else Modality.VISIBLE}",
-                hint="on SYSU-MM01 cameras 3 and 6 are infrared, the others visible",
+                hint=f"cameras {' and '.join(map(str, wanted.infrared_cameras))} are infrared, the others visible",
             )
         return from_camera
     if images.infrared is None:
         raise DataError(
-            f"{protocol} needs `modalities`",
+            f"{name} needs `modalities`",
             hint="write visible or infrared for every image; for two files, --direction says it as well",
         )
     return images.infrared

@@ -26,7 +26,7 @@ class DataRecord:
         name: The data set, or the manifest.
         kind: What stands behind the images.
         split: The people that the model was trained on.
-        trial: Which of RegDB's ten splits; None elsewhere.
+        trial: Which of RegDB's ten splits, `data.split`; None elsewhere. The name is that of format 1.
         partial: Counts differ from the published ones.
         overlap: Some people are in training and in test.
         file_list: Digest of the relative paths.

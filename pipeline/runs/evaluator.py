@@ -224,12 +224,12 @@ class IdentityEvaluator:
         return numbers | {f"diagnostics/matching/{name}": value for name, value in pairs.items()}
 
     def _describe_data(self) -> DataRecord:
-        dataset, data = self.dataset, self.config.data
+        dataset = self.dataset
         return DataRecord(
             name=dataset.name,
             kind=dataset.kind,
-            split=data.split if data.name == "sysu" else "train",
-            trial=dataset.trial,
+            split=dataset.split if isinstance(dataset.split, str) else "train",
+            trial=dataset.split if isinstance(dataset.split, int) else None,
             partial=dataset.partial,
             overlap=dataset.overlap,
             file_list=dataset.file_list,

@@ -14,10 +14,11 @@ from jaxtyping import UInt8
 from models.clip import LoadedClip, WeightsLoadError, load_clip
 from models.imagenet import RESNET50, load_imagenet
 from models.modality import PerModality
-from pipeline.config.experiment import AnyConfig, digest_of, record_of, with_trial
+from pipeline.config.datasets import options_of
+from pipeline.config.experiment import AnyConfig, digest_of, record_of, with_split
 from pipeline.config.presets import validate_config
 from pipeline.config.shared import DataConfig
-from pipeline.data.dataset import Dataset, SplitTables, read_dataset
+from pipeline.data.dataset import Dataset, SplitTables, read_dataset, spec_of
 from pipeline.data.images import ImageTable, TestImages, TrainingImages
 from pipeline.data.inspection import verified_store
 from pipeline.data.store import open_store
@@ -26,6 +27,7 @@ from pipeline.errors import CheckpointError, ConfigError, DataError, WeightsErro
 from pipeline.runs.evaluator import IdentityEvaluator
 from pipeline.runs.record import RunRecord
 from pipeline.runs.run import Method, Run
+from pipeline.runs.search_plan import refuse_unmeasurable
 from pipeline.runtime.device import resolve_device, resolve_precision, using_device
 from pipeline.runtime.distributed import ALONE, Processes
 from pipeline.runtime.seeds import numpy_generator
@@ -35,13 +37,6 @@ from pipeline.tracking.system_metrics import available_monitors
 from pipeline.tracking.tracker import SilentTracker, Tracker, UninterruptedTracker
 
 logger = logging.getLogger(__name__)
-
-_OBTAIN = {
-    "sysu": "SYSU-MM01 is obtained from its authors (wuancong/SYSU-MM01, signed agreement)",
-    "regdb": "RegDB is obtained from its authors on request",
-    "llcm": "LLCM is obtained from its authors (ZYK100/LLCM, signed agreement)",
-    "manifest": "images of your own are described by a manifest, which `vireid data manifest` writes",
-}
 
 
 @contextmanager
@@ -55,7 +50,7 @@ def open_run(config: AnyConfig, method: Method[Any, Any]) -> Iterator[Run[Any, A
         method: How its network, memory and optimiser are made.
 
     Raises:
-        ConfigError: The device does not exist here.
+        ConfigError: The device does not exist here, or the data set does not allow the evaluation.
         DataError: The data set is missing, incomplete or unreadable.
         WeightsError: The weights cannot be loaded.
         CheckpointError: The folder is in use, holds something else, or a run that was made with other images.
@@ -65,7 +60,9 @@ def open_run(config: AnyConfig, method: Method[Any, Any]) -> Iterator[Run[Any, A
     device = resolve_device(config.execution.device, processes.local_rank, processes.local_count)
     precision = resolve_precision(config.execution.precision, device)
     with using_device(device, precision, processes.local_count):
-        dataset, clip = _read_data(config.data), _load_weights(config)
+        dataset = _read_data(config.data)
+        refuse_unmeasurable(dataset, config)
+        clip = _load_weights(config)
         if not processes.is_first:
             yield _new_run(config, method, dataset, clip, device, processes, None)
             return
@@ -102,7 +99,7 @@ def reopen_run(
     *,
     data_root: Path | None,
     device: str,
-    trial: int | None = None,
+    split: int | None = None,
 ) -> Iterator[tuple[Run[Any, Any], IdentityEvaluator]]:
     """Open an existing run to measure it; nothing is tracked.
 
@@ -111,18 +108,18 @@ def reopen_run(
         method_of: The method of recorded settings, as `pipeline.methods.method_of`.
         data_root: Where the data set is now; the recorded place when None.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        trial: The split of RegDB; the run's own only.
+        split: The split of RegDB; the run's own only.
 
     Raises:
-        ConfigError: It was trained on another split of RegDB than `trial`.
+        ConfigError: It was trained on another split of RegDB than `split`.
         CheckpointError: The folder holds no run, one without a finished round, or one made with other images.
     """
     with RunFolder.reopen(run_folder) as folder:
         recorded = validate_config(folder.config)
-        if trial is not None and trial != recorded.data.trial:
+        if split is not None and split != recorded.data.split:
             raise ConfigError(
-                f"{run_folder} was trained on split {recorded.data.trial}: it has seen test people of split {trial}",
-                hint="train a model for each split: `vireid train cclnet-regdb --trials 1-10`",
+                f"{run_folder} was trained on split {recorded.data.split}: it has seen test people of split {split}",
+                hint="train a model for each split: `vireid train cclnet-regdb --splits 1-10`",
             )
         data = recorded.data if data_root is None else recorded.data.model_copy(update={"root": data_root})
         place = resolve_device(device)
@@ -200,14 +197,14 @@ def _new_run(
 
 def run_path(config: AnyConfig) -> Path:
     """Where the run of a configuration lives."""
-    split = "" if config.data.trial is None else f"-t{config.data.trial}"
+    split = f"-split{config.data.split}" if options_of(config.data.name).model_per_split and config.data.split else ""
     return config.execution.runs_folder / f"{config.name}-s{config.seed}{split}-{digest_of(config)[:8]}"
 
 
-def trials_path(config: AnyConfig) -> Path:
+def splits_path(config: AnyConfig) -> Path:
     """Where the average over the splits of RegDB is written: beside the runs, one file for all splits."""
-    everything = with_trial(config, None)
-    return config.execution.runs_folder / f"{config.name}-s{config.seed}-{digest_of(everything)[:8]}-trials.json"
+    everything = with_split(config, None)
+    return config.execution.runs_folder / f"{config.name}-s{config.seed}-{digest_of(everything)[:8]}-splits.json"
 
 
 def _read_data(data: DataConfig) -> Dataset:
@@ -215,13 +212,12 @@ def _read_data(data: DataConfig) -> Dataset:
         raise DataError(
             "no data set is named",
             hint="give its folder: `vireid train PRESET --data FOLDER`, or DATA=FOLDER after `make`; "
-            f"{_OBTAIN[data.name]}; `vireid demo` needs no data set",
+            f"{spec_of(data.name).obtain}; `vireid demo` needs no data set",
         )
     dataset = read_dataset(
         data.name,
         data.root,
         split=data.split,
-        trial=data.trial,
         images_root=data.images_root,
         allow_overlap=data.allow_overlap,
         allow_partial=data.allow_partial,

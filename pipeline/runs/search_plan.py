@@ -2,79 +2,37 @@
 
 from pipeline.config.experiment import AnyConfig
 from pipeline.data.dataset import Dataset
-from pipeline.data.datasets.sysu.lists import LIST_FOLDER, PERMUTATION_FILE, read_permutations
-from pipeline.evaluation.protocol import DrawName, RetrievalTrial, sightings_of
-from pipeline.evaluation.searches import (
-    SEARCHES,
-    GalleryDraws,
-    GalleryRules,
-    plan_search,
-    possible_directions,
-)
-
-Plans = list[list[RetrievalTrial]]
+from pipeline.errors import ConfigError
+from pipeline.evaluation import searches
+from pipeline.evaluation.protocols import protocol_of
+from pipeline.evaluation.protocols.spec import Plans
 
 
 def plan_test(dataset: Dataset, config: AnyConfig, *, final: bool) -> Plans:
-    """The trials of every test search, the headline first.
-
-    Args:
-        dataset: With test images.
-        config: Which searches, draws and shots.
-        final: Whether the draw `official` is added where its file is present, as at the end of a run.
-
-    Raises:
-        ConfigError: A search does not exist.
-        DataError: The test images do not allow a search.
-    """
-    assert dataset.test is not None, "nothing to search for"
-    evaluation, name = config.evaluation, config.data.name
-    sightings = sightings_of(dataset.test)
-    searches = evaluation.searches or SEARCHES[name]
-    if name == "manifest" and not evaluation.searches:
-        possible = possible_directions(sightings)
-        searches = tuple(search for search in searches if search.partition("/")[2] in possible) or searches
-    draws = _draws(dataset, config, final)
-    return [
-        plan
-        for search in searches
-        for plan in plan_search(
-            search,
-            sightings,
-            draws=draws,
-            rules=_rules(config),
-            trial=dataset.trial,
-            site=dataset.name if name == "manifest" else None,
-        )
-    ]
+    """The trials of every test search, the headline first; see `pipeline.evaluation.searches.plan_test`."""
+    return searches.plan_test(protocol_of(config.data.name), dataset, config.evaluation, final=final)
 
 
 def plan_validation(dataset: Dataset, config: AnyConfig) -> Plans:
-    """The trials on held-out images, the one that `selection = "val"` goes by first."""
-    assert dataset.validation is not None, "nothing is held out"
-    sightings = sightings_of(dataset.validation)
-    draws = GalleryDraws(trials=config.evaluation.trials)
-    if config.data.name == "sysu":
-        return plan_search("sysu/val", sightings, draws=draws)
-    return [
-        plan
-        for direction in possible_directions(sightings)
-        for plan in plan_search(
-            f"manifest/{direction}", sightings, draws=draws, rules=_rules(config), site=f"{dataset.name}/val"
+    """The trials on validation images, the one that `selection = "val"` goes by first."""
+    return searches.plan_validation(protocol_of(config.data.name), dataset, config.evaluation)
+
+
+def refuse_unmeasurable(dataset: Dataset, config: AnyConfig) -> None:
+    """Refuse, before anything is trained, a run that could not be measured as its settings say.
+
+    Raises:
+        ConfigError: `evaluation.selection` needs images that the data set does not have, or a search cannot be planned.
+        DataError: The images do not allow a search.
+    """
+    needed = {"val": ("validation", dataset.validation), "test_best": ("test", dataset.test)}
+    part, tables = needed.get(config.evaluation.selection, ("", dataset.training))
+    if tables is None:
+        raise ConfigError(
+            f"evaluation.selection = '{config.evaluation.selection}' needs {part} images, and {dataset.root} has none",
+            hint="add rows of that split to the manifest, or take the last round: evaluation.selection=last",
         )
-    ]
-
-
-def _rules(config: AnyConfig) -> GalleryRules:
-    rules = config.evaluation.rules
-    return GalleryRules(exclude=rules.exclude, gallery=rules.gallery, rank_by=rules.rank_by)
-
-
-def _draws(dataset: Dataset, config: AnyConfig, final: bool) -> GalleryDraws:
-    evaluation = config.evaluation
-    draws: tuple[DrawName, ...] = evaluation.draws
-    path = dataset.root / LIST_FOLDER / PERMUTATION_FILE
-    if final and config.data.name == "sysu" and "official" not in draws and path.is_file() and evaluation.trials <= 10:
-        draws = (*draws, "official")
-    permutations = read_permutations(path) if "official" in draws else None
-    return GalleryDraws(draws=draws, shots=evaluation.shots, trials=evaluation.trials, permutations=permutations)
+    if dataset.test is not None:
+        plan_test(dataset, config, final=True)
+    if dataset.validation is not None:
+        plan_validation(dataset, config)

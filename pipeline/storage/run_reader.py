@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
+from pipeline.config.datasets import options_of
 from pipeline.config.experiment import AnyConfig
 from pipeline.config.presets import validate_config
 from pipeline.config.rounds import planned_rounds
@@ -16,7 +17,7 @@ from pipeline.storage import layout as run_files
 
 RunState = Literal["running", "finished", "interrupted"]
 
-BESIDE_RUNS = frozenset({"images", "mlflow-artifacts"})
+BESIDE_RUNS = frozenset({"captions", "images", "mlflow-artifacts"})
 """Folders that this program makes beside the runs."""
 
 
@@ -64,9 +65,10 @@ class RecordedRun:
 
     @property
     def data(self) -> str:
-        """The data set, with the split where it has one."""
+        """The data set, with the split where it is not the usual one."""
         data = self.config.data
-        return data.name if data.trial is None else f"{data.name}, split {data.trial}"
+        usual = data.split in (None, options_of(data.name).default_split)
+        return data.name if usual else f"{data.name}, split {data.split}"
 
     @property
     def state(self) -> RunState:
@@ -102,7 +104,7 @@ class RecordedRun:
             "run": str(self.path),
             "method": self.config.method,
             "data": self.config.data.name,
-            "trial": self.config.data.trial,
+            "split": self.config.data.split,
             "seed": self.config.seed,
             "digest": self.digest,
             "rounds": len(self.rounds),

@@ -28,7 +28,7 @@ from pipeline.data.samplers.sampling import cross_modal_batches
 from pipeline.data.store import open_store
 from pipeline.data.transforms.augmentation import augment
 from pipeline.evaluation.evaluate import evaluate_features
-from pipeline.evaluation.searches import GalleryDraws, GalleryRules
+from pipeline.evaluation.protocols.spec import GalleryDraws, GalleryRules
 from pipeline.features import extract_features
 from pipeline.methods.cclnet.objective import TextLoss, train_epoch
 from pipeline.methods.cclnet.prompts import learn_prompts

@@ -46,7 +46,7 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             "/nowhere/SYSU-MM01",
             "folder",
         ),
-        (deployed.unsupervised, {"preset": "cclnet-sysu"}, "no data set is named", "SYSU-MM01 is obtained"),
+        (deployed.unsupervised, {"preset": "cclnet-sysu"}, "no data set is named", "SYSU-MM01 is given out"),
         (deployed.unsupervised, {"preset": "csdn-sysu"}, "'csdn-sysu' is of method csdn", "deployment of the other"),
         (deployed.csdn, {"preset": "csdn-market"}, "there is no preset 'csdn-market'", "choose one of"),
         (deployed.eees, {"preset": "eees-sysu", "config": {"execution": {"device": "abacus"}}}, "'abacus'", "cpu"),

@@ -11,8 +11,8 @@ from tests.flows.plain_runs import run_plainly
 # Twelve trained people and eight or twelve to be found; the searches, and who is looked for among whom.
 PUBLISHED = {
     "regdb": [
-        ("regdb/trial-2/infrared_to_visible", "infrared_to_visible", "image", "none", 1),
-        ("regdb/trial-2/visible_to_infrared", "visible_to_infrared", "image", "none", 1),
+        ("regdb/split-2/infrared_to_visible", "infrared_to_visible", "image", "none", 1),
+        ("regdb/split-2/visible_to_infrared", "visible_to_infrared", "image", "none", 1),
     ],
     "llcm": [
         ("llcm/infrared_to_visible/1-shot/agw", "infrared_to_visible", "person", "same_person_same_camera", 2),
@@ -32,7 +32,9 @@ def test_the_method_runs_on_every_layout(layout: str, smoke_tree: dict[str, obje
     draw_dataset(data, size="smoke", layout=layout, difficulty="easy", height=64, width=32, workers=1)
     values = {
         **smoke_tree,
-        "data": {"name": layout, "root": str(data), "trial": 2 if layout == "regdb" else None},
+        "data": {"name": layout, "root": str(data), "split": 2 if layout == "regdb" else None},
+        # Galleries are drawn for LLCM alone: two of them.
+        "evaluation": {"every": 1} | ({"trials": 2} if layout == "llcm" else {}),
         "execution": {"device": "cpu", "runs_folder": str(tmp_path / "runs"), "tracking": False},
     }
     report = run_plainly(load_config("smoke", (), values))

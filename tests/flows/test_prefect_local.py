@@ -12,7 +12,7 @@ from prefect.runtime import flow_run
 
 from flows.deployments import FLOWS, at_terminal
 from flows.prefect_local import cancelled_if_stopped, prefect_at_terminal
-from flows.regdb_splits import train_trials
+from flows.regdb_splits import train_splits
 
 pytestmark = pytest.mark.usefixtures("prefect_backend")
 
@@ -52,7 +52,7 @@ def test_a_run_that_breaks_down_is_not() -> None:
     assert last_state(leave, SystemExit)[0] == "Crashed"
 
 
-@pytest.mark.parametrize("one", [*map(at_terminal, FLOWS), train_trials], ids=lambda one: one.name)
+@pytest.mark.parametrize("one", [*map(at_terminal, FLOWS), train_splits], ids=lambda one: one.name)
 def test_every_flow_of_the_command_line_says_so(one: Flow[..., object]) -> None:
     assert one.on_crashed_hooks == [cancelled_if_stopped]
 

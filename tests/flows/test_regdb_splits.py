@@ -26,33 +26,33 @@ def options(runs: Path, data: Path) -> list[str]:
 def test_each_split_has_a_model_of_its_own_and_the_average_names_them(
     vireid: Call, regdb: Path, tmp_path: Path
 ) -> None:
-    code, out, err = vireid("train", "smoke", *options(tmp_path, regdb), "--trials", "2,5", "--json")
+    code, out, err = vireid("train", "smoke", *options(tmp_path, regdb), "--splits", "2,5", "--json")
     assert code == 0, err
     average = json.loads(out)
-    assert average["trials"] == [2, 5]
+    assert average["splits"] == [2, 5]
     assert [search["name"] for search in average["searches"]] == [
-        "regdb/trials-2,5/infrared_to_visible",
-        "regdb/trials-2,5/visible_to_infrared",
+        "regdb/splits-2,5/infrared_to_visible",
+        "regdb/splits-2,5/visible_to_infrared",
     ]
     first, second = (trial["map"] for trial in average["searches"][0]["trials"])
     assert average["searches"][0]["mean"]["map"] == pytest.approx((first + second) / 2)
-    assert [run.split("-t")[1][0] for run in average["runs"]] == ["2", "5"]
-    assert json.loads(next(tmp_path.glob("*-trials.json")).read_text()) == average
+    assert [run.split("-split")[1][0] for run in average["runs"]] == ["2", "5"]
+    assert json.loads(next(tmp_path.glob("*-splits.json")).read_text()) == average
     # The same command again trains nothing; a split more trains that one alone.
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/metrics.jsonl")}
-    code, out, _ = vireid("train", "smoke", *options(tmp_path, regdb), "--trials", "2,5")
+    code, out, _ = vireid("train", "smoke", *options(tmp_path, regdb), "--splits", "2,5")
     assert code == 0
     assert "splits 2, 5" in out
     assert len(before) == 2
 
 
 def test_a_model_is_not_tested_on_another_splits_people(vireid: Call, regdb: Path, tmp_path: Path) -> None:
-    code, _, err = vireid("train", "smoke", *options(tmp_path, regdb), "--set", "data.trial=1")
+    code, _, err = vireid("train", "smoke", *options(tmp_path, regdb), "--set", "data.split=1")
     assert code == 0, err
     (run,) = (path.parent for path in tmp_path.glob("*/checkpoint.pt"))
-    code, _, err = vireid("evaluate", str(run), "--trial", "2")
+    code, _, err = vireid("evaluate", str(run), "--split", "2")
     assert code == 1
-    assert "was trained on split 1" in err and "--trials 1-10" in err
+    assert "was trained on split 1" in err and "--splits 1-10" in err
     # Nor where another split's lists lie under the names of its own.
     swapped = tmp_path / "swapped"
     shutil.copytree(regdb, swapped)
@@ -66,10 +66,10 @@ def test_a_model_is_not_tested_on_another_splits_people(vireid: Call, regdb: Pat
 @pytest.mark.parametrize(
     ("arguments", "message", "hint"),
     [
-        (["--trials", "0-3"], "splits 1 to 10", "1-10"),
-        (["--trials", "all"], "names no splits", "1-10"),
-        ([], "trial", "--trials 1-10"),
-        (["--set", "data.trial=11"], "data.trial", "config show"),
+        (["--splits", "0-3"], "splits are 1 to 10", "1-10"),
+        (["--splits", "all"], "names no splits", "1-10"),
+        ([], "split", "--splits 1-10"),
+        (["--set", "data.split=11"], "data.split", "config show"),
     ],
 )
 def test_a_split_is_asked_for_and_checked(
@@ -82,6 +82,6 @@ def test_a_split_is_asked_for_and_checked(
 
 
 def test_other_data_sets_have_no_splits(vireid: Call, smoke_data: Path, tmp_path: Path) -> None:
-    code, _, err = vireid("train", "smoke", *small(tmp_path, smoke_data), "--trials", "1-10")
+    code, _, err = vireid("train", "smoke", *small(tmp_path, smoke_data), "--splits", "1-10")
     assert code == 1
-    assert "--trials is for RegDB" in err
+    assert "--splits is for RegDB" in err

@@ -12,8 +12,8 @@ from pipeline.config.presets import load_config, validate_config
 from pipeline.config.shared import ExperimentConfig
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.evaluation.feature_files import read_features
+from pipeline.evaluation.protocols.spec import GalleryDraws
 from pipeline.evaluation.rank_files import rank_files
-from pipeline.evaluation.searches import GalleryDraws
 from pipeline.methods import method_of
 from pipeline.runs.open import reopen_run, run_path
 from pipeline.storage.run_folder import RunFolder

@@ -14,6 +14,8 @@ from pipeline.errors import DataError
 
 CAPTION_SCHEMA: Final = "vireid-captions-1"
 """What a file's description calls its own form."""
+BESIDE_IMAGES: Final = "captions.jsonl"
+"""The file of captions in the folder of a data set that brings some."""
 FIRST: Final = 10
 """How many offenders an error names."""
 _MODALITIES: Final = {"v": Modality.VISIBLE, "r": Modality.INFRARED, **{one.value: one for one in Modality}}
@@ -38,6 +40,11 @@ class CaptionRow:
     modality: Modality | None
     person: int | None
     camera: int | None
+
+
+def written_captions(runs_folder: Path, name: str) -> Path:
+    """Where `vireid caption` writes the captions of a data set, and where training finds them: in the runs folder."""
+    return runs_folder / "captions" / f"{name}.jsonl"
 
 
 def read_caption_rows(path: Path, *, caption_field: str, path_prefix: str) -> list[CaptionRow]:

@@ -8,6 +8,7 @@ from models.clip import count_tokens
 from models.modality import PerModality
 from models.transfer import upload
 from pipeline.config.eees import EeesConfig
+from pipeline.data.captions.files import BESIDE_IMAGES, written_captions
 from pipeline.data.captions.store import Captions, load_captions, truncation_report
 from pipeline.errors import CheckpointError
 from pipeline.evaluation.report import EvaluationReport
@@ -25,9 +26,6 @@ from pipeline.methods.supervised import person_batches, person_objective, record
 from pipeline.runs.stage import stage
 from pipeline.runs.stages import complete_round
 from pipeline.runtime.seeds import derive_seed, numpy_generator
-
-CAPTIONS_NAME = "captions.jsonl"
-CAPTIONS_FOLDER = Path("captions")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -130,5 +128,6 @@ def captions_path(run: EeesRun) -> Path:
     """Where the captions are: where the settings say, in the data set's folder, or where `vireid caption` writes."""
     if run.config.captions.path is not None:
         return run.config.captions.path
-    shipped = run.supervision.dataset.root / CAPTIONS_NAME
-    return shipped if shipped.exists() else CAPTIONS_FOLDER / f"{run.supervision.dataset.name}.jsonl"
+    dataset = run.supervision.dataset
+    shipped = dataset.root / BESIDE_IMAGES
+    return shipped if shipped.exists() else written_captions(run.config.execution.runs_folder, dataset.name)

@@ -161,33 +161,33 @@ def test_shards_are_captioned_apart_and_put_together(
     assert vireid(*command)[0] == 0
     for number in (1, 2):
         assert vireid(*command, "--shard", f"{number}/2")[0] == 0
-    parts = [f"captions/sysu-mm01.shard-{number}-of-2.jsonl" for number in (1, 2)]
+    parts = [f"runs/captions/sysu-mm01.shard-{number}-of-2.jsonl" for number in (1, 2)]
 
     code, text, _ = vireid("caption-merge", "merged.jsonl", *parts)
 
     assert code == 0
-    whole = Path("captions/sysu-mm01.jsonl").read_text().splitlines()
+    whole = Path("runs/captions/sysu-mm01.jsonl").read_text().splitlines()
     assert f"merged.jsonl: {len(whole)} captions of 2 shards" in text
     assert sorted(Path("merged.jsonl").read_text().splitlines()) == sorted(whole)
     code, _, err = vireid("caption-merge", "again.jsonl", parts[0])
     assert (code, "shard 2 is missing" in err) == (1, True)
 
 
-def test_all_trials_of_regdb_share_one_file_and_one_trial_can_be_asked_for(
+def test_all_splits_of_regdb_share_one_file_and_one_split_can_be_asked_for(
     vireid: Call, drawn: dict[str, Path], tmp_path: Path
 ) -> None:
     command = ["caption", "regdb", str(drawn["regdb"]), "--model", "stub", "--out"]
     every, one = tmp_path / "every.jsonl", tmp_path / "one.jsonl"
 
     assert vireid(*command, str(every))[0] == 0
-    assert vireid(*command, str(one), "--trial", "2")[0] == 0
+    assert vireid(*command, str(one), "--split", "2")[0] == 0
 
-    # 24 people with ten images of each modality; half of them are trained on in a trial.
+    # 24 people with ten images of each modality; half of them are trained on in a split.
     assert (len(lines(every)), len(lines(one))) == (480, 240)
-    for trial in (1, 2, 10):
-        assert load_captions(read_dataset("regdb", drawn["regdb"], trial=trial), every).texts.visible
+    for split in (1, 2, 10):
+        assert load_captions(read_dataset("regdb", drawn["regdb"], split=split), every).texts.visible
 
-    # The file of one trial goes on to all of them.
+    # The file of one split goes on to all of them.
     assert vireid(*command, str(one))[0] == 0
     assert len(lines(one)) == 480
 

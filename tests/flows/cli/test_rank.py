@@ -107,9 +107,9 @@ def test_options_reach_the_protocol(vireid: Call, features: Path) -> None:
     plain, reranked = report["searches"]
     assert (plain["exclude"], plain["rank_by"], plain["direction"]) == ("none", "image", "visible_to_infrared")
     assert (plain["rerank"], reranked["rerank"]) == (None, "k_reciprocal")
-    code, out, _ = vireid(features, "--protocol", "regdb", "--trial", "3", "--allow-partial", "--json")
+    code, out, _ = vireid(features, "--protocol", "regdb", "--split", "3", "--allow-partial", "--json")
     assert code == 0
-    assert json.loads(out)["searches"][0]["name"] == "regdb/trial-3/infrared_to_visible"
+    assert json.loads(out)["searches"][0]["name"] == "regdb/split-3/infrared_to_visible"
 
 
 def test_reranked_numbers_stand_in_columns_of_their_own(vireid: Call, features: Path) -> None:
@@ -173,14 +173,19 @@ def test_what_each_query_found_is_written_to_a_file(vireid: Call, features: Path
         (("FEATURES",), "sysu/all: people: found 4, expected 96", "--allow-partial"),
         (("FEATURES", "--protocol", "market"), "no protocol 'market'", "sysu/all, sysu/indoor, sysu/val, regdb"),
         (("FEATURES", "--direction", "both"), "--direction 'both' does not exist", "infrared_to_visible"),
-        (("FEATURES", "--direction", "visible_to_infrared", "--allow-partial"), "no visible queries", "SYSU-MM01"),
+        (
+            ("FEATURES", "--direction", "visible_to_infrared", "--allow-partial"),
+            "no visible queries",
+            "--direction out",
+        ),
         (("FEATURES", "--draw", "random"), "--draw 'random' does not exist", "agw, official"),
         (("FEATURES", "--draw", "official", "--allow-partial"), "rand_perm_cam.mat", "--permutations FILE"),
         (("FEATURES", "--permutations", "none.mat"), "there is no none.mat", "rand_perm_cam.mat"),
         (("FEATURES", "--shots", "0", "--allow-partial"), "at least 1 is needed", "1 shot or 10"),
         (("FEATURES", "--protocol", "llcm", "--shots", "10"), "--shots is for sysu, not for llcm", "leave it out"),
         (("FEATURES", "--rank-by", "image"), "--rank-by is for pairs, not for sysu/all", "leave it out"),
-        (("FEATURES", "--trial", "2"), "--trial is for regdb, not for sysu/all", "leave it out"),
+        (("FEATURES", "--split", "2"), "--split is for regdb, not for sysu/all", "leave it out"),
+        (("FEATURES", "--trial", "2"), "--trial is called --split now", "write --split 2"),
         (("FEATURES", "--protocol", "pairs", "--exclude", "all"), "--exclude 'all' does not exist", "same_camera"),
         (("FEATURES", "--protocol", "pairs", "--rank-by", "row"), "--rank-by 'row' does not exist", "person, image"),
     ],
@@ -213,4 +218,4 @@ def test_a_feature_without_a_direction_is_named_by_its_image(
 def test_options_that_do_not_exist_are_a_usage_error(vireid: Call, features: Path) -> None:
     assert vireid(features, "--cosine")[0] == 2
     assert vireid(features, "--trials", "0")[0] == 2
-    assert vireid(features, "--protocol", "regdb", "--trial", "11")[0] == 2
+    assert vireid(features, "--protocol", "regdb", "--split", "11")[0] == 2

@@ -92,7 +92,7 @@ def test_the_digest_covers_what_decides_the_result_and_nothing_else() -> None:
 )
 def test_the_word_none_is_a_choice_where_there_is_one_and_nothing_elsewhere(change: str, value: str | None) -> None:
     *path, last = change.partition("=")[0].split(".")
-    branch: object = load_config("smoke", [change])
+    branch: object = load_config("smoke", ["data.name=manifest", change])
     for name in path:
         branch = getattr(branch, name)
     assert getattr(branch, last) == value

@@ -8,7 +8,8 @@ from models.modality import PerModality
 from pipeline.data.images import ImageTable
 from pipeline.data.truth import PersonIds, SplitTables
 from pipeline.evaluation.protocol import sightings_of
-from pipeline.evaluation.searches import GalleryDraws, plan_search
+from pipeline.evaluation.protocols.spec import GalleryDraws
+from pipeline.evaluation.searches import plan_search
 
 CAMERAS = PerModality((1, 2, 4, 5), (3, 6))
 

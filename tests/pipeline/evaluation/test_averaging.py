@@ -20,7 +20,7 @@ def report_of(trial, r1=0.5, directions=tuple(DIRECTIONS), rerank=None):
     """The report of a model of one split: Rank-1, and from it mAP and mINP, of each direction."""
 
     def search(direction):
-        kind = Search(f"regdb/trial-{trial}/{direction}", DIRECTIONS[direction], None, None, "image", "none")
+        kind = Search(f"regdb/split-{trial}/{direction}", DIRECTIONS[direction], None, None, "image", "none")
         one = RetrievalTrial(kind, trial or 0, np.arange(10), np.arange(20))
         numbers = r1 if direction == "infrared_to_visible" else r1 / 2
         metrics = TrialMetrics(np.array([numbers] * 4 + [1.0] * 16), numbers / 2, numbers / 4, 10, 10, 0, 0.1)
@@ -52,14 +52,14 @@ def test_ten_splits_have_the_name_that_published_tables_use():
     average = average_reports([report_of(trial) for trial in range(1, 11)])
     assert [search.name for search in average.searches] == [f"regdb/{direction}" for direction in DIRECTIONS]
     assert [search.direction for search in average.searches] == list(DIRECTIONS)
-    assert average.trials == tuple(range(1, 11))
+    assert average.splits == tuple(range(1, 11))
 
 
 @pytest.mark.parametrize(
-    ("trials", "name"), [((1, 3), "trials-1,3"), ((7,), "trials-7"), (range(1, 10), "trials-1,2,3,4,5,6,7,8,9")]
+    ("splits", "name"), [((1, 3), "splits-1,3"), ((7,), "splits-7"), (range(1, 10), "splits-1,2,3,4,5,6,7,8,9")]
 )
-def test_fewer_splits_are_named_one_by_one(trials, name):
-    average = average_reports([report_of(trial) for trial in trials])
+def test_fewer_splits_are_named_one_by_one(splits, name):
+    average = average_reports([report_of(trial) for trial in splits])
     assert [search.name for search in average.searches] == [f"regdb/{name}/{direction}" for direction in DIRECTIONS]
 
 
@@ -72,7 +72,7 @@ def test_one_split_has_no_deviation():
 def test_the_order_in_which_models_come_changes_nothing():
     reports = [report_of(trial, trial / 10) for trial in (10, 2, 9, 1)]
     average = average_reports(reports)
-    assert average.trials == (1, 2, 9, 10)
+    assert average.splits == (1, 2, 9, 10)
     assert average.runs == ("run-of-1", "run-of-2", "run-of-9", "run-of-10")
     assert average == average_reports(reports[::-1])
 
@@ -84,30 +84,30 @@ def test_reranked_numbers_are_averaged_apart():
 
     searches = average_reports([both(1), both(2)]).searches
     assert [(search.name, search.rerank, search.mean.r1) for search in searches] == [
-        ("regdb/trials-1,2/infrared_to_visible", None, pytest.approx(0.2)),
-        ("regdb/trials-1,2/visible_to_infrared", None, pytest.approx(0.1)),
-        ("regdb/trials-1,2/infrared_to_visible/k_reciprocal", "k_reciprocal", pytest.approx(0.6)),
-        ("regdb/trials-1,2/visible_to_infrared/k_reciprocal", "k_reciprocal", pytest.approx(0.3)),
+        ("regdb/splits-1,2/infrared_to_visible", None, pytest.approx(0.2)),
+        ("regdb/splits-1,2/visible_to_infrared", None, pytest.approx(0.1)),
+        ("regdb/splits-1,2/infrared_to_visible/k_reciprocal", "k_reciprocal", pytest.approx(0.6)),
+        ("regdb/splits-1,2/visible_to_infrared/k_reciprocal", "k_reciprocal", pytest.approx(0.3)),
     ]
 
 
 @pytest.mark.parametrize(
-    ("trials", "found"),
+    ("splits", "found"),
     [((1, 2, 1), "1, 2, 1"), ((3, 3), "3, 3"), ((), "none"), ((None, 2), "None, 2"), ((None,), "None")],
 )
-def test_a_split_that_is_missing_or_there_twice_is_refused(trials, found):
+def test_a_split_that_is_missing_or_there_twice_is_refused(splits, found):
     with pytest.raises(DataError, match=f"results of the splits {found} cannot be averaged"):
-        average_reports([report_of(trial) for trial in trials])
+        average_reports([report_of(trial) for trial in splits])
 
 
 @pytest.mark.parametrize("other", [("visible_to_infrared",), ("visible_to_infrared", "infrared_to_visible"), ()])
 def test_results_of_different_searches_are_refused_and_the_split_is_named(other):
     reports = [report_of(1), report_of(2, directions=other), report_of(3)]
     with pytest.raises(
-        DataError, match="different searches: infrared_to_visible, visible_to_infrared in split 1"
+        DataError, match="different searches: regdb/infrared_to_visible, regdb/visible_to_infrared in split 1"
     ) as caught:
         average_reports(reports)
-    assert caught.value.message.endswith(f"{', '.join(other) or 'none'} in split 2")
+    assert caught.value.message.endswith(f"{', '.join(f'regdb/{name}' for name in other) or 'none'} in split 2")
 
 
 def test_an_average_is_plain_json():
@@ -115,5 +115,5 @@ def test_an_average_is_plain_json():
     assert next(iter(record)) == "format"
     again = json.loads(json.dumps(record, allow_nan=False))
     assert again == record
-    assert (record["format"], record["trials"], record["runs"]) == (1, [1, 3], ["run-of-1", "run-of-3"])
-    assert record["searches"][0]["name"] == "regdb/trials-1,3/infrared_to_visible"
+    assert (record["format"], record["splits"], record["runs"]) == (2, [1, 3], ["run-of-1", "run-of-3"])
+    assert record["searches"][0]["name"] == "regdb/splits-1,3/infrared_to_visible"

@@ -11,12 +11,13 @@ import pytest
 import scipy.io
 
 from models.modality import PerModality
-from pipeline.data.datasets.sysu.lists import read_permutations
+from pipeline.data.datasets.sysu.archive import read_permutations
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.draws import draw_agw, draw_official, group_images
 from pipeline.evaluation.evaluate import evaluate_features
 from pipeline.evaluation.protocol import Sightings, sightings_of
-from pipeline.evaluation.searches import GalleryDraws, plan_search
+from pipeline.evaluation.protocols.spec import GalleryDraws
+from pipeline.evaluation.searches import plan_search
 from tests.pipeline.evaluation.layout import gallery_paths, random_features, small_layout, sysu_layout, trials_of
 
 

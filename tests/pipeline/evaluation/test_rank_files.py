@@ -18,8 +18,9 @@ from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.evaluate import evaluate_features
 from pipeline.evaluation.feature_files import ImageFeatures, read_features, write_features, write_queries
 from pipeline.evaluation.protocol import sightings_of
-from pipeline.evaluation.rank_files import PROTOCOLS, rank_files
-from pipeline.evaluation.searches import DIRECTIONS, GalleryDraws, GalleryRules, plan_search
+from pipeline.evaluation.protocols.spec import GalleryDraws, GalleryRules
+from pipeline.evaluation.rank_files import file_protocols, rank_files
+from pipeline.evaluation.searches import DIRECTIONS, plan_search
 from tests.pipeline.evaluation.layout import random_features, small_layout
 
 TO_VISIBLE, TO_INFRARED = DIRECTIONS
@@ -245,6 +246,11 @@ PUBLISHED = {
 ONE_TRIAL = GalleryDraws(trials=1)
 
 
+def one_trial(protocol):
+    """Of RegDB there is one trial only, and no number of trials to set."""
+    return None if protocol == "regdb" else ONE_TRIAL
+
+
 def subset(images, rows):
     """Some images, in the order asked for."""
     rows = np.arange(len(images))[rows]
@@ -255,7 +261,7 @@ def subset(images, rows):
 
 @pytest.mark.parametrize("protocol", PUBLISHED)
 def test_the_published_counts_are_accepted(protocol):
-    report, _ = rank_files(PUBLISHED[protocol](), None, protocol, draws=ONE_TRIAL)
+    report, _ = rank_files(PUBLISHED[protocol](), None, protocol, draws=one_trial(protocol))
     assert not report.partial
     assert report.protocol == protocol
     expected = {
@@ -306,7 +312,7 @@ def test_extra_images_are_refused_with_found_against_expected(protocol, people, 
         None,
     )
     with pytest.raises(DataError, match=f"these are not the test images of {protocol}: .*{problem}") as caught:
-        rank_files(more, None, protocol, draws=ONE_TRIAL)
+        rank_files(more, None, protocol, draws=one_trial(protocol))
     assert "--allow-partial" in caught.value.hint
 
 
@@ -396,12 +402,12 @@ def test_exported_features_reproduce_the_numbers_of_a_run(tmp_path, protocol, re
         if protocol.startswith("sysu")
         else [f"{protocol}/{direction}" for direction in DIRECTIONS]
     )
-    trial, draws = 4 if protocol == "regdb" else None, GalleryDraws(trials=3)
-    plans = [plan for search in searches for plan in plan_search(search, sightings, trial=trial, draws=draws)]
+    split, draws = (4, None) if protocol == "regdb" else (None, GalleryDraws(trials=3))
+    plans = [plan for search in searches for plan in plan_search(search, sightings, split=split, draws=draws)]
     run = {result.report.name: result.report for result in evaluate_features(features, sightings, plans, rerank=rerank)}
     path = write_features(tmp_path / "new folder" / "features.npz", features, tables)
     images = read_features(path)
-    report, _ = rank_files(images, None, protocol, trial=trial, draws=draws, rerank=rerank, allow_partial=True)
+    report, _ = rank_files(images, None, protocol, split=split, draws=draws, rerank=rerank, allow_partial=True)
     assert len(report.searches) == (1 if protocol.startswith("sysu") else 2) * (2 if rerank != "none" else 1)
     for search in report.searches:
         assert numbers_of(search) == pytest.approx(numbers_of(run[search.name]), abs=1e-12)
@@ -528,12 +534,12 @@ def test_the_rules_of_pairs_are_those_that_were_given(exported):
 def test_an_unknown_protocol_is_refused_with_the_known_ones(exported):
     with pytest.raises(ConfigError, match="no protocol 'sysu'") as caught:
         rank_files(exported("sysu/all"), None, "sysu")
-    assert all(protocol in caught.value.hint for protocol in PROTOCOLS)
+    assert all(protocol in caught.value.hint for protocol in file_protocols())
 
 
 def test_sysu_has_one_direction(exported):
     images = exported("sysu/all")
-    with pytest.raises(ConfigError, match="sysu/all knows no visible queries"):
+    with pytest.raises(ConfigError, match="sysu/all has no visible queries"):
         rank_files(images, None, "sysu/all", direction=TO_INFRARED, allow_partial=True)
     asked, _ = rank_files(images, None, "sysu/all", direction=TO_VISIBLE, allow_partial=True)
     assert asked == rank_files(images, None, "sysu/all", allow_partial=True)[0]
@@ -546,17 +552,18 @@ def test_sysu_has_one_direction(exported):
         ({"draws": GalleryDraws(draws=("official",))}, {"sysu"}),
         ({"rules": GalleryRules(rank_by="person")}, {"pairs"}),
         ({"rules": GalleryRules(exclude="none")}, {"pairs"}),
-        ({"trial": 3}, {"regdb"}),
+        ({"split": 3}, {"regdb"}),
+        ({"draws": GalleryDraws(trials=3)}, {"sysu", "llcm"}),
     ],
 )
-@pytest.mark.parametrize("protocol", PROTOCOLS)
+@pytest.mark.parametrize("protocol", file_protocols())
 def test_an_option_of_another_protocol_is_refused_and_not_passed_over(exported, protocol, option, is_for):
     images = exported(protocol)
     if protocol.partition("/")[0] in is_for:
         if option.get("draws", GalleryDraws()).draws == ("agw",):
             rank_files(images, None, protocol, **option, allow_partial=True)
         return
-    with pytest.raises(ConfigError, match=f"is for {next(iter(is_for))}, not for {protocol}"):
+    with pytest.raises(ConfigError, match=f"is for .*{next(iter(is_for))}.*, not for {protocol}"):
         rank_files(images, None, protocol, **option, allow_partial=True)
 
 
@@ -677,10 +684,10 @@ def test_one_direction_may_be_asked_for_alone(exported, direction):
 
 def test_a_split_of_regdb_is_in_the_name(exported):
     images = exported("regdb")
-    names = [search.name for search in rank_files(images, None, "regdb", trial=7, allow_partial=True)[0].searches]
-    assert names == [f"regdb/trial-7/{direction}" for direction in DIRECTIONS]
+    names = [search.name for search in rank_files(images, None, "regdb", split=7, allow_partial=True)[0].searches]
+    assert names == [f"regdb/split-7/{direction}" for direction in DIRECTIONS]
     names = [search.name for search in rank_files(images, None, "regdb", allow_partial=True)[0].searches]
-    assert names == [f"regdb/one-trial/{direction}" for direction in DIRECTIONS]
+    assert names == [f"regdb/one-split/{direction}" for direction in DIRECTIONS]
 
 
 def test_reranked_numbers_are_searches_of_their_own(exported):

@@ -12,7 +12,7 @@ from pipeline.data.images import TestImages
 from pipeline.evaluation.evaluate import evaluate_features
 from pipeline.evaluation.figures import RIGHT, WRONG, Found, draw_panel, look_up
 from pipeline.evaluation.protocol import Sightings
-from pipeline.evaluation.searches import sysu_trials
+from pipeline.evaluation.searches import plan_search
 
 
 class Vectors:
@@ -39,7 +39,7 @@ def test_the_panel_shows_what_the_evaluation_ranks_first(seen: PerModality[Sight
     features = PerModality(*(Vectors(generator.normal(size=(32, 6))) for _ in range(2)))
     for one in features:  # a projection alone is no unit row
         one.vectors *= generator.uniform(1.0, longest, size=(32, 1)).astype(np.float32)
-    (plan,) = sysu_trials(seen, "all")
+    (plan,) = plan_search("sysu/all", seen)
     (result,) = evaluate_features(features, seen, [plan], keep_queries=True)
     queries = np.array([0, 9, 30])
     found = look_up(plan[0], queries, features, seen)
@@ -53,7 +53,7 @@ def test_the_panel_shows_what_the_evaluation_ranks_first(seen: PerModality[Sight
 
 def test_where_fewer_images_are_shown_nothing_stands_and_nothing_is_right(seen: PerModality[Sightings]) -> None:
     features = PerModality(*(Vectors(np.ones((32, 2))) for _ in range(2)))
-    (plan,) = sysu_trials(seen, "all")
+    (plan,) = plan_search("sysu/all", seen)
     found = look_up(plan[0], np.array([0]), features, seen, count=40)
     # The gallery holds one image of each of 8 people and 4 cameras. Camera 2 shares a room with the query's camera 3:
     # its 8 images are hidden.

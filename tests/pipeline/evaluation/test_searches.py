@@ -7,17 +7,12 @@ import numpy as np
 import pytest
 
 from models.modality import Modality, PerModality
+from pipeline.config.datasets import OPTIONS
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.evaluate import evaluate_features
 from pipeline.evaluation.protocol import Sightings, query_modality, sightings_of
-from pipeline.evaluation.searches import (
-    DIRECTIONS,
-    SEARCHES,
-    GalleryDraws,
-    GalleryRules,
-    plan_search,
-    possible_directions,
-)
+from pipeline.evaluation.protocols.spec import GalleryDraws, GalleryRules
+from pipeline.evaluation.searches import DIRECTIONS, plan_search, possible_directions
 from tests.pipeline.evaluation.layout import small_layout, sysu_layout, trials_of
 
 TO_VISIBLE, TO_INFRARED = "infrared_to_visible", "visible_to_infrared"
@@ -186,9 +181,9 @@ REGDB = PerModality(
 
 @pytest.mark.parametrize("direction", DIRECTIONS)
 def test_regdb_looks_for_all_images_in_all_others_and_hides_none(direction):
-    (plan,) = plan_search(f"regdb/{direction}", REGDB, trial=3)
+    (plan,) = plan_search(f"regdb/{direction}", REGDB, split=3)
     (trial,) = plan
-    assert trial.name.startswith(f"regdb/trial-3/{direction}")
+    assert trial.name.startswith(f"regdb/split-3/{direction}")
     assert (trial.number, trial.search.direction) == (3, direction)
     assert trial.search.rank_by == "image"
     assert (trial.search.draw, trial.search.shots) == (None, None)
@@ -212,7 +207,7 @@ def test_regdb_counts_images_before_the_match_and_not_people():
 
 
 def test_a_split_of_regdb_that_nobody_named_says_that_it_is_one():
-    assert plan_search(f"regdb/{TO_VISIBLE}", REGDB)[0][0].search.name == f"regdb/one-trial/{TO_VISIBLE}"
+    assert plan_search(f"regdb/{TO_VISIBLE}", REGDB)[0][0].search.name == f"regdb/one-split/{TO_VISIBLE}"
 
 
 # ---- LLCM ----
@@ -372,7 +367,7 @@ def test_a_direction_needs_queries_of_one_modality_and_gallery_images_of_the_oth
 
 # ---- what holds everywhere ----
 
-EVERY = [name for names in SEARCHES.values() for name in names]
+EVERY = [search for options in OPTIONS for search in options.searches]
 
 
 @pytest.mark.parametrize("search", EVERY)
@@ -421,7 +416,7 @@ def test_a_search_never_shows_a_modality_to_itself(search):
 
 
 UNKNOWN = [
-    *("", "sysu", "sysu/outdoor", f"sysu/{TO_VISIBLE}", "regdb", "regdb/both", f"regdb/trial-1/{TO_VISIBLE}"),
+    *("", "sysu", "sysu/outdoor", f"sysu/{TO_VISIBLE}", "regdb", "regdb/both", f"regdb/split-1/{TO_VISIBLE}"),
     *("llcm/all", "manifest", "manifest/site-a", "pairs", "market/all"),
 ]
 

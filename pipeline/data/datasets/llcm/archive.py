@@ -7,9 +7,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from models.modality import Modality, PerModality
-from pipeline.data.datasets.sysu.lists import read_person_list
 from pipeline.data.images import Kind
-from pipeline.data.labelled_lists import LabelledPath, read_labelled_list
+from pipeline.data.list_files import LabelledPath, read_labelled_list, read_person_list
 from pipeline.data.listing import is_image_name, report_unexpected, sorted_names, walk_images
 from pipeline.data.synthetic.record import read_drawn
 from pipeline.data.tables import ImageRow
@@ -25,9 +24,9 @@ TEST_PEOPLE = "test_id.txt"
 _NAME = re.compile(r"([0-9]{4})_c([0-9]{2})_.*")
 _CAMERA = re.compile(r"cam([1-9])")
 _PERSON = re.compile(r"[0-9]{4}")
-_OBTAIN = (
+OBTAIN = (
     "LLCM is given out for research: sign the agreement in ZYK100/LLCM, send it to the authors, and set data.root to "
-    "the unpacked folder; `vireid data synth OUT --layout llcm` draws a stand-in"
+    "the unpacked folder; `vireid data synth OUT --layout llcm` makes synthetic images of that layout"
 )
 
 
@@ -117,13 +116,13 @@ def person_and_camera(name: str) -> tuple[int, int] | None:
 
 def _check_layout(root: Path) -> None:
     if not root.is_dir():
-        raise DataError(f"there is no folder {root}", hint=_OBTAIN)
+        raise DataError(f"there is no folder {root}", hint=OBTAIN)
     folders = (*TRAINING_FOLDERS, *TEST_FOLDERS)
     missing = [f"{folder}/" for folder in folders if not (root / folder).is_dir()]
     lists = (f"{LIST_FOLDER}/{name}" for name in (*TRAINING_LISTS, TEST_PEOPLE))
     missing += [name for name in lists if not (root / name).is_file()]
     if missing:
-        raise DataError(f"{root} is not laid out like LLCM: no {', '.join(missing)}", hint=_OBTAIN)
+        raise DataError(f"{root} is not laid out like LLCM: no {', '.join(missing)}", hint=OBTAIN)
 
 
 def _read_training_list(root: Path, modality: Modality) -> Iterator[TrainingLine]:

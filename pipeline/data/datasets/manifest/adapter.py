@@ -16,7 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from models.modality import Modality, PerModality
-from pipeline.data.check import CheckRow, DatasetCheck
+from pipeline.config import datasets
+from pipeline.data.check import CheckRow, DatasetCheck, drawn_split_counts
 from pipeline.data.datasets.manifest.checks import (
     FEW_PEOPLE,
     ROLES,
@@ -27,8 +28,8 @@ from pipeline.data.datasets.manifest.checks import (
     useless_splits,
 )
 from pipeline.data.datasets.manifest.rows import ManifestRow, Mistake, read_rows
+from pipeline.data.datasets.spec import DatasetSpec
 from pipeline.data.images import file_list_digest
-from pipeline.data.split_counts import drawn_split_counts
 from pipeline.data.synthetic.record import read_drawn
 from pipeline.data.tables import ImageRow, build_tables
 from pipeline.data.truth import UNKNOWN_PERSON, Dataset, Roles, SplitTables
@@ -211,3 +212,11 @@ def _warnings(rows: Sequence[ManifestRow]) -> list[str]:
 
 def _name(path: Path) -> str:
     return "".join(sign if sign.isascii() and (sign.isalnum() or sign in "._-") else "-" for sign in path.stem.lower())
+
+
+SPEC = DatasetSpec(
+    datasets.MANIFEST,
+    read_manifest,
+    check_manifest,
+    "images of your own are described by a manifest, which `vireid data manifest` writes",
+)

@@ -1,20 +1,34 @@
 """RegDB: 412 people under one camera that sees visible light and infrared, ten images of each.
 
 How to obtain it: ask its authors (Dongguk University) for it; it is for research only and is never passed on. The lists
-of the ten trials come with the copies that follow-up work uses and belong into `idx/`.
+of the ten splits come with the copies that follow-up work uses and belong into `idx/`.
 
     RegDB/Visible/{person}/female_back_v_02396_193.bmp     RegDB/Thermal/{person}/female_back_t_02405_193.bmp
     RegDB/idx/{train,test}_{visible,thermal}_{1..10}.txt   a line: "Visible/193/female_back_v_02396_193.bmp 17"
 """
 
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from itertools import chain, islice
 from pathlib import Path
 
 from models.modality import Modality, PerModality
-from pipeline.data.check import DatasetCheck, accept
-from pipeline.data.datasets.regdb.archive import LIST_FOLDER, SPLITS, TRIALS, RegdbArchive, TrialLists, open_archive
-from pipeline.data.datasets.regdb.counts import check_archive, label_mismatches, people_trained_and_tested
+from pipeline.config import datasets
+from pipeline.data.check import MAX_OFFENDERS, CheckRow, DatasetCheck, SplitCounts, accept, drawn_split_counts
+from pipeline.data.datasets.regdb.archive import (
+    IMAGE_FOLDERS,
+    LIST_FOLDER,
+    OBTAIN,
+    PARTS,
+    SPLITS,
+    RegdbArchive,
+    SplitLists,
+    list_name,
+    open_archive,
+)
+from pipeline.data.datasets.spec import DatasetSpec
 from pipeline.data.images import file_list_digest
+from pipeline.data.list_files import label_contradictions, name_missing_images, repetitions
 from pipeline.data.tables import ImageRow, build_tables
 from pipeline.data.truth import Dataset, SplitTables
 from pipeline.errors import ConfigError, DataError
@@ -23,46 +37,57 @@ NAME = "regdb"
 CAMERAS = PerModality(1, 2)
 """One housing, two sensors. Images of one person by both may be matched: the protocol hides nothing."""
 
+# Every split divides the 412 people at random into two halves; each has ten images of either modality.
+PUBLISHED_COUNTS: Mapping[str, SplitCounts] = {
+    "train": SplitCounts(people=206, images=PerModality(2060, 2060)),
+    "test": SplitCounts(people=206, images=PerModality(2060, 2060)),
+}
+IMAGES_A_PERSON = 10
+
+_FILES = "unpack Visible and Thermal again: each holds 412 folders of 10 images"
+_LISTS = f"copy {LIST_FOLDER}/ again: 40 lists, train and test of both modalities for each of ten splits"
+_DRAWN = "make the synthetic data set again"
+
 _UNPACK = "unpack the data set again: Visible and Thermal hold ten images of each of 412 people"
 
 
-def read_regdb(root: Path, *, trial: int | None, allow_partial: bool = False) -> Dataset:
-    """List the images of RegDB in one of its ten random splits, or of a drawn data set of the same layout.
+def read_regdb(root: Path, *, split: int | None, allow_partial: bool = False) -> Dataset:
+    """List the images of RegDB in one of its ten random splits, or of a synthetic data set of the same layout.
 
-    A model belongs to a trial: one that was trained on trial 1 has seen half of the test people of trial 2. The person
+    A model belongs to a split: one that was trained on split 1 has seen half of the test people of split 2. The person
     is the folder; the labels in the lists count differently in every list and are only compared with it. Rows are
-    sorted by person, then file name, whatever the lists' order. All ten trials are checked, not only the one asked for;
+    sorted by person, then file name, whatever the lists' order. All ten splits are checked, not only the one asked for;
     nothing below `root` is written and no image is opened.
 
     Args:
         root: The folder with `Visible`, `Thermal` and `idx`.
-        trial: Which split, 1 to 10. There is no default.
-        allow_partial: Go on when counts differ from the published ones; the result is then marked `partial`. A trial
+        split: 1 to 10. There is no default.
+        allow_partial: Go on when counts differ from the published ones; the result is then marked `partial`. A split
             that lacks a list, tests its training people, or mixes people up is refused all the same.
 
     Returns:
-        Training and test tables of the trial, visible rows under camera 1 and infrared ones under camera 2; images of
-        all trials. RegDB has no validation people.
+        Training and test tables of the split, visible rows under camera 1 and infrared ones under camera 2; images of
+        all splits. RegDB has no validation people.
 
     Raises:
-        ConfigError: No trial is given, or one that does not exist.
-        DataError: The folder is something else, the trial's lists contradict each other or the folders, counts differ,
+        ConfigError: No split is given, or one that does not exist.
+        DataError: The folder is something else, the split's lists contradict each other or the folders, counts differ,
             or a modality is empty.
 
     Cost:
         1.5 s for 8,240 images and 40 lists (measured) once the folder listings are in memory.
     """
-    if trial is None or trial not in TRIALS:
-        unset = "RegDB is split in ten ways, and data.trial does not say which to use"
+    if split is None or split not in SPLITS:
+        unset = "RegDB has ten splits, and data.split does not name one"
         raise ConfigError(
-            unset if trial is None else f"RegDB has no trial {trial}: they are numbered 1 to 10",
-            hint="one model a trial: `vireid train cclnet-regdb --trials 1-10` trains ten, `--set data.trial=1` one",
+            unset if split is None else f"RegDB has no split {split}: they are numbered 1 to 10",
+            hint="one model a split: `vireid train cclnet-regdb --splits 1-10` trains ten, `--set data.split=1` one",
         )
     archive = open_archive(root)
-    lists = archive.trials[TRIALS.index(trial)]
+    lists = archive.splits[SPLITS.index(split)]
     _require_usable(root, lists)
     partial = accept(root, check_archive(archive), allow_partial)
-    training, test = (_tables(archive, lists, split) for split in SPLITS)
+    training, test = (_tables(archive, lists, part) for part in PARTS)
     every_image = archive.images.map(frozenset)
     return Dataset(
         name=NAME,
@@ -74,12 +99,12 @@ def read_regdb(root: Path, *, trial: int | None, allow_partial: bool = False) ->
         test=test,
         partial=partial,
         file_list=file_list_digest((*training.images, *test.images)),
-        trial=trial,
+        split=split,
     )
 
 
 def check_regdb(root: Path) -> DatasetCheck:
-    """Compare RegDB with its published counts in all ten trials, or a drawn stand-in with what it was drawn with.
+    """Compare RegDB with its published counts in all ten splits, or a synthetic one with its own.
 
     Contradictions between lists are rows as well, so that one report names all of them.
 
@@ -89,12 +114,12 @@ def check_regdb(root: Path) -> DatasetCheck:
     return check_archive(open_archive(root))
 
 
-def _require_usable(root: Path, lists: TrialLists) -> None:
-    """Refuse what would make every number of the trial wrong, however much of the rest is there."""
+def _require_usable(root: Path, lists: SplitLists) -> None:
+    """Refuse what would make every number of the split wrong, however much of the rest is there."""
     if lists.missing:
         raise DataError(
-            f"{root}: trial {lists.trial} lacks {', '.join(lists.missing)}",
-            hint=f"copy {LIST_FOLDER}/ again: a trial is four lists, train and test of both modalities",
+            f"{root}: split {lists.split} lacks {', '.join(lists.missing)}",
+            hint=f"copy {LIST_FOLDER}/ again: a split is four lists, train and test of both modalities",
         )
     problems = list(islice(chain(people_trained_and_tested(lists), label_mismatches(lists)), 5))
     if problems:
@@ -105,9 +130,9 @@ def _require_usable(root: Path, lists: TrialLists) -> None:
         )
 
 
-def _tables(archive: RegdbArchive, lists: TrialLists, split: str) -> SplitTables:
-    listed = PerModality.build(lambda modality: frozenset(image.path for image in lists.listed(split, modality)))
-    return _tables_of(archive, listed, {"train": "training", "test": "test"}[split])
+def _tables(archive: RegdbArchive, lists: SplitLists, part: str) -> SplitTables:
+    listed = PerModality.build(lambda modality: frozenset(image.path for image in lists.listed(part, modality)))
+    return _tables_of(archive, listed, {"train": "training", "test": "test"}[part])
 
 
 def _tables_of(archive: RegdbArchive, wanted: PerModality[frozenset[str]], purpose: str) -> SplitTables:
@@ -122,3 +147,130 @@ def _tables_of(archive: RegdbArchive, wanted: PerModality[frozenset[str]], purpo
         )
 
     return build_tables(archive.root, PerModality.build(rows), purpose=purpose, advice=_UNPACK)
+
+
+def check_archive(archive: RegdbArchive) -> DatasetCheck:
+    """Compare an archive with the published counts, or a synthetic one with its own.
+
+    Returns:
+        Every row, and at most five offenders.
+
+    Raises:
+        DataError: `drawn.json` has no counts.
+    """
+    expected = PUBLISHED_COUNTS if archive.drawn is None else drawn_split_counts(archive.drawn, PARTS)
+    rows = (*_rows_of_images(archive, expected), *_rows_of_splits(archive, expected))
+    check = DatasetCheck(rows=rows, offenders=())
+    if check.passed:
+        return check
+    return DatasetCheck(rows=rows, offenders=tuple(islice(_offenders(archive), MAX_OFFENDERS)))
+
+
+def label_mismatches(lists: SplitLists) -> Iterator[str]:
+    """Where label and folder do not correspond one to one inside a list of a split."""
+    for (part, modality), listed in lists.lists.items():
+        for contradiction in label_contradictions((image.label, image.person) for image in listed):
+            yield f"{list_name(lists.split, part, modality)}: {contradiction}"
+
+
+def people_trained_and_tested(lists: SplitLists) -> Iterator[str]:
+    """Everybody who is in the training and in the test lists of a split."""
+    for person in sorted(lists.all_people("train") & lists.all_people("test")):
+        yield f"split {lists.split}: person {person} is in train and in test"
+
+
+def _rows_of_images(archive: RegdbArchive, expected: Mapping[str, SplitCounts]) -> Iterator[CheckRow]:
+    advice = _FILES if archive.drawn is None else _DRAWN
+    people = archive.images.map(lambda images: set(images.values()))
+    num_people = sum(counts.people for counts in expected.values())
+    yield CheckRow("people with images of both modalities", num_people, len(people.visible & people.infrared), advice)
+    for modality, images in archive.images.items():
+        num_images = sum(counts.images[modality] for counts in expected.values())
+        yield CheckRow(f"{modality} images", num_images, len(images), advice)
+    if archive.drawn is None:
+        differing = len(list(_people_with_other_numbers(archive)))
+        yield CheckRow(f"people and modalities without {IMAGES_A_PERSON} images", 0, differing, advice)
+
+
+def _rows_of_splits(archive: RegdbArchive, expected: Mapping[str, SplitCounts]) -> Iterator[CheckRow]:
+    lists_advice, files_advice = (_LISTS, _FILES) if archive.drawn is None else (_DRAWN, _DRAWN)
+    for lists in archive.splits:
+        for part, counts in expected.items():
+            name = f"split {lists.split}, {part}"
+            yield CheckRow(f"{name}, people", counts.people, len(lists.all_people(part)), lists_advice)
+            for modality in Modality:
+                found = len(lists.listed(part, modality))
+                yield CheckRow(f"{name}, {modality} lines", counts.images[modality], found, lists_advice)
+    yield CheckRow("listed images that do not exist", 0, sum(_missing_images(archive).map(len)), files_advice)
+    for name, contradictions in _CONTRADICTIONS.items():
+        yield CheckRow(name, 0, sum(len(list(contradictions(lists))) for lists in archive.splits), lists_advice)
+
+
+def _offenders(archive: RegdbArchive) -> Iterator[str]:
+    yield from (f"{name} is missing" for lists in archive.splits for name in lists.missing)
+    for modality, missing in _missing_images(archive).items():
+        yield from name_missing_images(missing, set(archive.images[modality].values()), modality)
+    for contradictions in _CONTRADICTIONS.values():
+        yield from chain.from_iterable(contradictions(lists) for lists in archive.splits)
+    yield from chain.from_iterable(_unlisted(archive, lists) for lists in archive.splits)
+    if archive.drawn is None:
+        yield from _people_with_other_numbers(archive)
+
+
+def _missing_images(archive: RegdbArchive) -> PerModality[dict[str, int]]:
+    """The person of every listed path without a file, by person and path."""
+
+    def missing(modality: Modality) -> dict[str, int]:
+        listed = chain.from_iterable(lists.listed(part, modality) for lists in archive.splits for part in PARTS)
+        gone = {(image.person, image.path) for image in listed if image.path not in archive.images[modality]}
+        return {path: person for person, path in sorted(gone)}
+
+    return PerModality.build(missing)
+
+
+def _people_of_one_modality(lists: SplitLists) -> Iterator[str]:
+    for part in PARTS:
+        if any((part, modality) not in lists.lists for modality in Modality):
+            continue  # the missing list is named already
+        visible, infrared = (lists.people(part, modality) for modality in Modality)
+        for person in sorted(visible ^ infrared):
+            only = Modality.VISIBLE if person in visible else Modality.INFRARED
+            yield f"split {lists.split}, {part}: person {person} is in the {only} list only"
+
+
+def _repeated_images(lists: SplitLists) -> Iterator[str]:
+    for (part, modality), images in lists.lists.items():
+        for path in repetitions(image.path for image in images):
+            yield f"{list_name(lists.split, part, modality)} names {path} again"
+
+
+def _unlisted(archive: RegdbArchive, lists: SplitLists) -> Iterator[str]:
+    """Images of a split that neither list names; a person without any listed image is one offender."""
+    for modality, images in archive.images.items():
+        if any((part, modality) not in lists.lists for part in PARTS):
+            continue  # the missing list is named already
+        listed = {image.path for part in PARTS for image in lists.listed(part, modality)}
+        people = {person for part in PARTS for person in lists.people(part, modality)}
+        for person in sorted(set(images.values()) - people):
+            yield f"person {person} is in no {modality} list of split {lists.split}"
+        for path, person in images.items():
+            if person in people and path not in listed:
+                yield f"{path} is in no list of split {lists.split}"
+
+
+def _people_with_other_numbers(archive: RegdbArchive) -> Iterator[str]:
+    for modality, images in archive.images.items():
+        for person, count in Counter(images.values()).items():
+            if count != IMAGES_A_PERSON:
+                folder = f"{IMAGE_FOLDERS[modality]}/{person}"
+                yield f"{folder} holds {count} images, every person has {IMAGES_A_PERSON} of each modality"
+
+
+_CONTRADICTIONS: Mapping[str, Callable[[SplitLists], Iterator[str]]] = {
+    "people in train and in test of a split": people_trained_and_tested,
+    "labels and folders that do not match": label_mismatches,
+    "people in the list of one modality only": _people_of_one_modality,
+    "images that a list names again": _repeated_images,
+}
+
+SPEC = DatasetSpec(datasets.REGDB, read_regdb, check_regdb, OBTAIN, PUBLISHED_COUNTS)

@@ -1,4 +1,4 @@
-"""RegDB on disk: which folder holds which images, and what the lists of the ten trials say."""
+"""RegDB on disk: which folder holds which images, and what the lists of the ten splits say."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -8,21 +8,21 @@ from typing import Any
 
 from models.modality import Modality, PerModality
 from pipeline.data.images import Kind
-from pipeline.data.labelled_lists import read_labelled_list
+from pipeline.data.list_files import read_labelled_list
 from pipeline.data.listing import is_image_name, report_unexpected, sorted_names
 from pipeline.data.synthetic.record import read_drawn
 from pipeline.errors import DataError
 
-TRIALS = range(1, 11)
-SPLITS = ("train", "test")
+SPLITS = range(1, 11)
+PARTS = ("train", "test")
 LIST_FOLDER = "idx"
 IMAGE_FOLDERS = PerModality("Visible", "Thermal")
 
 _LIST_WORDS = PerModality("visible", "thermal")
 _PERSON = re.compile(r"[0-9]{1,4}")
-_OBTAIN = (
+OBTAIN = (
     "RegDB is given out for research: ask its authors (Dongguk University) for it, and set data.root to the folder "
-    "with Visible, Thermal and idx; `vireid data synth OUT --layout regdb` draws a stand-in"
+    "with Visible, Thermal and idx; `vireid data synth OUT --layout regdb` makes synthetic images of that layout"
 )
 
 
@@ -36,29 +36,29 @@ class ListedImage:
 
 
 @dataclass(frozen=True, slots=True)
-class TrialLists:
-    """What the lists of one trial say by split and modality; a list that is missing is not there."""
+class SplitLists:
+    """What the lists of one split say by part and modality; a list that is missing is not there."""
 
-    trial: int
+    split: int
     lists: Mapping[tuple[str, Modality], tuple[ListedImage, ...]]
 
-    def listed(self, split: str, modality: Modality) -> tuple[ListedImage, ...]:
+    def listed(self, part: str, modality: Modality) -> tuple[ListedImage, ...]:
         """The images of a list in its order; none where the list is missing."""
-        return self.lists.get((split, modality), ())
+        return self.lists.get((part, modality), ())
 
-    def people(self, split: str, modality: Modality) -> set[int]:
+    def people(self, part: str, modality: Modality) -> set[int]:
         """Everybody in a list."""
-        return {image.person for image in self.listed(split, modality)}
+        return {image.person for image in self.listed(part, modality)}
 
-    def all_people(self, split: str) -> set[int]:
+    def all_people(self, part: str) -> set[int]:
         """Everybody in either modality's list."""
-        return {person for modality in Modality for person in self.people(split, modality)}
+        return {person for modality in Modality for person in self.people(part, modality)}
 
     @property
     def missing(self) -> tuple[str, ...]:
         """The lists that are not there, relative to the data root."""
-        names = ((split, modality) for split in SPLITS for modality in Modality)
-        return tuple(list_name(self.trial, *key) for key in names if key not in self.lists)
+        names = ((part, modality) for part in PARTS for modality in Modality)
+        return tuple(list_name(self.split, *key) for key in names if key not in self.lists)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +71,7 @@ class RegdbArchive:
 
     root: Path
     images: PerModality[Mapping[str, int]]
-    trials: tuple[TrialLists, ...]
+    splits: tuple[SplitLists, ...]
     drawn: Mapping[str, Any] | None
 
     @property
@@ -81,7 +81,7 @@ class RegdbArchive:
 
 
 def open_archive(root: Path) -> RegdbArchive:
-    """List the images and read the lists of all ten trials, as far as they are there.
+    """List the images and read the lists of all ten splits, as far as they are there.
 
     Raises:
         DataError: The folder is not laid out like RegDB, or a line of a list is not what it should be.
@@ -90,24 +90,24 @@ def open_archive(root: Path) -> RegdbArchive:
         824 directory listings and 40 lists of 2,060 lines; no image is opened.
     """
     if not root.is_dir():
-        raise DataError(f"there is no folder {root}", hint=_OBTAIN)
+        raise DataError(f"there is no folder {root}", hint=OBTAIN)
     missing = [f"{folder}/" for folder in (*IMAGE_FOLDERS, LIST_FOLDER) if not (root / folder).is_dir()]
     if missing:
-        raise DataError(f"{root} is not laid out like RegDB: no {', '.join(missing)}", hint=_OBTAIN)
+        raise DataError(f"{root} is not laid out like RegDB: no {', '.join(missing)}", hint=OBTAIN)
     unexpected: list[str] = []
     images = IMAGE_FOLDERS.map(lambda folder: _list_images(root, folder, unexpected))
     report_unexpected(root, unexpected)
-    trials = tuple(TrialLists(trial, dict(_read_lists(root, trial))) for trial in TRIALS)
-    return RegdbArchive(root=root, images=images, trials=trials, drawn=read_drawn(root))
+    splits = tuple(SplitLists(split, dict(_read_lists(root, split))) for split in SPLITS)
+    return RegdbArchive(root=root, images=images, splits=splits, drawn=read_drawn(root))
 
 
-def list_name(trial: int, split: str, modality: Modality) -> str:
+def list_name(split: int, part: str, modality: Modality) -> str:
     """Where a list lies below the data root.
 
     >>> list_name(3, "test", Modality.INFRARED)
     'idx/test_thermal_3.txt'
     """
-    return f"{LIST_FOLDER}/{split}_{_LIST_WORDS[modality]}_{trial}.txt"
+    return f"{LIST_FOLDER}/{part}_{_LIST_WORDS[modality]}_{split}.txt"
 
 
 def _list_images(root: Path, folder: str, unexpected: list[str]) -> dict[str, int]:
@@ -125,12 +125,12 @@ def _list_images(root: Path, folder: str, unexpected: list[str]) -> dict[str, in
     return {path: person for person, _, path in sorted(found)}
 
 
-def _read_lists(root: Path, trial: int) -> Iterator[tuple[tuple[str, Modality], tuple[ListedImage, ...]]]:
-    for split in SPLITS:
+def _read_lists(root: Path, split: int) -> Iterator[tuple[tuple[str, Modality], tuple[ListedImage, ...]]]:
+    for part in PARTS:
         for modality in Modality:
-            path = root / list_name(trial, split, modality)
+            path = root / list_name(split, part, modality)
             if path.is_file():
-                yield (split, modality), tuple(_read_list(path, IMAGE_FOLDERS[modality]))
+                yield (part, modality), tuple(_read_list(path, IMAGE_FOLDERS[modality]))
 
 
 def _read_list(path: Path, folder: str) -> Iterator[ListedImage]:

@@ -7,14 +7,23 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import numpy as np
+from jaxtyping import Int64
+
 from models.modality import Modality
-from pipeline.data.datasets.sysu.lists import LIST_FOLDER, read_person_list
 from pipeline.data.images import Kind
+from pipeline.data.list_files import read_mat, read_person_list
 from pipeline.data.listing import report_unexpected, sorted_names
 from pipeline.data.synthetic.record import read_drawn
 from pipeline.errors import DataError
 
 logger = logging.getLogger(__name__)
+
+LIST_FOLDER = "exp"
+PERMUTATION_FILE = "rand_perm_cam.mat"
+
+Permutations = Mapping[tuple[int, int], Int64[np.ndarray, "_ _"]]
+"""By (camera, person): ten orders of the numbers 1..n of the images in that folder, one a row."""
 
 MODALITY_OF_CAMERA: Mapping[int, Modality] = {
     1: Modality.VISIBLE,
@@ -26,11 +35,15 @@ MODALITY_OF_CAMERA: Mapping[int, Modality] = {
 }
 SPLITS = ("train", "val", "test")
 
+_PERMUTATIONS_HINT = (
+    f"the image archive does not hold it: put evaluation/data_split/{PERMUTATION_FILE} of wuancong/SYSU-MM01 "
+    f"(SHA-256 90402382dd587e05...) into {LIST_FOLDER}/; the draw `agw` works without it"
+)
 _PERSON = re.compile(r"[0-9]{4}")
 _IMAGE = re.compile(r"([0-9]+)\.(?:jpg|jpeg|png|bmp)", re.IGNORECASE)
-_OBTAIN = (
+OBTAIN = (
     "SYSU-MM01 is given out for research: sign the agreement in wuancong/SYSU-MM01, send it to the authors, and set "
-    "data.root to the unpacked folder; `vireid data synth OUT --layout sysu` draws a stand-in"
+    "data.root to the unpacked folder; `vireid data synth OUT --layout sysu` makes synthetic images of that layout"
 )
 
 
@@ -126,9 +139,75 @@ def people_of_both_modalities(folders: Mapping[tuple[int, int], tuple[str, ...]]
     return tuple(sorted(seen[Modality.VISIBLE] & seen[Modality.INFRARED]))
 
 
+def read_permutations(path: Path) -> Permutations:
+    """The published permutations of image numbers that the `official` gallery draw follows.
+
+    A camera's list may be shorter than the largest person number (333 against 533 entries): people beyond its end, like
+    those with an empty entry, have no images there and are left out. Use `permutation_of` to look one up, for it
+    compares the length with the files on disk.
+
+    Args:
+        path: The file: `exp/rand_perm_cam.mat` of the data set.
+
+    Returns:
+        By (camera, person), int64 [10, n] with 1-based image numbers; row = trial.
+
+    Raises:
+        DataError: The file is missing, unreadable, or an entry does not hold permutations of 1..n.
+
+    Cost:
+        About 50 ms.
+
+    Source: wuancong/SYSU-MM01, evaluation/data_split/rand_perm_cam.mat.
+    """
+    if not path.is_file():
+        raise DataError(f"there is no {path}", hint=_PERMUTATIONS_HINT)
+    permutations: dict[tuple[int, int], Int64[np.ndarray, "_ _"]] = {}
+    for camera, cameras_cell in enumerate(read_mat(path, "rand_perm_cam").ravel(), start=1):
+        for person, cell in enumerate(np.asarray(cameras_cell).ravel(), start=1):
+            orders = np.atleast_2d(np.asarray(cell, dtype=np.int64))
+            if orders.size == 0:
+                continue
+            num_images = orders.shape[1]
+            if np.any(np.sort(orders, axis=1) != np.arange(1, num_images + 1)):
+                raise DataError(
+                    f"{path}: camera {camera}, person {person} is no permutation of 1..{num_images}",
+                    hint=_PERMUTATIONS_HINT,
+                )
+            permutations[camera, person] = orders
+    return permutations
+
+
+def permutation_of(
+    permutations: Permutations, camera: int, person: int, num_images: int
+) -> Int64[np.ndarray, "trials n"]:
+    """The ten orders of one folder's images.
+
+    Args:
+        permutations: What `read_permutations` returned.
+        camera: 1 to 6.
+        person: The person's number.
+        num_images: How many images the folder holds.
+
+    Returns:
+        1-based image numbers, row = trial.
+
+    Raises:
+        DataError: The permutations are of more or fewer images, or there are none.
+    """
+    orders = permutations.get((camera, person))
+    published = 0 if orders is None else orders.shape[1]
+    if orders is None or published != num_images:
+        raise DataError(
+            f"cam{camera}/{person:04d} holds {num_images} images, {PERMUTATION_FILE} says {published}",
+            hint="the `official` draw needs the complete data set: unpack it again, or use the draw `agw`",
+        )
+    return orders
+
+
 def _check_layout(root: Path) -> None:
     if not root.is_dir():
-        raise DataError(f"there is no folder {root}", hint=_OBTAIN)
+        raise DataError(f"there is no folder {root}", hint=OBTAIN)
     missing = [f"cam{camera}/" for camera in MODALITY_OF_CAMERA if not (root / f"cam{camera}").is_dir()]
     missing += [
         f"{LIST_FOLDER}/{split}_id.txt (or .mat)"
@@ -136,7 +215,7 @@ def _check_layout(root: Path) -> None:
         if not any((root / LIST_FOLDER / f"{split}_id.{extension}").is_file() for extension in ("txt", "mat"))
     ]
     if missing:
-        raise DataError(f"{root} is not laid out like SYSU-MM01: no {', '.join(missing)}", hint=_OBTAIN)
+        raise DataError(f"{root} is not laid out like SYSU-MM01: no {', '.join(missing)}", hint=OBTAIN)
 
 
 def _check_disjoint(root: Path, people: Mapping[str, tuple[int, ...]]) -> None:

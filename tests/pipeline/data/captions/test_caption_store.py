@@ -279,11 +279,11 @@ def test_texts_that_change_modality_have_another_digest(tmp_path):
     assert len(digests) == 2
 
 
-@pytest.mark.parametrize(("layout", "trial"), [("sysu", None), ("regdb", 3), ("llcm", None)])
-def test_the_captions_that_come_with_drawn_people_fit_them(tmp_path, layout, trial):
+@pytest.mark.parametrize(("layout", "split"), [("sysu", None), ("regdb", 3), ("llcm", None)])
+def test_the_captions_that_come_with_drawn_people_fit_them(tmp_path, layout, split):
     folder = tmp_path / layout
     draw_dataset(folder, size="smoke", layout=layout, height=32, width=16, workers=1)
-    dataset = read_dataset(layout, folder, trial=trial)
+    dataset = read_dataset(layout, folder, split=split)
 
     texts = load_captions(dataset, folder / "captions.jsonl").texts
 

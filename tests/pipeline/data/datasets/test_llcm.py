@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 
 from models.modality import Modality, PerModality
-from pipeline.data.datasets.llcm.adapter import check_llcm, read_llcm
+from pipeline.data.datasets.llcm.adapter import PUBLISHED_COUNTS, check_archive, check_llcm, read_llcm
 from pipeline.data.datasets.llcm.archive import LlcmArchive, TrainingLine, open_archive, person_and_camera
-from pipeline.data.datasets.llcm.counts import PUBLISHED_COUNTS, check_archive
 from pipeline.data.tables import ImageRow
 from pipeline.errors import DataError
 
@@ -130,7 +129,7 @@ class TestTables:
         )
         assert dataset.test.images.infrared.cameras.tolist() == [2, 1, 1, 9]
         assert dataset.test.people.visible.ids.tolist() == [3, 3, 3, 21, 21]
-        assert (dataset.name, dataset.kind, dataset.partial, dataset.trial) == ("llcm", "drawn", False, None)
+        assert (dataset.name, dataset.kind, dataset.partial, dataset.split) == ("llcm", "drawn", False, None)
         assert dataset.validation is None
 
     def test_all_images_are_those_of_training_and_test_in_one_order(self, tmp_path):

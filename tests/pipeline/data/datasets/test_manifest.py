@@ -128,7 +128,7 @@ class TestTables:
         assert dataset.validation is None
         assert dataset.images.visible.paths == ("a/1.jpg", "b/1.jpg")
         assert (dataset.root, dataset.kind, dataset.name) == (tmp_path, "custom", "manifest")
-        assert (dataset.partial, dataset.overlap, dataset.trial) == (False, False, None)
+        assert (dataset.partial, dataset.overlap, dataset.split) == (False, False, None)
         assert dataset.file_list == file_list_digest((*dataset.training.images, *dataset.test.images))
         assert dataset.training.images.infrared.modality is Modality.INFRARED
 

@@ -11,10 +11,16 @@ import scipy.io
 
 from models.modality import Modality
 from pipeline.data.dataset import read_dataset
-from pipeline.data.datasets.sysu.adapter import read_sysu_mm01
-from pipeline.data.datasets.sysu.archive import MODALITY_OF_CAMERA, SysuArchive, image_number, open_archive
-from pipeline.data.datasets.sysu.counts import PUBLISHED_COUNTS, PUBLISHED_PEOPLE, check_sysu_mm01
-from pipeline.data.datasets.sysu.lists import permutation_of, read_permutations, read_person_list
+from pipeline.data.datasets.sysu.adapter import CAMERA_COUNTS, PUBLISHED_PEOPLE, check_sysu_mm01, read_sysu_mm01
+from pipeline.data.datasets.sysu.archive import (
+    MODALITY_OF_CAMERA,
+    SysuArchive,
+    image_number,
+    open_archive,
+    permutation_of,
+    read_permutations,
+)
+from pipeline.data.list_files import read_person_list
 from pipeline.errors import ConfigError, DataError
 
 # Two training people, one for validation, two for test; every one is seen by a visible and an infrared camera.
@@ -323,7 +329,7 @@ def published_archive(root: Path) -> SysuArchive:
     people: dict[str, tuple[int, ...]] = {}
     folders: dict[tuple[int, int], tuple[str, ...]] = {}
     first = 1
-    for split, cameras in PUBLISHED_COUNTS.items():
+    for split, cameras in CAMERA_COUNTS.items():
         people[split] = tuple(range(first, first + PUBLISHED_PEOPLE[split]))
         first += PUBLISHED_PEOPLE[split]
         for camera, (num_images, num_people) in cameras.items():
@@ -338,9 +344,9 @@ def published_archive(root: Path) -> SysuArchive:
 class TestCounts:
     def test_the_published_table_has_the_published_sums(self):
         def total(split: str, modality: Modality) -> int:
-            return sum(n for c, (n, _) in PUBLISHED_COUNTS[split].items() if MODALITY_OF_CAMERA[c] is modality)
+            return sum(n for c, (n, _) in CAMERA_COUNTS[split].items() if MODALITY_OF_CAMERA[c] is modality)
 
-        assert {s: tuple(total(s, m) for m in Modality) for s in PUBLISHED_COUNTS} == {
+        assert {s: tuple(total(s, m) for m in Modality) for s in CAMERA_COUNTS} == {
             "train": (20_284, 9_929),
             "val": (1_974, 1_980),
             "test": (6_775, 3_803),

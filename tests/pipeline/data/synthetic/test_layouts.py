@@ -212,7 +212,7 @@ class TestRegdb:
         folder, _ = smoke_sets["regdb"]
 
         assert check_regdb(folder).passed
-        data = read_regdb(folder, trial=10)
+        data = read_regdb(folder, split=10)
         assert (data.kind, data.partial) == ("drawn", False)
         assert [len(table) for table in (*data.training.images, *data.test.images)] == [120, 120, 120, 120]
 

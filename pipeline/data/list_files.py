@@ -1,10 +1,15 @@
-"""Lists of images with a label a line, as RegDB and LLCM come with."""
+"""The list files that data sets come with: images with a label a line, person numbers, MATLAB variables."""
 
 import re
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+
+import numpy as np
+import scipy.io
+from jaxtyping import Shaped
+from scipy.io.matlab import MatReadError
 
 from models.modality import Modality
 from pipeline.errors import DataError
@@ -101,6 +106,72 @@ def name_missing_images(
         elif person not in named:
             named.add(person)
             yield f"person {person} has no {modality} images: {num_missing[person]} are missing, first {path}"
+
+
+def read_person_list(folder: Path, split: str) -> tuple[int, ...] | None:
+    """The people of a split from `{split}_id.txt`, `{split}_id.mat`, or both.
+
+    Args:
+        folder: Where the lists are: `exp/` of the data set.
+        split: `train`, `val` or `test`.
+
+    Returns:
+        Person numbers, ascending, each once; None when there is neither file.
+
+    Raises:
+        DataError: A file is not such a list, or the two contradict each other.
+    """
+    text_path, mat_path = folder / f"{split}_id.txt", folder / f"{split}_id.mat"
+    text = _read_text_list(text_path) if text_path.is_file() else None
+    mat = _read_mat_list(mat_path) if mat_path.is_file() else None
+    if text is not None and mat is not None and text != mat:
+        differing = ", ".join(str(person) for person in sorted(set(text) ^ set(mat))[:5])
+        raise DataError(
+            f"{text_path} names {len(text)} people and {mat_path.name} {len(mat)}; first in one alone: {differing}",
+            hint="both come with the data set and are equal there: restore them, or remove the one you changed",
+        )
+    return mat if text is None else text
+
+
+def read_mat(path: Path, variable: str) -> Shaped[np.ndarray, "..."]:
+    """A variable of a MATLAB 5 file.
+
+    Raises:
+        DataError: The file cannot be read, or holds no such variable.
+    """
+    try:
+        variables = scipy.io.loadmat(path, variable_names=[variable])
+    except (OSError, ValueError, TypeError, NotImplementedError, MatReadError) as error:
+        raise DataError(
+            f"{path} is not a readable MATLAB 5 file: {error}", hint="restore the file from its source"
+        ) from error
+    if variable not in variables:
+        raise DataError(f"{path} holds no variable `{variable}`", hint="restore the file from its source")
+    return np.asarray(variables[variable])
+
+
+def _read_text_list(path: Path) -> tuple[int, ...]:
+    tokens = [token for token in re.split(r"[,\s]+", path.read_text(encoding="utf-8", errors="replace")) if token]
+    for token in tokens:
+        if not re.fullmatch(r"[0-9]+", token):
+            raise DataError(
+                f"{path}: {token[:20]!r} is not a person number",
+                hint="the file is one line of numbers, separated by commas",
+            )
+    return _distinct(path, [int(token) for token in tokens])
+
+
+def _read_mat_list(path: Path) -> tuple[int, ...]:
+    ids = read_mat(path, "id")
+    if not np.issubdtype(ids.dtype, np.number):
+        raise DataError(f"{path}: `id` holds no numbers", hint="restore the file from the data set")
+    return _distinct(path, [int(person) for person in ids.ravel()])
+
+
+def _distinct(path: Path, people: list[int]) -> tuple[int, ...]:
+    if not people:
+        raise DataError(f"{path} names nobody", hint="restore the file from the data set")
+    return tuple(sorted(set(people)))
 
 
 def _entry(line: str, where: str) -> LabelledPath:

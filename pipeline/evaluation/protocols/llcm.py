@@ -1,0 +1,34 @@
+"""The search protocol of LLCM: all images of one modality against one image a person and camera of the other."""
+
+from models.modality import PerModality
+from pipeline.config import datasets
+from pipeline.data.datasets.llcm.adapter import PUBLISHED_COUNTS
+from pipeline.evaluation.draws import draw_agw, group_images
+from pipeline.evaluation.protocol import RetrievalTrial, Search, Sightings, query_modality
+from pipeline.evaluation.protocols.spec import FileRules, Plans, SearchOptions, SearchProtocol, count_rows, refuse_empty
+
+
+def plan_llcm(direction: str, sightings: PerModality[Sightings], options: SearchOptions) -> Plans:
+    """The trials of LLCM, a drawn gallery each.
+
+    The same person in the query's own camera is excluded. Query and gallery are never exchanged: the released test
+    script does so for visible queries, which gives numbers that mean something else.
+
+    Source:
+        Zhang and Wang, CVPR 2023; ZYK100/LLCM, with its threads 34 and 35 on the exchanged direction.
+    """
+    query = query_modality(direction)
+    kind = Search(f"llcm/{direction}/1-shot/agw", query, "agw", 1, "person", "same_person_same_camera")
+    folders, rows = group_images(sightings[query.other]), sightings[query].query_rows
+    plan = [RetrievalTrial(kind, trial, rows, draw_agw(folders, trial)) for trial in range(options.draws.trials)]
+    refuse_empty(plan[0])
+    return [plan]
+
+
+LLCM = SearchProtocol(
+    datasets.LLCM,
+    plan_llcm,
+    files=FileRules(
+        ("llcm",), cameras=9, count_rows=lambda _name, sightings: count_rows(PUBLISHED_COUNTS["test"], sightings)
+    ),
+)

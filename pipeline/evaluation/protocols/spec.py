@@ -1,0 +1,150 @@
+"""What a search protocol is: which trials a search has, and what features from files must be to be searched so."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from models.modality import Modality, PerModality
+from pipeline.config.datasets import DatasetOptions, Split
+from pipeline.data.check import CheckRow, SplitCounts
+from pipeline.data.datasets.sysu.archive import Permutations
+from pipeline.errors import DataError
+from pipeline.evaluation.protocol import DrawName, ExclusionRule, RetrievalTrial, Sightings
+from pipeline.evaluation.ranking import RankBy
+
+GalleryKind = Literal["full", "one_per_person_camera"]
+Plans = list[list[RetrievalTrial]]
+"""The trials of one search: a list for each draw and number of shots."""
+
+
+@dataclass(frozen=True, slots=True)
+class GalleryDraws:
+    """How galleries are drawn where a protocol draws them.
+
+    Attributes:
+        draws: Which draws; LLCM and manifests have `agw` only.
+        shots: Gallery images of one person and camera; each number is a search of its own. SYSU-MM01 only.
+        trials: How many galleries are averaged; published numbers use 10.
+        permutations: The orders of the draw `official`.
+    """
+
+    draws: tuple[DrawName, ...] = ("agw",)
+    shots: tuple[int, ...] = (1,)
+    trials: int = 10
+    permutations: Permutations | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GalleryRules:
+    """What the protocol of a user's own data leaves open.
+
+    Attributes:
+        exclude: Which gallery images are excluded for a query. None takes `same_person_same_camera` if one of several
+            cameras has both modalities, else `none`.
+        gallery: Every gallery image, or one a person and camera, drawn as `agw` does.
+        rank_by: What the rank of a query counts.
+    """
+
+    exclude: ExclusionRule | None = None
+    gallery: GalleryKind = "full"
+    rank_by: RankBy = "person"
+
+
+@dataclass(frozen=True, slots=True)
+class SearchOptions:
+    """What the trials of a search depend on, beside the images.
+
+    Attributes:
+        draws: How galleries are drawn, where the protocol draws them.
+        rules: What a protocol leaves open.
+        split: Which published split this is; None where there is one only, or where it is not known.
+        site: The name of the user's own data set.
+    """
+
+    draws: GalleryDraws = field(default_factory=GalleryDraws)
+    rules: GalleryRules = field(default_factory=GalleryRules)
+    split: Split | None = None
+    site: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class FileRules:
+    """What `vireid rank` requires of features from files.
+
+    Attributes:
+        names: The values of `--protocol`.
+        cameras: The highest camera number where cameras are needed; None where they are not.
+        infrared_cameras: The cameras that are infrared, where the camera decides the modality.
+        query: The modality of all queries, where there is one direction only; `names` are then searches.
+        count_rows: From one of `names` and all rows of both modalities to the published counts and those found; None
+            where nothing is published.
+    """
+
+    names: tuple[str, ...]
+    cameras: int | None = None
+    infrared_cameras: tuple[int, ...] = ()
+    query: Modality | None = None
+    count_rows: Callable[[str, PerModality[Sightings]], list[CheckRow]] | None = None
+
+
+def _as_they_are(_root: Path, draws: GalleryDraws, _final: bool) -> GalleryDraws:
+    return draws
+
+
+@dataclass(frozen=True, slots=True)
+class SearchProtocol:
+    """How a data set is searched.
+
+    Attributes:
+        options: Its name, its published searches, and which settings apply to it.
+        plan: From the second part of a search's name, `all` or a direction, to its trials.
+        validation: The second parts of the searches among validation images, the one to choose a round by first.
+        prepare_draws: From the data root, the draws that are set, and whether a run ends, to the draws to make.
+        files: What features from files must be; None where `vireid rank` does not offer the protocol.
+    """
+
+    options: DatasetOptions
+    plan: Callable[[str, PerModality[Sightings], SearchOptions], Plans]
+    validation: tuple[str, ...] = ()
+    prepare_draws: Callable[[Path, GalleryDraws, bool], GalleryDraws] = _as_they_are
+    files: FileRules | None = None
+
+    @property
+    def name(self) -> str:
+        """The first part of the names of its searches."""
+        return self.options.name
+
+    @property
+    def searches(self) -> tuple[str, ...]:
+        """All searches: the published ones, and those among validation images."""
+        others = (f"{self.name}/{part}" for part in self.validation)
+        return tuple(dict.fromkeys((*self.options.searches, *others)))
+
+
+def count_rows(published: SplitCounts, sightings: PerModality[Sightings]) -> list[CheckRow]:
+    """Images of each modality, and people, as published and as found."""
+    images = (CheckRow(f"{one} images", published.images[one], len(sightings[one])) for one in Modality)
+    return [*images, CheckRow("people", published.people, num_people(sightings))]
+
+
+def num_people(sightings: PerModality[Sightings]) -> int:
+    """How many people both tables show together."""
+    return len(np.unique(np.concatenate([one.people for one in sightings])))
+
+
+def refuse_empty(trial: RetrievalTrial) -> None:
+    """Refuse a trial without a query or without a gallery.
+
+    Raises:
+        DataError: Naming the role and the modality.
+    """
+    for role, rows in (("query", trial.query), ("gallery", trial.gallery)):
+        if len(rows) == 0:
+            modality = trial.search.query if role == "query" else trial.search.query.other
+            raise DataError(
+                f"{trial.search.name}: no {modality} {role} image",
+                hint="check the test split of the data set, or the `modalities` and the direction of feature files",
+            )
