@@ -25,11 +25,11 @@ STAMP := .venv/set-up-$(EXTRA)-$(shell cat pyproject.toml constraints.txt | cksu
 INSTALL := install --quiet -c constraints.txt -e '.[$(EXTRA),test]'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test unsupervised-demo unsupervised-sysu unsupervised-regdb unsupervised-llcm \
-	csdn-demo csdn-sysu csdn-regdb csdn-llcm eees-demo eees-sysu eees-regdb eees-llcm demo-clip server deploy ui clean
+.PHONY: help setup check test demo-clip server deploy ui clean
 
 help:  ## list these targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }' Makefile
+	@sed 's/^%/METHOD/' Makefile | awk -F ':.*## ' '/^[A-Za-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }'
+	@echo 'METHOD is unsupervised (CCLNet, without identities), csdn or eees (with identities)'
 
 setup: $(STAMP)  ## make .venv with everything in it; nothing to do when nothing changed
 
@@ -59,41 +59,20 @@ check: setup  ## style, types, layers
 test: setup  ## all tests, and the examples in docstrings
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
-unsupervised-demo: setup  ## train on drawn people with the demo weights: no data set needed
-	$(BIN)/vireid demo
+# METHOD is the name of a flow: unsupervised (CCLNet), csdn or eees; any other method that is added has the same targets.
+PRESET = $(patsubst unsupervised,cclnet,$*)
 
-unsupervised-sysu: setup  ## train on SYSU-MM01: make unsupervised-sysu DATA=/folder/of/SYSU-MM01
-	$(BIN)/vireid train cclnet-sysu $(if $(DATA),--data "$(DATA)")
+%-demo: setup  ## train on synthetic people with the demo CLIP; no data set needed: make unsupervised-demo
+	$(BIN)/vireid demo --method $(PRESET)
 
-unsupervised-regdb: setup  ## train on RegDB, a model a split: make unsupervised-regdb DATA=/folder/of/RegDB SPLITS=1-10
-	$(BIN)/vireid train cclnet-regdb --splits "$(SPLITS)" $(if $(DATA),--data "$(DATA)")
+%-sysu: setup  ## train on SYSU-MM01: make unsupervised-sysu DATA=/folder/of/SYSU-MM01
+	$(BIN)/vireid train $(PRESET)-sysu $(if $(DATA),--data "$(DATA)")
 
-unsupervised-llcm: setup  ## train on LLCM: make unsupervised-llcm DATA=/folder/of/LLCM
-	$(BIN)/vireid train cclnet-llcm $(if $(DATA),--data "$(DATA)")
+%-regdb: setup  ## train on RegDB, a model a split: make unsupervised-regdb DATA=/folder/of/RegDB SPLITS=1-10
+	$(BIN)/vireid train $(PRESET)-regdb --splits "$(SPLITS)" $(if $(DATA),--data "$(DATA)")
 
-csdn-demo: setup  ## the supervised method CSDN on the same drawn people
-	$(BIN)/vireid demo --method csdn
-
-csdn-sysu: setup  ## CSDN on SYSU-MM01: make csdn-sysu DATA=/folder/of/SYSU-MM01
-	$(BIN)/vireid train csdn-sysu $(if $(DATA),--data "$(DATA)")
-
-csdn-regdb: setup  ## CSDN on RegDB, a model a split: make csdn-regdb DATA=/folder/of/RegDB SPLITS=1-10
-	$(BIN)/vireid train csdn-regdb --splits "$(SPLITS)" $(if $(DATA),--data "$(DATA)")
-
-csdn-llcm: setup  ## CSDN on LLCM: make csdn-llcm DATA=/folder/of/LLCM
-	$(BIN)/vireid train csdn-llcm $(if $(DATA),--data "$(DATA)")
-
-eees-demo: setup  ## the supervised method EEES on the same drawn people and their captions
-	$(BIN)/vireid demo --method eees
-
-eees-sysu: setup  ## EEES on SYSU-MM01 and its captions: make eees-sysu DATA=/folder/of/SYSU-MM01
-	$(BIN)/vireid train eees-sysu $(if $(DATA),--data "$(DATA)")
-
-eees-regdb: setup  ## EEES on RegDB, a model a split: make eees-regdb DATA=/folder/of/RegDB SPLITS=1-10
-	$(BIN)/vireid train eees-regdb --splits "$(SPLITS)" $(if $(DATA),--data "$(DATA)")
-
-eees-llcm: setup  ## EEES on LLCM: make eees-llcm DATA=/folder/of/LLCM
-	$(BIN)/vireid train eees-llcm $(if $(DATA),--data "$(DATA)")
+%-llcm: setup  ## train on LLCM: make unsupervised-llcm DATA=/folder/of/LLCM
+	$(BIN)/vireid train $(PRESET)-llcm $(if $(DATA),--data "$(DATA)")
 
 demo-clip: setup  ## train the demo weights again, as they are shipped
 	$(BIN)/vireid demo-clip

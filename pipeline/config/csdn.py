@@ -99,6 +99,7 @@ class CsdnConfig(BaseModel):
 
     model_config = STRICT
     flow: ClassVar[str] = "csdn"
+    title: ClassVar[str] = "CSDN"
     demo_preset: ClassVar[str] = "csdn-demo"
     summary: ClassVar[str] = "with identities"
 

@@ -122,6 +122,7 @@ class EeesConfig(BaseModel):
 
     model_config = STRICT
     flow: ClassVar[str] = "eees"
+    title: ClassVar[str] = "EEES"
     demo_preset: ClassVar[str] = "eees-demo"
     summary: ClassVar[str] = "with identities and captions"
 

@@ -211,6 +211,7 @@ class ExperimentConfig(BaseModel):
 
     model_config = STRICT
     flow: ClassVar[str] = "unsupervised"
+    title: ClassVar[str] = "CCLNet"
     demo_preset: ClassVar[str] = "demo"
     summary: ClassVar[str] = "without identities"
 

@@ -16,6 +16,7 @@ from flows.demo_data import DEMO_DATA
 from flows.deployments import preset_changes
 from flows.partial_config import changed_values
 from flows.server.deploy import CHECKOUT, POOL_VARIABLE, enter_checkout, preset_values
+from flows.server.prefect_file import prefect_file
 from pipeline.config.presets import load_changed, load_config, preset_names
 from pipeline.config.shared import DataConfig
 from tests.flows.command_line import Call
@@ -56,6 +57,11 @@ def fields(schema: Mapping[str, Any], definitions: Mapping[str, Any], path: str 
         section = definitions[field["$ref"].rpartition("/")[2]] if "$ref" in field else {}
         yield here, section | field
         yield from fields(section, definitions, here)
+
+
+def test_the_file_is_what_methods_and_presets_make():
+    """After a change of either: `python -m flows.server.prefect_file`."""
+    assert (CHECKOUT / "prefect.yaml").read_text() == prefect_file()
 
 
 def test_every_preset_of_a_data_set_is_deployed_and_nothing_else_is():

@@ -1,0 +1,95 @@
+"""`prefect.yaml`, made from the methods and their presets: `python -m flows.server.prefect_file`."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from pipeline.config.datasets import OPTIONS
+from pipeline.config.experiment import CONFIGS, AnyConfig, method_name
+from pipeline.config.presets import preset_names
+
+FILE = Path(__file__).resolve().parents[2] / "prefect.yaml"
+
+_HEAD = """\
+# Deployments for a Prefect server: `make deploy`. Written by `python -m flows.server.prefect_file`; do not edit.
+# docs/operations.md says how they are run, and what to change for other work pools. Parameters come from the presets at
+# the time of deploying, so nothing here repeats a value of theirs.
+
+name: vireid
+prefect-version: 3.8.8
+
+build: null
+push: null
+pull:
+  - flows.server.deploy.enter_checkout: {}
+
+definitions:
+  pool: &pool
+    name: "{{ $VIREID_POOL }}"
+    job_variables:
+      env:
+        # The log lines of a run belong to it in the user interface, too.
+        PREFECT_LOGGING_EXTRA_LOGGERS: flows,pipeline,models,clustering
+        PREFECT_SERVER_ANALYTICS_ENABLED: "false"
+        DO_NOT_TRACK: "1"
+        MLFLOW_DISABLE_TELEMETRY: "true"
+
+  # Off until somebody turns it on in the user interface; a run that is finished already costs seconds.
+  nightly: &nightly
+    - cron: "0 1 * * *"
+      timezone: UTC
+      active: false
+
+deployments:
+"""
+
+_ENTRY = """\
+  - name: {data}
+    description: "{title}, {summary}, on {images}."
+    entrypoint: flows.deployments.{flow}
+    tags: [{flow}, {data}]
+    build:
+      - flows.server.deploy.preset_values:
+          id: values
+          preset: {preset}
+    parameters:
+      preset: {preset}
+      config: "{{{{ values.of_preset }}}}"
+    schedules: *nightly
+    work_pool: *pool
+
+"""
+
+_TAIL = """\
+  - name: run
+    description: "Measures a run again."
+    entrypoint: flows.deployments.evaluate
+    tags: [evaluate]
+    work_pool: *pool
+"""
+
+
+def prefect_file() -> str:
+    """The content of `prefect.yaml`."""
+    entries = [
+        _ENTRY.format(
+            flow=config.flow, title=config.title, summary=config.summary, data=data, images=images, preset=preset
+        )
+        for config in CONFIGS
+        for data, images, preset in _deployed(config)
+    ]
+    return _HEAD + "".join(entries) + _TAIL
+
+
+def _deployed(config: type[AnyConfig]) -> Iterator[tuple[str, str, str]]:
+    """Name, images and preset of every deployment of a method."""
+    yield "demo", "synthetic people", config.demo_preset
+    for options in OPTIONS:
+        preset = f"{method_name(config)}-{options.name}"
+        if preset in preset_names():
+            one_split = "one split of " if options.model_per_split else ""
+            note = ", data.split" if options.model_per_split else ""
+            yield options.name, f"{one_split}{options.title}{note}", preset
+
+
+if __name__ == "__main__":
+    FILE.write_text(prefect_file(), encoding="utf-8")
