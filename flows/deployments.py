@@ -19,7 +19,7 @@ from flows.partial_config import ChangesTo, changed_values
 from flows.prefect_local import cancelled_if_stopped
 from flows.tasks import measure_again
 from pipeline.config.experiment import AnyConfig, method_name
-from pipeline.config.presets import load_changed, load_config, validate_config
+from pipeline.config.presets import load_config, validate_config
 from pipeline.errors import ConfigError, VireidError
 from pipeline.evaluation.report import EvaluationReport
 from pipeline.methods import METHODS, MethodSpec, method_of
@@ -139,7 +139,7 @@ def _resolve(preset: str | None, changes: Mapping[str, Any], settings: type[AnyC
     Raises:
         ConfigError: The preset is of another method, or does not exist, or settings contradict each other.
     """
-    config = validate_config(changes) if preset is None else load_changed(preset, changes)
+    config = validate_config(changes) if preset is None else load_config(preset, values=changes)
     if not isinstance(config, settings):
         raise ConfigError(
             f"preset {preset!r} is of method {config.method}; this deployment trains by {method_name(settings)}",

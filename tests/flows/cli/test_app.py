@@ -32,7 +32,7 @@ def test_train_then_evaluate_print_the_same_numbers(vireid: Call, smoke_data: Pa
         ("nothing.at=1", "nothing does not exist", "config show"),
         ("labelling.visible.eps=1.5", "labelling.visible.eps", "config show"),
         ("optimisation.at_swap=fixed", "fixed_swap_learning_rate", "config show"),
-        ("swap.mode", "has no '='", "section.key=value"),
+        ("swap.mode", "is not of the form section.key=value", "swap.mode=off"),
         ("execution.device=abacus", "'abacus' is not a device", "cpu"),
         ("model.weights=/nowhere/RN50.pt", "/nowhere/RN50.pt", "model.weights"),
         ("labelling.visible.min_samples=200", "no cluster among", "labelling.visible.eps"),
