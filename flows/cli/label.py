@@ -1,14 +1,16 @@
 """`vireid label`: pseudo-labels for features from anywhere."""
 
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 from rich.table import Table
 
 from flows.cli.options import one_of
 from flows.cli.printing import print_json, stdout
-from pipeline.inference.label_features import LabelReport, label_file
+
+if TYPE_CHECKING:
+    from pipeline.inference.label_features import LabelReport
 
 METHODS = ("dbscan", "components", "louvain")
 SEARCHES = ("exact", "ivf", "hnsw")
@@ -27,6 +29,8 @@ def label(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Cluster features by DBSCAN on the k-reciprocal Jaccard distance, without a distance matrix."""
+    from pipeline.inference.label_features import label_file
+
     report = label_file(
         features,
         out,
@@ -52,7 +56,7 @@ def _device(name: str) -> str:
     return str(resolve_device(name))
 
 
-def _print(report: LabelReport) -> None:
+def _print(report: "LabelReport") -> None:
     found = report.to_dict()
     console = stdout()
     seconds = ", ".join(f"{stage} {spent:.2f} s" for stage, spent in found["seconds"].items())

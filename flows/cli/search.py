@@ -10,7 +10,7 @@ from rich.table import Table
 from flows.cli.embed import BatchOption, DeviceOption, RootOption, RunArgument, WorkersOption
 from flows.cli.options import one_of
 from flows.cli.printing import print_json, printable, stdout
-from pipeline.evaluation.searches import DIRECTIONS
+from pipeline.config.datasets import DIRECTIONS
 
 if TYPE_CHECKING:
     from pipeline.inference.searching import SearchResult
