@@ -85,8 +85,10 @@ def test_a_round_whose_timings_are_not_yet_written_is_there_without_them(tmp_pat
         ("config.json", "{", "damaged"),
         ("config.json", "[1]", "damaged"),
         ("config.json", '{"name": "a tool of somebody"}', "not written by this program"),
-        ("config.json", '{"digest": "a", "config": 1}', "holds no settings"),
-        ("config.json", '{"digest": "a", "config": {"name": "x", "gone": 1}}', "gone does not exist"),
+        ("config.json", '{"digest": "a", "config": {}}', "one is a run of format 1; this version reads and writes"),
+        ("config.json", '{"format": 99, "digest": "a", "config": {}}', "one is a run of format 99"),
+        ("config.json", '{"format": 2, "digest": "a", "config": 1}', "holds no settings"),
+        ("config.json", '{"format": 2, "digest": "a", "config": {"name": "x", "gone": 1}}', "gone does not exist"),
         ("metrics.jsonl", "\x00\x01", "damaged"),
         ("metrics.jsonl", "1\n", "damaged"),
         ("metrics.jsonl", "{}\n", "names no round"),
@@ -113,12 +115,13 @@ def test_what_is_no_folder_of_a_run_is_refused(tmp_path: Path) -> None:
             read_run(path)
 
 
-def test_all_runs_of_a_folder_are_read_and_what_is_none_is_an_error_in_its_place(tmp_path: Path) -> None:
+def test_all_runs_of_a_folder_are_read_and_one_without_its_record_is_an_error_in_its_place(tmp_path: Path) -> None:
     make_run(tmp_path / "a", TWO)
-    (tmp_path / "b").mkdir()
+    (make_run(tmp_path / "b", TWO) / "config.json").unlink()
     make_run(tmp_path / "c", TWO[:1])
-    for name in ("images", "mlflow-artifacts"):  # this program's own
+    for name in ("images", "mlflow-artifacts", "server", "notes"):  # nothing says that these should be runs
         (tmp_path / name).mkdir()
+    (tmp_path / "server" / "prefect.log").write_text("")
     (tmp_path / "mlflow.db").write_text("")
     first, second, third = read_runs(tmp_path)
     assert isinstance(first, RecordedRun) and first.name == "a"
