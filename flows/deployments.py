@@ -152,7 +152,7 @@ def _resolve(preset: str | None, changes: Mapping[str, Any], settings: type[AnyC
 
 
 def _guarded(work: Callable[[], EvaluationReport | None]) -> EvaluationReport | State[Any] | None:
-    """Run the work of a flow; in a deployment with reports, where an error that no retry can mend ends the run at once."""
+    """Run the work of a flow; in a deployment with reports, where an error that no retry mends ends it at once."""
     context = FlowRunContext.get()
     assert context is not None and context.flow_run is not None, "called by a flow"
     if context.flow is not None and cancelled_if_stopped in context.flow.on_crashed_hooks:

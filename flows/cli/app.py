@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from flows.cli.caption import caption, caption_merge
 from flows.cli.compare import compare
@@ -17,8 +18,8 @@ from flows.cli.data import data_app
 from flows.cli.embed import embed
 from flows.cli.export import export
 from flows.cli.label import label
-from flows.cli.options import renamed
-from flows.cli.printing import print_average, print_json, print_report, stdout
+from flows.cli.options import JsonOption, renamed
+from flows.cli.printing import print_average, print_json, print_note, print_report, stdout
 from flows.cli.rank import rank
 from flows.cli.runs import runs_app
 from flows.cli.search import search
@@ -66,7 +67,6 @@ RunsOption = Annotated[Path | None, typer.Option("--runs", help="Where runs are 
 DeviceOption = Annotated[
     str | None, typer.Option("--device", help="auto, cpu, cuda, or cuda:N.", show_default="the preset's")
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 def main() -> None:
@@ -76,8 +76,8 @@ def main() -> None:
         app()
     except VireidError as error:
         console = Console(stderr=True, soft_wrap=True, highlight=False)
-        console.print(f"[bold red]error:[/] {_escape(error.message)}")
-        console.print(f"[bold]hint:[/] {_escape(error.hint)}")
+        console.print(f"[bold red]error:[/] {escape(error.message)}")
+        console.print(f"[bold]hint:[/] {escape(error.hint)}")
         sys.exit(1)
     except SystemExit as leaving:
         if leaving.code == INTERRUPTED:
@@ -242,10 +242,9 @@ def _run_splits(config: "AnyConfig", splits: list[int], as_json: bool) -> None:
 
 
 def _print_places(config: "AnyConfig", result: Path) -> None:
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
-    console.print(f"run: {result}")
+    print_note(f"run: {result}")
     if config.execution.tracking:
-        console.print(f"compare rounds: make ui RUNS={config.execution.runs_folder}")
+        print_note(f"compare rounds: make ui RUNS={config.execution.runs_folder}")
 
 
 def _print_rounds(config: "AnyConfig", report: "EvaluationReport | None") -> None:
@@ -285,7 +284,3 @@ def _installed_version(name: str) -> str | None:
 def _given(**options: object) -> dict[str, Any]:
     """The options that are not left out: those leave a preset's value as it is."""
     return {name: value for name, value in options.items() if value is not None}
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")

@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from flows.cli.printing import print_json, stdout
+from flows.cli.options import JsonOption
+from flows.cli.printing import print_json, print_note, stdout
 
 if TYPE_CHECKING:
     from pipeline.reports.comparison import Comparison
@@ -19,7 +19,7 @@ def compare(
         list[str] | None, typer.Option("--metric", help="A further number, by its name in MLflow. May be given again.")
     ] = None,
     html: Annotated[Path, typer.Option("--html", help="The page that is written.")] = Path("comparison.html"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Compare rounds of runs and the settings that differ; writes a page that opens without a server."""
     from pipeline.reports.comparison import compare_runs
@@ -37,7 +37,7 @@ def compare(
         for table in (_runs(comparison), _settings(comparison), _rounds(comparison)):
             if table.row_count:
                 stdout().print(table)
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"page: {html}", markup=False)
+    print_note(f"page: {html}")
 
 
 def _runs(comparison: "Comparison") -> Table:

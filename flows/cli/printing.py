@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 if TYPE_CHECKING:
@@ -24,7 +25,17 @@ def stdout() -> Console:
 def printable(text: str) -> str:
     """A name as a terminal may show it: line ends, signs that steer it, and bytes that are no text, as numbers."""
     shown = "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode("ascii") for sign in text)
-    return shown.replace("[", r"\[")
+    return escape(shown)
+
+
+def print_line(text: str) -> None:
+    """A line of results as it is: not wrapped, coloured or taken for markup."""
+    stdout().print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+def print_note(text: str) -> None:
+    """A line beside the results, on stderr."""
+    Console(stderr=True).print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 def print_json(record: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from flows.cli.options import one_of, renamed
+from flows.cli.options import JsonOption, one_of, renamed
 from flows.cli.printing import print_json, print_searches
 from pipeline.config.datasets import DIRECTIONS
 from pipeline.errors import ConfigError
@@ -39,7 +39,7 @@ def rank(
     raw: Annotated[bool, typer.Option("--raw", help="Inner products of features as they are, not cosines.")] = False,
     per_query: Annotated[Path | None, typer.Option(help="Write what each query found to this .npz file.")] = None,
     allow_partial: Annotated[bool, typer.Option("--allow-partial", help="Go on when counts differ.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Evaluate features that any program has written; needs neither a GPU nor the images."""
     from pipeline.evaluation.feature_files import read_features, write_queries

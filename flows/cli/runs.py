@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from flows.cli.printing import print_json, stdout
+from flows.cli.options import JsonOption, RunsOption
+from flows.cli.printing import print_json, print_line, stdout
 from pipeline.errors import VireidError
 
 if TYPE_CHECKING:
@@ -15,10 +16,6 @@ if TYPE_CHECKING:
 runs_app = typer.Typer(help="List runs with their state and their numbers, or bring MLflow up to date with them.")
 
 _NUMBERS = ("seed", "rounds", "Rank-1", "mAP", "best Rank-1", "mAP then", "in round")
-
-
-RunsOption = Annotated[Path, typer.Option("--runs", help="Where runs are kept.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 @runs_app.callback(invoke_without_command=True)
@@ -35,14 +32,13 @@ def list_runs(context: typer.Context, folder: RunsOption = Path("runs"), as_json
     if as_json:
         print_json({"runs": [run.to_dict() for run in found], "not_runs": others})
         return
-    console = stdout()
     if found:
-        console.print(_table(found))
-        console.print("best: the round of the highest test Rank-1, which is no result: the test has chosen it")
+        stdout().print(_table(found))
+        print_line("best: the round of the highest test Rank-1, which is no result: the test has chosen it")
     else:
-        console.print(f"no runs in {folder}", markup=False, highlight=False)
+        print_line(f"no runs in {folder}")
     for message in others:
-        console.print(f"left out: {message}", markup=False, highlight=False, soft_wrap=True)
+        print_line(f"left out: {message}")
 
 
 @runs_app.command()
@@ -61,11 +57,9 @@ def sync(
         print_json({"runs": [run.to_dict() for run in done]})
         return
     for run in done:
-        stdout().print(
-            f"{run.path}: {run.rounds} of {run.planned} rounds in MLflow", markup=False, highlight=False, soft_wrap=True
-        )
+        print_line(f"{run.path}: {run.rounds} of {run.planned} rounds in MLflow")
     if not done:
-        stdout().print(f"no run in {folder} waits for MLflow", markup=False, highlight=False, soft_wrap=True)
+        print_line(f"no run in {folder} waits for MLflow")
 
 
 def _table(found: "list[RecordedRun]") -> Table:
