@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.runtime.folder_lock import lock_folder, lock_holder
+from pipeline.storage.run_folder import RunFolder
 from pipeline.storage.run_reader import RecordedRun, RoundScore, read_run, read_runs
 from tests.pipeline.reports.recorded_runs import HEADLINE, begin_run, make_run, row
 
@@ -99,6 +101,40 @@ def test_what_is_damaged_or_foreign_is_named(tmp_path: Path, file: str, content:
     (path / file).write_text(content)
     with pytest.raises(CheckpointError, match=message):
         read_run(path)
+
+
+def opened_to_train(path: Path) -> None:
+    RunFolder.open(path, {}, "a")
+
+
+def opened_to_evaluate(path: Path) -> None:
+    from pipeline.runs.open import reopen_run
+
+    with reopen_run(path, data_root=None, device="cpu"):
+        pass
+
+
+def opened_to_embed(path: Path) -> None:
+    from pipeline.inference.run_encoder import read_run_encoder
+
+    read_run_encoder(path, "cpu")
+
+
+def opened_to_sync(path: Path) -> None:
+    from pipeline.tracking.sync import sync_run
+
+    sync_run(path)
+
+
+@pytest.mark.parametrize("opened", [opened_to_train, opened_to_evaluate, opened_to_embed, opened_to_sync, read_run])
+def test_a_run_of_another_format_is_refused_by_name(tmp_path: Path, opened: Callable[[Path], object]) -> None:
+    path = make_run(tmp_path / "old", TWO)
+    record = json.loads((path / "config.json").read_text())
+    del record["format"]  # as version 0.1 wrote it
+    (path / "config.json").write_text(json.dumps(record))
+    with pytest.raises(CheckpointError, match="old is a run of format 1; this version reads") as caught:
+        opened(path)
+    assert caught.value.hint
 
 
 def test_bytes_that_are_no_text_are_damage(tmp_path: Path) -> None:
