@@ -7,7 +7,7 @@ from torch import nn
 from models.clip import LoadedClip, WeightsOrigin
 from pipeline.config.presets import load_config
 from pipeline.errors import ConfigError
-from pipeline.runs.open import method_of
+from pipeline.methods import method_of
 
 
 @pytest.mark.parametrize("preset", ["cclnet-sysu", "csdn-sysu", "eees-sysu"])

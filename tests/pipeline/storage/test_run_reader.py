@@ -108,9 +108,10 @@ def opened_to_train(path: Path) -> None:
 
 
 def opened_to_evaluate(path: Path) -> None:
+    from pipeline.methods import method_of
     from pipeline.runs.open import reopen_run
 
-    with reopen_run(path, data_root=None, device="cpu"):
+    with reopen_run(path, method_of, data_root=None, device="cpu"):
         pass
 
 
