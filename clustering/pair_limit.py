@@ -8,6 +8,11 @@ Graph = TypeVar("Graph")
 
 logger = logging.getLogger(__name__)
 
+
+class TooManyPairsError(ValueError):
+    """More pairs of images lie within eps than can be held; the message names a radius that would fit."""
+
+
 MOST_PAIRS = 1 << 31  # 34 GB of pairs, 60 GB while they are gathered
 CURVE_EPS = (0.40, 0.45, 0.50, 0.55, 0.60, 0.65, 0.70)
 
@@ -34,7 +39,7 @@ def graph_within_limit(
         wider: Radii that are welcome besides; smaller ones than eps play no part.
 
     Raises:
-        ValueError: Too many pairs lie within eps; the message names a radius that would fit.
+        TooManyPairsError: Too many pairs lie within eps; the message names a radius that would fit.
     """
     graph = join(max((eps, *wider)))
     if graph is not None:
@@ -48,7 +53,7 @@ def graph_within_limit(
             if fitting
             else f"even eps {radii[0]:g} has {pairs[radii[0]]:,}, so the features lie all in one place"
         )
-        raise ValueError(f"eps {eps:g} has {pairs[eps]:,} pairs of images, more than {MOST_PAIRS:,}: {advice}")
+        raise TooManyPairsError(f"eps {eps:g} has {pairs[eps]:,} pairs of images, more than {MOST_PAIRS:,}: {advice}")
     logger.warning("pairs beyond distance %g are too many to hold: nothing is known of larger eps", fitting[-1])
     graph = join(fitting[-1])
     assert graph is not None  # it was counted

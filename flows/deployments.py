@@ -19,7 +19,7 @@ from flows.partial_config import ChangesTo, changed_values
 from flows.prefect_local import cancelled_if_stopped
 from flows.tasks import measure_again
 from pipeline.config.experiment import AnyConfig, method_name
-from pipeline.config.presets import load_changed, load_config, validate_config
+from pipeline.config.presets import load_config, validate_config
 from pipeline.errors import ConfigError, VireidError
 from pipeline.evaluation.report import EvaluationReport
 from pipeline.methods import METHODS, MethodSpec, method_of
@@ -29,7 +29,7 @@ HOST_TAG = "host:"
 """A tag of this beginning names the machine that a flow run is on."""
 
 RETRIES = 2
-"""Of a deployed flow that failed for a reason that may pass; an error with a hint would only repeat itself."""
+"""Of a deployed flow that failed by an unknown or a transient error; others would only repeat themselves."""
 
 RETRY_SECONDS = 30
 
@@ -139,7 +139,7 @@ def _resolve(preset: str | None, changes: Mapping[str, Any], settings: type[AnyC
     Raises:
         ConfigError: The preset is of another method, or does not exist, or settings contradict each other.
     """
-    config = validate_config(changes) if preset is None else load_changed(preset, changes)
+    config = validate_config(changes) if preset is None else load_config(preset, values=changes)
     if not isinstance(config, settings):
         raise ConfigError(
             f"preset {preset!r} is of method {config.method}; this deployment trains by {method_name(settings)}",
@@ -152,7 +152,7 @@ def _resolve(preset: str | None, changes: Mapping[str, Any], settings: type[AnyC
 
 
 def _guarded(work: Callable[[], EvaluationReport | None]) -> EvaluationReport | State[Any] | None:
-    """Run the work of a flow; in a deployment with reports, where an error with a hint ends the flow run at once."""
+    """Run the work of a flow; in a deployment with reports, where an error that no retry mends ends it at once."""
     context = FlowRunContext.get()
     assert context is not None and context.flow_run is not None, "called by a flow"
     if context.flow is not None and cancelled_if_stopped in context.flow.on_crashed_hooks:
@@ -163,6 +163,8 @@ def _guarded(work: Callable[[], EvaluationReport | None]) -> EvaluationReport | 
             return work()
         except VireidError as error:
             show_error(error)
+            if error.transient:
+                raise
             with get_client(sync_client=True) as client:
                 policy = FlowRunPolicy(retries=0, retry_delay=0)
                 client.update_flow_run(context.flow_run.id, empirical_policy=policy)

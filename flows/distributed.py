@@ -29,7 +29,7 @@ def train_as_tasks(config: AnyConfig) -> EvaluationReport | None:
     """Train in this process, or start the ranks that the settings ask for; called by a flow.
 
     Raises:
-        VireidError: What a rank raised; `TrainingError` if it ended in another way.
+        VireidError: What a rank raised; `RankError` if it ended in another way.
     """
     if config.execution.processes == 1 or Processes.here().count > 1:
         with stages_run_by(run_as_task):

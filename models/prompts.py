@@ -1,4 +1,4 @@
-"""Learned descriptions of clusters: sentences in which a few words are free vectors, one set of them a cluster."""
+"""Learned prompts: a sentence in which some context tokens are free vectors, one set of them for each cluster."""
 
 import numpy as np
 import torch
@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from models.modality import PerModality
 from models.text_tower import TextTower
 
-TEMPLATES = PerModality("A visible photo of a X X X X person.", "An infrared photo of a X X X X person.")
-"""The sentences of CCLNet; each X stands for one learned vector."""
+SENTENCES = PerModality("A visible photo of a {} person.", "An infrared photo of a {} person.")
+"""The sentences of CCLNet; the learned context tokens take the place of `{}`."""
 
 INITIAL_DEVIATION = 0.02
 """Standard deviation of a learned vector before training, that of CLIP's own token embeddings."""
@@ -20,30 +20,30 @@ _PLACEHOLDER = "X"
 class PromptBank(nn.Module):
     """One prompt for each cluster of one modality: the same sentence, with `num_context` learned vectors of its own.
 
-    `context` is the only parameter and the only saved state; the words around it are CLIP's and fixed. The cluster
+    `context` is the only parameter and the only saved state; the tokens around it are CLIP's and fixed. The cluster
     numbers of the two modalities are unrelated, so each modality has a bank.
 
     Args:
         tower: Whose tokens the sentence is made of; it is not kept.
-        template: A sentence with the placeholder X once for each learned vector, side by side.
+        sentence: With `{}` where the learned vectors stand; `X` occurs in it nowhere else.
         num_rows: How many clusters; take it from the labels in use.
         num_context: How many learned vectors a prompt has.
         generator: What the first values are drawn from, on the CPU; normal with deviation 0.02.
 
     Raises:
-        ValueError: No cluster, or a template whose placeholders are not `num_context` neighbouring tokens.
+        ValueError: No cluster, no learned vector, or a prompt that is longer than the tower's context.
 
     Source: CzAngus/CCLNet and Syliz517/CLIP-ReID, prompt learner.
     """
 
     def __init__(
-        self, tower: TextTower, template: str, num_rows: int, *, num_context: int = 4, generator: torch.Generator
+        self, tower: TextTower, sentence: str, num_rows: int, *, num_context: int = 4, generator: torch.Generator
     ) -> None:
         super().__init__()
         if num_rows < 1:
             raise ValueError("a prompt bank needs at least one cluster")
-        ids = tower.tokenize([template])
-        first = _placeholder_position(tower, ids[0], template, num_context)
+        ids = tower.tokenize([sentence.format(" ".join([_PLACEHOLDER] * num_context))])
+        first = _placeholder_position(tower, ids[0], sentence, num_context)
         self.eot = int(tower.ends(ids)[0])
         words = tower.token_embedding(ids)[0, : self.eot + 1].detach()
         self.prefix: Tensor
@@ -128,14 +128,16 @@ def _draw(num_rows: int, num_context: int, width: int, generator: torch.Generato
     return torch.randn(num_rows, num_context, width, generator=generator) * INITIAL_DEVIATION
 
 
-def _placeholder_position(tower: TextTower, ids: Tensor, template: str, num_context: int) -> int:
-    """Where the placeholders start, after checking that each is one token and that they are neighbours."""
+def _placeholder_position(tower: TextTower, ids: Tensor, sentence: str, num_context: int) -> int:
+    """Where the placeholders start, after checking that all are there, side by side, and that nothing is cut off."""
     placeholder = tower.tokenize([_PLACEHOLDER])[0, 1]  # between the start and the end of the text
     positions: list[int] = (ids == placeholder).nonzero()[:, 0].tolist()
     first = positions[0] if positions else 0
-    if num_context < 1 or positions != list(range(first, first + num_context)):
+    whole = int(tower.ends(tower.tokenize([sentence.format("")]))[0]) + num_context
+    is_cut = not int(tower.ends(ids[None])[0]) == whole < tower.context_length
+    if num_context < 1 or is_cut or positions != list(range(first, first + num_context)):
         raise ValueError(
-            f"{template!r} has placeholders {_PLACEHOLDER} at token positions {positions}; "
-            f"{num_context} side by side are needed"
+            f"{sentence!r} cannot hold {num_context} learned vectors in {tower.context_length} tokens: "
+            f"their token positions are {positions}"
         )
     return first

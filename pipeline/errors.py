@@ -2,12 +2,17 @@
 
 
 class VireidError(Exception):
-    """What happened, with numbers, and what to turn.
+    """What happened, with numbers, and what to change.
 
     Args:
         message: One sentence: what is wrong, with the figures and the path.
         hint: What the user can do about it.
+
+    Attributes:
+        transient: Whether the same command may succeed later although nobody changes anything; deployments retry it.
     """
+
+    transient = False
 
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(message)
@@ -42,5 +47,13 @@ class TrainingError(VireidError):
     """Training cannot go on: the loss is not finite, or the device ran out of memory."""
 
 
+class RankError(VireidError):
+    """A rank was killed, or ended with an error that is not a `VireidError`; the last finished round is kept."""
+
+    transient = True
+
+
 class TrackingError(VireidError):
     """MLflow does not answer, or refuses. What the run itself has saved is not affected."""
+
+    transient = True

@@ -1,14 +1,16 @@
 """The command line: verbs that start flows and print results; errors are caught here, once."""
 
 import json
+import os
 import sys
 from collections.abc import Sequence
 from importlib import metadata
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from flows.cli.caption import caption, caption_merge
 from flows.cli.compare import compare
@@ -16,19 +18,22 @@ from flows.cli.data import data_app
 from flows.cli.embed import embed
 from flows.cli.export import export
 from flows.cli.label import label
-from flows.cli.options import renamed
-from flows.cli.printing import print_average, print_json, print_report, stdout
+from flows.cli.options import JsonOption, renamed
+from flows.cli.printing import print_average, print_json, print_note, print_report, stdout
 from flows.cli.rank import rank
 from flows.cli.runs import runs_app
 from flows.cli.search import search
 from flows.cli.server import deploy, server
 from flows.demo_data import DEMO_DATA, draw_demo_once
-from pipeline.config.datasets import Split, options_of
-from pipeline.config.experiment import CONFIGS, AnyConfig, digest_of, method_name, record_of, with_split
-from pipeline.config.presets import load_config
+from pipeline.config.datasets import options_of
+from pipeline.config.experiment import CONFIGS, method_name
 from pipeline.console import set_up_logging
 from pipeline.errors import ConfigError, VireidError
-from pipeline.evaluation.report import EvaluationReport
+
+if TYPE_CHECKING:
+    from pipeline.config.datasets import Split
+    from pipeline.config.experiment import AnyConfig
+    from pipeline.evaluation.report import EvaluationReport
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -59,8 +64,9 @@ SetOption = Annotated[
     list[str] | None, typer.Option("--set", help="Change a value: section.key=value. May be given again.")
 ]
 RunsOption = Annotated[Path | None, typer.Option("--runs", help="Where runs are kept.", show_default="runs")]
-DeviceOption = Annotated[str, typer.Option("--device", help="auto, cpu, cuda, or cuda:N.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+DeviceOption = Annotated[
+    str | None, typer.Option("--device", help="auto, cpu, cuda, or cuda:N.", show_default="the preset's")
+]
 
 
 def main() -> None:
@@ -70,8 +76,8 @@ def main() -> None:
         app()
     except VireidError as error:
         console = Console(stderr=True, soft_wrap=True, highlight=False)
-        console.print(f"[bold red]error:[/] {_escape(error.message)}")
-        console.print(f"[bold]hint:[/] {_escape(error.hint)}")
+        console.print(f"[bold red]error:[/] {escape(error.message)}")
+        console.print(f"[bold]hint:[/] {escape(error.hint)}")
         sys.exit(1)
     except SystemExit as leaving:
         if leaving.code == INTERRUPTED:
@@ -89,18 +95,19 @@ def train(
     ] = None,
     _trials: Annotated[str | None, renamed("--trials", "--splits")] = None,
     runs: RunsOption = None,
-    device: DeviceOption = "auto",
+    device: DeviceOption = None,
     processes: Annotated[
-        int | None, typer.Option(min=1, help="Train on so many processes, a GPU each; 1 if left out.")
+        int | None,
+        typer.Option(min=1, help="Ranks that train together, a GPU each.", show_default="the preset's"),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train by the method of a preset; an interrupted run of the same configuration goes on."""
-    values: dict[str, Any] = {
-        "data": {"root": _text(data)},
-        "execution": {"device": device, "runs_folder": _text(runs), "processes": processes},
-    }
-    config = load_config(preset, changes or (), values)
+    from pipeline.config.presets import load_config
+
+    # Under torchrun, which starts the ranks, their number is a fact that no option changes.
+    execution = _given(device=device, runs_folder=runs, processes=os.environ.get("WORLD_SIZE", processes))
+    config = load_config(preset, changes or (), {"data": _given(root=data), "execution": execution})
     if splits is None:
         _run(config, as_json)
         return
@@ -119,18 +126,17 @@ def demo(
     ] = method_name(CONFIGS[0]),
     changes: SetOption = None,
     runs: RunsOption = None,
-    device: DeviceOption = "auto",
+    device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Draw the demonstration data set once, and train on it with the demonstration CLIP."""
+    from pipeline.config.presets import load_config
+
     presets = {method_name(one): one.demo_preset for one in CONFIGS}
     if method not in presets:
         raise ConfigError(f"there is no method {method!r}", hint=f"choose one of {', '.join(presets)}")
-    config = load_config(
-        presets[method],
-        changes or (),
-        {"data": {"root": str(DEMO_DATA)}, "execution": {"device": device, "runs_folder": _text(runs)}},
-    )
+    values = {"data": {"root": DEMO_DATA}, "execution": _given(device=device, runs_folder=runs)}
+    config = load_config(presets[method], changes or (), values)
     draw_demo_once()
     _run(config, as_json)
 
@@ -143,7 +149,7 @@ def evaluate(
     _trial: Annotated[str | None, renamed("--trial", "--split")] = None,
     features: Annotated[Path | None, typer.Option(help="Write the features to this .npz file.")] = None,
     per_query: Annotated[Path | None, typer.Option(help="Write what each query found to this .npz file.")] = None,
-    device: DeviceOption = "auto",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, or cuda:N.")] = "auto",
     as_json: JsonOption = False,
 ) -> None:
     """Measure a run's last finished round again, or the round that was chosen as its result."""
@@ -177,6 +183,9 @@ def config_show(
     preset: Annotated[str, typer.Argument(help="A preset, or the path of a .toml file.")], changes: SetOption = None
 ) -> None:
     """Print every value of a preset as JSON, with the digest that names its runs."""
+    from pipeline.config.experiment import digest_of, record_of
+    from pipeline.config.presets import load_config
+
     config = load_config(preset, changes or ())
     typer.echo(json.dumps({"digest": digest_of(config)} | record_of(config), indent=2))
 
@@ -198,7 +207,7 @@ def _options(
     """Options that stand before a verb."""
 
 
-def _run(config: AnyConfig, as_json: bool) -> None:
+def _run(config: "AnyConfig", as_json: bool) -> None:
     from flows import deployments
     from flows.distributed import rank_zero_of_torchrun
     from flows.prefect_local import prefect_at_terminal
@@ -214,10 +223,11 @@ def _run(config: AnyConfig, as_json: bool) -> None:
     _print_places(config, run_path(config))
 
 
-def _run_splits(config: AnyConfig, splits: list[int], as_json: bool) -> None:
+def _run_splits(config: "AnyConfig", splits: list[int], as_json: bool) -> None:
     from flows.distributed import rank_zero_of_torchrun
     from flows.prefect_local import prefect_at_terminal
     from flows.regdb_splits import train_splits
+    from pipeline.config.experiment import with_split
 
     configs = [with_split(config, split) for split in splits]
     with rank_zero_of_torchrun(configs) as is_rank_zero, prefect_at_terminal():
@@ -231,14 +241,13 @@ def _run_splits(config: AnyConfig, splits: list[int], as_json: bool) -> None:
     _print_places(config, path)
 
 
-def _print_places(config: AnyConfig, result: Path) -> None:
-    console = Console(stderr=True, soft_wrap=True, highlight=False)
-    console.print(f"run: {result}")
+def _print_places(config: "AnyConfig", result: Path) -> None:
+    print_note(f"run: {result}")
     if config.execution.tracking:
-        console.print(f"compare rounds: make ui RUNS={config.execution.runs_folder}")
+        print_note(f"compare rounds: make ui RUNS={config.execution.runs_folder}")
 
 
-def _print_rounds(config: AnyConfig, report: EvaluationReport | None) -> None:
+def _print_rounds(config: "AnyConfig", report: "EvaluationReport | None") -> None:
     """The table of all rounds; to stdout, where it is the result."""
     from pipeline.reports.round_table import table
     from pipeline.runs.open import run_path
@@ -251,7 +260,7 @@ def _print_rounds(config: AnyConfig, report: EvaluationReport | None) -> None:
     stdout().print(table(rows, seconds, headline, f"{config.name}, seed {config.seed}"))
 
 
-def _split_numbers(text: str, known: Sequence[Split]) -> list[int]:
+def _split_numbers(text: str, known: "Sequence[Split]") -> list[int]:
     """`1-10`, `3`, or `1,4,7-9`."""
     numbers: set[int] = set()
     for part in text.split(","):
@@ -272,9 +281,6 @@ def _installed_version(name: str) -> str | None:
         return None
 
 
-def _text(path: Path | None) -> str | None:
-    return None if path is None else str(path)
-
-
-def _escape(text: str) -> str:
-    return text.replace("[", r"\[")
+def _given(**options: object) -> dict[str, Any]:
+    """The options that are not left out: those leave a preset's value as it is."""
+    return {name: value for name, value in options.items() if value is not None}

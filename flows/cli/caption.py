@@ -5,8 +5,8 @@ from typing import Annotated, cast
 
 import typer
 
-from flows.cli.options import one_of, renamed
-from flows.cli.printing import print_json, stdout
+from flows.cli.options import DeviceOption, JsonOption, one_of, renamed
+from flows.cli.printing import print_json, print_line
 from pipeline.captioning.prompts import VARIANTS, Variant
 from pipeline.captioning.settings import PRECISIONS, CaptionSettings, Precision
 from pipeline.captioning.shards import Shard
@@ -26,7 +26,6 @@ InfraredPromptOption = Annotated[str | None, typer.Option(help="What is asked ab
 VariantOption = Annotated[str | None, typer.Option(help=f"{', '.join(VARIANTS)}: instructions at hand.")]
 BatchOption = Annotated[int, typer.Option(min=1, help="Images at once; halved where memory is too small.")]
 TokensOption = Annotated[int, typer.Option(min=1, help="The longest caption, in the model's own tokens.")]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, or cuda:N.")]
 PrecisionOption = Annotated[str, typer.Option(help="auto (bfloat16 on a GPU), float32, or bfloat16.")]
 ShardOption = Annotated[str | None, typer.Option(help="A part of the images: 1/4 is the first of four.")]
 NewOption = Annotated[bool, typer.Option("--new", help="Put a file that is there aside, and begin again.")]
@@ -35,7 +34,6 @@ SplitOption = Annotated[int | None, typer.Option(min=1, max=10, help="RegDB: one
 RootOption = Annotated[Path | None, typer.Option(help="Where a manifest's paths start; its own folder when left out.")]
 OverlapOption = Annotated[bool, typer.Option("--allow-overlap", help="Let a manifest name a person in both parts.")]
 PartialOption = Annotated[bool, typer.Option("--allow-partial", help="Go on when counts differ.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 def caption(
@@ -85,7 +83,7 @@ def caption(
     if as_json:
         print_json({"file": str(file), **outcome.to_dict()})
     else:
-        stdout().print(f"{file}: {outcome}", soft_wrap=True, highlight=False, markup=False)
+        print_line(f"{file}: {outcome}")
     if outcome.failed:
         raise typer.Exit(1)
 
@@ -98,7 +96,7 @@ def caption_merge(
     from pipeline.captioning.merging import merge_captions
 
     count = merge_captions(out, shards)
-    stdout().print(f"{out}: {count:,} captions of {len(shards)} shards", soft_wrap=True, highlight=False, markup=False)
+    print_line(f"{out}: {count:,} captions of {len(shards)} shards")
 
 
 def _name(dataset: str, shard: Shard | None) -> str:

@@ -1,15 +1,16 @@
 """`vireid compare`: rounds of runs side by side, on the terminal and as a page."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from flows.cli.printing import print_json, stdout
-from pipeline.reports.comparison import ABSENT, Comparison, compare_runs
-from pipeline.storage.run_reader import read_run
+from flows.cli.options import JsonOption
+from flows.cli.printing import print_json, print_note, stdout
+
+if TYPE_CHECKING:
+    from pipeline.reports.comparison import Comparison
 
 
 def compare(
@@ -18,15 +19,17 @@ def compare(
         list[str] | None, typer.Option("--metric", help="A further number, by its name in MLflow. May be given again.")
     ] = None,
     html: Annotated[Path, typer.Option("--html", help="The page that is written.")] = Path("comparison.html"),
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Compare rounds of runs and the settings that differ; writes a page that opens without a server."""
+    from pipeline.reports.comparison import compare_runs
+    from pipeline.reports.comparison_page import write_page
+    from pipeline.storage.run_reader import read_run
+
     named: dict[Path, Path] = {}
     for path in runs or ():
         named.setdefault(path.resolve(), path)  # a run that is named twice is one run
     comparison = compare_runs([read_run(path) for path in named.values()], metric or ())
-    from pipeline.reports.comparison_page import write_page  # draws curves, for which a library has to be loaded
-
     write_page(comparison, html)
     if as_json:
         print_json(comparison.to_dict())
@@ -34,10 +37,10 @@ def compare(
         for table in (_runs(comparison), _settings(comparison), _rounds(comparison)):
             if table.row_count:
                 stdout().print(table)
-    Console(stderr=True, soft_wrap=True, highlight=False).print(f"page: {html}", markup=False)
+    print_note(f"page: {html}")
 
 
-def _runs(comparison: Comparison) -> Table:
+def _runs(comparison: "Comparison") -> Table:
     result = Table(title="runs", title_justify="left")
     for column in ("", "run", "rounds", "state", "search"):
         result.add_column(column, overflow="fold")
@@ -47,16 +50,16 @@ def _runs(comparison: Comparison) -> Table:
     return result
 
 
-def _settings(comparison: Comparison) -> Table:
+def _settings(comparison: "Comparison") -> Table:
     result = Table(title="settings that differ", title_justify="left")
     for column in ("setting", *comparison.letters):
         result.add_column(column, overflow="fold")
     for difference in comparison.differences:
-        result.add_row(difference.setting, *("none" if value is ABSENT else str(value) for value in difference.values))
+        result.add_row(difference.setting, *("none" if value is None else str(value) for value in difference.values))
     return result
 
 
-def _rounds(comparison: Comparison) -> Table:
+def _rounds(comparison: "Comparison") -> Table:
     result = Table(title="rounds", title_justify="left")
     result.add_column("round", justify="right")
     for column in comparison.columns:

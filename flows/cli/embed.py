@@ -5,15 +5,13 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.options import modality_of
-from flows.cli.printing import print_json, stdout
+from flows.cli.options import DeviceOption, JsonOption, WorkersOption, modality_of
+from flows.cli.printing import print_json, print_line
 
 RunArgument = Annotated[
     str, typer.Argument(metavar="RUN", help="A run's folder, its checkpoint, or a model of MLflow: models:/NAME/1.")
 ]
 BatchOption = Annotated[int, typer.Option(min=1, help="Images encoded at once.")]
-DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, or cuda:N.")]
-WorkersOption = Annotated[int | None, typer.Option(min=1, help="Images decoded at once; one a core if left out.")]
 RootOption = Annotated[
     Path | None, typer.Option(help="Where paths of manifests and lists start; the file's own folder if left out.")
 ]
@@ -36,7 +34,7 @@ def embed(
     batch_size: BatchOption = 64,
     device: DeviceOption = "auto",
     workers: WorkersOption = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Turn images into vectors that `vireid rank` and `vireid label` take; killed, the same command goes on."""
     from pipeline.data.image_list import list_images
@@ -48,4 +46,4 @@ def embed(
     if as_json:
         print_json({"file": str(out), **written.to_dict()})
     else:
-        stdout().print(f"{out}: {written}", soft_wrap=True, highlight=False, markup=False)
+        print_line(f"{out}: {written}")

@@ -5,8 +5,8 @@ from typing import Annotated, cast
 
 import typer
 
-from flows.cli.options import one_of
-from flows.cli.printing import print_json, stdout
+from flows.cli.options import JsonOption, one_of
+from flows.cli.printing import print_json, print_line
 
 EXPORTS = Path("exports")
 FORMATS = ("safetensors", "torchscript", "onnx")
@@ -18,7 +18,7 @@ def export(
     out: Annotated[
         Path | None, typer.Option("--out", "-o", help="The folder; exports/<run>-<format> when left out.")
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Write a network for each modality, and how images are prepared for it; compared with the run's own."""
     one_of("--format", form, FORMATS)
@@ -30,7 +30,6 @@ def export(
     if as_json:
         print_json(exported.to_dict())
         return
-    console = stdout()
     for name in exported.files:
-        console.print(str(exported.folder / name), soft_wrap=True, highlight=False, markup=False)
-    console.print(f"largest difference from the run's own vectors: {exported.difference:.1e}", highlight=False)
+        print_line(str(exported.folder / name))
+    print_line(f"largest difference from the run's own vectors: {exported.difference:.1e}")

@@ -1,14 +1,16 @@
 """`vireid label`: pseudo-labels for features from anywhere."""
 
 from pathlib import Path
-from typing import Annotated, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 from rich.table import Table
 
-from flows.cli.options import one_of
-from flows.cli.printing import print_json, stdout
-from pipeline.inference.label_features import LabelReport, label_file
+from flows.cli.options import JsonOption, one_of
+from flows.cli.printing import print_json, print_line, stdout
+
+if TYPE_CHECKING:
+    from pipeline.inference.label_features import LabelReport
 
 METHODS = ("dbscan", "components", "louvain")
 SEARCHES = ("exact", "ivf", "hnsw")
@@ -24,9 +26,11 @@ def label(
     neighbours: Annotated[str, typer.Option(help="exact, ivf, or hnsw.")] = "exact",
     device: Annotated[str, typer.Option(help="cpu, cuda, or cuda:N.")] = "cpu",
     out: Annotated[Path | None, typer.Option("--out", "-o", help="Write int64 labels here; -1 is an outlier.")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Cluster features by DBSCAN on the k-reciprocal Jaccard distance, without a distance matrix."""
+    from pipeline.inference.label_features import label_file
+
     report = label_file(
         features,
         out,
@@ -52,22 +56,19 @@ def _device(name: str) -> str:
     return str(resolve_device(name))
 
 
-def _print(report: LabelReport) -> None:
+def _print(report: "LabelReport") -> None:
     found = report.to_dict()
-    console = stdout()
     seconds = ", ".join(f"{stage} {spent:.2f} s" for stage, spent in found["seconds"].items())
-    console.print(
+    print_line(
         f"{found['images']:,} images: {found['clusters']:,} clusters, {found['outliers']:,} outliers, "
-        f"{found['edges']:,} pairs within eps ({seconds}; {found['peak_bytes'] / 2**20:,.0f} MB)",
-        soft_wrap=True,
-        highlight=False,
+        f"{found['edges']:,} pairs within eps ({seconds}; {found['peak_bytes'] / 2**20:,.0f} MB)"
     )
     if found["recall"] is not None:
-        console.print(f"{found['search']}: {found['recall']:.1%} of the exact neighbours", highlight=False)
+        print_line(f"{found['search']}: {found['recall']:.1%} of the exact neighbours")
     table = Table(title="what other values of eps would give", title_justify="left")
     for column in ("eps", "clusters", "outliers", "largest cluster"):
         table.add_column(column, justify="right")
     for point in found["eps_curve"]:
         shares = (f"{point['outlier_share']:.1%}", f"{point['largest_share']:.1%}")
         table.add_row(f"{point['eps']:.2f}", f"{point['clusters']:,}", *shares)
-    console.print(table)
+    stdout().print(table)

@@ -1,6 +1,7 @@
-"""What options of several commands share."""
+"""Options that several commands share."""
 
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -8,6 +9,13 @@ from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
     from models.modality import Modality
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, or cuda:N.")]
+WorkersOption = Annotated[
+    int | None, typer.Option(min=1, help="Images decoded at once.", show_default="one for each core")
+]
+RunsOption = Annotated[Path, typer.Option("--runs", help="Where runs are kept.")]
 
 
 def one_of(option: str, value: str, known: tuple[str, ...]) -> str:

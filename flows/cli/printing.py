@@ -3,16 +3,18 @@
 import json
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
-from pipeline.data.check import DatasetCheck
-from pipeline.evaluation.averaging import AverageReport
-from pipeline.evaluation.report import EvaluationReport, FeatureRecord
-from pipeline.evaluation.search_report import SearchReport
+if TYPE_CHECKING:
+    from pipeline.data.check import DatasetCheck
+    from pipeline.evaluation.averaging import AverageReport
+    from pipeline.evaluation.report import EvaluationReport, FeatureRecord
+    from pipeline.evaluation.search_report import SearchReport
 
 
 def stdout() -> Console:
@@ -23,7 +25,17 @@ def stdout() -> Console:
 def printable(text: str) -> str:
     """A name as a terminal may show it: line ends, signs that steer it, and bytes that are no text, as numbers."""
     shown = "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode("ascii") for sign in text)
-    return shown.replace("[", r"\[")
+    return escape(shown)
+
+
+def print_line(text: str) -> None:
+    """A line of results as it is: not wrapped, coloured or taken for markup."""
+    stdout().print(text, soft_wrap=True, highlight=False, markup=False)
+
+
+def print_note(text: str) -> None:
+    """A line beside the results, on stderr."""
+    Console(stderr=True).print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 def print_json(record: Mapping[str, Any]) -> None:
@@ -31,7 +43,7 @@ def print_json(record: Mapping[str, Any]) -> None:
     typer.echo(json.dumps(record))
 
 
-def print_report(report: EvaluationReport | None, as_json: bool) -> None:
+def print_report(report: "EvaluationReport | None", as_json: bool) -> None:
     """The numbers of a run, and what a reader must know of them; nothing where nothing could be measured."""
     if as_json:
         print_json({} if report is None else report.to_dict())
@@ -51,14 +63,14 @@ def print_report(report: EvaluationReport | None, as_json: bool) -> None:
         stdout().print(f"warning: {warning}", markup=False)
 
 
-def print_average(average: AverageReport) -> None:
+def print_average(average: "AverageReport") -> None:
     """The mean over one model of each split."""
     notes = _notes(average.kind, average.weights, average.selection, average.features, average.seed)
     splits = f"mean over one model of each of the splits {', '.join(map(str, average.splits))}"
     print_searches(f"retrieval ({', '.join([splits, *notes, *['partial'] * average.partial])})", average.searches)
 
 
-def print_searches(title: str, searches: Sequence[SearchReport]) -> None:
+def print_searches(title: str, searches: "Sequence[SearchReport]") -> None:
     """A row a search, in percent; what re-ranking makes of it stands in columns of its own."""
     reranked = {search.name: search for search in searches if search.rerank is not None}
     result = Table(title=title, title_justify="left")
@@ -75,7 +87,7 @@ def print_searches(title: str, searches: Sequence[SearchReport]) -> None:
     stdout().print(result)
 
 
-def print_check(check: DatasetCheck) -> None:
+def print_check(check: "DatasetCheck") -> None:
     """Expected against found, then the first offenders, and what to do about each difference."""
     result = Table(title="complete" if check.passed else "not complete", title_justify="left")
     result.add_column("quantity", overflow="fold")
@@ -93,7 +105,7 @@ def print_check(check: DatasetCheck) -> None:
         console.print(f"to do: {advice}", markup=False, highlight=False)
 
 
-def _notes(kind: str, weights: str, selection: str, features: FeatureRecord, seed: int) -> list[str]:
+def _notes(kind: str, weights: str, selection: str, features: "FeatureRecord", seed: int) -> list[str]:
     """What numbers depend on beside their search."""
     return [
         f"{kind} data",
@@ -104,7 +116,7 @@ def _notes(kind: str, weights: str, selection: str, features: FeatureRecord, see
     ]
 
 
-def _cells(search: SearchReport, reranked: Mapping[str, SearchReport]) -> list[str]:
+def _cells(search: "SearchReport", reranked: "Mapping[str, SearchReport]") -> list[str]:
     mean = search.mean
     shares = [mean.r1, mean.r5, mean.r10, mean.r20, mean.map, mean.minp]
     again = reranked.get(f"{search.name}/k_reciprocal")

@@ -2,21 +2,19 @@
 
 import logging
 from pathlib import Path
-from typing import Annotated, cast
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
-from flows.cli.options import one_of, renamed
+from flows.cli.options import JsonOption, one_of, renamed
 from flows.cli.printing import print_json, print_searches
-from pipeline.data.datasets.sysu.archive import read_permutations
+from pipeline.config.datasets import DIRECTIONS
 from pipeline.errors import ConfigError
-from pipeline.evaluation.feature_files import read_features, write_queries
-from pipeline.evaluation.protocol import Direction, DrawName, ExclusionRule
-from pipeline.evaluation.protocols.spec import GalleryDraws, GalleryRules
-from pipeline.evaluation.rank_files import RankReport, rank_files
-from pipeline.evaluation.ranking import RankBy
-from pipeline.evaluation.search_report import suspicions
-from pipeline.evaluation.searches import DIRECTIONS
+
+if TYPE_CHECKING:
+    from pipeline.evaluation.protocol import Direction
+    from pipeline.evaluation.protocols.spec import GalleryDraws, GalleryRules
+    from pipeline.evaluation.rank_files import RankReport
 
 logger = logging.getLogger(__name__)
 
@@ -41,11 +39,15 @@ def rank(
     raw: Annotated[bool, typer.Option("--raw", help="Inner products of features as they are, not cosines.")] = False,
     per_query: Annotated[Path | None, typer.Option(help="Write what each query found to this .npz file.")] = None,
     allow_partial: Annotated[bool, typer.Option("--allow-partial", help="Go on when counts differ.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
+    as_json: JsonOption = False,
 ) -> None:
     """Evaluate features that any program has written; needs neither a GPU nor the images."""
+    from pipeline.evaluation.feature_files import read_features, write_queries
+    from pipeline.evaluation.rank_files import rank_files
+    from pipeline.evaluation.search_report import suspicions
+
     draws, rules = _draws(draw, shots, trials, permutations), _rules(exclude, rank_by)
-    towards = None if direction is None else cast(Direction, one_of("--direction", direction, DIRECTIONS))
+    towards = None if direction is None else cast("Direction", one_of("--direction", direction, DIRECTIONS))
     first, second = _files(features, query, gallery)
     report, results = rank_files(
         read_features(first),
@@ -67,7 +69,7 @@ def rank(
     _print(report, as_json)
 
 
-def _print(report: RankReport, as_json: bool) -> None:
+def _print(report: "RankReport", as_json: bool) -> None:
     if as_json:
         print_json(report.to_dict())
         return
@@ -75,8 +77,12 @@ def _print(report: RankReport, as_json: bool) -> None:
     print_searches(f"{report.protocol} ({', '.join(notes + ['partial'] * report.partial)})", report.searches)
 
 
-def _draws(draw: list[str] | None, shots: list[int] | None, trials: int, permutations: Path | None) -> GalleryDraws:
+def _draws(draw: list[str] | None, shots: list[int] | None, trials: int, permutations: Path | None) -> "GalleryDraws":
     """How galleries are drawn; whoever hands in the published orders wants them used, beside the usual draw."""
+    from pipeline.data.datasets.sysu.archive import read_permutations
+    from pipeline.evaluation.protocol import DrawName
+    from pipeline.evaluation.protocols.spec import GalleryDraws
+
     wanted = draw or (["agw"] if permutations is None else ["agw", "official"])
     return GalleryDraws(
         draws=tuple(cast(DrawName, one_of("--draw", one, ("agw", "official"))) for one in dict.fromkeys(wanted)),
@@ -86,10 +92,14 @@ def _draws(draw: list[str] | None, shots: list[int] | None, trials: int, permuta
     )
 
 
-def _rules(exclude: str | None, rank_by: str | None) -> GalleryRules | None:
+def _rules(exclude: str | None, rank_by: str | None) -> "GalleryRules | None":
     """What `pairs` leaves open; None where nothing of it was said, since other protocols leave nothing open."""
     if exclude is None and rank_by is None:
         return None
+    from pipeline.evaluation.protocol import ExclusionRule
+    from pipeline.evaluation.protocols.spec import GalleryRules
+    from pipeline.evaluation.ranking import RankBy
+
     known = ("none", "same_person_same_camera", "same_camera")
     return GalleryRules(
         exclude=None if exclude is None else cast(ExclusionRule, one_of("--exclude", exclude, known)),

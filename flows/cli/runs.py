@@ -1,22 +1,21 @@
 """`vireid runs`: what has been trained, how far it came, and what it found; `vireid runs sync`: MLflow told of it."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from rich.table import Table
 
-from flows.cli.printing import print_json, stdout
+from flows.cli.options import JsonOption, RunsOption
+from flows.cli.printing import print_json, print_line, stdout
 from pipeline.errors import VireidError
-from pipeline.storage.run_reader import RecordedRun, RoundScore, read_runs
+
+if TYPE_CHECKING:
+    from pipeline.storage.run_reader import RecordedRun, RoundScore
 
 runs_app = typer.Typer(help="List runs with their state and their numbers, or bring MLflow up to date with them.")
 
 _NUMBERS = ("seed", "rounds", "Rank-1", "mAP", "best Rank-1", "mAP then", "in round")
-
-
-RunsOption = Annotated[Path, typer.Option("--runs", help="Where runs are kept.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 @runs_app.callback(invoke_without_command=True)
@@ -24,20 +23,22 @@ def list_runs(context: typer.Context, folder: RunsOption = Path("runs"), as_json
     """List runs with their state and their numbers; runs that are being trained are not disturbed."""
     if context.invoked_subcommand is not None:
         return
+    from pipeline.storage.run_reader import read_runs
+
     entries = list(read_runs(folder))
-    found = sorted((one for one in entries if isinstance(one, RecordedRun)), key=lambda run: (run.written, run.name))
+    runs = [one for one in entries if not isinstance(one, VireidError)]
+    found = sorted(runs, key=lambda run: (run.written, run.name))
     others = [one.message for one in entries if isinstance(one, VireidError)]
     if as_json:
         print_json({"runs": [run.to_dict() for run in found], "not_runs": others})
         return
-    console = stdout()
     if found:
-        console.print(_table(found))
-        console.print("best: the round of the highest test Rank-1, which is no result: the test has chosen it")
+        stdout().print(_table(found))
+        print_line("best: the round of the highest test Rank-1, which is no result: the test has chosen it")
     else:
-        console.print(f"no runs in {folder}", markup=False, highlight=False)
+        print_line(f"no runs in {folder}")
     for message in others:
-        console.print(f"left out: {message}", markup=False, highlight=False, soft_wrap=True)
+        print_line(f"left out: {message}")
 
 
 @runs_app.command()
@@ -49,21 +50,19 @@ def sync(
     as_json: JsonOption = False,
 ) -> None:
     """Tell MLflow what it missed of runs while it did not answer; what it knows already is not repeated."""
-    from pipeline.tracking.sync import sync_run, unsynced_runs  # MLflow and torch take seconds to load
+    from pipeline.tracking.sync import sync_run, unsynced_runs
 
     done = [sync_run(path) for path in runs or unsynced_runs(folder)]
     if as_json:
         print_json({"runs": [run.to_dict() for run in done]})
         return
     for run in done:
-        stdout().print(
-            f"{run.path}: {run.rounds} of {run.planned} rounds in MLflow", markup=False, highlight=False, soft_wrap=True
-        )
+        print_line(f"{run.path}: {run.rounds} of {run.planned} rounds in MLflow")
     if not done:
-        stdout().print(f"no run in {folder} waits for MLflow", markup=False, highlight=False, soft_wrap=True)
+        print_line(f"no run in {folder} waits for MLflow")
 
 
-def _table(found: list[RecordedRun]) -> Table:
+def _table(found: "list[RecordedRun]") -> Table:
     result = Table()
     for column in ("run", "method", "data", "seed", "digest", "rounds", "state", *_NUMBERS[2:], "written"):
         result.add_column(column, justify="right" if column in _NUMBERS else "left", overflow="fold")
@@ -85,5 +84,5 @@ def _table(found: list[RecordedRun]) -> Table:
     return result
 
 
-def _percent(score: RoundScore | None) -> tuple[str, str]:
+def _percent(score: "RoundScore | None") -> tuple[str, str]:
     return ("", "") if score is None else (f"{100 * score.r1:.2f}", f"{100 * score.map:.2f}")

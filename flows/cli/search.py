@@ -4,13 +4,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
-from rich.console import Console
 from rich.table import Table
 
-from flows.cli.embed import BatchOption, DeviceOption, RootOption, RunArgument, WorkersOption
-from flows.cli.options import one_of
-from flows.cli.printing import print_json, printable, stdout
-from pipeline.evaluation.searches import DIRECTIONS
+from flows.cli.embed import BatchOption, RootOption, RunArgument
+from flows.cli.options import DeviceOption, JsonOption, WorkersOption, one_of
+from flows.cli.printing import print_json, print_line, print_note, printable, stdout
+from pipeline.config.datasets import DIRECTIONS
 
 if TYPE_CHECKING:
     from pipeline.inference.searching import SearchResult
@@ -36,7 +35,6 @@ GallerySplitOption = Annotated[
     list[str] | None, typer.Option(help="Part of a manifest that is searched. May be given again.")
 ]
 PageOption = Annotated[Path | None, typer.Option("--html", help="Write a page that opens without a server.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
 def search(
@@ -85,10 +83,9 @@ def search(
         print_json({"index": str(folder), "gallery": len(opened.files), **result.to_dict()})
     else:
         _print(result)
-    notes = Console(stderr=True, soft_wrap=True, highlight=False)
-    notes.print(f"index: {folder}", markup=False)
+    print_note(f"index: {folder}")
     if html is not None:
-        notes.print(f"page: {html}", markup=False)
+        print_note(f"page: {html}")
 
 
 def _print(result: "SearchResult") -> None:
@@ -105,15 +102,13 @@ def _print(result: "SearchResult") -> None:
             cells += [{True: "yes", False: "no", None: ""}[hit.right]] * judged
             table.add_row(str(rank), f"{hit.score:.4f}", *map(printable, cells), printable(hit.path))
         stdout().print(table)
-    console = stdout()
     if len(result.queries) > MOST_SHOWN:
-        console.print(f"the first {MOST_SHOWN} of {len(result.queries):,} queries; --json and --html show more")
+        print_line(f"the first {MOST_SHOWN} of {len(result.queries):,} queries; --json and --html show more")
     if result.score is not None:
         score = result.score
-        console.print(
+        print_line(
             f"{score.queries:,} queries whose person is in the gallery: {100 * score.rank1:.2f} % find the person "
-            f"first, {100 * score.found_in_hits:.2f} % among the images shown",
-            highlight=False,
+            f"first, {100 * score.found_in_hits:.2f} % among the images shown"
         )
     if result.recall is not None:
-        console.print(f"searched by lists: {result.recall:.1%} of the most similar images are found", highlight=False)
+        print_line(f"searched by lists: {result.recall:.1%} of the most similar images are found")

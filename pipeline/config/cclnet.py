@@ -1,8 +1,8 @@
 """Sections of the configuration that describe the method: how images are labelled, described and trained on."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 STRICT = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 """Of every section: a key that does not exist is an error, and the sentence under a field is its description."""
@@ -31,7 +31,7 @@ class BatchesConfig(BaseModel):
     replacement: Literal["always", "when_short"] = "always"
     """Whether images of a cluster are drawn with repetition always, or only where it has too few."""
     batch_norm: Literal["synchronised", "local"] = "synchronised"
-    """For several processes: batch norms see the whole batch, or each process's share, as their number then decides."""
+    """Batch-norm statistics of all ranks together, or of each rank: then the number of ranks changes the result."""
 
 
 class ClusteringConfig(BaseModel):
@@ -42,7 +42,7 @@ class ClusteringConfig(BaseModel):
     k1: int = Field(30, ge=2)
     """How many nearest neighbours, the image itself among them, make an image's neighbourhood."""
     k2: int = Field(6, ge=1)
-    """Over how many nearest neighbours an image's neighbourhood weights are averaged."""
+    """Over how many nearest neighbours an image's neighbourhood weights are averaged; at most `k1`."""
     eps: float = Field(0.6, gt=0, lt=1)
     """The largest Jaccard distance between neighbours in a cluster."""
     min_samples: int = Field(4, ge=1)
@@ -53,6 +53,12 @@ class ClusteringConfig(BaseModel):
     """How neighbours are searched; `ivf` and `hnsw` miss some: the share they find is measured and recorded."""
     k1_counts_self: bool = True
     """Whether the image itself is one of the `k1`; false takes one neighbour more, as re-ranking does."""
+
+    @model_validator(mode="after")
+    def _neighbourhoods_fit(self) -> Self:
+        if self.k2 > self.k1:
+            raise ValueError(f"k2 is {self.k2}, more than k1, which is {self.k1}")
+        return self
 
 
 class LabellingConfig(BaseModel):
@@ -172,9 +178,9 @@ class StagesConfig(BaseModel):
 
     model_config = STRICT
 
-    prepare_rounds: int = Field(120, ge=1)
+    prepare_rounds: int = Field(120, ge=1, le=100_000)
     """Rounds of stage `prepare`: contrastive learning with cluster memories alone."""
-    clip_rounds: int = Field(120, ge=0)
+    clip_rounds: int = Field(120, ge=0, le=100_000)
     """Rounds of stage `clip`: with the image-to-text loss; 0 ends the run after `prepare`."""
     carry_over: bool = False
     """Whether stage `clip` starts from the weights of stage `prepare` instead of CLIP."""

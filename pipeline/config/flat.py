@@ -38,6 +38,8 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
 def settings_digest(settings: Mapping[str, Any]) -> str:
     """Twelve hex digits over everything that decides a result: all but `execution` and the places of files.
 
+    `execution.processes` counts where it changes the result: with `batches.batch_norm = "local"`.
+
     >>> here, there = ({"seed": 1, "data": {"root": root}, "execution": {}} for root in ("a", "b"))
     >>> settings_digest(here) == settings_digest(there)
     True
@@ -45,4 +47,7 @@ def settings_digest(settings: Mapping[str, Any]) -> str:
     deciding = {name: value for name, value in settings.items() if name != "execution"}
     for section in _PLACES.keys() & deciding.keys():
         deciding[section] = {name: value for name, value in settings[section].items() if name not in _PLACES[section]}
+    processes = settings["execution"].get("processes", 1)
+    if processes > 1 and settings["batches"]["batch_norm"] == "local":
+        deciding["execution"] = {"processes": processes}
     return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()[:12]

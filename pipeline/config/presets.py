@@ -12,6 +12,10 @@ from pipeline.config.experiment import CONFIGS, AnyConfig, method_name
 from pipeline.errors import ConfigError
 
 _FOLDER = resources.files("pipeline.config") / "presets"
+_MODELS = {method_name(config): config for config in CONFIGS}
+_EVERY_KEY = "`vireid config show PRESET` lists every key with its value"
+_DEEPEST = 8  # sections within sections; no configuration has more than three
+_LARGEST = 2**63  # integers of TOML have 64 bits
 
 
 def preset_names() -> list[str]:
@@ -24,43 +28,17 @@ def load_config(preset: str, overrides: Sequence[str] = (), values: Mapping[str,
 
     Args:
         preset: A name from `preset_names`, or the path of a TOML file.
-        overrides: Texts of the form `section.key=value`; the value is TOML, a bare word is a text.
-        values: Nested values from program code; `None` values are left out.
+        overrides: Strings of the form `section.key=value`; the value is TOML, a bare word is a string.
+        values: Nested values from program code or from JSON; None is a value.
 
     Raises:
-        ConfigError: The preset or a key does not exist, or a value is out of range.
+        ConfigError: The preset or a key does not exist, a file is not TOML, or a value is out of range.
     """
     tree = _read_preset(preset)
-    _merge(tree, dict(values or {}))
+    _merge(tree, values or {}, preset)
     for override in overrides:
-        key, separator, text = override.partition("=")
-        if not separator:
-            raise ConfigError(
-                f"--set {override!r} has no '='", hint="write it as section.key=value, for instance swap.mode=off"
-            )
-        _set(tree, key.strip(), _parse_value(text.strip(), word=_knows_none(_model_of(tree), key.strip())), override)
+        _override(tree, override)
     return validate_config(tree)
-
-
-def load_changed(preset: str, changes: Mapping[str, Any]) -> AnyConfig:
-    """Read a preset and change it, like `load_config`, but for changes of which a None is a value and not an absence.
-
-    Args:
-        preset: A name from `preset_names`, or the path of a TOML file.
-        changes: Nested values, as plain JSON types.
-
-    Raises:
-        ConfigError: The preset or a key does not exist, or a value is out of range.
-    """
-    tree = _read_preset(preset)
-    _merge(tree, changes, none_counts=True)
-    return validate_config(tree)
-
-
-def _model_of(tree: Mapping[str, Any]) -> type[AnyConfig]:
-    """Which method's settings these are; CCLNet's where no method is named."""
-    models: dict[object, type[AnyConfig]] = {method_name(config): config for config in CONFIGS}
-    return models.get(tree.get("method"), CONFIGS[0])
 
 
 def validate_config(tree: Mapping[str, Any]) -> AnyConfig:
@@ -73,66 +51,116 @@ def validate_config(tree: Mapping[str, Any]) -> AnyConfig:
         return _model_of(tree).model_validate(dict(tree))
     except ValidationError as error:
         problems = "; ".join(_describe(problem) for problem in error.errors())
-        raise ConfigError(
-            f"the configuration is not valid: {problems}",
-            hint="`vireid config show PRESET` lists every key with its value",
-        ) from error
+        raise ConfigError(f"the configuration is not valid: {problems}", hint=_EVERY_KEY) from error
+
+
+def _model_of(tree: Mapping[str, Any]) -> type[AnyConfig]:
+    """The settings of the method that is named; those of CCLNet where none is."""
+    method = tree.get("method", method_name(CONFIGS[0]))
+    if not isinstance(method, str) or method not in _MODELS:
+        raise ConfigError(f"there is no method {method!r}", hint=f"choose from: {', '.join(_MODELS)}")
+    return _MODELS[method]
 
 
 def _read_preset(preset: str) -> dict[str, Any]:
-    own_file = preset.endswith(".toml")
-    source = Path(preset) if own_file else _FOLDER / f"{preset}.toml"
-    if not source.is_file():
-        raise ConfigError(
-            f"there is no preset {preset!r}",
-            hint=f"choose one of {', '.join(preset_names())}, or the path of a .toml file",
-        )
-    try:
-        tree = tomllib.loads(source.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(
-            f"{preset} is not valid TOML: {error}", hint="texts need quotation marks, and every key stands once"
-        ) from error
-    parent = tree.pop("extends", None)
-    if parent is not None:
-        base = _read_preset(parent)
-        _merge(base, tree)
-        tree = base
-    if not own_file:
-        tree["name"] = preset
-    return tree
-
-
-def _merge(tree: dict[str, Any], changes: Mapping[str, Any], *, none_counts: bool = False) -> None:
-    for key, value in changes.items():
-        if isinstance(value, Mapping):
-            branch = tree.setdefault(key, {})
-            _merge(branch, value, none_counts=none_counts)
-        elif value is not None or none_counts:
-            tree[key] = value
-
-
-def _set(tree: dict[str, Any], dotted: str, value: object, override: str) -> None:
-    *sections, last = dotted.split(".")
-    branch = tree
-    for section in sections:
-        branch = branch.setdefault(section, {})
-        if not isinstance(branch, dict):
+    """The values of a preset and of all that it extends."""
+    trees: list[tuple[str, dict[str, Any]]] = []
+    name, beside = preset, Path()
+    while True:
+        is_file = name.endswith(".toml")
+        place = _full_path(beside / name) if is_file else name
+        if place in dict(trees):
             raise ConfigError(
-                f"--set {override!r}: {section!r} is a value, not a section",
-                hint="`vireid config show PRESET` lists every key",
+                f"{place} extends itself, directly or through others",
+                hint="a preset extends one that does not extend it",
             )
-    branch[last] = value
+        tree = _read_toml(place, name)
+        if not is_file:
+            tree["name"] = name
+        trees.append((place, tree))
+        parent = tree.pop("extends", None)
+        if parent is None:
+            break
+        if not isinstance(parent, str):
+            raise ConfigError(
+                f"{place}: extends is {parent!r}, not a string", hint="name one preset, or the path of one .toml file"
+            )
+        name, beside = parent, Path(place).parent if is_file else beside
+    merged: dict[str, Any] = {}
+    for place, tree in reversed(trees):
+        _merge(merged, tree, place)
+    return merged
+
+
+def _full_path(path: Path) -> str:
+    try:
+        return str(path.resolve())
+    except (OSError, ValueError, RuntimeError) as error:  # a null byte, a circle of links
+        raise ConfigError(f"{str(path)!r} cannot be read: {error}", hint="name a .toml file") from error
+
+
+def _read_toml(place: str, name: str) -> dict[str, Any]:
+    """One file, by its full path or by the name of a preset; `name` is what the user wrote."""
+    unknown = ConfigError(
+        f"there is no preset {name!r}",
+        hint=f"choose one of {', '.join(preset_names())}, or the path of a .toml file",
+    )
+    is_file = name.endswith(".toml")
+    if not is_file and name not in preset_names():
+        raise unknown
+    try:
+        source = Path(place) if is_file else _FOLDER / f"{name}.toml"
+        return tomllib.loads(source.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise unknown from error
+    except OSError as error:
+        raise ConfigError(
+            f"{name} cannot be read: {error.strerror}", hint="name a .toml file that you can read"
+        ) from error
+    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, more digits or brackets than Python reads
+        raise ConfigError(
+            f"{name} is not valid TOML: {error}", hint="strings need quotation marks, and every key stands once"
+        ) from error
+
+
+def _merge(tree: dict[str, Any], changes: Mapping[str, Any], source: str, at: tuple[str, ...] = ()) -> None:
+    """Put values into a tree, section by section; `source` says in errors where they come from."""
+    for key, value in changes.items():
+        here = (*at, key)
+        if isinstance(value, Mapping):
+            branch = tree.setdefault(key, {}) if len(here) <= _DEEPEST else None
+            if not isinstance(branch, dict):
+                raise ConfigError(f"{source}: {'.'.join(here)} is a value, not a section", hint=_EVERY_KEY)
+            _merge(branch, value, source, here)
+            continue
+        if isinstance(value, int) and not -_LARGEST <= value < _LARGEST:
+            raise ConfigError(f"{source}: {'.'.join(here)} has more than 64 bits", hint="choose a smaller number")
+        tree[key] = value
+
+
+def _override(tree: dict[str, Any], override: str) -> None:
+    """Apply one `section.key=value`."""
+    dotted, separator, text = (part.strip() for part in override.partition("="))
+    *sections, last = dotted.split(".")
+    if not separator or not all((*sections, last)):
+        raise ConfigError(
+            f"--set {override!r} is not of the form section.key=value", hint="for instance --set swap.mode=off"
+        )
+    change: dict[str, Any] = {last: _parse_value(text, word=_knows_none(_model_of(tree), dotted))}
+    for section in reversed(sections):
+        change = {section: change}
+    _merge(tree, change, f"--set {override!r}")
 
 
 def _parse_value(text: str, *, word: bool) -> object:
-    """A TOML value; a bare word or path is taken as a text, `none` as no value unless it is a `word` of the setting."""
+    """A TOML value; a bare word or path is a string, `none` is no value unless it is a `word` of the setting."""
     if text == "none" and not word:
         return None
     try:
-        return tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+        parsed = tomllib.loads(f"value = {text}")
+    except (ValueError, RecursionError):
         return text
+    return parsed["value"] if parsed.keys() == {"value"} else text
 
 
 def _knows_none(model: type[BaseModel], dotted: str) -> bool:
@@ -149,7 +177,12 @@ def _knows_none(model: type[BaseModel], dotted: str) -> bool:
 
 
 def _describe(problem: Any) -> str:
-    key = ".".join(str(part) for part in problem["loc"]) or "configuration"
-    if problem["type"] == "extra_forbidden":
-        return f"{key} does not exist"
-    return f"{key}: {problem['msg']}"
+    key = ".".join(str(part) for part in problem["loc"])
+    match problem["type"]:
+        case "extra_forbidden":
+            return f"{key} does not exist"
+        case "model_type":
+            return f"{key} is a section, not a value"
+        case _:
+            message = problem["msg"].removeprefix("Value error, ")
+            return f"{key}: {message}" if key else message

@@ -143,7 +143,11 @@ class EvaluationConfig(BaseModel):
 
 
 class ExecutionConfig(BaseModel):
-    """Where and how fast a run runs; no value here changes a result on the CPU, and none is part of the digest."""
+    """Where and how fast a run runs.
+
+    No value here changes a result on the CPU, and none is part of the digest; except `processes` with
+    `batches.batch_norm = "local"`.
+    """
 
     model_config = STRICT
 
@@ -157,8 +161,8 @@ class ExecutionConfig(BaseModel):
     """What the network computes in on a GPU; `auto` is bfloat16. Losses and memories stay in float32, as does a CPU."""
     compile: bool = False
     """Whether torch.compile makes the network's code first: minutes at the start, faster steps on a GPU."""
-    processes: int = Field(1, ge=1, le=64)
-    """How many processes of this machine train together, on a GPU each; torchrun starts those of several machines."""
+    processes: int = Field(1, ge=1, le=1024)
+    """How many ranks train together, on a GPU each; torchrun, which starts those of several machines, sets it."""
     image_memory_share: float = Field(0.5, ge=0, le=1)
     """The largest share of a GPU's free memory for the decoded training images; larger sets are streamed."""
     decode_workers: int | None = Field(None, ge=1)
@@ -199,6 +203,8 @@ def refuse_unfit_evaluation(data: DataConfig, evaluation: EvaluationConfig) -> N
             )
     if "evaluation.rules" in options.settings and evaluation.rules.gallery == "full" and evaluation.trials != 10:
         raise ValueError("evaluation.trials applies to drawn galleries: evaluation.rules.gallery is 'full'")
+    if "official" in evaluation.draws and evaluation.trials > 10:
+        raise ValueError(f"evaluation.trials is {evaluation.trials}; the draw 'official' of evaluation.draws has 10")
     if evaluation.selection == "val" and options.validation is not None and data.split not in options.validation:
         raise ValueError(
             "evaluation.selection = 'val' needs images that are not trained on: data.split = 'train' of sysu, "

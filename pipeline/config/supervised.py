@@ -21,7 +21,7 @@ class PersonStagesConfig(BaseModel):
 
     model_config = STRICT
 
-    image_rounds: int = Field(120, ge=1)
+    image_rounds: int = Field(120, ge=1, le=100_000)
     """Epochs of training on images."""
 
 
@@ -37,7 +37,7 @@ class PersonBatchesConfig(BaseModel):
     replacement: Literal["always", "when_short"] = "always"
     """Whether images of a person are drawn with repetition always, or only where there are too few."""
     batch_norm: Literal["synchronised", "local"] = "synchronised"
-    """For several processes: batch norms see the whole batch, or each process's share, as their number then decides."""
+    """Batch-norm statistics of all ranks together, or of each rank: then the number of ranks changes the result."""
 
 
 class PersonAugmentationConfig(BaseModel):

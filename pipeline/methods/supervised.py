@@ -37,10 +37,10 @@ def new_person_encoder(config: SupervisedConfig, clip: LoadedClip, *, with_texts
         with_texts: Whether anything that is trained meets texts.
 
     Raises:
-        ConfigError: The image tower is no ResNet, or knows no text where texts are met.
+        ConfigError: The image tower is no ResNet, images are too small, or it knows no text where texts are met.
     """
-    encoder = DualStemEncoder.from_clip(clip, image_height=config.images.height, image_width=config.images.width)
     try:
+        encoder = DualStemEncoder.from_clip(clip, image_height=config.images.height, image_width=config.images.width)
         prepare_for_people(encoder, stem_activation=config.network.stem_activation)
     except ValueError as error:
         raise ConfigError(str(error), hint="choose a ResNet, such as model.architecture=RN50-quickgelu") from error

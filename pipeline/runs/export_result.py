@@ -61,7 +61,9 @@ def export_result(run: Run[Any, Any]) -> None:
     """
     config, selected, folder = run.config, run.state.selected, run.record.folder
     note = read_note(folder.path)
-    if not (config.execution.tracking and config.execution.register_model) or (note is not None and note.models):
+    # With tracking off, a run that MLflow knows already leaves its models for `vireid runs sync`.
+    tracked = config.execution.tracking if note is None else not note.models
+    if not (tracked and config.execution.register_model):
         return
     if selected is None or config.evaluation.selection == "last":
         number, weights = run.state.completed, run.state.encoder.state_dict()

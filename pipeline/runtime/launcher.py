@@ -23,7 +23,7 @@ from torch.distributed.elastic.multiprocessing import DefaultLogsSpecs, start_pr
 from torch.distributed.elastic.multiprocessing.api import PContext, RunProcsResult, SignalException
 
 from pipeline import console, errors
-from pipeline.errors import TrainingError, VireidError
+from pipeline.errors import RankError, VireidError
 from pipeline.runtime.device import resolve_device
 from pipeline.runtime.distributed import joined
 
@@ -48,7 +48,7 @@ def launch(work: Callable[..., None], arguments: tuple[Any, ...], *, count: int,
     Raises:
         ConfigError: There are fewer GPUs than processes.
         VireidError: What a process raised.
-        TrainingError: A process ended in another way, for instance because it was killed; the others were ended then.
+        RankError: A process ended in another way, for instance because it was killed; the others were ended then.
     """
     kind = resolve_device(device, 0, count).type
     with tempfile.TemporaryDirectory(prefix="vireid-") as name:
@@ -139,7 +139,7 @@ def _what_happened(folder: Path, outcome: RunProcsResult, count: int) -> VireidE
         error: VireidError = getattr(errors, known["kind"])(known["message"], hint=known["hint"])
         return error
     rank, failure = next(iter(outcome.failures.items()))
-    return TrainingError(
+    return RankError(
         f"process {rank} of {count} {_ending(failure.exitcode)}; the others were ended, the last round is kept",
         hint="the same command goes on from there; a process that was killed may have run out of memory",
     )

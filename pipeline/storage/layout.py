@@ -1,5 +1,6 @@
-"""What lies in a run's folder, by name, and the record that makes it a run's; who only reads a run needs no torch."""
+"""File names inside a run folder, and its config record. Importable without torch."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,9 @@ TRACKING = "tracking.json"
 UNREGISTERED = "unregistered"
 LOCK = "lock"
 
+FORMAT = 2
+"""Of the record, the checkpoint and the rows of rounds together; runs without a number are of format 1."""
+
 WRITTEN = (CONFIG, CHECKPOINT, METRICS, TIMINGS, EVALUATION, ENVIRONMENT)
 """The files whose time says when a run was last written; opening it to look at it changes none of them."""
 
@@ -32,15 +36,27 @@ MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg"}
 def read_record(path: Path) -> dict[str, Any] | None:
     """The settings of the run in a folder, as `digest` and `config`; None where no run was begun.
 
+    Every command that reads a run reads this first, so a run of another format is refused here and nowhere else.
+
     Raises:
-        CheckpointError: The file is damaged, or another program's.
+        CheckpointError: The file is damaged, another program's, or of a run of another format.
     """
     record = files.read_json(path / CONFIG)
     if record is not None and not {"digest", "config"} <= record.keys():
         raise CheckpointError(
             f"{path / CONFIG} was not written by this program", hint="choose a new or an empty folder"
         )
+    if record is not None and record.get("format", 1) != FORMAT:
+        raise CheckpointError(
+            f"{path} is a run of format {record.get('format', 1)}; this version reads and writes format {FORMAT}",
+            hint="use the version that made it, or train again under another name or in another folder",
+        )
     return record
+
+
+def write_record(path: Path, digest: str, config: Mapping[str, Any]) -> None:
+    """Make a folder a run's."""
+    files.write_json(path / CONFIG, {"format": FORMAT, "digest": digest, "config": config})
 
 
 def kept_checkpoint(path: Path, number: int) -> Path:

@@ -52,7 +52,8 @@ class RunFolder:
             digest: What identifies the settings that decide the result.
 
         Raises:
-            CheckpointError: Another process holds the folder, it was made with other settings, or it is no run's.
+            CheckpointError: Another process holds the folder, it was made with other settings, it is no run's, or a run
+                of another format.
         """
         _refuse_other_content(path)
         lock = lock_folder(path, names.LOCK)
@@ -60,7 +61,7 @@ class RunFolder:
             _remove_leftovers(path)
             recorded = names.read_record(path)
             if recorded is None:
-                files.write_json(path / names.CONFIG, {"digest": digest, "config": config})
+                names.write_record(path, digest, config)
                 return RunFolder(path, files.plain(config), digest, lock)
             if recorded["digest"] != digest:
                 raise CheckpointError(
@@ -77,7 +78,7 @@ class RunFolder:
         """Open a run that exists, with the configuration that it recorded.
 
         Raises:
-            CheckpointError: There is no run, or another process holds it.
+            CheckpointError: There is no run, another process holds it, or it is of another format.
         """
         if not (path / names.CONFIG).is_file():
             raise CheckpointError(f"{path} holds no run", hint="name the folder that contains config.json")

@@ -17,9 +17,6 @@ from pipeline.storage import layout as run_files
 
 RunState = Literal["running", "finished", "interrupted"]
 
-BESIDE_RUNS = frozenset({"captions", "images", "mlflow-artifacts"})
-"""Folders that this program makes beside the runs."""
-
 
 @dataclass(frozen=True, slots=True)
 class RoundScore:
@@ -143,13 +140,13 @@ def read_run(path: Path) -> RecordedRun:
     except NotADirectoryError as error:
         raise no_run from error
     except OSError as error:
-        raise CheckpointError(
-            f"{path} cannot be read: {error.strerror}", hint="give yourself the right to read its files"
-        ) from error
+        raise _unreadable(path, error) from error
 
 
 def read_runs(folder: Path) -> Iterator[RecordedRun | VireidError]:
-    """Every run in a folder, by name; in place of a subfolder that is none, the error that says so.
+    """Every run in a folder, by name; in place of one that cannot be read, the error that says why.
+
+    Folders without any file of a run are not looked at: servers, images and models have theirs beside the runs.
 
     Raises:
         ConfigError: There is no such folder.
@@ -162,11 +159,17 @@ def read_runs(folder: Path) -> Iterator[RecordedRun | VireidError]:
             hint="name the folder of your runs: `vireid runs --runs FOLDER`",
         ) from error
     for path in entries:
-        if path.is_dir() and path.name not in BESIDE_RUNS:
-            try:
+        try:
+            if any((path / name).exists() for name in run_files.WRITTEN):
                 yield read_run(path)
-            except VireidError as error:
-                yield error
+        except OSError as error:
+            yield _unreadable(path, error)
+        except VireidError as error:
+            yield error
+
+
+def _unreadable(path: Path, error: OSError) -> CheckpointError:
+    return CheckpointError(f"{path} cannot be read: {error.strerror}", hint="give yourself the right to read its files")
 
 
 def _config_of(path: Path, record: Mapping[str, Any]) -> AnyConfig:

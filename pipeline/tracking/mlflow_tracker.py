@@ -66,6 +66,8 @@ class MlflowTracker:
         monitors: What is measured of the machine while the run is recorded; nothing when None.
     """
 
+    records = True
+
     def __init__(self, runs_folder: Path, folder: RunFolder, *, monitors: Monitors | None = None) -> None:
         self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{runs_folder.resolve() / 'mlflow.db'}"
         self._folder = folder

@@ -1,7 +1,6 @@
-"""Bringing a tracker up to what a run's folder holds: the folder is the buffer that an outage needs.
+"""Replay finished rounds from the run folder to the tracker.
 
-Whatever a tracker is told is read from the folder, in the run itself and after it; so nothing can be told that was not
-saved, and what was not heard can be told again.
+The tracker is fed from files only, so it never sees unsaved data, and rounds missed in an outage are logged later.
 """
 
 import math
@@ -50,16 +49,18 @@ _POSITION = ("round", "stage", "epoch", "search")
 
 
 def record_rounds(folder: RunFolder, tracker: Tracker, *, checkpoints: bool = False) -> None:
-    """Tell a tracker the finished rounds that it does not know, the oldest first.
+    """Log the finished rounds that a tracker lacks, the oldest first; nothing for one that records nothing.
 
     Args:
         folder: Of the run.
         tracker: Started.
-        checkpoints: Whether kept checkpoints go along.
+        checkpoints: Whether kept checkpoints are logged as well.
 
     Raises:
-        TrackingError: It does not answer; what it was told so far, the folder remembers.
+        TrackingError: It does not answer; the note in the folder counts the rounds that were logged.
     """
+    if not tracker.records:
+        return
     note = read_note(folder.path)
     rounds = list(zip(folder.read_metrics(), folder.read_timings(), strict=False))  # a kill may leave one row alone
     if note is not None and note.rounds > len(rounds):  # somebody went back to a kept checkpoint
@@ -77,17 +78,24 @@ def record_rounds(folder: RunFolder, tracker: Tracker, *, checkpoints: bool = Fa
 
 
 def record_result(folder: RunFolder, tracker: Tracker) -> None:
-    """Hand a tracker what a complete run leaves besides its rounds, and end the record.
+    """Log what a complete run leaves besides its rounds, and end the record.
+
+    A model's folder is removed once the tracker has registered it; a tracker that records nothing leaves all of them to
+    a later one.
 
     Raises:
         TrackingError: It does not answer.
     """
+    if not tracker.records:
+        return
     for path in (folder.evaluation_path, folder.checkpoint_path):
         if path.exists():
             tracker.attach(path)
     for model in folder.unregistered_models():
         tracker.register(model)
-        shutil.rmtree(model)
-    if folder.unregistered.exists():
-        folder.unregistered.rmdir()
+        registered = model.with_name(model.name + atomic_files.TEMPORARY)
+        shutil.rmtree(registered, ignore_errors=True)
+        model.rename(registered)  # a kill while it is removed leaves nothing that looks like a model
+        shutil.rmtree(registered)
+    shutil.rmtree(folder.unregistered, ignore_errors=True)
     tracker.finish("FINISHED")

@@ -36,9 +36,11 @@ def unsynced_runs(folder: Path) -> Iterator[Path]:
     for run in read_runs(folder):
         if isinstance(run, RecordedRun) and run.holder is None:
             note = read_note(run.path)
-            if note is not None and (
-                note.ended is None or note.rounds < len(run.rounds) or (run.path / UNREGISTERED).exists()
-            ):
+            if note is None:
+                continue
+            unfinished = run.state == "finished" and note.ended != "FINISHED"
+            lacks_rounds = note.ended is None or note.rounds < len(run.rounds)
+            if unfinished or lacks_rounds or (run.path / UNREGISTERED).exists():
                 yield run.path
 
 

@@ -45,7 +45,11 @@ Numbers = Mapping[str, float | int]
 
 @runtime_checkable
 class Tracker(Protocol):
-    """Records a run. Everything may be said twice: a run that was killed in between says it again."""
+    """Records a run. Every call may be repeated: a run that was killed in between repeats it."""
+
+    @property
+    def records(self) -> bool:
+        """Whether anything is recorded; a tracker that records nothing needs no replay."""
 
     def start(self, config: Mapping[str, Any]) -> None:
         """Begin the record, or go on with that of the interrupted run."""
@@ -57,7 +61,10 @@ class Tracker(Protocol):
         """Keep a file with the run as a whole."""
 
     def register(self, path: Path) -> None:
-        """Register a model of the result, in a folder that `pipeline.tracking.mlflow_models.save_model` wrote."""
+        """Register a model of the result, in a folder that `pipeline.tracking.mlflow_models.save_model` wrote.
+
+        When this returns and the tracker `records`, the folder is no longer needed.
+        """
 
     def finish(self, status: Status) -> None:
         """End the record. Raises nothing, so that it can be called while an error is on its way."""
@@ -79,6 +86,11 @@ class UninterruptedTracker:
     def __init__(self, tracker: Tracker) -> None:
         self._tracker = tracker
         self._aside = Aside()
+
+    @property
+    def records(self) -> bool:
+        """As the other one does."""
+        return self._tracker.records
 
     def start(self, config: Mapping[str, Any]) -> None:
         """As the other one does."""
@@ -111,6 +123,8 @@ class UninterruptedTracker:
 
 class SilentTracker:
     """Records nothing."""
+
+    records = False
 
     def start(self, config: Mapping[str, Any]) -> None:
         """Do nothing."""

@@ -16,7 +16,7 @@ from flows import deployments as deployed
 from flows.deployments import HOST_TAG, preset_changes
 from pipeline.config.experiment import digest_of, record_of
 from pipeline.config.shared import ExperimentConfig
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, TrackingError
 from pipeline.runs.open import run_path
 from pipeline.storage.run_folder import RunFolder
 
@@ -77,15 +77,18 @@ def changes_of(config: ExperimentConfig) -> dict[str, Any]:
     return {"preset": "smoke", "config": config.model_dump(mode="json")}
 
 
-def test_what_fails_without_a_hint_is_tried_again_and_goes_on(
-    smoke_config: ExperimentConfig, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "error", [ConnectionResetError("the network blinked"), TrackingError("MLflow is away", hint="wait")], ids=repr
+)
+def test_what_may_pass_is_tried_again_and_goes_on(
+    smoke_config: ExperimentConfig, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     save, calls = RunFolder.save_labels, list[int]()
 
     def lose_the_connection(folder: RunFolder, number: int, labels: Any) -> Path:
         calls.append(number)
         if calls == [1, 2]:
-            raise ConnectionResetError("the network blinked")
+            raise error
         return save(folder, number, labels)
 
     monkeypatch.setattr(RunFolder, "save_labels", lose_the_connection)

@@ -94,6 +94,8 @@ def test_checkpoints_go_to_the_tracker_only_where_that_is_asked_for(config: Expe
     run_plainly(config)
 
     class Listener(SilentTracker):
+        records = True
+
         def __init__(self) -> None:
             self.told: dict[int, set[str]] = {}
 

@@ -8,7 +8,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from flows.partial_config import ChangesTo, changed_values
 from pipeline.config.csdn import CsdnConfig
 from pipeline.config.eees import EeesConfig
-from pipeline.config.presets import load_changed, load_config
+from pipeline.config.presets import load_config
 from pipeline.config.shared import ExperimentConfig
 
 METHODS = {"demo": ExperimentConfig, "csdn-demo": CsdnConfig, "eees-demo": EeesConfig}
@@ -24,7 +24,7 @@ def read(value: dict[str, Any], model: type = ExperimentConfig) -> BaseModel:
 def test_nothing_is_required(preset):
     changes = read({}, METHODS[preset])
     assert changed_values(changes) == {}
-    assert load_changed(preset, changed_values(changes)) == load_config(preset)
+    assert load_config(preset, values=changed_values(changes)) == load_config(preset)
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_nothing_is_required(preset):
 )
 def test_a_whole_configuration_leaves_nothing_of_the_preset_that_it_changes(preset, other):
     whole = load_config(preset, ["seed=7"])
-    assert load_changed(other, changed_values(read(whole.model_dump(), METHODS[preset]))) == whole
+    assert load_config(other, values=changed_values(read(whole.model_dump(), METHODS[preset]))) == whole
 
 
 def test_only_what_is_named_changes_and_a_none_counts():

@@ -21,6 +21,7 @@ from pipeline.methods import method_of
 from pipeline.runs.open import reopen_run, run_path
 from pipeline.tracking import mlflow_models
 from pipeline.tracking.replay import read_note
+from pipeline.tracking.sync import sync_run, unsynced_runs
 from tests.flows.plain_runs import run_plainly
 from tests.flows.test_csdn import SMALL as SMALL_CSDN
 from tests.flows.test_eees import SMALL as SMALL_EEES
@@ -132,6 +133,24 @@ def test_a_network_that_cannot_be_exported_costs_a_warning(
     # Later, with what was missing: the finished run registers its result.
     run_plainly(config)
     assert read_note(run_path(config)).models
+
+
+def test_a_run_that_ends_with_tracking_off_leaves_its_models_for_sync(
+    client: MlflowClient, smoke_data: Path, smoke_tree: dict[str, object], tmp_path: Path
+) -> None:
+    config = tracked("smoke", smoke_data, tmp_path / "runs", smoke_tree | {"stages": SHORT}, register_model=False)
+    run_plainly(config)
+    path = run_path(config)
+    for tracking in (False, False):  # the second start exports again, and deletes nothing
+        run_plainly(
+            tracked(config.name, smoke_data, tmp_path / "runs", smoke_tree | {"stages": SHORT}, tracking=tracking)
+        )
+        assert sorted(model.name for model in (path / "unregistered").iterdir()) == ["infrared", "table", "visible"]
+        assert not read_note(path).models
+    assert list(unsynced_runs(tmp_path / "runs")) == [path]
+    sync_run(path)
+    assert read_note(path).models and not (path / "unregistered").exists()
+    assert len(client.search_model_versions("name = 'vireid-smoke-infrared'")) == 1
 
 
 def test_it_can_be_turned_off(

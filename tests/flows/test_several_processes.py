@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pipeline.config.shared import ExperimentConfig
-from pipeline.errors import ConfigError, DataError, TrainingError
+from pipeline.errors import ConfigError, DataError, RankError
 from pipeline.runs.open import run_path
 from pipeline.runtime.launcher import launch
 from pipeline.storage.run_folder import RunFolder
@@ -102,7 +102,7 @@ def test_two_processes_train_what_one_trains_with_the_same_batches(
 def test_a_lost_process_ends_the_run_and_the_last_round_is_kept(smoke_config: ExperimentConfig) -> None:
     config = three_rounds(smoke_config)
     # 10 steps an epoch, two calls a step: call 23 is in the second round.
-    with pytest.raises(TrainingError, match="process 1 of 2 was killed by SIGKILL") as lost:
+    with pytest.raises(RankError, match="process 1 of 2 was killed by SIGKILL") as lost:
         launch(several_processes.lose_the_second_process, (config, 23), count=2, device="cpu")
     assert "the same command goes on" in lost.value.hint
     with RunFolder.reopen(run_path(config)) as folder:
@@ -120,7 +120,7 @@ def test_what_a_process_raises_is_raised_where_it_was_started(capfd: pytest.Capt
 
 
 def test_a_mistake_in_a_process_is_shown_in_full(capfd: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(TrainingError, match="process 1 of 2 ended with exit code 1"):
+    with pytest.raises(RankError, match="process 1 of 2 ended with exit code 1"):
         launch(several_processes.fail, (1, "mistake"), count=2, device="cpu")
     assert "ValueError: a mistake of ours" in capfd.readouterr().err
 

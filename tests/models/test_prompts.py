@@ -5,12 +5,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from models.clip import LoadedClip
-from models.modality import PerModality
-from models.prompts import TEMPLATES, PromptBank, warm_start
+from models.prompts import SENTENCES, PromptBank, warm_start
 from models.text_tower import TextTower
+from pipeline.config.cclnet import PromptsConfig
+from pipeline.config.csdn import PersonPromptsConfig
+from pipeline.methods.csdn.prompts import SHARED_SENTENCE
 from tests.reference.prompts import text_features, warm_start_sources
 
-PLAIN = "A photo of a X X X X person."
+PLAIN = "A photo of a {} person."
 START, END = 49406, 49407
 
 
@@ -28,16 +30,17 @@ def exact_tower(tiny_clip: LoadedClip) -> TextTower:
     return TextTower.from_clip(tiny_clip).double()
 
 
-def test_the_sentences_are_those_of_cclnet() -> None:
-    assert PerModality("A visible photo of a X X X X person.", "An infrared photo of a X X X X person.") == TEMPLATES
-
-
 @pytest.mark.parametrize(
-    ("template", "first", "eot"), [(TEMPLATES.visible, 6, 12), (TEMPLATES.infrared, 6, 12), (PLAIN, 5, 11)]
+    ("sentence", "template", "first", "eot"),
+    [
+        (SENTENCES.visible, "A visible photo of a X X X X person.", 6, 12),
+        (SENTENCES.infrared, "An infrared photo of a X X X X person.", 6, 12),
+        (PLAIN, "A photo of a X X X X person.", 5, 11),
+    ],
 )
-def test_layout_of_a_prompt(tower: TextTower, template: str, first: int, eot: int) -> None:
+def test_layout_of_a_prompt(tower: TextTower, sentence: str, template: str, first: int, eot: int) -> None:
     # Start of text, five words (four without a modality), four learned vectors, "person", the full stop, end of text.
-    bank = PromptBank(tower, template, 3, generator=generator())
+    bank = PromptBank(tower, sentence, 3, generator=generator())
     assert (bank.eot, bank.num_rows) == (eot, 3)
     assert (len(bank.prefix), len(bank.suffix)) == (first, eot + 1 - first - 4)
     ids = tower.tokenize([template])
@@ -66,16 +69,29 @@ def test_only_the_learned_vectors_are_saved(tower: TextTower) -> None:
     assert [name for name, _ in bank.named_parameters()] == ["context"]
 
 
-@pytest.mark.parametrize("template", ["A photo of a person.", "A X photo of X X X people.", "A X X X photo."])
-def test_a_template_without_four_neighbouring_placeholders_is_refused(tower: TextTower, template: str) -> None:
-    with pytest.raises(ValueError, match="4 side by side are needed"):
-        PromptBank(tower, template, 2, generator=generator())
+@pytest.mark.parametrize("sentence", ["A photo of a person.", "A X photo of {} people."])
+def test_a_sentence_without_one_place_for_learned_vectors_is_refused(tower: TextTower, sentence: str) -> None:
+    with pytest.raises(ValueError, match="cannot hold 4 learned vectors"):
+        PromptBank(tower, sentence, 2, generator=generator())
 
 
-def test_the_number_of_learned_vectors_is_that_of_the_template(tower: TextTower) -> None:
-    assert PromptBank(tower, "A X X person.", 2, num_context=2, generator=generator()).context.shape == (2, 2, 64)
-    with pytest.raises(ValueError, match="5 side by side are needed"):
-        PromptBank(tower, PLAIN, 2, num_context=5, generator=generator())
+@pytest.mark.parametrize("sentence", [*SENTENCES, SHARED_SENTENCE])
+def test_every_number_of_learned_vectors_that_settings_accept_has_room(tower: TextTower, sentence: str) -> None:
+    for num_context in range(1, 17):
+        bank = PromptBank(tower, sentence, 2, num_context=num_context, generator=generator())
+        assert bank.context.shape == (2, num_context, 64)
+        assert bank.encode(tower, torch.arange(2)).shape == (2, tower.embed_dim)
+    for config in (PromptsConfig, PersonPromptsConfig):
+        bounds = config.model_json_schema()["properties"]["num_context"]
+        assert (bounds["minimum"], bounds["maximum"]) == (1, 16)
+
+
+def test_a_prompt_longer_than_the_context_is_refused(tower: TextTower) -> None:
+    # Start of text, four words, the vectors, "person", the full stop, end of text: 69 vectors fill 77 tokens.
+    assert PromptBank(tower, PLAIN, 2, num_context=69, generator=generator()).eot == 76
+    for num_context in (0, 70, 71, 72, 100):
+        with pytest.raises(ValueError, match=f"cannot hold {num_context} learned vectors in 77 tokens"):
+            PromptBank(tower, PLAIN, 2, num_context=num_context, generator=generator())
 
 
 def test_a_bank_without_clusters_is_refused(tower: TextTower) -> None:
@@ -88,7 +104,7 @@ def test_a_prompt_cut_at_its_end_equals_the_full_run(
     tower: TextTower, exact_tower: TextTower, exact: bool, tolerance: float
 ) -> None:
     dtype = torch.float64 if exact else torch.float32
-    bank = PromptBank(exact_tower if exact else tower, TEMPLATES.visible, 2, generator=generator()).to(dtype)
+    bank = PromptBank(exact_tower if exact else tower, SENTENCES.visible, 2, generator=generator()).to(dtype)
     theirs = bank.context.detach().double().requires_grad_()
     rows = torch.tensor([1, 0])
     weights = torch.randn(2, 32, generator=generator(), dtype=torch.float64)
@@ -143,7 +159,7 @@ def test_prompts_and_tokens_share_one_body(tower: TextTower) -> None:
 
 
 def test_only_the_learned_vectors_change_in_a_step(tower: TextTower) -> None:
-    bank = PromptBank(tower, TEMPLATES.infrared, 5, generator=generator())
+    bank = PromptBank(tower, SENTENCES.infrared, 5, generator=generator())
     before = {name: tensor.clone() for name, tensor in tower.state_dict().items()}
     context = bank.context.detach().clone()
     optimiser = torch.optim.SGD([*bank.parameters(), *tower.parameters()], lr=1.0)

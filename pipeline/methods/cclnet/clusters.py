@@ -12,10 +12,11 @@ from jaxtyping import Float32, Int64
 from clustering.dbscan import EpsPoint, PseudoLabels
 from clustering.labelling import Labelling, label_images
 from clustering.matching import Matching, match_clusters
+from clustering.pair_limit import TooManyPairsError
 from clustering.prototypes import cluster_prototypes
 from models.modality import Modality, PerModality
 from pipeline.config.cclnet import ClusteringConfig, LabellingConfig, MatchingConfig
-from pipeline.errors import DegenerateClustering
+from pipeline.errors import DegenerateClustering, TrainingError
 from pipeline.features import FeatureBank
 
 logger = logging.getLogger(__name__)
@@ -77,22 +78,33 @@ def label_modality(bank: FeatureBank, settings: ClusteringConfig, device: torch.
     """Cluster the images of one modality.
 
     Raises:
-        ValueError: A feature is not finite or not of unit length.
+        DegenerateClustering: Too many pairs of images lie within eps.
+        TrainingError: A feature is not finite, or the device cannot hold or compute the neighbour lists.
 
     Cost:
         The nearest-neighbour search: 13 s for 22,258 images of width 2,048 on two cores; the rest about a second.
     """
-    return label_images(
-        bank.vectors,
-        k1=settings.k1,
-        k2=settings.k2,
-        eps=settings.eps,
-        min_samples=settings.min_samples,
-        k1_counts_self=settings.k1_counts_self,
-        neighbour_method=settings.neighbour_method,
-        method=settings.method,
-        device=str(device),
-    )
+    try:
+        return label_images(
+            bank.vectors,
+            k1=settings.k1,
+            k2=settings.k2,
+            eps=settings.eps,
+            min_samples=settings.min_samples,
+            k1_counts_self=settings.k1_counts_self,
+            neighbour_method=settings.neighbour_method,
+            method=settings.method,
+            device=str(device),
+        )
+    except TooManyPairsError as error:
+        raise DegenerateClustering(
+            f"{bank.modality} images: {error}", hint=f"lower labelling.{bank.modality}.eps, or train longer first"
+        ) from error
+    except ValueError as error:
+        raise TrainingError(
+            f"the {bank.modality} images cannot be clustered on {device}: {error}",
+            hint="use another execution.device, or lower optimisation.learning_rate where features are not finite",
+        ) from error
 
 
 def pack_labelling(labelling: Labelling) -> dict[str, Any]:

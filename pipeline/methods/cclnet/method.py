@@ -20,14 +20,19 @@ def new_encoder(config: ExperimentConfig, clip: LoadedClip) -> DualStemEncoder:
     """CLIP's image tower with a stem for each modality.
 
     Raises:
-        ConfigError: The network has no text encoder.
+        ConfigError: The network has no text encoder, its image tower is of an unknown kind, or images are too small.
     """
     if clip.origin.model == RESNET50:
         raise ConfigError(
             f"{RESNET50} has no text encoder, which this method learns from",
             hint="choose a CLIP, such as model.architecture=RN50-quickgelu",
         )
-    return DualStemEncoder.from_clip(clip, image_height=config.images.height, image_width=config.images.width)
+    try:
+        return DualStemEncoder.from_clip(clip, image_height=config.images.height, image_width=config.images.width)
+    except ValueError as error:
+        raise ConfigError(
+            str(error), hint="set images.height and images.width, or model.architecture to a ResNet or a ViT"
+        ) from error
 
 
 def new_state(run: CclnetRun) -> CclnetState:  # noqa: ARG001 - other methods need the run

@@ -11,7 +11,7 @@ from torch import Tensor
 from clustering.dbscan import OUTLIER
 from models.losses import prompt_contrast
 from models.modality import Modality, PerModality
-from models.prompts import TEMPLATES, PromptBank, warm_start
+from models.prompts import SENTENCES, PromptBank, warm_start
 from models.text_tower import TextTower
 from pipeline.data.samplers.sampling import paired_batches
 from pipeline.errors import DegenerateClustering
@@ -122,7 +122,7 @@ def _new_bank(
     generator: torch.Generator,
 ) -> PromptBank:
     num_clusters = int(labels[modality].max()) + 1
-    bank = PromptBank(tower, TEMPLATES[modality], num_clusters, num_context=num_context, generator=generator)
+    bank = PromptBank(tower, SENTENCES[modality], num_clusters, num_context=num_context, generator=generator)
     if previous is not None:
         old = previous[modality]
         words = warm_start(old.context.cpu(), labels[modality], old.labels, num_clusters, generator)

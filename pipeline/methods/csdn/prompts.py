@@ -13,14 +13,14 @@ from torch import Tensor, nn
 from models.fusion import SumFusion
 from models.losses import text_contrast
 from models.modality import Modality, PerModality
-from models.prompts import TEMPLATES, PromptBank
+from models.prompts import SENTENCES, PromptBank
 from models.text_tower import TextTower
 from models.transfer import upload
 from pipeline.training.optimiser import cosine_warmup
 from pipeline.training.text_fitting import fit_texts
 
-SHARED_TEMPLATE = "A photo of a X X X X person."
-"""The sentence of CSDN, which does not name the modality; each X stands for one learned vector."""
+SHARED_SENTENCE = "A photo of a {} person."
+"""The sentence of CSDN, which does not name the modality; the learned context tokens take the place of `{}`."""
 
 Positions = PerModality[Int64[np.ndarray, " _"]]
 
@@ -212,5 +212,5 @@ def _bank(
     template: Literal["shared", "per_modality"],
     generator: torch.Generator,
 ) -> PromptBank:
-    sentence = SHARED_TEMPLATE if template == "shared" else TEMPLATES[modality]
+    sentence = SHARED_SENTENCE if template == "shared" else SENTENCES[modality]
     return PromptBank(tower, sentence, num_people, num_context=num_context, generator=generator)

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from flows.cli import app
+from pipeline.config.presets import load_config
 from tests.flows.command_line import Call, small
 
 
@@ -32,7 +34,7 @@ def test_train_then_evaluate_print_the_same_numbers(vireid: Call, smoke_data: Pa
         ("nothing.at=1", "nothing does not exist", "config show"),
         ("labelling.visible.eps=1.5", "labelling.visible.eps", "config show"),
         ("optimisation.at_swap=fixed", "fixed_swap_learning_rate", "config show"),
-        ("swap.mode", "has no '='", "section.key=value"),
+        ("swap.mode", "is not of the form section.key=value", "swap.mode=off"),
         ("execution.device=abacus", "'abacus' is not a device", "cpu"),
         ("model.weights=/nowhere/RN50.pt", "/nowhere/RN50.pt", "model.weights"),
         ("labelling.visible.min_samples=200", "no cluster among", "labelling.visible.eps"),
@@ -48,6 +50,23 @@ def test_a_wrong_setting_is_one_error_with_a_hint(
     assert message in err.partition("hint:")[0]
     assert hint in err.partition("hint:")[2]
     assert "Traceback" not in err
+
+
+def test_an_option_that_is_left_out_leaves_the_value_of_a_file(
+    vireid: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own = tmp_path / "mine.toml"
+    own.write_text('extends = "smoke"\n[execution]\ndevice = "abacus"\nprocesses = 3\nruns_folder = "mine"\n')
+    seen = []
+    monkeypatch.setattr(app, "_run", lambda config, _: seen.append(config.execution))
+    assert vireid("train", str(own))[0] == 0
+    monkeypatch.setenv("WORLD_SIZE", "8")  # torchrun has started eight ranks
+    assert vireid("train", str(own), "--device", "cpu", "--runs", "elsewhere")[0] == 0
+    monkeypatch.setattr(app, "draw_demo_once", lambda: None)
+    assert vireid("demo")[0] == 0
+    left_out, given, demo = ((one.device, one.processes, str(one.runs_folder)) for one in seen)
+    assert (left_out, given) == (("abacus", 3, "mine"), ("cpu", 8, "elsewhere"))
+    assert demo == (load_config("demo").execution.device, 1, "runs")
 
 
 @pytest.mark.usefixtures("prefect_backend")

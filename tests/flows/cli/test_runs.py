@@ -13,7 +13,8 @@ from tests.pipeline.reports.recorded_runs import begin_run, make_run, row
 
 def test_every_run_is_a_row_and_what_is_none_is_a_line(vireid: Call, tmp_path: Path) -> None:
     make_run(tmp_path / "done", [row(1, 0.5, 0.25), row(2, 0.375, 0.75)])
-    (tmp_path / "notes").mkdir()
+    (make_run(tmp_path / "notes", [row(1)]) / "config.json").unlink()
+    (tmp_path / "server").mkdir()
     with begin_run(tmp_path / "busy", [row(1)]):
         code, out, err = vireid("runs", "--runs", str(tmp_path))
     assert (code, err) == (0, "")
@@ -32,12 +33,12 @@ def test_every_run_is_a_row_and_what_is_none_is_a_line(vireid: Call, tmp_path: P
     (busy,) = (line for line in lines if "busy" in line)
     assert "running" in busy and "1 of 2" in busy
     assert "the test has chosen it" in out
-    assert f"left out: {tmp_path / 'notes'} holds no run" in out
+    assert [line for line in lines if "left out" in line] == [f"left out: {tmp_path / 'notes'} holds no run"]
 
 
 def test_programs_get_json(vireid: Call, tmp_path: Path) -> None:
     make_run(tmp_path / "done", [row(1, 0.5, 0.25), row(2, 0.375, 0.75)])
-    (tmp_path / "notes").mkdir()
+    (make_run(tmp_path / "notes", [row(1)]) / "config.json").unlink()
     code, out, _ = vireid("runs", "--runs", str(tmp_path), "--json")
     assert code == 0
     answer = json.loads(out)

@@ -17,7 +17,7 @@ from flows.deployments import preset_changes
 from flows.partial_config import changed_values
 from flows.server.deploy import CHECKOUT, POOL_VARIABLE, enter_checkout, preset_values
 from flows.server.prefect_file import prefect_file
-from pipeline.config.presets import load_changed, load_config, preset_names
+from pipeline.config.presets import load_config, preset_names
 from pipeline.config.shared import DataConfig
 from tests.flows.command_line import Call
 
@@ -107,7 +107,7 @@ def test_what_the_form_shows_makes_the_run_that_the_command_line_makes(entry):
     shown = preset_values(preset)["of_preset"]
     config = flow_of(entry).validate_parameters({"preset": preset, "config": shown})["config"]
     data = {"data": {"root": str(DEMO_DATA)}} if preset.endswith("demo") else {}
-    assert load_changed(preset, changed_values(config)) == load_config(preset, (), data)
+    assert load_config(preset, values=changed_values(config)) == load_config(preset, (), data)
 
 
 @pytest.mark.parametrize("entry", FILE["deployments"], ids=name_of)

@@ -61,16 +61,87 @@ def test_a_value_cannot_be_entered_as_a_section() -> None:
         load_config("smoke", ["images.height.of=1"])
 
 
-def test_a_file_that_is_no_toml_is_refused_with_the_place(tmp_path: Path) -> None:
-    broken = tmp_path / "broken.toml"
-    broken.write_text("seed = \n")
-    with pytest.raises(ConfigError, match="not valid TOML"):
-        load_config(str(broken))
+@pytest.mark.parametrize(
+    ("preset", "changes", "message"),
+    [
+        ("demo", ["prompts.refresh_every=5"], "feature_source"),  # the demo carries weights over: their start is gone
+        ("smoke", ["labelling.visible.k2=40", "labelling.visible.k1=30"], "labelling.visible: k2 is 40, more than k1"),
+        ("cclnet-sysu", ['evaluation.draws=["official"]', "evaluation.trials=11"], "evaluation.trials is 11"),
+        ("smoke", ["method=cdsn"], "there is no method 'cdsn'"),
+        ("smoke", ["method=[1]"], "there is no method"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(preset: str, changes: list[str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_config(preset, changes)
 
 
-def test_settings_that_contradict_each_other_are_refused() -> None:
-    with pytest.raises(ConfigError, match="feature_source"):
-        load_config("demo", ["prompts.refresh_every=5"])  # the demo carries weights over, whose start is not kept
+def test_a_file_extends_one_beside_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "presets" / "more"
+    folder.mkdir(parents=True)
+    (folder.parent / "base.toml").write_text('extends = "smoke"\nseed = 3\n')
+    (folder / "mine.toml").write_text('extends = "../base.toml"\nname = "mine"\n')
+    monkeypatch.chdir(tmp_path)
+    config = load_config("presets/more/mine.toml")
+    assert (config.name, config.seed) == ("mine", 3)
+
+
+def test_a_circle_of_presets_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "one.toml").write_text('extends = "one.toml"\n')
+    (tmp_path / "two.toml").write_text('extends = "three.toml"\n')
+    (tmp_path / "three.toml").write_text(f'extends = "{tmp_path}/../{tmp_path.name}/two.toml"\n')
+    for name in ("one.toml", "two.toml"):
+        with pytest.raises(ConfigError, match=f"{name} extends itself"):
+            load_config(str(tmp_path / name))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"seed = \n", "not valid TOML"),
+        (b"name = '\xff'\n", "not valid TOML"),
+        (b"seed = " + b"9" * 5000, "not valid TOML"),
+        (b"a = " + b"[" * 5000, "not valid TOML"),
+        (b'extends = "smoke"\nseed = ' + b"9" * 30, "seed has more than 64 bits"),
+        (b'extends = "smoke"\n[' + b".".join([b"a"] * 3000) + b"]\n", "not a section"),
+        (b'extends = "smoke"\ndata = 3\n', "data is a section, not a value"),
+        (b'extends = "smoke"\nmodel.weights.a = 3\n', "model.weights is a value, not a section"),
+        (b"extends = 3\n", "extends is 3, not a string"),
+        (b'extends = ["smoke"]\n', "not a string"),
+        (b'extends = "smok"\n', "there is no preset 'smok'"),
+        (b'extends = "../presets/smoke"\n', "there is no preset"),
+        (b'extends = "gone.toml"\n', "there is no preset 'gone.toml'"),
+        (b'extends = "' + b"x" * 5000 + b'.toml"\n', "cannot be read"),
+        (b'extends = "\\u0000.toml"\n', "cannot be read"),
+        (b'extends = "smoke"\nstages.prepare_rounds = 1000000000000\n', "stages.prepare_rounds"),
+        (b'extends = "smoke"\nname = 2024-01-01\n', "name: "),
+    ],
+)
+def test_any_content_of_a_file_gives_one_clear_error(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "mine.toml").write_bytes(content)
+    with pytest.raises(ConfigError, match=message) as caught:
+        load_config(str(tmp_path / "mine.toml"))
+    assert caught.value.hint
+
+
+def test_a_folder_is_no_preset(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").mkdir()
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load_config(str(tmp_path / "mine.toml"))
+
+
+@pytest.mark.parametrize(
+    "key", ["", ".", "seed", "data", "data.root", "seed.a", "a" + ".a" * 3000, "labelling.visible.k1"]
+)
+@pytest.mark.parametrize(
+    "value", ["", "[", "[" * 5000, "9" * 5000, "9" * 30, "1\nname = 2", "{a = 1}", "\x00", "2024-01-01"]
+)
+def test_any_override_is_a_setting_or_one_clear_error(key: str, value: str) -> None:
+    try:
+        config = load_config("smoke", [f"{key}={value}"])
+    except ConfigError:
+        return
+    assert key == "data.root" and str(config.data.root) == str(Path(value))
 
 
 def test_the_digest_covers_what_decides_the_result_and_nothing_else() -> None:
@@ -79,6 +150,16 @@ def test_the_digest_covers_what_decides_the_result_and_nothing_else() -> None:
     assert digest_of(load_config("smoke", same)) == digest_of(base)
     for change in ("seed=2", "swap.scale=0.2", "data.split=train", "images.height=128"):
         assert digest_of(load_config("smoke", [change])) != digest_of(base), change
+
+
+@pytest.mark.parametrize("preset", ["smoke", "csdn-demo", "eees-demo"])
+def test_the_number_of_ranks_decides_the_result_only_where_each_normalises_its_own_share(preset: str) -> None:
+    def digest(batch_norm: str, processes: int) -> str:
+        changes = [f"batches.batch_norm={batch_norm}", f"execution.processes={processes}"]
+        return digest_of(load_config(preset, changes))
+
+    assert digest("synchronised", 2) == digest("synchronised", 1)
+    assert len({digest("local", processes) for processes in (1, 2, 4)}) == 3
 
 
 @pytest.mark.parametrize(

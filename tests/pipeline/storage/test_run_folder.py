@@ -49,7 +49,7 @@ def test_the_configuration_is_on_disk_before_anything_else(tmp_path):
     with open_run(tmp_path / "runs" / "smoke"):
         assert sorted(entry.name for entry in (tmp_path / "runs" / "smoke").iterdir()) == ["config.json", "lock"]
         content = json.loads((tmp_path / "runs" / "smoke" / "config.json").read_text())
-    assert content == {"digest": "aaaa", "config": {**CONFIG, "milestones": [30, 50]}}
+    assert content == {"format": 2, "digest": "aaaa", "config": {**CONFIG, "milestones": [30, 50]}}
 
 
 def test_a_run_of_the_same_settings_is_gone_on_with(tmp_path):

@@ -4,12 +4,14 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.runtime.folder_lock import lock_folder, lock_holder
+from pipeline.storage.run_folder import RunFolder
 from pipeline.storage.run_reader import RecordedRun, RoundScore, read_run, read_runs
 from tests.pipeline.reports.recorded_runs import HEADLINE, begin_run, make_run, row
 
@@ -85,8 +87,10 @@ def test_a_round_whose_timings_are_not_yet_written_is_there_without_them(tmp_pat
         ("config.json", "{", "damaged"),
         ("config.json", "[1]", "damaged"),
         ("config.json", '{"name": "a tool of somebody"}', "not written by this program"),
-        ("config.json", '{"digest": "a", "config": 1}', "holds no settings"),
-        ("config.json", '{"digest": "a", "config": {"name": "x", "gone": 1}}', "gone does not exist"),
+        ("config.json", '{"digest": "a", "config": {}}', "one is a run of format 1; this version reads and writes"),
+        ("config.json", '{"format": 99, "digest": "a", "config": {}}', "one is a run of format 99"),
+        ("config.json", '{"format": 2, "digest": "a", "config": 1}', "holds no settings"),
+        ("config.json", '{"format": 2, "digest": "a", "config": {"name": "x", "gone": 1}}', "gone does not exist"),
         ("metrics.jsonl", "\x00\x01", "damaged"),
         ("metrics.jsonl", "1\n", "damaged"),
         ("metrics.jsonl", "{}\n", "names no round"),
@@ -97,6 +101,41 @@ def test_what_is_damaged_or_foreign_is_named(tmp_path: Path, file: str, content:
     (path / file).write_text(content)
     with pytest.raises(CheckpointError, match=message):
         read_run(path)
+
+
+def opened_to_train(path: Path) -> None:
+    RunFolder.open(path, {}, "a")
+
+
+def opened_to_evaluate(path: Path) -> None:
+    from pipeline.methods import method_of
+    from pipeline.runs.open import reopen_run
+
+    with reopen_run(path, method_of, data_root=None, device="cpu"):
+        pass
+
+
+def opened_to_embed(path: Path) -> None:
+    from pipeline.inference.run_encoder import read_run_encoder
+
+    read_run_encoder(path, "cpu")
+
+
+def opened_to_sync(path: Path) -> None:
+    from pipeline.tracking.sync import sync_run
+
+    sync_run(path)
+
+
+@pytest.mark.parametrize("opened", [opened_to_train, opened_to_evaluate, opened_to_embed, opened_to_sync, read_run])
+def test_a_run_of_another_format_is_refused_by_name(tmp_path: Path, opened: Callable[[Path], object]) -> None:
+    path = make_run(tmp_path / "old", TWO)
+    record = json.loads((path / "config.json").read_text())
+    del record["format"]  # as version 0.1 wrote it
+    (path / "config.json").write_text(json.dumps(record))
+    with pytest.raises(CheckpointError, match="old is a run of format 1; this version reads") as caught:
+        opened(path)
+    assert caught.value.hint
 
 
 def test_bytes_that_are_no_text_are_damage(tmp_path: Path) -> None:
@@ -113,12 +152,13 @@ def test_what_is_no_folder_of_a_run_is_refused(tmp_path: Path) -> None:
             read_run(path)
 
 
-def test_all_runs_of_a_folder_are_read_and_what_is_none_is_an_error_in_its_place(tmp_path: Path) -> None:
+def test_all_runs_of_a_folder_are_read_and_one_without_its_record_is_an_error_in_its_place(tmp_path: Path) -> None:
     make_run(tmp_path / "a", TWO)
-    (tmp_path / "b").mkdir()
+    (make_run(tmp_path / "b", TWO) / "config.json").unlink()
     make_run(tmp_path / "c", TWO[:1])
-    for name in ("images", "mlflow-artifacts"):  # this program's own
+    for name in ("images", "mlflow-artifacts", "server", "notes"):  # nothing says that these should be runs
         (tmp_path / name).mkdir()
+    (tmp_path / "server" / "prefect.log").write_text("")
     (tmp_path / "mlflow.db").write_text("")
     first, second, third = read_runs(tmp_path)
     assert isinstance(first, RecordedRun) and first.name == "a"

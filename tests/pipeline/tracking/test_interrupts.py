@@ -50,6 +50,8 @@ def test_results_and_errors_pass() -> None:
 class Recorder(SilentTracker):
     """Notes what it is told; its round is interrupted."""
 
+    records = True
+
     def __init__(self, number: signal.Signals) -> None:
         self.number = number
         self.told: list[Any] = []
@@ -64,7 +66,7 @@ class Recorder(SilentTracker):
 def test_a_tracker_is_told_the_whole_round_and_then_that_the_run_was_stopped(number: signal.Signals) -> None:
     recorder = Recorder(number)
     tracker = UninterruptedTracker(recorder)
-    assert isinstance(tracker, Tracker)
+    assert isinstance(tracker, Tracker) and tracker.records
     with pytest.raises(KeyboardInterrupt):
         tracker.round(1, {}, {})
     tracker.finish("KILLED")

@@ -259,6 +259,7 @@ def test_what_mlflow_says_at_the_end_of_a_run_is_kept_off_stdout(tracker, monkey
 
 def test_a_silent_tracker_answers_everything_and_keeps_nothing(tmp_path):
     tracker: Tracker = SilentTracker()
+    assert not tracker.records
     tracker.start(CONFIG)
     tracker.round(1, {"a": 1.0}, {"stage": "clip"}, [tmp_path / "absent"])
     tracker.attach(tmp_path / "absent")

@@ -28,6 +28,8 @@ from tests.pipeline.reports.recorded_runs import begin_run, make_run, row
 class Moody(SilentTracker):
     """Remembers what it is told in the folder's note, as MLflow's tracker does, while it is not `away`."""
 
+    records = True
+
     def __init__(self, folder: RunFolder) -> None:
         self.folder = folder
         self.away = False
@@ -227,6 +229,41 @@ def test_syncing_records_a_run_from_what_it_left(tmp_path: Path, monkeypatch: py
     assert list(unsynced_runs(tmp_path)) == []
     points = client.get_metric_history(before, "test/sysu/all/1-shot/agw/r1")
     assert [(point.step, point.value) for point in points] == [(1, 0.5), (2, 0.375)]
+
+
+def test_models_wait_in_the_folder_for_a_tracker_that_records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = make_run(tmp_path / "done", [row(1), row(2)])
+    write_note(path, TrackingNote("a", rounds=2, ended="KILLED"))
+    model = path / "unregistered" / "visible"
+    model.mkdir(parents=True)
+    with RunFolder.reopen(path) as folder:
+        RunRecord(folder, SilentTracker()).finish(None)
+        assert model.is_dir(), "nothing has registered it"
+        assert list(unsynced_runs(tmp_path)) == []  # the run is open
+        registered: list[Path] = []
+        tracker = Moody(folder)
+        monkeypatch.setattr(tracker, "register", registered.append)
+        RunRecord(folder, tracker).finish(None)
+    assert registered == [model]
+    assert not (path / "unregistered").exists()
+
+
+def test_a_finished_run_whose_record_ended_otherwise_lacks_its_end(tmp_path: Path) -> None:
+    path = make_run(tmp_path / "done", [row(1), row(2)])
+    half = make_run(tmp_path / "half", [row(1)], "seed=2")
+    for run, rounds in ((path, 2), (half, 1)):
+        write_note(run, TrackingNote("a", rounds=rounds, ended="KILLED"))
+    assert list(unsynced_runs(tmp_path)) == [path]
+
+
+def test_with_tracking_off_no_earlier_round_is_read_again(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    listed: list[int] = []
+    monkeypatch.setattr(RunFolder, "round_files", lambda _, number: listed.append(number) or [])
+    record = RunRecord(folder, SilentTracker())
+    for number in range(1, 5):
+        record.publish(after(number))
+    record.finish(None)
+    assert listed == []
 
 
 def test_a_run_that_is_being_trained_is_not_synced(tmp_path: Path) -> None:

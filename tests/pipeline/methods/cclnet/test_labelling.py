@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
+from clustering import pair_limit
 from clustering.dbscan import OUTLIER, PseudoLabels
 from clustering.labelling import Labelling, label_images
 from models.modality import Modality, PerModality
 from pipeline.config.cclnet import ClusteringConfig, LabellingConfig
-from pipeline.errors import DegenerateClustering
+from pipeline.errors import DegenerateClustering, TrainingError, VireidError
 from pipeline.features import FeatureBank
 from pipeline.methods.cclnet.clusters import label_modality, usable_labels
 
@@ -28,6 +29,23 @@ def labelling(labels: list[int], **changes: object) -> Labelling:
 CPU = torch.device("cpu")
 GOOD = labelling([0, 0, 1, 1, 2, 2, 3, 3, OUTLIER])
 NOTHING = labelling([OUTLIER] * 9, distance_quantiles={"p01": 0.71, "p05": 0.8, "p50": 0.95})
+
+
+@pytest.mark.parametrize(
+    ("value", "limit", "error", "said", "hint"),
+    [
+        (1.0, 10, DegenerateClustering, "infrared images: eps 0.6 has", "labelling.infrared.eps"),
+        (np.nan, 2**31, TrainingError, "infrared images cannot be clustered on cpu", "execution.device"),
+    ],
+)
+def test_what_clustering_refuses_names_the_setting(
+    monkeypatch: pytest.MonkeyPatch, value: float, limit: int, error: type[VireidError], said: str, hint: str
+) -> None:
+    monkeypatch.setattr(pair_limit, "MOST_PAIRS", limit)
+    bank = FeatureBank(np.full((40, 1), value, np.float32), Modality.INFRARED, "")
+    with pytest.raises(error) as caught:
+        label_modality(bank, ClusteringConfig(), CPU)
+    assert said in caught.value.message and hint in caught.value.hint
 
 
 def test_labels_with_clusters_are_taken_as_they_are() -> None:

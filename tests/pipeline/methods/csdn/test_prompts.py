@@ -9,11 +9,11 @@ import torch
 from models.clip import load_clip
 from models.fusion import build_fusion
 from models.modality import Modality, PerModality
-from models.prompts import TEMPLATES, PromptBank
+from models.prompts import SENTENCES, PromptBank
 from models.text_tower import TextTower
 from pipeline.errors import TrainingError
 from pipeline.methods.csdn import prompts as person_texts
-from pipeline.methods.csdn.prompts import SHARED_TEMPLATE, PersonFeatures, learn_fusion, learn_person_prompts
+from pipeline.methods.csdn.prompts import SHARED_SENTENCE, PersonFeatures, learn_fusion, learn_person_prompts
 from pipeline.runtime.seeds import numpy_generator, torch_generator
 from tests.reference import person_terms as reference
 from tests.reference.schedules import CSDN_PROMPTS
@@ -101,7 +101,7 @@ def banks_of(tower, template="shared", banks="two"):
     made = PerModality.build(
         lambda modality: PromptBank(
             tower,
-            SHARED_TEMPLATE if template == "shared" else TEMPLATES[modality],
+            SHARED_SENTENCE if template == "shared" else SENTENCES[modality],
             PEOPLE,
             generator=first_words(modality),
         )
