@@ -59,7 +59,7 @@ check: setup  ## style, types, layers
 test: setup  ## all tests, and the examples in docstrings
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
-unsupervised-demo: setup  ## train on drawn people with the demo weights: no data set needed
+unsupervised-demo: setup  ## train on synthetic persons with the demo CLIP: no data set needed
 	$(BIN)/vireid demo
 
 unsupervised-sysu: setup  ## train on SYSU-MM01: make unsupervised-sysu DATA=/folder/of/SYSU-MM01
@@ -71,7 +71,7 @@ unsupervised-regdb: setup  ## train on RegDB, a model a split: make unsupervised
 unsupervised-llcm: setup  ## train on LLCM: make unsupervised-llcm DATA=/folder/of/LLCM
 	$(BIN)/vireid train cclnet-llcm $(if $(DATA),--data "$(DATA)")
 
-csdn-demo: setup  ## the supervised method CSDN on the same drawn people
+csdn-demo: setup  ## the supervised method CSDN on the same synthetic persons
 	$(BIN)/vireid demo --method csdn
 
 csdn-sysu: setup  ## CSDN on SYSU-MM01: make csdn-sysu DATA=/folder/of/SYSU-MM01
@@ -83,7 +83,7 @@ csdn-regdb: setup  ## CSDN on RegDB, a model a split: make csdn-regdb DATA=/fold
 csdn-llcm: setup  ## CSDN on LLCM: make csdn-llcm DATA=/folder/of/LLCM
 	$(BIN)/vireid train csdn-llcm $(if $(DATA),--data "$(DATA)")
 
-eees-demo: setup  ## the supervised method EEES on the same drawn people and their captions
+eees-demo: setup  ## the supervised method EEES on the same synthetic persons and their captions
 	$(BIN)/vireid demo --method eees
 
 eees-sysu: setup  ## EEES on SYSU-MM01 and its captions: make eees-sysu DATA=/folder/of/SYSU-MM01
@@ -102,7 +102,7 @@ server: setup  ## Prefect's server, a worker and MLflow's pages on this machine,
 	@mkdir -p "$(RUNS)"
 	exec $(BIN)/vireid server --port $(PREFECT_PORT) --mlflow-port $(PORT) --runs "$(RUNS)"
 
-deploy: setup  ## tell the server of `make server` what can be run
+deploy: setup  ## register the deployments on the server of `make server`
 	PREFECT_API_URL="$${PREFECT_API_URL:-http://127.0.0.1:$(PREFECT_PORT)/api}" $(BIN)/vireid deploy
 
 ui: setup  ## compare runs and rounds in MLflow, on this machine only

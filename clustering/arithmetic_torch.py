@@ -34,18 +34,10 @@ def block_rows(device: torch.device, bytes_each: int) -> int:
 
 
 def in_device_blocks(task: Callable[[int, int], T], num_rows: int, rows: int) -> list[T]:
-    """Run `task(start, stop)` over consecutive blocks of rows, one after the other.
+    """Run `task(start, stop)` over consecutive blocks of at first `rows` rows, and return the results in order.
 
     A block that does not fit in the device's memory is retried at half its size, and later blocks keep that size; a
-    call logs this once.
-
-    Args:
-        task: Called once a block, again if memory runs out; its results must not depend on the blocks.
-        num_rows: 0 or more. 0 rows give one call, so that there is a result of the right type.
-        rows: Initial rows of a block, at least 1.
-
-    Returns:
-        The tasks' results, in the order of the blocks.
+    call logs this once. Results must not depend on the blocks. 0 rows give one call, for a result of the right type.
 
     Raises:
         ValueError: A single row does not fit.
@@ -137,11 +129,7 @@ def softmax_weights(
 ) -> Int64[Tensor, "z"]:
     """Integer weights of members that sum to `unit` in each row, as in the kernel `fill_weights`.
 
-    Args:
-        powers: Exponential of each member.
-        rows: Row of each member, ascending, from 0.
-        starts: Where each row starts, and the number of members.
-        unit: The sum of a row.
+    `rows` (ascending, from 0) is the row of each member; `starts` is where each row starts, and the number of members.
     """
     import torch
 

@@ -12,17 +12,10 @@ SEED = 1  # of the order in which "louvain" visits images
 
 
 def components(graph: RadiusGraph, eps: float, min_samples: int) -> PseudoLabels:
-    """Cluster the connected components of the graph: `dbscan` in which every image is a core image.
+    """Cluster the connected components of the graph at radius `eps`: `dbscan` in which every image is a core image.
 
-    One pair between images of two persons joins their clusters.
-
-    Args:
-        graph: Pairs within graph.eps.
-        eps: Radius, at most graph.eps.
-        min_samples: Smallest cluster size, at least 1; images of smaller clusters are outliers.
-
-    Returns:
-        Labels, clusters numbered by their smallest image. The image order does not change the clusters.
+    One pair between images of two persons joins their clusters. Images of clusters below `min_samples` (>= 1) are
+    outliers; clusters are numbered by their smallest image. The image order does not change the clusters.
 
     Raises:
         ValueError: eps is outside [0, graph.eps] or not below 1, or min_samples is below 1.
@@ -39,15 +32,8 @@ def components(graph: RadiusGraph, eps: float, min_samples: int) -> PseudoLabels
 def louvain(graph: RadiusGraph, eps: float, min_samples: int) -> PseudoLabels:
     """Cluster images by modularity, with edges weighted 1 - d: clusters that few edges hold together are split.
 
-    The resolution depends on the total number of images.
-
-    Args:
-        graph: Pairs within graph.eps.
-        eps: Radius, at most graph.eps.
-        min_samples: Smallest cluster size, at least 1; images of smaller clusters are outliers.
-
-    Returns:
-        Labels, clusters numbered by their smallest image. Deterministic, but the image order may change them.
+    The resolution depends on the total number of images. Small clusters and numbers are as in `components`. The result
+    is deterministic, but the image order may change it.
 
     Raises:
         ValueError: eps is outside [0, graph.eps] or not below 1, or min_samples is below 1.

@@ -58,14 +58,7 @@ class PseudoLabels:
 
 @dataclass(frozen=True, slots=True)
 class EpsPoint:
-    """The clustering at one radius, summarised.
-
-    Args:
-        eps: Radius, in [0, 1).
-        clusters: Number of clusters.
-        outlier_share: Share of images in no cluster, in [0, 1].
-        largest_share: Share of images in the largest cluster, in [0, 1].
-    """
+    """The clustering at one radius; shares are of the images, in [0, 1]."""
 
     eps: float
     clusters: int
@@ -74,15 +67,11 @@ class EpsPoint:
 
 
 def dbscan(graph: RadiusGraph, eps: float, min_samples: int) -> PseudoLabels:
-    """Cluster the images of a radius graph by density.
+    """Cluster the images of a radius graph by density, at a radius `eps` up to graph.eps.
 
     Clusters are numbered by their smallest core image; a border image joins the lowest number among its core
-    neighbours. An image at distance exactly `eps` is a neighbour.
-
-    Args:
-        graph: Pairs within graph.eps.
-        eps: Radius, at most graph.eps: one graph serves every smaller radius.
-        min_samples: Images within `eps` of a core image, itself included; at least 1.
+    neighbours. An image at distance exactly `eps` is a neighbour; a core image itself is one of its `min_samples` (>=
+    1) neighbours.
 
     Raises:
         ValueError: eps is outside [0, graph.eps] or not below 1, or min_samples is below 1.
@@ -123,16 +112,7 @@ def eps_curve(
     *,
     method: Callable[[RadiusGraph, float, int], PseudoLabels] = dbscan,
 ) -> tuple[EpsPoint, ...]:
-    """Cluster at several radii, so that users can choose eps without identities.
-
-    Args:
-        graph: Pairs within graph.eps.
-        min_samples: As in `dbscan`.
-        eps_values: Radii, each at most graph.eps.
-        method: Clustering function of the graph, eps and min_samples.
-
-    Returns:
-        One point a radius, in the order given.
+    """Cluster at several radii, so that users can choose eps without identities: one point a radius, in order.
 
     Raises:
         ValueError: As `dbscan`.

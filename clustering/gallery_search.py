@@ -22,24 +22,14 @@ SPARE = 32  # rows beyond k that are compared exactly, because the lists hold fl
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Hits:
-    """Search results.
-
-    Attributes:
-        rows: Gallery rows, most similar first.
-        similarities: Inner products.
-    """
+    """Gallery rows, most similar first, and their inner products."""
 
     rows: Int64[np.ndarray, "q k"]
     similarities: Float32[np.ndarray, "q k"]
 
 
 def most_similar(queries: Float32[np.ndarray, "q d"], gallery: Float32[np.ndarray, "n d"], k: int) -> Hits:
-    """Compare every query with every gallery row.
-
-    Args:
-        queries: Unit rows.
-        gallery: Unit rows; they may be mapped from a file.
-        k: Results a query, at most n.
+    """Compare every query with every gallery row (unit rows; the gallery may be mapped from a file).
 
     Cost: q n d multiplications, and one read of the gallery for every 4,096 queries. Holds only the result; for fewer
     than 20 queries, 4 bytes for each query and gallery row.
@@ -63,10 +53,8 @@ def most_similar(queries: Float32[np.ndarray, "q d"], gallery: Float32[np.ndarra
 class GalleryLists:
     """A gallery in inverted lists (k-means), of which a search visits the nearest.
 
-    Args:
-        index: The faiss index.
-        effort: Lists that a search visits (nprobe).
-        recall: Share of the ten most similar rows that a search finds, over rows on which nprobe was not tuned.
+    `effort` is the number of lists that a search visits (nprobe); `recall` the share of the ten most similar rows that
+    it finds, over rows on which nprobe was not tuned.
     """
 
     def __init__(self, index: Any, effort: int, recall: float) -> None:
@@ -78,12 +66,8 @@ class GalleryLists:
     def build(cls, gallery: Float32[np.ndarray, "n d"], *, sample: int = SAMPLE) -> "GalleryLists":
         """Sort a gallery into lists, and raise nprobe until 0.96 of the ten most similar rows are found.
 
-        The recall is that of gallery rows as queries. Queries of another modality are further away and may have a lower
-        one.
-
-        Args:
-            gallery: Unit rows.
-            sample: Rows, half to tune nprobe on and half to measure the recall on.
+        The recall is that of gallery rows as queries (`sample`: half for tuning, half for measuring). Queries of
+        another modality are further away and may have a lower one.
 
         Cost: n sqrt(n) d multiplications; half of the gallery's size in memory.
 
@@ -116,12 +100,9 @@ class GalleryLists:
         return found
 
     def search(self, queries: Float32[np.ndarray, "q d"], gallery: Float32[np.ndarray, "n d"], k: int) -> Hits:
-        """Nearly the rows that `most_similar` finds, re-ranked exactly.
+        """Nearly the rows that `most_similar` finds in the same gallery, re-ranked exactly.
 
-        Args:
-            queries: Unit rows.
-            gallery: The gallery that the lists were built from.
-            k: Results a query. A query whose lists hold fewer is compared with every row.
+        A query whose lists hold fewer than k rows is compared with every row.
         """
         k = min(k, len(gallery))
         self._index.nprobe = self.effort

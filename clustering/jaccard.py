@@ -39,11 +39,7 @@ LARGEST_SCALE = 1 << 30  # so that a row's sum fits 32 bits, with room for 2 - m
 class NeighbourhoodWeights:
     """Each image's neighbourhood as weights that sum to one: compressed sparse rows of integers.
 
-    Args:
-        starts: Start of each image's row in `columns` and `weights`; the last value is their length.
-        columns: Image indices of the members.
-        weights: Their weights, as multiples of 1 / scale.
-        scale: The exact sum of every row: the largest multiple of k2 up to 2^30.
+    `weights` are multiples of 1 / scale, and every row sums to exactly `scale`, the largest multiple of k2 up to 2^30.
     """
 
     starts: Int64[np.ndarray, "n_plus_one"]
@@ -54,9 +50,7 @@ class NeighbourhoodWeights:
 
 @dataclass(frozen=True, slots=True)
 class RadiusGraph:
-    """All pairs of images within a Jaccard distance, each once.
-
-    Holds overlaps, not distances: exact copies have distance 0, which sparse matrices drop.
+    """All pairs of images within a Jaccard distance, each once; overlaps, because sparse matrices drop distance 0.
 
     Args:
         num_images: Number of images, with and without pairs.
@@ -84,12 +78,8 @@ def overlap_distances(overlap: Int64[np.ndarray, "..."], scale: int) -> Float64[
 def smallest_overlap(eps: float, scale: int) -> int:
     """Find the smallest shared weight within `eps`: d <= eps exactly where m >= 2 (1 - eps) / (2 - eps).
 
-    Args:
-        eps: Radius in [0, 1). At 1, pairs that share nothing would be included, and the graph would not be sparse.
-        scale: The shared weight of equal neighbourhoods.
-
     Raises:
-        ValueError: eps is outside [0, 1).
+        ValueError: eps is outside [0, 1). At 1, pairs that share nothing would be included.
     """
     if not 0.0 <= eps < 1.0:
         raise ValueError(f"eps must be at least 0 and below 1, not {eps}")
@@ -202,7 +192,7 @@ def radius_graph(weights: NeighbourhoodWeights, eps: float, *, wider: Sequence[f
         ValueError: More than 2^31 pairs are within eps; the message names a radius that fits.
 
     Cost: The sum over images of (the number of rows that contain the image)^2 / 2; 8 bytes a weight and 16 bytes a
-    pair. An image in every list makes this, and the number of pairs, quadratic in n.
+    pair. Quadratic in n if an image is in every list.
     """
     joined = RowJoin(weights.starts, weights.columns, weights.weights)
 
@@ -229,10 +219,7 @@ def listed_distances(
 
 
 class RowJoin:
-    """Min-sum join of rows of integer weights, on all cores; a row's sum fits 32 bits.
-
-    Cost: 8 bytes a weight, beside the weights themselves.
-    """
+    """Min-sum join of rows of integer weights, on all cores; a row's sum fits 32 bits. Cost: 8 bytes a weight."""
 
     def __init__(
         self, starts: Int64[np.ndarray, "n_plus_one"], columns: Int32[np.ndarray, "z"], weights: Int32[np.ndarray, "z"]
@@ -244,17 +231,13 @@ class RowJoin:
         self._arrays = starts, columns, column_starts, rows, row_weights
 
     def pairs(self, least: int) -> Int32[np.ndarray, "e 3"] | None:
-        """List (i, j, overlap) for i < j with an overlap of at least `least` (>= 1), in ascending order of i.
-
-        Returns:
-            Exact pairs, whatever the number of threads; None if they are more than `MOST_PAIRS`.
-        """
+        """(i, j, overlap) for i < j with an overlap of at least `least` (>= 1), ascending by i; None if too many."""
         lengths: list[int] = []
 
         def list_block(start: int, stop: int) -> Int32[np.ndarray, "e 3"]:
             if sum(lengths) > MOST_PAIRS:
                 return np.empty((0, 3), np.int32)
-            pairs = list_pairs(*self._arrays, least, MOST_PAIRS, start, stop)
+            pairs = list_pairs(self._arrays, least, MOST_PAIRS, start, stop)
             lengths.append(len(pairs))
             return pairs
 
@@ -266,7 +249,7 @@ class RowJoin:
     def count(self, least: Sequence[int]) -> tuple[int, ...]:
         """Count the pairs that overlap by at least each of these, in the time of one join and without holding them."""
         thresholds = np.array(least, np.int64)
-        blocks = over_blocks(partial(count_pairs, *self._arrays, thresholds), self._num_images)
+        blocks = over_blocks(partial(count_pairs, self._arrays, thresholds), self._num_images)
         return tuple(int(sum(block[place] for block in blocks)) for place in range(len(least)))
 
 
@@ -276,13 +259,7 @@ def graph_within_limit(
     eps: float,
     wider: Sequence[float],
 ) -> Graph:
-    """Join at the largest radius whose pairs can be held, which must be at least `eps`.
-
-    Args:
-        join: Returns the graph of a radius, or None if it has more than `MOST_PAIRS` pairs.
-        count: Number of pairs within each of several radii; called only if the first join fails.
-        eps: The required radius.
-        wider: Optional radii; those below eps are ignored.
+    """Join at the largest of `wider` (>= eps) whose pairs can be held; `count` is called only if the first join fails.
 
     Raises:
         ValueError: Too many pairs are within eps; the message names a radius that fits.

@@ -13,10 +13,13 @@ from jaxtyping import Float32, Int32, Int64
 from clustering.neighbours_kernels import LANES, row_dot
 from clustering.parallel import kernel
 
+Rows = Float32[np.ndarray, "n d"]
+Longs = Int64[np.ndarray, "n"]
 Lists = Int32[np.ndarray, "n k"]  # image indices, a row an image
 PerImage = Int32[np.ndarray, "n"]
 Starts = Int64[np.ndarray, "n_plus_one"]  # compressed sparse rows or columns: where each begins
 Entries = Int32[np.ndarray, "z"]  # their indices or weights
+JoinArrays = tuple[Starts, Entries, Starts, Entries, Entries]  # rows: starts, columns; columns: starts, rows, weights
 
 SQUARINGS = 4  # exp(t) = exp(t / 16)^16; t is from -4 to 0
 TAYLOR = tuple(1.0 / math.factorial(power) for power in range(12))  # the next term, (1/4)^12 / 12!, is below 2^-52
@@ -36,7 +39,7 @@ def power(similarity: float) -> int:
 
 
 @kernel
-def fill_weights(powers: Int64[np.ndarray, "bound"], unit: int, row: Entries) -> None:
+def fill_weights(powers: Longs, unit: int, row: Entries) -> None:
     """Turn the powers of a row's members into integers that sum to `unit`; the largest takes the rounding."""
     total = 0
     for place in range(len(row)):
@@ -72,8 +75,8 @@ def _expand(
     mutual_counts: PerImage,
     half: Lists,
     half_counts: PerImage,
-    stamps: Int64[np.ndarray, "n"],
-    expanded: Int32[np.ndarray, "bound"],
+    stamps: Longs,
+    expanded: Entries,
 ) -> int:
     """Write E(image) to `expanded` and return its size. A stamp of 2i+1 marks "in R(i)", 2i+2 "added to E(i)"."""
     in_mutual, added = 2 * image + 1, 2 * image + 2
@@ -98,13 +101,7 @@ def _expand(
 
 @kernel
 def expansion_sizes(
-    mutual: Lists,
-    mutual_counts: PerImage,
-    half: Lists,
-    half_counts: PerImage,
-    sizes: Int64[np.ndarray, "n"],
-    start: int,
-    stop: int,
+    mutual: Lists, mutual_counts: PerImage, half: Lists, half_counts: PerImage, sizes: Longs, start: int, stop: int
 ) -> None:
     """Count the members of each expanded set."""
     stamps = np.zeros(len(mutual), np.int64)
@@ -114,7 +111,7 @@ def expansion_sizes(
 
 
 @kernel
-def _sort(values: Int32[np.ndarray, "bound"], count: int) -> None:
+def _sort(values: Entries, count: int) -> None:
     """Insertion sort of the first `count` values: they are few, and the library's sort takes seconds to compile."""
     for place in range(1, count):
         value = values[place]
@@ -156,14 +153,7 @@ def _twin(starts: Starts, columns: Entries, image: int, member: int) -> int:
 
 
 @kernel
-def member_powers(
-    features: Float32[np.ndarray, "n d"],
-    starts: Starts,
-    columns: Entries,
-    powers: Int64[np.ndarray, "z"],
-    start: int,
-    stop: int,
-) -> None:
+def member_powers(features: Rows, starts: Starts, columns: Entries, powers: Longs, start: int, stop: int) -> None:
     """Write the exponential of each member's similarity, except where `member_weights` reads it at the twin entry."""
     lanes = np.empty(LANES, np.float64)
     for image in range(start, stop):
@@ -174,7 +164,7 @@ def member_powers(
 
 @kernel
 def member_weights(
-    unit: int, starts: Starts, columns: Entries, powers: Int64[np.ndarray, "z"], weights: Entries, start: int, stop: int
+    unit: int, starts: Starts, columns: Entries, powers: Longs, weights: Entries, start: int, stop: int
 ) -> None:
     """Write V: the softmax of -(2 - 2 cosine) over each expanded set, as integers that sum to `unit`."""
     own = np.empty(len(starts), np.int64)
@@ -187,9 +177,7 @@ def member_weights(
 
 
 @kernel
-def sum_sizes(
-    ranks: Lists, k2: int, starts: Starts, columns: Entries, sizes: Int64[np.ndarray, "n"], start: int, stop: int
-) -> None:
+def sum_sizes(ranks: Lists, k2: int, starts: Starts, columns: Entries, sizes: Longs, start: int, stop: int) -> None:
     """Count the distinct columns in the rows of an image's first k2 neighbours."""
     stamps = np.full(len(ranks), -1, np.int32)
     for image in range(start, stop):
@@ -264,7 +252,7 @@ def first_at_least(rows: Entries, first: int, last: int, row: int) -> int:
 
 
 @kernel
-def _cursors(column_starts: Starts, rows: Entries, start: int) -> Int64[np.ndarray, "n"]:
+def _cursors(column_starts: Starts, rows: Entries, start: int) -> Longs:
     """For each column, the place of the first entry whose row is `start` or later."""
     cursors = np.empty(len(column_starts) - 1, np.int64)
     for column in range(len(cursors)):
@@ -273,18 +261,9 @@ def _cursors(column_starts: Starts, rows: Entries, start: int) -> Int64[np.ndarr
 
 
 @kernel
-def _add_overlaps(
-    image: int,
-    starts: Starts,
-    columns: Entries,
-    column_starts: Starts,
-    rows: Entries,
-    row_weights: Entries,
-    cursors: Int64[np.ndarray, "n"],
-    overlaps: PerImage,
-    touched: PerImage,
-) -> int:
+def _add_overlaps(image: int, arrays: JoinArrays, cursors: Longs, overlaps: PerImage, touched: PerImage) -> int:
     """Add an image's overlap with every later one to `overlaps`; list the images touched, return their number."""
+    starts, columns, column_starts, rows, row_weights = arrays
     num_touched = 0
     for place in range(starts[image], starts[image + 1]):
         column = columns[place]
@@ -300,21 +279,12 @@ def _add_overlaps(
 
 
 @kernel
-def list_pairs(
-    starts: Starts,
-    columns: Entries,
-    column_starts: Starts,
-    rows: Entries,
-    row_weights: Entries,
-    least: int,
-    most: int,
-    start: int,
-    stop: int,
-) -> Int32[np.ndarray, "e 3"]:
+def list_pairs(arrays: JoinArrays, least: int, most: int, start: int, stop: int) -> Int32[np.ndarray, "e 3"]:
     """List (i, j, overlap) for i in start..stop, j > i, where the overlap, summed over columns, is at least `least`.
 
     Stops after the first image with which there are more than `most` pairs.
     """
+    starts, _columns, column_starts, rows, _row_weights = arrays
     overlaps = np.zeros(len(starts) - 1, np.int32)  # at most a row's sum, which fits
     touched = np.empty(len(overlaps), np.int32)
     cursors = _cursors(column_starts, rows, start)
@@ -322,9 +292,7 @@ def list_pairs(
     pairs = np.empty((room, 3), np.int32)
     num_pairs = 0
     for image in range(start, stop):
-        num_touched = _add_overlaps(
-            image, starts, columns, column_starts, rows, row_weights, cursors, overlaps, touched
-        )
+        num_touched = _add_overlaps(image, arrays, cursors, overlaps, touched)
         if num_pairs + num_touched > room:
             room = 2 * (num_pairs + num_touched)
             longer = np.empty((room, 3), np.int32)
@@ -344,25 +312,15 @@ def list_pairs(
 
 
 @kernel
-def count_pairs(
-    starts: Starts,
-    columns: Entries,
-    column_starts: Starts,
-    rows: Entries,
-    row_weights: Entries,
-    least: Int64[np.ndarray, "t"],
-    start: int,
-    stop: int,
-) -> Int64[np.ndarray, "t"]:
+def count_pairs(arrays: JoinArrays, least: Int64[np.ndarray, "t"], start: int, stop: int) -> Int64[np.ndarray, "t"]:
     """Count the pairs that `list_pairs` would list for each of several thresholds."""
+    starts, _columns, column_starts, rows, _row_weights = arrays
     overlaps = np.zeros(len(starts) - 1, np.int32)
     touched = np.empty(len(overlaps), np.int32)
     cursors = _cursors(column_starts, rows, start)
     counts = np.zeros(len(least), np.int64)
     for image in range(start, stop):
-        num_touched = _add_overlaps(
-            image, starts, columns, column_starts, rows, row_weights, cursors, overlaps, touched
-        )
+        num_touched = _add_overlaps(image, arrays, cursors, overlaps, touched)
         for place in range(num_touched):
             for threshold in range(len(least)):
                 counts[threshold] += overlaps[touched[place]] >= least[threshold]

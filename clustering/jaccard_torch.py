@@ -30,14 +30,7 @@ class DeviceWeights:
 def weights_on_device(
     rows: Float32[Tensor, "n d"], ranks: Int64[Tensor, "n k"], *, k1: int, k2: int, k1_counts_self: bool
 ) -> DeviceWeights:
-    """`neighbourhood_weights` on a device, with the same integers as on the CPU.
-
-    Args:
-        rows: Unit rows on the device.
-        ranks: Neighbour lists, as long as `neighbourhood_weights` needs them.
-        k1: As in `neighbourhood_weights`, at most n.
-        k2: As there, at most n.
-        k1_counts_self: As there.
+    """`neighbourhood_weights` on a device, with the same integers as on the CPU; k1 and k2 at most n.
 
     Cost: 30 bytes for each of an image's k1^2 / 2 candidates in a block, 12 bytes a member of the result.
     """
@@ -143,14 +136,10 @@ def _starts(sizes: Int64[Tensor, "b"]) -> Int64[Tensor, "b_plus_one"]:
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Rows of weights, transposed.
+    """Rows of weights, transposed: `rows` and `weights` column by column, the rows ascending within a column.
 
-    Args:
-        rows: Row (image) of each entry, column by column, ascending within a column.
-        weights: The weights.
-        row_of: Row of each entry, row by row.
-        later: For each entry of the rows, the place of the next entry of its column.
-        left: Number of later entries of that column.
+    For each entry of the original order: its row (`row_of`), the place of the next entry of its column (`later`), and
+    the number of later entries there (`left`).
     """
 
     rows: Int64[Tensor, "z"]

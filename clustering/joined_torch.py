@@ -60,19 +60,10 @@ def join_on_device(
 ) -> Joined:
     """`join_on_cpu` on a device: the same pairs and overlaps to the last bit, sorted by source and then by target.
 
-    Args:
-        features: Unit rows, at least one.
-        k1: As in `neighbourhood_weights`, at most n.
-        k2: As there.
-        eps: Required radius.
-        wider: Optional radii, as in `radius_graph`.
-        k1_counts_self: As in `neighbourhood_weights`.
-        neighbour_method: "exact" searches on the device; the others search on the CPU.
-        device: The device.
+    Approximate neighbours are searched on the CPU.
 
     Raises:
-        ValueError: A row is not finite or not of unit length, too many pairs are within eps, or the device's memory is
-            too small for the features or for the work of a single image.
+        ValueError: As `join_on_cpu`, or the device's memory is too small for the features or for the work of one image.
 
     Cost: The features, 8 k1 bytes an image, some 3 kB an image for weights, and about 6 GB for blocks on a GPU, or less
     if it has less.

@@ -17,12 +17,7 @@ CANDIDATES = 32  # candidate partners of a cluster in the sparse assignment
 
 @dataclass(frozen=True, slots=True)
 class Matching:
-    """One-to-one pairs of a visible and an infrared cluster, in ascending order of the visible cluster.
-
-    Args:
-        visible: Visible cluster numbers.
-        infrared: Infrared cluster number of each one's partner.
-        similarity: Inner product of their prototypes, in [-1, 1].
+    """One-to-one pairs of a visible and an infrared cluster, ascending by visible, with their prototypes' similarity.
 
     Raises:
         ValueError: A cluster is in two pairs.
@@ -37,10 +32,6 @@ class Matching:
             if len(np.unique(side)) < len(side):
                 raise ValueError("a cluster is matched twice")
 
-    def share(self, num_visible: int, num_infrared: int) -> float:
-        """Share of the clusters of both modalities that have a partner, in [0, 1]; 0 without clusters."""
-        return 2 * len(self.visible) / max(1, num_visible + num_infrared)
-
 
 def match_clusters(
     visible: Float32[np.ndarray, "c1 d"],
@@ -49,19 +40,11 @@ def match_clusters(
     method: Literal["hungarian", "mutual"] = "hungarian",
     floor: float | None = None,
 ) -> Matching:
-    """Match visible with infrared clusters.
+    """Match visible with infrared clusters by their prototypes (unit rows).
 
-    With "hungarian" every cluster of the modality that has fewer of them gets a partner, good or bad, unless `floor`
-    drops the pair.
-
-    Args:
-        visible: Unit rows, the prototypes of the visible clusters.
-        infrared: Unit rows, the prototypes of the infrared clusters.
-        method: "hungarian" maximises the sum of the similarities; "mutual" keeps mutual nearest prototypes only.
-        floor: Pairs less similar than this are dropped, after the assignment; None keeps all.
-
-    Returns:
-        At most min(c1, c2) pairs, none if a modality has no clusters. Exchanging the modalities exchanges the fields.
+    With "hungarian", which maximises the sum of similarities, every cluster of the modality with fewer clusters gets a
+    partner; "mutual" keeps mutual nearest prototypes only. `floor` (a similarity) removes pairs after the assignment.
+    Exchanging the modalities exchanges the fields.
 
     Raises:
         ValueError: A row is not finite or not of unit length.
@@ -88,14 +71,7 @@ def match_clusters(
 def mutual_nearest(
     similarity: Float32[np.ndarray, "c1 c2"],
 ) -> tuple[Int64[np.ndarray, "m"], Int64[np.ndarray, "m"]]:
-    """Pairs of which each is the most similar one of the other; of equal ones, the first.
-
-    Args:
-        similarity: Of visible and infrared clusters.
-
-    Returns:
-        Visible clusters, ascending, and their partners.
-    """
+    """Mutual nearest clusters (the first in a tie): visible clusters, ascending, and their partners."""
     if not similarity.size:
         return np.empty(0, np.int64), np.empty(0, np.int64)
     nearest = similarity.argmax(axis=1)
@@ -106,18 +82,13 @@ def mutual_nearest(
 def assign_sparsely(
     visible: Float32[np.ndarray, "c1 d"], infrared: Float32[np.ndarray, "c2 d"], *, candidates: int = CANDIDATES
 ) -> tuple[Int64[np.ndarray, "m"], Int64[np.ndarray, "m"]]:
-    """Assign clusters among candidate pairs: each cluster's most similar clusters of the other modality.
+    """Assign clusters among candidate pairs: each cluster's `candidates` most similar clusters of the other modality.
 
-    If these pairs allow no full assignment, the number of candidates is doubled, up to all.
-
-    Args:
-        visible: Unit rows.
-        infrared: Unit rows.
-        candidates: Candidate partners a cluster, at least 1.
+    If these pairs allow no full assignment, their number is doubled, up to all. The sum of similarities is the largest
+    among the candidates, and equals the full assignment's unless many clusters share the same few candidates.
 
     Returns:
-        Visible clusters, ascending, and their partners; min(c1, c2) pairs. The sum of similarities is the largest among
-        the candidates, and equals the full assignment's unless many clusters share the same few candidates.
+        Visible clusters, ascending, and their partners; min(c1, c2) pairs.
 
     Cost: c1 c2 d multiplications; 24 bytes a candidate.
     """

@@ -36,13 +36,10 @@ MOST_STEPS = 4_096  # efSearch of "hnsw": if it is not enough, the graph is disc
 
 @dataclass(frozen=True, slots=True)
 class Neighbours:
-    """The nearest images of each image, most similar first.
+    """The nearest images of each image, most similar first; column 0 is the image itself.
 
-    Args:
-        ranks: Image indices; column 0 is the image itself.
-        similarities: Their inner products with the image, in [-1, 1], within 1e-6.
-        recall: Share of the exact neighbours found, measured on sampled images; None for an exact search.
-        search: Library and index of the search, for the record.
+    `similarities` are inner products, within 1e-6. `recall` is the share of the exact neighbours found, measured on
+    sampled images; None for an exact search. `search` names library and index for the record.
     """
 
     ranks: Int32[np.ndarray, "n k"]
@@ -94,10 +91,7 @@ def search_all_pairs(
 ) -> tuple[Int32[np.ndarray, "n k"], Float32[np.ndarray, "n k"]]:
     """The k most similar images of every image and their similarities, by faiss, with ties in float64.
 
-    Args:
-        features: Unit rows, contiguous.
-        k: From 1 to n, or 0 without images.
-        gpu: Number of the GPU on which faiss-gpu searches; None searches on the CPU.
+    `gpu` is the number of the GPU on which faiss-gpu searches; None searches on the CPU.
 
     Raises:
         ValueError: The similarities of the search are less precise than float32.
@@ -145,14 +139,8 @@ def put_in_order(
 ) -> None:
     """Write the lists of images first to first + b from search results, ties by float64 and then by index.
 
-    Args:
-        features: Unit rows, contiguous.
-        found: Candidates, most similar first; at least k of them, or all images.
-        found_similarities: Their similarities, as rounded by the search.
-        first: The image of the first row of `found`.
-        ranks: The lists; written to.
-        similarities: Their similarities; written to.
-        settled: Set to false if a tie may continue beyond the candidates.
+    `found` has at least k candidates, or all images, most similar first, with similarities as rounded by the search.
+    `ranks` and `similarities` are written; `settled` becomes false if a tie may continue beyond the candidates.
     """
     order = partial(
         order_candidates, features, found, found_similarities, first, TIE_TOLERANCE, ranks, similarities, settled
@@ -189,11 +177,6 @@ def search_some_pairs(
     "ivf" is an inverted file index, "hnsw" a graph walk. nprobe or efSearch is raised by halves until 0.98 of the
     neighbours of 500 sampled images are found. Images with too few candidates are searched exactly, and so are all
     below 1,000 images.
-
-    Args:
-        features: Unit rows, contiguous.
-        k: From 1 to n, or 0 without images.
-        method: Type of the index.
 
     Returns:
         Lists, itself first, ties by float64 and then by index; their similarities; the recall over 500 other images,

@@ -109,17 +109,9 @@ def _among_ties(rows: Float32[Tensor, "n d"], images: Int64[Tensor, "b"], wanted
 def search_with_faiss(
     features: Float32[np.ndarray, "n d"], k: int, device: torch.device
 ) -> Int32[np.ndarray, "n k"] | None:
-    """List the k most similar images of every image, or return None if faiss-gpu cannot.
+    """List the k most similar images of every image, as on the CPU, or return None if faiss-gpu cannot.
 
     A separate process tests the GPU once. If faiss sees GPUs but cannot search, the reason is logged once.
-
-    Args:
-        features: Unit rows, contiguous.
-        k: From 1 to n.
-        device: Device of the caller.
-
-    Returns:
-        The same lists as on the CPU.
 
     Cost: Some seconds for the first call on a device; then the features once more on the device.
     """

@@ -27,15 +27,10 @@ def num_threads() -> int:
 
 
 def over_blocks(task: Callable[[int, int], T], num_rows: int) -> list[T]:
-    """Run `task(start, stop)` over consecutive blocks of rows, several at once.
+    """Run `task(start, stop)` over consecutive blocks of rows, several at once, and return the results in order.
 
-    Args:
-        task: Called once a block; it must write to no rows but its own, and its result for a row must not depend on the
-            block, whose size depends on the number of threads.
-        num_rows: 0 or more. 0 rows give no call.
-
-    Returns:
-        The tasks' results, in the order of the blocks.
+    A task must write to no rows but its own, and its result for a row must not depend on the block, whose size depends
+    on the number of threads. 0 rows give no call.
     """
     threads = num_threads()
     rows = max(1, -(-num_rows // (BLOCKS_PER_THREAD * threads)))

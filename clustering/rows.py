@@ -16,15 +16,10 @@ def check_matrix(features: NDArray[Any]) -> None:
 
 
 def check_unit_rows(rows: Float32[np.ndarray, "n d"]) -> None:
-    """Refuse rows that are not finite or not of unit length.
+    """Raise `ValueError` unless the array is 2-D float32 with finite rows of unit length.
 
-    This package reads every inner product as a cosine: a long row would silently become every row's neighbour.
-
-    Raises:
-        ValueError: The array is not 2-D float32, or a row is not finite or not of unit length; the message names the
-            first one and counts them.
-
-    Cost: One pass over the rows, no copy.
+    This package reads every inner product as a cosine: a long row would silently become every row's neighbour. The
+    message names the first bad row and counts them. Cost: One pass over the rows, no copy.
     """
     check_matrix(rows)
     lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows))

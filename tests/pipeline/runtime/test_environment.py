@@ -21,8 +21,8 @@ def test_the_commit_and_whether_files_differ_from_it_are_recorded(tmp_path, monk
         command = ["git", "-C", str(tmp_path), *identity, *arguments]
         return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
-    (tmp_path / "pipeline").mkdir()
-    source = tmp_path / "pipeline" / "environment.py"
+    (tmp_path / "pipeline" / "runtime").mkdir(parents=True)
+    source = tmp_path / "pipeline" / "runtime" / "environment.py"
     source.write_text("")
     monkeypatch.setattr(pipeline.runtime.environment, "__file__", str(source))
     assert describe_environment("cpu")["commit"] is None  # no checkout yet
