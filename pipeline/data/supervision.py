@@ -18,9 +18,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Supervision:
-    """Input of supervised methods: the data set with identities, and the stored rows of its training images.
-    training images.
-    """
+    """Input of supervised methods: the data set with identities, and the stored rows of its training images."""
 
     dataset: Dataset
     rows: PerModality[Int64[np.ndarray, " _"]]
