@@ -81,7 +81,7 @@ server: setup  ## Prefect's server, a worker and MLflow's pages on this machine,
 	@mkdir -p "$(RUNS)"
 	exec $(BIN)/vireid server --port $(PREFECT_PORT) --mlflow-port $(PORT) --runs "$(RUNS)"
 
-deploy: setup  ## tell the server of `make server` what can be run
+deploy: setup  ## register the deployments on the server of `make server`
 	PREFECT_API_URL="$${PREFECT_API_URL:-http://127.0.0.1:$(PREFECT_PORT)/api}" $(BIN)/vireid deploy
 
 ui: setup  ## compare runs and rounds in MLflow, on this machine only

@@ -20,10 +20,9 @@ from benchmarks.clustering_machine import describe_machine
 from benchmarks.clustering_probes import ENOUGH_SECONDS, device_peak, timed, with_peak
 from benchmarks.dense_labelling import dense_labels
 from clustering.dbscan import PseudoLabels, dbscan
-from clustering.jaccard import neighbourhood_weights, radius_graph
+from clustering.jaccard import CURVE_EPS, neighbourhood_weights, radius_graph
 from clustering.labelling import Labelling, label_images
 from clustering.neighbours import Neighbours, nearest_neighbours
-from clustering.pair_limit import CURVE_EPS
 
 T = TypeVar("T")
 

@@ -1,7 +1,7 @@
 """Which difficulty can be learned with the demo CLIP? The gate and frozen retrieval, by difficulty and image size.
 
-Prints a table and writes `demo_gate.json`; see `pipeline/demo_clip/frozen.py` for what is measured. `easy>default:0.5`
-is the difficulty half way between two others.
+Prints a table and writes `demo_gate.json`; see `pipeline/demo_clip/evaluation.py` for the measures.
+`easy>default:0.5` is the difficulty half way between two others.
 
     python benchmarks/demo_gate.py --difficulties easy,default --sizes 96x48,128x64
 """
@@ -17,8 +17,8 @@ import typer
 
 from models.clip import load_clip
 from models.encoder import DualStemEncoder
-from pipeline.data.synthetic.knobs import DrawnKnobs, blend_knobs, knobs_for
-from pipeline.demo_clip.frozen import draw_demo, measure_frozen
+from pipeline.data.synthetic.knobs import SyntheticKnobs, blend_knobs, knobs_for
+from pipeline.demo_clip.evaluation import generate_demo, measure_frozen
 
 
 def main(
@@ -34,7 +34,7 @@ def main(
     torch.set_num_threads(threads)
     rows = []
     for difficulty in difficulties.split(","):
-        drawn = draw_demo(named_knobs(difficulty), seed, per_camera)
+        drawn = generate_demo(named_knobs(difficulty), seed, per_camera)
         for size in sizes.split(","):
             height, width = (int(side) for side in size.split("x"))
             encoder = DualStemEncoder.from_clip(load_clip("demo", weights), image_height=height, image_width=width)
@@ -49,7 +49,7 @@ def main(
     (out / "demo_gate.json").write_text(json.dumps({"weights": weights, "seed": seed, "rows": rows}, indent=1) + "\n")
 
 
-def named_knobs(difficulty: str) -> DrawnKnobs:
+def named_knobs(difficulty: str) -> SyntheticKnobs:
     """The knobs of a preset, or between two."""
     if ":" not in difficulty:
         return knobs_for(difficulty)

@@ -36,7 +36,7 @@ from flows.tasks import run_as_task
 from pipeline.config.presets import load_config
 from pipeline.config.shared import ExperimentConfig
 from pipeline.data.synthetic.plan import Size
-from pipeline.data.synthetic.writer import draw_dataset
+from pipeline.data.synthetic.writer import generate_dataset
 from pipeline.methods.train import train
 from pipeline.runs.run import Run
 from pipeline.runs.stage import Runner, Stage, stages_run_by
@@ -57,7 +57,7 @@ def main(
             client.upsert_global_concurrency_limit_by_name(GPU_LIMIT, 1)
         for size in SIZES:
             folder = Path(name) / size
-            draw_dataset(folder / "data", size=size, difficulty="easy", height=64, width=32, workers=1)
+            generate_dataset(folder / "data", size=size, difficulty="easy", height=64, width=32, workers=1)
             record["sizes"][size] = measure(folder, repeats)
     report(record)
     (out / "overhead.json").write_text(json.dumps(record, indent=2) + "\n")

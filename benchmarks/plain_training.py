@@ -25,9 +25,9 @@ from torch.nn import functional
 from torch.utils.data import DataLoader
 
 from benchmarks.plain_images import NO_LABEL, PlainImages, plain_loader
-from models.attention_pool import resize_grid
 from models.clip import LoadedClip
 from models.modality import Modality, PerModality
+from models.trunks import resize_grid
 
 GEM_POWER = 3.0
 SWAP_SCALE = 0.1  # what a swapped prototype keeps of itself

@@ -1,7 +1,4 @@
-"""Clusters without a notion of density: other readings of the same radius graph.
-
-Both take what `dbscan` takes and give what it gives. Every image of a cluster counts as core.
-"""
+"""Clusterings of the radius graph other than `dbscan`; every clustered image counts as core."""
 
 import numpy as np
 from jaxtyping import Int32, Int64
@@ -15,17 +12,10 @@ SEED = 1  # of the order in which "louvain" visits images
 
 
 def components(graph: RadiusGraph, eps: float, min_samples: int) -> PseudoLabels:
-    """Cluster images that are connected, however long the chain between them.
+    """Cluster the connected components of the graph at radius `eps`: `dbscan` in which every image is a core image.
 
-    One pair between two people joins them: this is `dbscan` where every image may found a cluster.
-
-    Args:
-        graph: Pairs within graph.eps.
-        eps: Radius, at most graph.eps.
-        min_samples: Smallest cluster; the images of smaller ones are outliers. At least 1.
-
-    Returns:
-        Labels, clusters numbered by their smallest image. Images in another order give the same clusters.
+    One pair between images of two persons joins their clusters. Images of clusters below `min_samples` (>= 1) are
+    outliers; clusters are numbered by their smallest image. The image order does not change the clusters.
 
     Raises:
         ValueError: eps is outside [0, graph.eps] or not below 1, or min_samples is below 1.
@@ -40,17 +30,10 @@ def components(graph: RadiusGraph, eps: float, min_samples: int) -> PseudoLabels
 
 
 def louvain(graph: RadiusGraph, eps: float, min_samples: int) -> PseudoLabels:
-    """Cluster images so that pairs inside of clusters weigh more than chance gives: modularity, pairs weighing 1 - d.
+    """Cluster images by modularity, with edges weighted 1 - d: clusters that few edges hold together are split.
 
-    Large clusters that hang together by few pairs are cut; the number of images in all decides how finely.
-
-    Args:
-        graph: Pairs within graph.eps.
-        eps: Radius, at most graph.eps.
-        min_samples: Smallest cluster; the images of smaller ones are outliers. At least 1.
-
-    Returns:
-        Labels, clusters numbered by their smallest image. The same each time; images in another order may give others.
+    The resolution depends on the total number of images. Small clusters and numbers are as in `components`. The result
+    is deterministic, but the image order may change it.
 
     Raises:
         ValueError: eps is outside [0, graph.eps] or not below 1, or min_samples is below 1.
@@ -62,7 +45,7 @@ def louvain(graph: RadiusGraph, eps: float, min_samples: int) -> PseudoLabels:
     import networkx  # here, because only this function needs it
 
     source, target, overlap = _near_pairs(graph, eps, min_samples)
-    order = np.lexsort((target, source))  # pairs come in another order from another device
+    order = np.lexsort((target, source))  # the order of the pairs depends on the device
     weights = 1.0 - overlap_distances(overlap[order], graph.scale)
     network = networkx.Graph()
     network.add_weighted_edges_from(zip(source[order].tolist(), target[order].tolist(), weights.tolist(), strict=True))
@@ -76,13 +59,12 @@ def louvain(graph: RadiusGraph, eps: float, min_samples: int) -> PseudoLabels:
 def _near_pairs(
     graph: RadiusGraph, eps: float, min_samples: int
 ) -> tuple[Int32[np.ndarray, "e"], Int32[np.ndarray, "e"], Int64[np.ndarray, "e"]]:
-    """Pairs within eps, and their overlaps."""
     near = graph.overlap >= least_overlap(graph, eps, min_samples)
     return graph.source[near], graph.target[near], graph.overlap[near]
 
 
 def _labels(smallest: Int64[np.ndarray, "n"], min_samples: int) -> PseudoLabels:
-    """Number clusters that are given by their smallest image, and leave out the small ones."""
+    """Number the clusters, each given by its smallest image, and make images of small ones outliers."""
     sizes = np.bincount(smallest, minlength=len(smallest))
     labels = np.full(len(smallest), OUTLIER, np.int64)
     kept = sizes[smallest] >= min_samples

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from clustering.dbscan_kernels import label_images
+from clustering.cluster_kernels import label_images
 from clustering.jaccard import RadiusGraph, smallest_overlap
 
 OUTLIER = -1
@@ -14,13 +14,11 @@ OUTLIER = -1
 
 @dataclass(frozen=True, slots=True)
 class PseudoLabels:
-    """A cluster number for each image, or `OUTLIER`.
-
-    The numbers of two labellings, or of two modalities, have nothing to do with one another.
+    """A cluster number for each image, or `OUTLIER`; numbers of two clusterings or modalities are unrelated.
 
     Args:
-        labels: -1, or a cluster number from 0 to c-1; every number is used.
-        core: Whether the image has enough neighbours to found a cluster. An outlier never has.
+        labels: -1, or a cluster number from 0 to c-1 without a gap.
+        core: Whether the image has enough neighbours to be a core image. An outlier never has.
 
     Raises:
         ValueError: The numbers have a gap, or an outlier is marked as core.
@@ -38,36 +36,29 @@ class PseudoLabels:
 
     @property
     def num_clusters(self) -> int:
-        """How many clusters there are."""
+        """Number of clusters."""
         return int(self.labels.max(initial=OUTLIER)) + 1
 
     @property
     def num_outliers(self) -> int:
-        """How many images belong to no cluster."""
+        """Number of images in no cluster."""
         return int(np.count_nonzero(self.labels == OUTLIER))
 
     @property
     def outlier_share(self) -> float:
-        """Share of the images that belong to no cluster, in [0, 1]; 0 where there are no images."""
+        """Share of images in no cluster, in [0, 1]; 0 without images."""
         return self.num_outliers / max(1, len(self.labels))
 
     @property
     def largest_share(self) -> float:
-        """Share of the images that belong to the largest cluster, in [0, 1]; 0 where there is no cluster."""
+        """Share of images in the largest cluster, in [0, 1]; 0 without clusters."""
         sizes = np.bincount(self.labels[self.labels != OUTLIER])
         return int(sizes.max(initial=0)) / max(1, len(self.labels))
 
 
 @dataclass(frozen=True, slots=True)
 class EpsPoint:
-    """What one radius would give.
-
-    Args:
-        eps: Radius, in [0, 1).
-        clusters: Number of clusters.
-        outlier_share: Share of the images in no cluster, in [0, 1].
-        largest_share: Share of the images in the largest cluster, in [0, 1].
-    """
+    """The clustering at one radius; shares are of the images, in [0, 1]."""
 
     eps: float
     clusters: int
@@ -76,19 +67,11 @@ class EpsPoint:
 
 
 def dbscan(graph: RadiusGraph, eps: float, min_samples: int) -> PseudoLabels:
-    """Cluster the images of a radius graph by density.
+    """Cluster the images of a radius graph by density, at a radius `eps` up to graph.eps.
 
     Clusters are numbered by their smallest core image; a border image joins the lowest number among its core
-    neighbours. An image at distance exactly `eps` is a neighbour.
-
-    Args:
-        graph: Pairs within graph.eps.
-        eps: Radius, at most graph.eps: one graph serves every smaller radius.
-        min_samples: How many images, itself among them, must lie within `eps` for an image to found a cluster; at
-            least 1.
-
-    Returns:
-        Labels and core images.
+    neighbours. An image at distance exactly `eps` is a neighbour; a core image itself is one of its `min_samples` (>=
+    1) neighbours.
 
     Raises:
         ValueError: eps is outside [0, graph.eps] or not below 1, or min_samples is below 1.
@@ -105,7 +88,7 @@ def dbscan(graph: RadiusGraph, eps: float, min_samples: int) -> PseudoLabels:
 
 
 def least_overlap(graph: RadiusGraph, eps: float, min_samples: int) -> int:
-    """Find the smallest shared weight within `eps`, and refuse what no clustering of the graph can use.
+    """Find the smallest shared weight within `eps`.
 
     Raises:
         ValueError: eps is outside [0, graph.eps] or not below 1, or min_samples is below 1.
@@ -117,11 +100,7 @@ def least_overlap(graph: RadiusGraph, eps: float, min_samples: int) -> int:
 
 
 def check_min_samples(min_samples: int) -> None:
-    """Refuse a number of images below 1.
-
-    Raises:
-        ValueError: It is.
-    """
+    """Raise `ValueError` for a number of images below 1."""
     if min_samples < 1:
         raise ValueError(f"min_samples must be at least 1, not {min_samples}")
 
@@ -133,16 +112,7 @@ def eps_curve(
     *,
     method: Callable[[RadiusGraph, float, int], PseudoLabels] = dbscan,
 ) -> tuple[EpsPoint, ...]:
-    """Number of clusters, outlier share and largest share at several radii: how users choose eps without identities.
-
-    Args:
-        graph: Pairs within graph.eps.
-        min_samples: As in `dbscan`.
-        eps_values: Radii, each at most graph.eps.
-        method: What clusters a graph at a radius.
-
-    Returns:
-        One point a radius, in the order given.
+    """Cluster at several radii, so that users can choose eps without identities: one point a radius, in order.
 
     Raises:
         ValueError: As `dbscan`.
@@ -153,5 +123,5 @@ def eps_curve(
 
 
 def eps_point(eps: float, labels: PseudoLabels) -> EpsPoint:
-    """The point of the curve that labels found at `eps` make."""
+    """The point of the eps curve for labels found at `eps`."""
     return EpsPoint(eps, labels.num_clusters, labels.outlier_share, labels.largest_share)

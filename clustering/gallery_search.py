@@ -1,4 +1,4 @@
-"""The rows of a gallery that are most similar to a query: all of them compared, or those in the nearest lists."""
+"""The gallery rows most similar to a query: exact search, or an inverted file index."""
 
 import logging
 from dataclasses import dataclass
@@ -9,44 +9,30 @@ from jaxtyping import Float32, Int64, UInt8
 
 logger = logging.getLogger(__name__)
 
-RECALL_GOAL = 0.96
-"""Of the ten most similar rows, how many the lists must find."""
+RECALL_GOAL = 0.96  # share of the ten most similar rows that the lists must find
 JUDGED = 10
-SAMPLE = 400
-"""Rows on which the effort is set, half of them, and on which the recall is then measured, the others."""
-FEW = 20
-"""Queries below which faiss compares row by row on one thread, and a product of matrices is more than twice as fast."""
+SAMPLE = 400  # rows: half to tune nprobe on, half to measure the recall on
+FEW = 20  # queries; below, faiss compares row by row on one thread, and a matrix product is more than twice as fast
 SEED = 1
 POINTS_PER_LIST = 64
 TRAINING_STEPS = 6
 BLOCK = 256
-SPARE = 32
-"""Rows beyond those asked for that are compared exactly: the lists hold numbers of 16 bits."""
+SPARE = 32  # rows beyond k that are compared exactly, because the lists hold float16
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Hits:
-    """What queries found.
-
-    Attributes:
-        rows: Of the gallery, the most similar first.
-        similarities: Inner products.
-    """
+    """Gallery rows, most similar first, and their inner products."""
 
     rows: Int64[np.ndarray, "q k"]
     similarities: Float32[np.ndarray, "q k"]
 
 
 def most_similar(queries: Float32[np.ndarray, "q d"], gallery: Float32[np.ndarray, "n d"], k: int) -> Hits:
-    """Compare every query with every row.
+    """Compare every query with every gallery row (unit rows; the gallery may be mapped from a file).
 
-    Args:
-        queries: Unit rows.
-        gallery: Unit rows; they may be mapped from a file.
-        k: How many are wanted; all where there are fewer.
-
-    Cost: q n d multiplications, and one read of the gallery for every 4,096 queries. The result alone is kept; of fewer
-    than 20 queries, 4 bytes for each and a row of the gallery.
+    Cost: q n d multiplications, and one read of the gallery for every 4,096 queries. Holds only the result; for fewer
+    than 20 queries, 4 bytes for each query and gallery row.
     """
     import faiss  # here, because it brings an OpenMP of its own
 
@@ -54,7 +40,7 @@ def most_similar(queries: Float32[np.ndarray, "q d"], gallery: Float32[np.ndarra
     if len(queries) < FEW:
         products = queries @ gallery.T
         best = np.argpartition(products, len(gallery) - k, axis=1)[:, len(gallery) - k :]
-        best.sort(axis=1)  # so that equal ones come by smaller row
+        best.sort(axis=1)  # ties by smaller row
         order = np.argsort(-np.take_along_axis(products, best, axis=1), axis=1, kind="stable")
         rows = np.take_along_axis(best, order, axis=1)
         return Hits(rows, np.take_along_axis(products, rows, axis=1))
@@ -65,12 +51,10 @@ def most_similar(queries: Float32[np.ndarray, "q d"], gallery: Float32[np.ndarra
 
 
 class GalleryLists:
-    """A gallery sorted into lists by k-means, of which a search looks through the nearest.
+    """A gallery in inverted lists (k-means), of which a search visits the nearest.
 
-    Args:
-        index: Of faiss.
-        effort: How many lists a search looks through.
-        recall: Share of the ten most similar rows that are found so, over rows on which the effort was not set.
+    `effort` is the number of lists that a search visits (nprobe); `recall` the share of the ten most similar rows that
+    it finds, over rows on which nprobe was not tuned.
     """
 
     def __init__(self, index: Any, effort: int, recall: float) -> None:
@@ -80,13 +64,10 @@ class GalleryLists:
 
     @classmethod
     def build(cls, gallery: Float32[np.ndarray, "n d"], *, sample: int = SAMPLE) -> "GalleryLists":
-        """Sort a gallery into lists, and raise the effort until 0.96 of the ten most similar rows are found.
+        """Sort a gallery into lists, and raise nprobe until 0.96 of the ten most similar rows are found.
 
-        The recall is that of gallery rows as queries. Queries of another modality lie further off, and may lose more.
-
-        Args:
-            gallery: Unit rows.
-            sample: Rows on which the effort is set and judged.
+        The recall is that of gallery rows as queries (`sample`: half for tuning, half for measuring). Queries of
+        another modality are further away and may have a lower one.
 
         Cost: n sqrt(n) d multiplications; half of the gallery's size in memory.
 
@@ -113,18 +94,15 @@ class GalleryLists:
             found.effort = min(lists, 1 + found.effort * 3 // 2)
         found.recall = found._recall(gallery, judging, most_similar(gallery[judging], gallery, JUDGED + 1).rows)
         logger.info(
-            "%s rows in %s lists, of which a search looks through %d: recall %.3f on %d rows",
+            "%s rows in %s lists, of which a search visits %d: recall %.3f on %d rows",
             f"{count:,}", f"{lists:,}", found.effort, found.recall, len(judging),
         )  # fmt: skip
         return found
 
     def search(self, queries: Float32[np.ndarray, "q d"], gallery: Float32[np.ndarray, "n d"], k: int) -> Hits:
-        """Nearly the rows that `most_similar` finds, compared exactly in the end.
+        """Nearly the rows that `most_similar` finds in the same gallery, re-ranked exactly.
 
-        Args:
-            queries: Unit rows.
-            gallery: The one that the lists were built from.
-            k: How many are wanted. A query whose lists hold fewer is compared with every row.
+        A query whose lists hold fewer than k rows is compared with every row.
         """
         k = min(k, len(gallery))
         self._index.nprobe = self.effort
@@ -149,7 +127,7 @@ class GalleryLists:
         return hits
 
     def to_bytes(self) -> UInt8[np.ndarray, " b"]:
-        """The lists as faiss writes them; effort and recall are the caller's to keep."""
+        """The lists as faiss serialises them, without `effort` and `recall`."""
         import faiss
 
         content: UInt8[np.ndarray, " b"] = faiss.serialize_index(self._index)
@@ -157,25 +135,22 @@ class GalleryLists:
 
     @classmethod
     def from_bytes(cls, content: UInt8[np.ndarray, " b"], effort: int, recall: float) -> "GalleryLists":
-        """What `to_bytes` gave.
+        """Load what `to_bytes` returned.
 
         Raises:
-            ValueError: It is something else.
+            ValueError: The content is no faiss index.
         """
         import faiss
 
         try:
             return cls(faiss.deserialize_index(content), effort, recall)
         except RuntimeError as error:
-            raise ValueError(f"no index of faiss: {str(error).splitlines()[0]}") from error
+            raise ValueError(f"not a faiss index: {str(error).splitlines()[0]}") from error
 
     def _recall(
-        self,
-        gallery: Float32[np.ndarray, "n d"],
-        rows: Int64[np.ndarray, " s"],
-        expected: Int64[np.ndarray, "s e"],
+        self, gallery: Float32[np.ndarray, "n d"], rows: Int64[np.ndarray, " s"], expected: Int64[np.ndarray, "s e"]
     ) -> float:
-        """Share of the expected rows that are found, each query's own row, always the first, left out."""
+        """Share of the expected rows that are found, without each query's own row (always the first)."""
         wanted = expected[:, 1:, None]
         found = self.search(gallery[rows], gallery, expected.shape[1]).rows
         return float((wanted == found[:, None, :]).any(axis=2).mean()) if wanted.size else 1.0

@@ -1,28 +1,42 @@
 """The k-reciprocal Jaccard distance, as a sparse graph of the pairs within a radius."""
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float32, Float64, Int32, Int64
 
 from clustering.jaccard_kernels import (
+    count_pairs,
     expansion_members,
     expansion_sizes,
+    list_pairs,
+    listed_overlaps,
     member_powers,
     member_weights,
     mutual_neighbours,
     sum_sizes,
     sum_weights,
+    transpose,
 )
-from clustering.join import RowJoin
-from clustering.join_kernels import listed_overlaps
 from clustering.neighbours import Neighbours
-from clustering.pair_limit import graph_within_limit
 from clustering.parallel import over_blocks
 from clustering.rows import check_unit_rows
 
+logger = logging.getLogger(__name__)
+
+Graph = TypeVar("Graph")
+
+
+class TooManyPairsError(ValueError):
+    """More pairs of images lie within eps than can be held; the message names a radius that would fit."""
+
+
+MOST_PAIRS = 1 << 31  # 34 GB of pairs, 60 GB while they are gathered
+CURVE_EPS = (0.40, 0.45, 0.50, 0.55, 0.60, 0.65, 0.70)
 LARGEST_SCALE = 1 << 30  # so that a row's sum fits 32 bits, with room for 2 - m
 
 
@@ -30,11 +44,7 @@ LARGEST_SCALE = 1 << 30  # so that a row's sum fits 32 bits, with room for 2 - m
 class NeighbourhoodWeights:
     """Each image's neighbourhood as weights that sum to one: compressed sparse rows of integers.
 
-    Args:
-        starts: Where each image's row starts in `columns` and `weights`; the last value is their length.
-        columns: Image indices of the members.
-        weights: Their weights, as multiples of 1 / scale.
-        scale: What every row sums to, exactly: the largest multiple of k2 up to 2^30.
+    `weights` are multiples of 1 / scale, and every row sums to exactly `scale`, the largest multiple of k2 up to 2^30.
     """
 
     starts: Int64[np.ndarray, "n_plus_one"]
@@ -45,17 +55,15 @@ class NeighbourhoodWeights:
 
 @dataclass(frozen=True, slots=True)
 class RadiusGraph:
-    """All pairs of images within a Jaccard distance, each once.
-
-    Overlaps are held and not distances: exact copies have distance 0, which sparse matrices drop.
+    """All pairs of images within a Jaccard distance, each once; overlaps, because sparse matrices drop distance 0.
 
     Args:
-        num_images: How many images there are, those without a pair among them.
+        num_images: Number of images, with and without pairs.
         source: The smaller image index of each pair.
         target: The larger one.
         overlap: Shared weight of the pair, the sum of the smaller weights, as a multiple of 1 / scale.
         scale: The overlap of an image with itself, 2^30 or a little less.
-        eps: The radius: every pair with a distance of at most this is here.
+        eps: The radius; holds every pair with at most this distance.
     """
 
     num_images: int
@@ -67,57 +75,35 @@ class RadiusGraph:
 
 
 def overlap_distances(overlap: Int64[np.ndarray, "..."], scale: int) -> Float64[np.ndarray, "..."]:
-    """Turn shared weights m into Jaccard distances 1 - m / (2 - m).
-
-    Args:
-        overlap: Shared weights, from 0 to `scale`.
-        scale: The shared weight of equal neighbourhoods.
-
-    Returns:
-        Distances in [0, 1]; 0 for equal neighbourhoods.
-    """
+    """Turn shared weights m, from 0 to `scale`, into Jaccard distances 1 - m / (2 - m) in [0, 1]."""
     distances: Float64[np.ndarray, "..."] = np.maximum(0.0, 1.0 - overlap / (2 * scale - overlap))
     return distances
-
-
-def jaccard_distances(graph: RadiusGraph) -> Float64[np.ndarray, "e"]:
-    """Jaccard distance of each pair of the graph, in [0, graph.eps]."""
-    return overlap_distances(graph.overlap, graph.scale)
 
 
 def smallest_overlap(eps: float, scale: int) -> int:
     """Find the smallest shared weight within `eps`: d <= eps exactly where m >= 2 (1 - eps) / (2 - eps).
 
-    Args:
-        eps: Radius in [0, 1). From 1 on, pairs that share nothing would belong, and the graph would not be sparse.
-        scale: The shared weight of equal neighbourhoods.
-
     Raises:
-        ValueError: eps is outside [0, 1).
+        ValueError: eps is outside [0, 1). At 1, pairs that share nothing would be included.
     """
     if not 0.0 <= eps < 1.0:
         raise ValueError(f"eps must be at least 0 and below 1, not {eps}")
     near = int(2.0 * (1.0 - eps) / (2.0 - eps) * scale)
-    candidates = np.arange(max(1, near - 4), near + 5)  # the formula rounds: ask the distance itself
+    candidates = np.arange(max(1, near - 4), near + 5)  # the formula rounds, so compare distances
     return int(candidates[overlap_distances(candidates, scale) <= eps][0])
 
 
 def neighbourhood_weights(
-    features: Float32[np.ndarray, "n d"],
-    neighbours: Neighbours,
-    *,
-    k1: int,
-    k2: int,
-    k1_counts_self: bool = True,
+    features: Float32[np.ndarray, "n d"], neighbours: Neighbours, *, k1: int, k2: int, k1_counts_self: bool = True
 ) -> NeighbourhoodWeights:
     """Weigh each image's expanded reciprocal neighbourhood, averaged over its first k2 neighbours.
 
     Args:
         features: Unit rows.
-        neighbours: Lists of at least k1 images (one more where k1 does not count the image itself), or of all images.
-        k1: Length of the lists in which two images must name each other; half as long for the expansion. Clamped to n.
-        k2: Over how many neighbours, the image itself first, the weights are averaged; 1 leaves them as they are.
-            Clamped to n.
+        neighbours: Lists of at least k1 images (one more if k1 does not count the image itself), or of all images.
+        k1: Length of the lists in which two images must contain each other; half as long for the expansion. Clamped to
+            n.
+        k2: Neighbours, the image itself first, over which the weights are averaged; 1 does not average. Clamped to n.
         k1_counts_self: Whether the image itself is one of the k1.
 
     Returns:
@@ -130,9 +116,9 @@ def neighbourhood_weights(
 
     Source: Zhong et al., CVPR 2017, sections 3.2 to 3.4; CzAngus/CCLNet, util/faiss_rerank.py.
 
-    Differs: Weights are rounded to multiples of k2 / 2^30, which moves a distance by less than 1e-6 and makes all sums
-        that follow exact: two images that share four of six neighbours' rows, and nothing else, have distance 1/2 and
-        not 1/2 give or take a rounding. The two thirds of the expansion are compared in integers.
+    Differs: Weights are rounded to multiples of k2 / 2^30, which moves a distance by less than 1e-6 and makes all later
+    sums exact: two images that share four of six neighbours' rows, and nothing else, have distance exactly 1/2. The
+    two-thirds rule of the expansion is compared in integers.
     """
     num_images = len(features)
     k1, k2 = limited_lengths(num_images, k1, k2)
@@ -155,7 +141,7 @@ def neighbourhood_weights(
 
 
 def limited_lengths(num_images: int, k1: int, k2: int) -> tuple[int, int]:
-    """Limit k1 and k2 to the number of images, and to 1 where there are none.
+    """Clamp k1 and k2 to the number of images, and to at least 1.
 
     Raises:
         ValueError: k2 is not from 1 to k1.
@@ -166,7 +152,6 @@ def limited_lengths(num_images: int, k1: int, k2: int) -> tuple[int, int]:
 
 
 def _check_lists(num_images: int, neighbours: Neighbours, width: int) -> None:
-    """Refuse lists of other images, or shorter ones than the definition looks at."""
     if len(neighbours.ranks) != num_images or neighbours.ranks.shape[1] < width:
         raise ValueError(
             f"{num_images} images need as many lists of {width} neighbours, "
@@ -175,7 +160,7 @@ def _check_lists(num_images: int, neighbours: Neighbours, width: int) -> None:
 
 
 def _mutual(neighbours: Neighbours, width: int) -> tuple[Int32[np.ndarray, "n width"], Int32[np.ndarray, "n"]]:
-    """Reciprocal neighbours of each image among the first `width`, and how many they are."""
+    """Reciprocal neighbours of each image among the first `width`, and their number."""
     members = np.empty((len(neighbours.ranks), width), np.int32)
     counts = np.empty(len(members), np.int32)
     over_blocks(partial(mutual_neighbours, neighbours.ranks, width, members, counts), len(members))
@@ -183,7 +168,6 @@ def _mutual(neighbours: Neighbours, width: int) -> tuple[Int32[np.ndarray, "n wi
 
 
 def _empty_rows(sizes: Int64[np.ndarray, "n"], scale: int) -> NeighbourhoodWeights:
-    """Room for rows of the given sizes."""
     starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
     return NeighbourhoodWeights(starts, np.empty(starts[-1], np.int32), np.empty(starts[-1], np.int32), scale)
 
@@ -199,21 +183,21 @@ def _averaged(rows: NeighbourhoodWeights, neighbours: Neighbours, k2: int) -> Ne
 
 
 def radius_graph(weights: NeighbourhoodWeights, eps: float, *, wider: Sequence[float] = ()) -> RadiusGraph:
-    """Join the rows of weights: every pair of images whose Jaccard distance is at most `eps`.
+    """Find every pair of images whose Jaccard distance is at most `eps`, by a min-sum join of the rows of weights.
 
     Args:
         weights: From `neighbourhood_weights`.
         eps: Radius in [0, 1).
-        wider: Larger radii that the graph is to reach as well, unless that takes too many pairs.
+        wider: Larger radii that the graph should reach unless it would have too many pairs.
 
     Returns:
         Pairs with source < target, in ascending order of source; exact, whatever the number of threads.
 
     Raises:
-        ValueError: More than 2^31 pairs lie within eps; the message names a radius that would fit.
+        TooManyPairsError: More than 2^31 pairs are within eps; the message names a radius that fits.
 
-    Cost: The sum over images of (the number of rows that hold the image)^2 / 2; 8 bytes a weight and 16 bytes a pair.
-    An image in everybody's list makes this, and the number of pairs, quadratic in n.
+    Cost: The sum over images of (the number of rows that contain the image)^2 / 2; 8 bytes a weight and 16 bytes a
+    pair. Quadratic in n if an image is in every list.
     """
     joined = RowJoin(weights.starts, weights.columns, weights.weights)
 
@@ -230,33 +214,75 @@ def radius_graph(weights: NeighbourhoodWeights, eps: float, *, wider: Sequence[f
     return graph_within_limit(join, count, eps, wider)
 
 
-def jaccard_graph(
-    features: Float32[np.ndarray, "n d"],
-    neighbours: Neighbours,
-    *,
-    k1: int,
-    k2: int,
-    eps: float,
-    k1_counts_self: bool = True,
-) -> RadiusGraph:
-    """Find every pair within a k-reciprocal Jaccard distance of `eps`: `neighbourhood_weights`, then `radius_graph`."""
-    weights = neighbourhood_weights(features, neighbours, k1=k1, k2=k2, k1_counts_self=k1_counts_self)
-    return radius_graph(weights, eps)
-
-
 def listed_distances(
     weights: NeighbourhoodWeights, neighbours: Neighbours, images: Int64[np.ndarray, "b"]
 ) -> Float64[np.ndarray, "b others"]:
-    """Jaccard distances of some images to the other images of their lists, near or far.
-
-    Args:
-        weights: From `neighbourhood_weights`.
-        neighbours: The lists, the image itself first.
-        images: Which images.
-
-    Returns:
-        Distances in [0, 1], in the order of the lists, the image itself left out.
-    """
+    """Jaccard distances of `images` to the other images of their lists, in list order, the image itself excluded."""
     overlaps = np.empty((len(images), neighbours.ranks.shape[1]), np.int64)
     listed_overlaps(images, neighbours.ranks, weights.starts, weights.columns, weights.weights, overlaps)
     return overlap_distances(overlaps[:, 1:], weights.scale)
+
+
+class RowJoin:
+    """Min-sum join of rows of integer weights, on all cores; a row's sum fits 32 bits. Cost: 8 bytes a weight."""
+
+    def __init__(
+        self, starts: Int64[np.ndarray, "n_plus_one"], columns: Int32[np.ndarray, "z"], weights: Int32[np.ndarray, "z"]
+    ) -> None:
+        self._num_images = len(starts) - 1
+        column_starts = np.zeros(len(starts), np.int64)
+        rows, row_weights = np.empty_like(columns), np.empty_like(weights)
+        transpose(starts, columns, weights, column_starts, rows, row_weights)
+        self._arrays = starts, columns, column_starts, rows, row_weights
+
+    def pairs(self, least: int) -> Int32[np.ndarray, "e 3"] | None:
+        """(i, j, overlap) for i < j with an overlap of at least `least` (>= 1), ascending by i; None if too many."""
+        lengths: list[int] = []
+
+        def list_block(start: int, stop: int) -> Int32[np.ndarray, "e 3"]:
+            if sum(lengths) > MOST_PAIRS:
+                return np.empty((0, 3), np.int32)
+            pairs = list_pairs(self._arrays, least, MOST_PAIRS, start, stop)
+            lengths.append(len(pairs))
+            return pairs
+
+        blocks = over_blocks(list_block, self._num_images)
+        if sum(lengths) > MOST_PAIRS:
+            return None
+        return np.concatenate([np.empty((0, 3), np.int32), *blocks])
+
+    def count(self, least: Sequence[int]) -> tuple[int, ...]:
+        """Count the pairs that overlap by at least each of these, in the time of one join and without holding them."""
+        thresholds = np.array(least, np.int64)
+        blocks = over_blocks(partial(count_pairs, self._arrays, thresholds), self._num_images)
+        return tuple(int(sum(block[place] for block in blocks)) for place in range(len(least)))
+
+
+def graph_within_limit(
+    join: Callable[[float], Graph | None],
+    count: Callable[[Sequence[float]], Sequence[int]],
+    eps: float,
+    wider: Sequence[float],
+) -> Graph:
+    """Join at the largest of `wider` (>= eps) whose pairs can be held; `count` is called only if the first join fails.
+
+    Raises:
+        TooManyPairsError: Too many pairs are within eps; the message names a radius that fits.
+    """
+    graph = join(max((eps, *wider)))
+    if graph is not None:
+        return graph
+    radii = sorted({eps, *wider, *CURVE_EPS})
+    pairs = dict(zip(radii, count(radii), strict=True))
+    fitting = [radius for radius in radii if pairs[radius] <= MOST_PAIRS]
+    if eps not in fitting:
+        advice = (
+            f"eps {fitting[-1]:g} would fit with {pairs[fitting[-1]]:,}"
+            if fitting
+            else f"even eps {radii[0]:g} has {pairs[radii[0]]:,}, so nearly all features are equal"
+        )
+        raise TooManyPairsError(f"eps {eps:g} has {pairs[eps]:,} pairs of images, more than {MOST_PAIRS:,}: {advice}")
+    logger.warning("too many pairs beyond distance %g: the eps curve ends there", fitting[-1])
+    graph = join(fitting[-1])
+    assert graph is not None  # it was counted
+    return graph

@@ -1,26 +1,60 @@
-"""Compiled loops of the k-reciprocal Jaccard distance: reciprocal sets, weights, query expansion.
+"""Compiled loops of the k-reciprocal Jaccard distance: reciprocal sets, weights, query expansion, min-sum join.
 
-Every kernel works on rows start..stop and writes to no others. R(i) of the definition is `mutual`, H(c) is `half`.
+A kernel with `start` and `stop` writes to these rows only. R(i) of the paper is `mutual`, H(c) is `half`. Exponentials
+are polynomials of additions and multiplications, and sums are of integers, so that every machine and device gives the
+same bits: libraries' exponentials differ in the last bit. `arithmetic_torch` holds the twin.
 """
+
+import math
 
 import numpy as np
 from jaxtyping import Float32, Int32, Int64
 
-from clustering.dot_kernels import LANES, row_dot
-from clustering.join_kernels import first_at_least
+from clustering.neighbours_kernels import LANES, row_dot
 from clustering.parallel import kernel
-from clustering.weight_kernels import fill_weights, power
+
+Rows = Float32[np.ndarray, "n d"]
+Longs = Int64[np.ndarray, "n"]
+Lists = Int32[np.ndarray, "n k"]  # image indices, a row an image
+PerImage = Int32[np.ndarray, "n"]
+Starts = Int64[np.ndarray, "n_plus_one"]  # compressed sparse rows or columns: where each begins
+Entries = Int32[np.ndarray, "z"]  # their indices or weights
+JoinArrays = tuple[Starts, Entries, Starts, Entries, Entries]  # rows: starts, columns; columns: starts, rows, weights
+
+SQUARINGS = 4  # exp(t) = exp(t / 16)^16; t is from -4 to 0
+TAYLOR = tuple(1.0 / math.factorial(power) for power in range(12))  # the next term, (1/4)^12 / 12!, is below 2^-52
+POWER_SCALE = 1 << 40  # exponentials as integers; thousands of them in a row still fit 53 bits
 
 
 @kernel
-def mutual_neighbours(
-    ranks: Int32[np.ndarray, "n k"],
-    width: int,
-    members: Int32[np.ndarray, "n width"],
-    counts: Int32[np.ndarray, "n"],
-    start: int,
-    stop: int,
-) -> None:
+def power(similarity: float) -> int:
+    """exp(-(2 - 2 cosine)), rounded to a multiple of 1 / POWER_SCALE and multiplied by it."""
+    part = (2.0 * similarity - 2.0) / 16.0
+    value = TAYLOR[11]
+    for term in range(10, -1, -1):
+        value = value * part + TAYLOR[term]
+    for _ in range(SQUARINGS):
+        value = value * value
+    return math.floor(value * POWER_SCALE + 0.5)
+
+
+@kernel
+def fill_weights(powers: Longs, unit: int, row: Entries) -> None:
+    """Turn the powers of a row's members into integers that sum to `unit`; the largest takes the rounding."""
+    total = 0
+    for place in range(len(row)):
+        total += powers[place]
+    left, largest = unit, 0
+    for place in range(len(row)):
+        row[place] = max(1, math.floor(powers[place] / total * unit + 0.5))  # 0 would read as not a member
+        left -= row[place]
+        if row[place] > row[largest]:
+            largest = place
+    row[largest] += left
+
+
+@kernel
+def mutual_neighbours(ranks: Lists, width: int, members: Lists, counts: PerImage, start: int, stop: int) -> None:
     """List, for each image, those of its first `width` neighbours that have it among their own first `width`."""
     for image in range(start, stop):
         count = 0
@@ -37,14 +71,14 @@ def mutual_neighbours(
 @kernel
 def _expand(
     image: int,
-    mutual: Int32[np.ndarray, "n width"],
-    mutual_counts: Int32[np.ndarray, "n"],
-    half: Int32[np.ndarray, "n half_width"],
-    half_counts: Int32[np.ndarray, "n"],
-    stamps: Int64[np.ndarray, "n"],
-    expanded: Int32[np.ndarray, "bound"],
+    mutual: Lists,
+    mutual_counts: PerImage,
+    half: Lists,
+    half_counts: PerImage,
+    stamps: Longs,
+    expanded: Entries,
 ) -> int:
-    """Write E(image) to `expanded` and return its size. A stamp of 2i+1 says "in R(i)", 2i+2 "added to E(i)"."""
+    """Write E(image) to `expanded` and return its size. A stamp of 2i+1 marks "in R(i)", 2i+2 "added to E(i)"."""
     in_mutual, added = 2 * image + 1, 2 * image + 2
     size: int = mutual_counts[image]
     for place in range(size):
@@ -67,13 +101,7 @@ def _expand(
 
 @kernel
 def expansion_sizes(
-    mutual: Int32[np.ndarray, "n width"],
-    mutual_counts: Int32[np.ndarray, "n"],
-    half: Int32[np.ndarray, "n half_width"],
-    half_counts: Int32[np.ndarray, "n"],
-    sizes: Int64[np.ndarray, "n"],
-    start: int,
-    stop: int,
+    mutual: Lists, mutual_counts: PerImage, half: Lists, half_counts: PerImage, sizes: Longs, start: int, stop: int
 ) -> None:
     """Count the members of each expanded set."""
     stamps = np.zeros(len(mutual), np.int64)
@@ -83,7 +111,7 @@ def expansion_sizes(
 
 
 @kernel
-def _sort(values: Int32[np.ndarray, "bound"], count: int) -> None:
+def _sort(values: Entries, count: int) -> None:
     """Insertion sort of the first `count` values: they are few, and the library's sort takes seconds to compile."""
     for place in range(1, count):
         value = values[place]
@@ -96,12 +124,12 @@ def _sort(values: Int32[np.ndarray, "bound"], count: int) -> None:
 
 @kernel
 def expansion_members(
-    mutual: Int32[np.ndarray, "n width"],
-    mutual_counts: Int32[np.ndarray, "n"],
-    half: Int32[np.ndarray, "n half_width"],
-    half_counts: Int32[np.ndarray, "n"],
-    starts: Int64[np.ndarray, "n_plus_one"],
-    columns: Int32[np.ndarray, "z"],
+    mutual: Lists,
+    mutual_counts: PerImage,
+    half: Lists,
+    half_counts: PerImage,
+    starts: Starts,
+    columns: Entries,
     start: int,
     stop: int,
 ) -> None:
@@ -116,8 +144,8 @@ def expansion_members(
 
 
 @kernel
-def _twin(starts: Int64[np.ndarray, "n_plus_one"], columns: Int32[np.ndarray, "z"], image: int, member: int) -> int:
-    """The entry of an earlier member's row that holds the image, or -1 where there is none or the member is later."""
+def _twin(starts: Starts, columns: Entries, image: int, member: int) -> int:
+    """The entry (member, image) of an earlier member's row, or -1 if it does not exist or the member is later."""
     if member >= image:
         return -1
     entry = first_at_least(columns, starts[member], starts[member + 1], image)
@@ -125,15 +153,8 @@ def _twin(starts: Int64[np.ndarray, "n_plus_one"], columns: Int32[np.ndarray, "z
 
 
 @kernel
-def member_powers(
-    features: Float32[np.ndarray, "n d"],
-    starts: Int64[np.ndarray, "n_plus_one"],
-    columns: Int32[np.ndarray, "z"],
-    powers: Int64[np.ndarray, "z"],
-    start: int,
-    stop: int,
-) -> None:
-    """Fill the exponential of each member's similarity, but for those that `member_weights` finds at their twin."""
+def member_powers(features: Rows, starts: Starts, columns: Entries, powers: Longs, start: int, stop: int) -> None:
+    """Write the exponential of each member's similarity, except where `member_weights` reads it at the twin entry."""
     lanes = np.empty(LANES, np.float64)
     for image in range(start, stop):
         for entry in range(starts[image], starts[image + 1]):
@@ -143,15 +164,9 @@ def member_powers(
 
 @kernel
 def member_weights(
-    unit: int,
-    starts: Int64[np.ndarray, "n_plus_one"],
-    columns: Int32[np.ndarray, "z"],
-    powers: Int64[np.ndarray, "z"],
-    weights: Int32[np.ndarray, "z"],
-    start: int,
-    stop: int,
+    unit: int, starts: Starts, columns: Entries, powers: Longs, weights: Entries, start: int, stop: int
 ) -> None:
-    """Fill V: the softmax of -(2 - 2 cosine) over each expanded set, as integers that sum to `unit`."""
+    """Write V: the softmax of -(2 - 2 cosine) over each expanded set, as integers that sum to `unit`."""
     own = np.empty(len(starts), np.int64)
     for image in range(start, stop):
         first = starts[image]
@@ -162,16 +177,8 @@ def member_weights(
 
 
 @kernel
-def sum_sizes(
-    ranks: Int32[np.ndarray, "n k"],
-    k2: int,
-    starts: Int64[np.ndarray, "n_plus_one"],
-    columns: Int32[np.ndarray, "z"],
-    sizes: Int64[np.ndarray, "n"],
-    start: int,
-    stop: int,
-) -> None:
-    """Count the columns that the rows of an image's first k2 neighbours have together."""
+def sum_sizes(ranks: Lists, k2: int, starts: Starts, columns: Entries, sizes: Longs, start: int, stop: int) -> None:
+    """Count the distinct columns in the rows of an image's first k2 neighbours."""
     stamps = np.full(len(ranks), -1, np.int32)
     for image in range(start, stop):
         size = 0
@@ -185,18 +192,18 @@ def sum_sizes(
 
 @kernel
 def sum_weights(
-    ranks: Int32[np.ndarray, "n k"],
+    ranks: Lists,
     k2: int,
-    starts: Int64[np.ndarray, "n_plus_one"],
-    columns: Int32[np.ndarray, "z"],
-    weights: Int32[np.ndarray, "z"],
-    sum_starts: Int64[np.ndarray, "n_plus_one"],
-    sum_columns: Int32[np.ndarray, "y"],
-    sum_rows: Int32[np.ndarray, "y"],
+    starts: Starts,
+    columns: Entries,
+    weights: Entries,
+    sum_starts: Starts,
+    sum_columns: Entries,
+    sum_rows: Entries,
     start: int,
     stop: int,
 ) -> None:
-    """Fill W: the rows of an image's first k2 neighbours together, in integers, whose order does not matter."""
+    """Write W: the integer sum of the rows of an image's first k2 neighbours."""
     sums = np.zeros(len(ranks), np.int32)
     for image in range(start, stop):
         members = sum_columns[sum_starts[image] : sum_starts[image + 1]]
@@ -212,3 +219,135 @@ def sum_weights(
         for place in range(size):
             row[place] = sums[members[place]]
             sums[members[place]] = 0
+
+
+@kernel
+def transpose(
+    starts: Starts, columns: Entries, weights: Entries, column_starts: Starts, rows: Entries, row_weights: Entries
+) -> None:
+    """Turn rows of columns into columns of rows; within a column the rows ascend."""
+    num_images = len(starts) - 1
+    for entry in range(len(columns)):
+        column_starts[columns[entry] + 1] += 1
+    for column in range(num_images):
+        column_starts[column + 1] += column_starts[column]
+    ends = column_starts[:-1].copy()
+    for image in range(num_images):
+        for entry in range(starts[image], starts[image + 1]):
+            rows[ends[columns[entry]]] = image
+            row_weights[ends[columns[entry]]] = weights[entry]
+            ends[columns[entry]] += 1
+
+
+@kernel
+def first_at_least(rows: Entries, first: int, last: int, row: int) -> int:
+    """Binary search: the first place in rows[first:last] that holds `row` or more."""
+    while first < last:
+        middle = (first + last) // 2
+        if rows[middle] < row:
+            first = middle + 1
+        else:
+            last = middle
+    return first
+
+
+@kernel
+def _cursors(column_starts: Starts, rows: Entries, start: int) -> Longs:
+    """For each column, the place of the first entry whose row is `start` or later."""
+    cursors = np.empty(len(column_starts) - 1, np.int64)
+    for column in range(len(cursors)):
+        cursors[column] = first_at_least(rows, column_starts[column], column_starts[column + 1], start)
+    return cursors
+
+
+@kernel
+def _add_overlaps(image: int, arrays: JoinArrays, cursors: Longs, overlaps: PerImage, touched: PerImage) -> int:
+    """Add an image's overlap with every later one to `overlaps`; list the images touched, return their number."""
+    starts, columns, column_starts, rows, row_weights = arrays
+    num_touched = 0
+    for place in range(starts[image], starts[image + 1]):
+        column = columns[place]
+        own = row_weights[cursors[column]]
+        cursors[column] += 1
+        for entry in range(cursors[column], column_starts[column + 1]):
+            other = rows[entry]
+            if overlaps[other] == 0:
+                touched[num_touched] = other
+                num_touched += 1
+            overlaps[other] += min(own, row_weights[entry])
+    return num_touched
+
+
+@kernel
+def list_pairs(arrays: JoinArrays, least: int, most: int, start: int, stop: int) -> Int32[np.ndarray, "e 3"]:
+    """List (i, j, overlap) for i in start..stop, j > i, where the overlap, summed over columns, is at least `least`.
+
+    Stops after the first image with which there are more than `most` pairs.
+    """
+    starts, _columns, column_starts, rows, _row_weights = arrays
+    overlaps = np.zeros(len(starts) - 1, np.int32)  # at most a row's sum, which fits
+    touched = np.empty(len(overlaps), np.int32)
+    cursors = _cursors(column_starts, rows, start)
+    room = 32 * (stop - start)
+    pairs = np.empty((room, 3), np.int32)
+    num_pairs = 0
+    for image in range(start, stop):
+        num_touched = _add_overlaps(image, arrays, cursors, overlaps, touched)
+        if num_pairs + num_touched > room:
+            room = 2 * (num_pairs + num_touched)
+            longer = np.empty((room, 3), np.int32)
+            for pair in range(num_pairs):  # element by element: assigning slices takes seconds to compile
+                for field in range(3):
+                    longer[pair, field] = pairs[pair, field]
+            pairs = longer
+        for place in range(num_touched):
+            other = touched[place]
+            if overlaps[other] >= least:
+                pairs[num_pairs, 0], pairs[num_pairs, 1], pairs[num_pairs, 2] = image, other, overlaps[other]
+                num_pairs += 1
+            overlaps[other] = 0
+        if num_pairs > most:
+            break
+    return pairs[:num_pairs].copy()
+
+
+@kernel
+def count_pairs(arrays: JoinArrays, least: Int64[np.ndarray, "t"], start: int, stop: int) -> Int64[np.ndarray, "t"]:
+    """Count the pairs that `list_pairs` would list for each of several thresholds."""
+    starts, _columns, column_starts, rows, _row_weights = arrays
+    overlaps = np.zeros(len(starts) - 1, np.int32)
+    touched = np.empty(len(overlaps), np.int32)
+    cursors = _cursors(column_starts, rows, start)
+    counts = np.zeros(len(least), np.int64)
+    for image in range(start, stop):
+        num_touched = _add_overlaps(image, arrays, cursors, overlaps, touched)
+        for place in range(num_touched):
+            for threshold in range(len(least)):
+                counts[threshold] += overlaps[touched[place]] >= least[threshold]
+            overlaps[touched[place]] = 0
+    return counts
+
+
+@kernel
+def listed_overlaps(
+    images: Int64[np.ndarray, "b"],
+    ranks: Lists,
+    starts: Starts,
+    columns: Entries,
+    weights: Entries,
+    overlaps: Int64[np.ndarray, "b k"],
+) -> None:
+    """Fill the overlap of each of some images with every image of its list."""
+    own = np.zeros(len(ranks), np.int32)
+    for row in range(len(images)):
+        image = images[row]
+        for entry in range(starts[image], starts[image + 1]):
+            own[columns[entry]] = weights[entry]
+        for place in range(ranks.shape[1]):
+            other = ranks[image, place]
+            total = 0
+            for entry in range(starts[other], starts[other + 1]):
+                total += min(own[columns[entry]], weights[entry])
+            overlaps[row, place] = total
+        for entry in range(starts[image], starts[image + 1]):
+            own[columns[entry]] = 0

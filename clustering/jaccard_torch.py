@@ -1,13 +1,16 @@
-"""Neighbourhood weights on a torch device: the integers that `neighbourhood_weights` gives."""
+"""Neighbourhood weights and their min-sum join on a torch device: the integers and pairs that `jaccard` gives."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from clustering.arithmetic_torch import powers, row_dots, softmax_weights
-from clustering.blocks_torch import block_rows, in_device_blocks
-from clustering.jaccard import LARGEST_SCALE
+import numpy as np
+
+from clustering import jaccard
+from clustering.arithmetic_torch import block_rows, in_device_blocks, powers, row_dots, softmax_weights
+from clustering.jaccard import LARGEST_SCALE, RadiusGraph, smallest_overlap
 
 if TYPE_CHECKING:
     from jaxtyping import Bool, Float32, Int32, Int64
@@ -16,14 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class DeviceWeights:
-    """`NeighbourhoodWeights` on a device, the columns of each row in ascending order.
-
-    Args:
-        starts: Where each image's row starts in `columns` and `weights`; the last value is their length.
-        columns: Image indices of the members.
-        weights: Their weights, as multiples of 1 / scale.
-        scale: What every row sums to.
-    """
+    """`NeighbourhoodWeights` on a device, the columns of each row in ascending order."""
 
     starts: Int64[Tensor, "n_plus_one"]
     columns: Int64[Tensor, "z"]
@@ -34,17 +30,7 @@ class DeviceWeights:
 def weights_on_device(
     rows: Float32[Tensor, "n d"], ranks: Int64[Tensor, "n k"], *, k1: int, k2: int, k1_counts_self: bool
 ) -> DeviceWeights:
-    """Weigh each image's expanded reciprocal neighbourhood, averaged over its first k2 neighbours.
-
-    Args:
-        rows: Unit rows on the device.
-        ranks: Neighbour lists, as long as `neighbourhood_weights` wants them.
-        k1: Length of the lists in which two images must name each other, at most n.
-        k2: Over how many neighbours the weights are averaged, at most n.
-        k1_counts_self: Whether the image itself is one of the k1.
-
-    Returns:
-        The same integers as on the CPU.
+    """`neighbourhood_weights` on a device, with the same integers as on the CPU; k1 and k2 at most n.
 
     Cost: 30 bytes for each of an image's k1^2 / 2 candidates in a block, 12 bytes a member of the result.
     """
@@ -70,10 +56,10 @@ def _mutual(ranks: Int64[Tensor, "n width"]) -> Bool[Tensor, "n width"]:
 
     images = torch.arange(len(ranks), device=ranks.device)
 
-    def ask_back(start: int, stop: int) -> Bool[Tensor, "b width"]:
+    def is_mutual(start: int, stop: int) -> Bool[Tensor, "b width"]:
         return (ranks[ranks[start:stop]] == images[start:stop, None, None]).any(dim=2)
 
-    return torch.cat(in_device_blocks(ask_back, len(ranks), block_rows(ranks.device, 9 * ranks.shape[1] ** 2)))
+    return torch.cat(in_device_blocks(is_mutual, len(ranks), block_rows(ranks.device, 9 * ranks.shape[1] ** 2)))
 
 
 def _expanded(
@@ -90,9 +76,9 @@ def _expanded(
     members, members_mutual = ranks[:, : half.shape[1]][own], half[own]
     beyond_all = len(ranks)
     reciprocal = torch.where(own_mutual, own, beyond_all).sort(dim=1).values
-    asked = members.flatten(1)
-    places = torch.searchsorted(reciprocal, asked).clamp_(max=reciprocal.shape[1] - 1)
-    shared = ((reciprocal.gather(1, places) == asked).view(members.shape) & members_mutual).sum(dim=2)
+    candidates = members.flatten(1)
+    places = torch.searchsorted(reciprocal, candidates).clamp_(max=reciprocal.shape[1] - 1)
+    shared = ((reciprocal.gather(1, places) == candidates).view(members.shape) & members_mutual).sum(dim=2)
     grows = own_mutual & (3 * shared > 2 * members_mutual.sum(dim=2))  # two thirds, without rounding
     first_key = torch.arange(stop - start, device=ranks.device)[:, None] * len(ranks)
     added = (members + first_key[:, :, None])[members_mutual & grows[:, :, None]]
@@ -101,7 +87,6 @@ def _expanded(
 
 
 def _averaged(expanded: DeviceWeights, ranks: Int64[Tensor, "n k"], k2: int) -> DeviceWeights:
-    """Mean of the rows of each image's first k2 neighbours: their sum, at k2 times the scale."""
     import torch
 
     num_images = len(ranks)
@@ -120,13 +105,13 @@ def _averaged(expanded: DeviceWeights, ranks: Int64[Tensor, "n k"], k2: int) -> 
 
 
 def entries_of_rows(weights: DeviceWeights, rows: Int64[Tensor, "m"]) -> tuple[Int64[Tensor, "y"], Int64[Tensor, "y"]]:
-    """List the entries of some rows, one row after the other: which of `rows` each belongs to, and where it is."""
+    """List the entries of some rows, one row after the other: index into `rows`, and place of the entry."""
     begins = weights.starts[rows]
     return spans(begins, weights.starts[rows + 1] - begins)
 
 
 def spans(begins: Int64[Tensor, "m"], sizes: Int64[Tensor, "m"]) -> tuple[Int64[Tensor, "y"], Int64[Tensor, "y"]]:
-    """Count up from each of `begins`, `sizes` numbers: which of the m each number belongs to, and the number."""
+    """Count up from each of `begins`, `sizes` numbers: index into `begins`, and the number."""
     import torch
 
     source = torch.arange(len(begins), device=begins.device).repeat_interleave(sizes)
@@ -137,7 +122,6 @@ def spans(begins: Int64[Tensor, "m"], sizes: Int64[Tensor, "m"]) -> tuple[Int64[
 def _joined(
     blocks: list[tuple[Int64[Tensor, "b"], Int64[Tensor, "z"], Int32[Tensor, "z"]]], scale: int
 ) -> DeviceWeights:
-    """Rows of weights from blocks of sizes, columns and weights."""
     import torch
 
     sizes, columns, weights = (torch.cat(part) for part in zip(*blocks, strict=True))
@@ -145,7 +129,126 @@ def _joined(
 
 
 def _starts(sizes: Int64[Tensor, "b"]) -> Int64[Tensor, "b_plus_one"]:
-    """Where rows of these sizes start, and where the last one ends."""
     import torch
 
     return torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Rows of weights, transposed: `rows` and `weights` column by column, the rows ascending within a column.
+
+    For each entry of the original order: its row (`row_of`), the place of the next entry of its column (`later`), and
+    the number of later entries there (`left`).
+    """
+
+    rows: Int64[Tensor, "z"]
+    weights: Int32[Tensor, "z"]
+    row_of: Int64[Tensor, "z"]
+    later: Int64[Tensor, "z"]
+    left: Int64[Tensor, "z"]
+
+
+def transposed(weights: DeviceWeights) -> Columns:
+    """Sort the entries of rows of weights by column.
+
+    Cost: 36 bytes an entry, and as much again while sorting.
+    """
+    import torch
+
+    num_images = len(weights.starts) - 1
+    images = torch.arange(num_images, device=weights.starts.device)
+    row_of = images.repeat_interleave(weights.starts.diff())
+    order = weights.columns.sort(stable=True).indices
+    ends = weights.columns.bincount(minlength=num_images).cumsum(0)
+    later = torch.empty_like(order)
+    later[order] = torch.arange(1, len(order) + 1, device=order.device)
+    return Columns(row_of[order], weights.weights[order], row_of, later, ends[weights.columns] - later)
+
+
+def pairs_on_device(weights: DeviceWeights, columns: Columns, eps: float) -> RadiusGraph | None:
+    """`RowJoin.pairs` within `eps`, on the host, ascending by source and then by target; None if there are too many.
+
+    Cost: A sum for each pair of images and an addition for each pair of entries of a column; 2 GB on a GPU.
+    """
+    least, num_images, found = smallest_overlap(eps, weights.scale), len(weights.starts) - 1, 0
+
+    def join(start: int, stop: int) -> tuple[Int32[np.ndarray, "e"], ...]:
+        nonlocal found
+        if found > jaccard.MOST_PAIRS:
+            return (np.empty(0, np.int32),) * 3
+        overlaps = _overlaps(weights, columns, start, stop)
+        near = (overlaps >= least).nonzero().flatten()
+        fields = (near // num_images + start, near % num_images, overlaps[near])
+        on_host = tuple(field.int().cpu().numpy() for field in fields)
+        found += len(near)  # last, because a block that does not fit is repeated
+        return on_host
+
+    blocks = in_device_blocks(join, num_images, _rows(weights))
+    if found > jaccard.MOST_PAIRS:
+        return None
+    source, target, overlap = (np.concatenate(part) for part in zip(*blocks, strict=True))
+    return RadiusGraph(num_images, source, target, overlap.astype(np.int64), weights.scale, eps)
+
+
+def count_pairs_on_device(weights: DeviceWeights, columns: Columns, eps_values: Sequence[float]) -> tuple[int, ...]:
+    """Count the pairs within each of several radii, without holding them; cost as `pairs_on_device`."""
+    import torch
+
+    least = [smallest_overlap(eps, weights.scale) for eps in eps_values]
+
+    def count(start: int, stop: int) -> Int64[Tensor, "radii"]:
+        overlaps = _overlaps(weights, columns, start, stop)
+        return torch.stack([(overlaps >= value).sum() for value in least])
+
+    blocks = in_device_blocks(count, len(weights.starts) - 1, _rows(weights))
+    return tuple(torch.stack(blocks).sum(dim=0).tolist())
+
+
+def listed_overlaps_on_device(
+    weights: DeviceWeights, ranks: Int64[Tensor, "n k"], images: Int64[Tensor, "b"]
+) -> Int64[np.ndarray, "b others"]:
+    """Overlaps of `images` with the other images of their lists, in list order, on the host."""
+    import torch
+
+    num_images, num_others = len(ranks), ranks.shape[1] - 1
+
+    def add_up(start: int, stop: int) -> Int64[Tensor, "b others"]:
+        block = images[start:stop]
+        own = torch.zeros((len(block), num_images), dtype=torch.int32, device=ranks.device)
+        image, entries = entries_of_rows(weights, block)
+        own[image, weights.columns[entries]] = weights.weights[entries]
+        pair, entries = entries_of_rows(weights, ranks[block, 1:].flatten())
+        shared = own[pair // num_others, weights.columns[entries]].minimum(weights.weights[entries])
+        sums = torch.zeros(len(block) * num_others, dtype=torch.int64, device=ranks.device)
+        return sums.index_add_(0, pair, shared.long()).view(len(block), num_others)
+
+    members = len(weights.columns) // max(1, num_images)
+    size = block_rows(ranks.device, 4 * num_images + 60 * num_others * (members + 1))
+    overlaps: Int64[np.ndarray, "b others"] = torch.cat(in_device_blocks(add_up, len(images), size)).cpu().numpy()
+    return overlaps
+
+
+def _rows(weights: DeviceWeights) -> int:
+    """Rows of sums in a block: a sum and the products added to it take 16 bytes."""
+    return block_rows(weights.starts.device, 16 * (len(weights.starts) - 1))
+
+
+def _overlaps(weights: DeviceWeights, columns: Columns, start: int, stop: int) -> Int32[Tensor, "sums"]:
+    """Shared weight of images start..stop with every later image: a row of n sums each, 0 up to the image itself."""
+    import torch
+
+    num_images = len(weights.starts) - 1
+    sums = torch.zeros((stop - start) * num_images, dtype=torch.int32, device=weights.starts.device)
+    if not len(sums):
+        return sums
+    first, last = weights.starts[[start, stop]].tolist()
+    products = columns.left[first:last].cumsum(0)  # how many pairs of entries, up to and with each
+    room = max(num_images, len(sums) // 8)
+    cuts = torch.searchsorted(products, torch.arange(0, int(products[-1]) + 1, room, device=sums.device))
+    for begin, end in zip([0, *cuts[1:].tolist()], [*cuts[1:].tolist(), last - first], strict=True):
+        entry, other = spans(columns.later[first + begin : first + end], columns.left[first + begin : first + end])
+        entry += first + begin
+        shared = weights.weights[entry].minimum(columns.weights[other])
+        sums.index_add_(0, (columns.row_of[entry] - start) * num_images + columns.rows[other], shared)
+    return sums

@@ -1,4 +1,4 @@
-"""From features to the pairs within a radius, with what is worth knowing about them; on the CPU."""
+"""From features to the radius graph with diagnostics, on the CPU."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,23 +11,12 @@ from jaxtyping import Float32, Float64, Int64
 from clustering.jaccard import RadiusGraph, listed_distances, neighbourhood_weights, radius_graph
 from clustering.neighbours import nearest_neighbours
 
-QUANTILE_IMAGES = 2_000  # enough for a median in an error message, and always the same ones
+QUANTILE_IMAGES = 2_000  # enough for a median in an error message; always the same images
 
 
 @dataclass(frozen=True, slots=True)
 class Joined:
-    """The radius graph of some images, and how it came about.
-
-    Args:
-        graph: Pairs within the radius.
-        distance_quantiles: Jaccard distances of images to the others in their lists: "p01", "p05" and "p50". None where
-            no image has another in its list.
-        max_in_degree: In how many lists the most wanted image is.
-        recall: Share of the exact neighbours that an approximate search found; None for an exact one.
-        search: What searched.
-        neighbours_seconds: Time of the search.
-        graph_seconds: Time of the rest.
-    """
+    """The radius graph of some images, diagnostics as in `Labelling`, and seconds of the search and of the rest."""
 
     graph: RadiusGraph
     distance_quantiles: dict[str, float] | None
@@ -48,19 +37,10 @@ def join_on_cpu(
     k1_counts_self: bool,
     neighbour_method: Literal["exact", "ivf", "hnsw"],
 ) -> Joined:
-    """Search, weigh and join with faiss and compiled loops.
-
-    Args:
-        features: Unit rows.
-        k1: As in `neighbourhood_weights`, at most n.
-        k2: As there.
-        eps: Radius that the graph must reach.
-        wider: Radii that it should reach, as in `radius_graph`.
-        k1_counts_self: As in `neighbourhood_weights`.
-        neighbour_method: As in `nearest_neighbours`.
+    """Search, weigh and join with faiss and compiled loops; arguments as in `label_images` and `radius_graph`.
 
     Raises:
-        ValueError: A row is not finite or not of unit length, or too many pairs lie within eps.
+        ValueError: A row is not finite or not of unit length, or too many pairs are within eps.
     """
     began = perf_counter()
     neighbours = nearest_neighbours(features, list_length(k1, k1_counts_self), method=neighbour_method)
@@ -80,7 +60,7 @@ def join_on_cpu(
 
 
 def list_length(k1: int, k1_counts_self: bool) -> int:
-    """How long the neighbour lists must be."""
+    """Required length of the neighbour lists."""
     return k1 if k1_counts_self else k1 + 1
 
 
@@ -90,7 +70,7 @@ def images_for_quantiles(num_images: int) -> Int64[np.ndarray, "b"]:
 
 
 def distance_quantiles(distances: Float64[np.ndarray, "b others"]) -> dict[str, float] | None:
-    """1, 5 and 50 % quantiles of Jaccard distances to listed images; None where there are none."""
+    """1, 5 and 50 % quantiles of Jaccard distances to listed images; None without any."""
     if not distances.size:
         return None
     low, lower, middle = np.quantile(distances, (0.01, 0.05, 0.50)).tolist()

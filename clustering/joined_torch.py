@@ -1,4 +1,4 @@
-"""From features to the pairs within a radius, with what is worth knowing about them; on a torch device."""
+"""From features to the radius graph with diagnostics, on a torch device."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
-from clustering.blocks_torch import full_precision
-from clustering.faiss_gpu import search_with_faiss
-from clustering.jaccard import overlap_distances
-from clustering.jaccard_torch import weights_on_device
-from clustering.join_torch import count_pairs_on_device, listed_overlaps_on_device, pairs_on_device, transposed
+from clustering.arithmetic_torch import full_precision
+from clustering.jaccard import graph_within_limit, overlap_distances
+from clustering.jaccard_torch import (
+    count_pairs_on_device,
+    listed_overlaps_on_device,
+    pairs_on_device,
+    transposed,
+    weights_on_device,
+)
 from clustering.joined import Joined, distance_quantiles, images_for_quantiles, list_length
 from clustering.neighbours import nearest_neighbours
-from clustering.neighbours_torch import ranks_on_device
-from clustering.pair_limit import graph_within_limit
+from clustering.neighbours_torch import ranks_on_device, search_with_faiss
 from clustering.rows import check_unit_rows
 
 if TYPE_CHECKING:
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
 
 
 def torch_device(name: str) -> torch.device:
-    """Turn "cuda" or "cuda:1" into a device that is there, with its number.
+    """Turn "cuda" or "cuda:1" into an existing device with its number.
 
     Raises:
         ValueError: There is no such device.
@@ -36,7 +39,7 @@ def torch_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
     except RuntimeError as error:
-        raise ValueError(f"{name!r} is no device: use 'cpu', 'cuda' or 'cuda:N'") from error
+        raise ValueError(f"{name!r} is not a device: use 'cpu', 'cuda' or 'cuda:N'") from error
     if device.type not in ("cpu", "cuda"):
         raise ValueError(f"clustering does not run on {name!r}: use 'cpu', 'cuda' or 'cuda:N'")
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
@@ -55,26 +58,15 @@ def join_on_device(
     neighbour_method: Literal["exact", "ivf", "hnsw"],
     device: torch.device,
 ) -> Joined:
-    """Search, weigh and join on a device; only the pairs come back.
+    """`join_on_cpu` on a device: the same pairs and overlaps to the last bit, sorted by source and then by target.
 
-    The same pairs and overlaps as `join_on_cpu`, to the last bit, sorted by source and then by target.
-
-    Args:
-        features: Unit rows, one or more.
-        k1: As in `neighbourhood_weights`, at most n.
-        k2: As there.
-        eps: Radius that the graph must reach.
-        wider: Radii that it should reach, as in `radius_graph`.
-        k1_counts_self: As in `neighbourhood_weights`.
-        neighbour_method: "exact" searches on the device; the others search on the CPU.
-        device: Where.
+    Approximate neighbours are searched on the CPU.
 
     Raises:
-        ValueError: A row is not finite or not of unit length, too many pairs lie within eps, or the device's memory is
-            too small for the features or for a single image's work.
+        ValueError: As `join_on_cpu`, or the device's memory is too small for the features or for the work of one image.
 
-    Cost: The features, 8 k1 bytes an image, some 3 kB an image for weights, and about 6 GB for blocks on a GPU: less
-    where there is less.
+    Cost: The features, 8 k1 bytes an image, some 3 kB an image for weights, and about 6 GB for blocks on a GPU, or less
+    if it has less.
     """
     import torch
 
@@ -99,7 +91,6 @@ def _join(
     k1_counts_self: bool,
     neighbour_method: Literal["exact", "ivf", "hnsw"],
 ) -> Joined:
-    """The stages, in full precision."""
     import torch
 
     began = perf_counter()
@@ -136,7 +127,7 @@ def _search(
     length: int,
     method: Literal["exact", "ivf", "hnsw"],
 ) -> tuple[Int64[Tensor, "n k"], float | None, str]:
-    """Neighbour lists on the device, their recall, and what searched."""
+    """Neighbour lists on the device, their recall, and a description of the search."""
     import torch
 
     if method != "exact":

@@ -1,4 +1,4 @@
-"""From features to pseudo-labels in one call, with the numbers that say whether the labels can be trusted."""
+"""From features to pseudo-labels in one call, with diagnostics of their quality."""
 
 from dataclasses import dataclass
 from time import perf_counter
@@ -9,30 +9,28 @@ from jaxtyping import Float32
 
 from clustering.communities import components, louvain
 from clustering.dbscan import EpsPoint, PseudoLabels, check_min_samples, dbscan, eps_curve, eps_point
-from clustering.jaccard import RadiusGraph, limited_lengths, smallest_overlap
+from clustering.jaccard import CURVE_EPS, RadiusGraph, limited_lengths, smallest_overlap
 from clustering.joined import Joined, join_on_cpu
-from clustering.pair_limit import CURVE_EPS
 from clustering.rows import check_matrix
 
 
 @dataclass(frozen=True, slots=True)
 class Labelling:
-    """Pseudo-labels, and how they came about.
+    """Pseudo-labels with diagnostics.
 
     Args:
         labels: Cluster numbers and core images.
-        num_edges: Number of pairs of images within eps.
-        curve: What eps 0.40 to 0.70 would have given by the same method; less far where the pairs are too many to hold.
-            For "louvain", which takes long, what eps gave.
-        distance_quantiles: Jaccard distances of images to the others in their lists: "p01", "p05" and "p50". None where
-            no image has another in its list.
-        max_in_degree: In how many lists the most wanted image is. The mean is the length of the lists; many times that
-            is a hub.
-        k1: The k1 that was used, at most the number of images.
-        k2: The k2 that was used, at most k1.
-        seconds: Time of "neighbours", "graph" and "dbscan" (or what stands in its place, with the curve).
-        recall: Share of the exact neighbours that were found, measured on drawn images; None for an exact search.
-        search: What searched for neighbours, for the record.
+        num_edges: Pairs of images within eps.
+        curve: The clustering at eps 0.40 to 0.70 by the same method; up to a smaller eps if the pairs are too many to
+            hold. "louvain" is slow: at eps only.
+        distance_quantiles: Jaccard distances of images to the others in their lists: "p01", "p05" and "p50". None if no
+            image has another in its list.
+        max_in_degree: Largest in-degree of the k-NN graph (hubness); the mean is the length of the lists.
+        k1: The k1 used, at most the number of images.
+        k2: The k2 used, at most k1.
+        seconds: Time of "neighbours", "graph" and "dbscan" (or the other method, with the curve).
+        recall: Share of the exact neighbours found, measured on sampled images; None for an exact search.
+        search: Library, index and device of the neighbour search, for the record.
     """
 
     labels: PseudoLabels
@@ -61,28 +59,28 @@ def label_images(
 ) -> Labelling:
     """Cluster images on the k-reciprocal Jaccard distance.
 
-    Degenerate results are returned, not refused: no cluster, one cluster, no images. The caller judges them.
+    Degenerate results (no cluster, one cluster, no images) are returned; the caller checks them.
 
     Args:
         features: Unit rows of the images of one modality; not changed.
-        k1: Length of the lists in which two images must name each other. Clamped to n.
-        k2: Over how many neighbours a neighbourhood is averaged, from 1 to k1. Clamped to n.
+        k1: Length of the lists in which two images must contain each other. Clamped to n.
+        k2: Neighbours over which a neighbourhood is averaged, from 1 to k1. Clamped to n.
         eps: Jaccard distance within which two images are neighbours, between 0 and 1.
-        min_samples: How many images, itself among them, must lie within eps for an image to found a cluster; for the
-            other methods, how many images a cluster has at least. From 1.
+        min_samples: Images within eps of a core image, itself included; for the other methods the smallest cluster
+            size. At least 1.
         k1_counts_self: Whether the image itself is one of the k1. False makes the long lists one longer and leaves the
             half lists as they are, as in the original re-ranking.
-        neighbour_method: How to find the lists; see `nearest_neighbours`.
-        method: What clusters the graph of near images; see `dbscan` and `communities`.
+        neighbour_method: See `nearest_neighbours`.
+        method: Clustering of the graph; see `dbscan` and `communities`.
         device: "cpu", or "cuda" or "cuda:N" to search, weigh and join there.
 
     Returns:
-        The labels with their diagnostics. Equal for equal features, whatever the device and the number of threads.
+        Labels with diagnostics. Equal for equal features, whatever the device and the number of threads.
 
     Raises:
         ValueError: The features are not a 2-D float32 array, a row is not finite or not of unit length, a parameter is
-            out of range, more than 2^31 pairs lie within eps (the message names an eps that fits), or the device is not
-            there or its memory is too small.
+            out of range, more than 2^31 pairs are within eps (the message names an eps that fits), or the device is
+            missing or its memory too small.
 
     Cost: The neighbours, n^2 d; the rest grows a little faster than n: below a tenth of that at 22,258 x 2048.
 
@@ -123,7 +121,6 @@ def _join(
     neighbour_method: Literal["exact", "ivf", "hnsw"],
     device: str,
 ) -> Joined:
-    """The graph of near images, from wherever it is made."""
     if device == "cpu" or not len(features):
         return join_on_cpu(
             features, k1=k1, k2=k2, eps=eps, wider=CURVE_EPS, k1_counts_self=k1_counts_self,
@@ -140,7 +137,7 @@ def _join(
 def _cluster(
     graph: RadiusGraph, eps: float, min_samples: int, method: Literal["dbscan", "components", "louvain"]
 ) -> tuple[PseudoLabels, tuple[EpsPoint, ...]]:
-    """Labels at eps, and the curve."""
+    """Labels at eps, and the eps curve."""
     radii = tuple(value for value in CURVE_EPS if value <= graph.eps)
     match method:
         case "dbscan":

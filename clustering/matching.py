@@ -1,4 +1,4 @@
-"""Which visible cluster and which infrared cluster are the same person."""
+"""Matching of visible clusters to infrared clusters."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -12,17 +12,12 @@ from scipy.sparse.csgraph import maximum_bipartite_matching, min_weight_full_bip
 from clustering.rows import check_unit_rows
 
 DENSE_LIMIT = 5_000  # clusters; at 20,000 x 20,000 the full assignment takes 12 s and 6 GB
-CANDIDATES = 32  # partners that a cluster proposes in the sparse assignment
+CANDIDATES = 32  # candidate partners of a cluster in the sparse assignment
 
 
 @dataclass(frozen=True, slots=True)
 class Matching:
-    """Pairs of a visible and an infrared cluster, one to one; in ascending order of the visible cluster.
-
-    Args:
-        visible: Cluster number among the visible clusters.
-        infrared: Cluster number of its partner.
-        similarity: Inner product of their prototypes, in [-1, 1].
+    """One-to-one pairs of a visible and an infrared cluster, ascending by visible, with their prototypes' similarity.
 
     Raises:
         ValueError: A cluster is in two pairs.
@@ -37,10 +32,6 @@ class Matching:
             if len(np.unique(side)) < len(side):
                 raise ValueError("a cluster is matched twice")
 
-    def share(self, num_visible: int, num_infrared: int) -> float:
-        """Share of the clusters of both modalities that have a partner, in [0, 1]; 0 where there are no clusters."""
-        return 2 * len(self.visible) / max(1, num_visible + num_infrared)
-
 
 def match_clusters(
     visible: Float32[np.ndarray, "c1 d"],
@@ -49,25 +40,16 @@ def match_clusters(
     method: Literal["hungarian", "mutual"] = "hungarian",
     floor: float | None = None,
 ) -> Matching:
-    """Pair visible with infrared clusters.
+    """Match visible with infrared clusters by their prototypes (unit rows).
 
-    With "hungarian" every cluster of the modality that has fewer of them gets a partner, good or bad, unless `floor`
-    drops the pair.
-
-    Args:
-        visible: Unit rows, the prototypes of the visible clusters.
-        infrared: Unit rows, the prototypes of the infrared clusters.
-        method: "hungarian" maximises the sum of the similarities; "mutual" keeps mutual nearest prototypes only.
-        floor: Pairs less similar than this are dropped, after the assignment; None keeps all.
-
-    Returns:
-        At most min(c1, c2) pairs, none where a modality has no clusters. Modalities exchanged give fields exchanged.
+    With "hungarian", which maximises the sum of similarities, every cluster of the modality with fewer clusters gets a
+    partner; "mutual" keeps mutual nearest prototypes only. `floor` (a similarity) removes pairs after the assignment.
+    Exchanging the modalities exchanges the fields.
 
     Raises:
         ValueError: A row is not finite or not of unit length.
 
-    Cost: 20 ms at 616 x 500; grows with the third power. Above 5,000 clusters each proposes its 32 nearest only, and
-    the sum is the largest among these proposals: see `assign_sparsely`.
+    Cost: 20 ms at 616 x 500; grows with the third power. Above 5,000 clusters, see `assign_sparsely`.
 
     Source: Kuhn, 1955, by the solver of scipy.
     """
@@ -89,14 +71,7 @@ def match_clusters(
 def mutual_nearest(
     similarity: Float32[np.ndarray, "c1 c2"],
 ) -> tuple[Int64[np.ndarray, "m"], Int64[np.ndarray, "m"]]:
-    """Pairs of which each is the most similar one of the other; of equal ones, the first.
-
-    Args:
-        similarity: Of visible and infrared clusters.
-
-    Returns:
-        Visible clusters, ascending, and their partners.
-    """
+    """Mutual nearest clusters (the first in a tie): visible clusters, ascending, and their partners."""
     if not similarity.size:
         return np.empty(0, np.int64), np.empty(0, np.int64)
     nearest = similarity.argmax(axis=1)
@@ -107,20 +82,15 @@ def mutual_nearest(
 def assign_sparsely(
     visible: Float32[np.ndarray, "c1 d"], infrared: Float32[np.ndarray, "c2 d"], *, candidates: int = CANDIDATES
 ) -> tuple[Int64[np.ndarray, "m"], Int64[np.ndarray, "m"]]:
-    """Assign clusters among the pairs that one of the two proposes, each cluster its most similar ones.
+    """Assign clusters among candidate pairs: each cluster's `candidates` most similar clusters of the other modality.
 
-    Where these pairs allow no full assignment, twice as many are proposed, up to all.
-
-    Args:
-        visible: Unit rows.
-        infrared: Unit rows.
-        candidates: How many partners a cluster proposes, 1 or more.
+    If these pairs allow no full assignment, their number is doubled, up to all. The sum of similarities is the largest
+    among the candidates, and equals the full assignment's unless many clusters share the same few candidates.
 
     Returns:
-        Visible clusters, ascending, and their partners; min(c1, c2) pairs. The sum of similarities is the largest among
-        the proposed pairs. Where clusters do not crowd around the same few partners, that is the full assignment's.
+        Visible clusters, ascending, and their partners; min(c1, c2) pairs.
 
-    Cost: c1 c2 d multiplications; 24 bytes a proposal.
+    Cost: c1 c2 d multiplications; 24 bytes a candidate.
     """
     fewer = min(len(visible), len(infrared))
     if not fewer:
@@ -136,8 +106,8 @@ def assign_sparsely(
 def _proposed_costs(
     visible: Float32[np.ndarray, "c1 d"], infrared: Float32[np.ndarray, "c2 d"], candidates: int
 ) -> csr_array:
-    """Costs 2 - similarity of the proposed pairs: above 0, because the solver takes 0 for "no pair"."""
-    import faiss  # here, for the same reason as in `neighbours`
+    """Costs 2 - similarity of the candidate pairs: above 0, because the solver reads 0 as "no pair"."""
+    import faiss  # here, as in `neighbours`
 
     inner = faiss.METRIC_INNER_PRODUCT
     forth, to_infrared = faiss.knn(visible, infrared, min(candidates, len(infrared)), metric=inner)
@@ -145,7 +115,7 @@ def _proposed_costs(
     rows = np.concatenate([np.repeat(np.arange(len(visible)), forth.shape[1]), to_visible.ravel()])
     columns = np.concatenate([to_infrared.ravel(), np.repeat(np.arange(len(infrared)), back.shape[1])])
     costs = 2.0 - np.concatenate([forth.ravel(), back.ravel()]).astype(np.float64)
-    _, first = np.unique(rows * len(infrared) + columns, return_index=True)  # a pair that both propose counts once
-    # 32-bit indices: with wider ones, scipy 1.17 fails where there are more rows than columns.
+    _, first = np.unique(rows * len(infrared) + columns, return_index=True)  # a pair from both sides counts once
+    # 32-bit indices: with wider ones, scipy 1.17 fails if there are more rows than columns.
     places = rows[first].astype(np.int32), columns[first].astype(np.int32)
     return csr_array((costs[first], places), shape=(len(visible), len(infrared)))

@@ -1,17 +1,49 @@
-"""Compiled loops of the neighbour search: candidates to ordered lists."""
+"""Compiled loops of the neighbour search, and the inner product that decides ties and weights.
+
+`row_dot` gives the same bits on every machine and device. Products of two float32 numbers are exact in float64, so only
+the order of the additions matters: place p belongs to lane p mod LANES, each lane is summed from the first place to the
+last, then the upper half of the lanes is added to the lower half until one is left. `arithmetic_torch` holds the twin.
+"""
 
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Int32, Int64
 
-from clustering.dot_kernels import LANES, row_dot
 from clustering.parallel import kernel
+
+Rows = Float32[np.ndarray, "n d"]  # unit rows
+Ranks = Int32[np.ndarray, "n k"]
+Similarities = Float32[np.ndarray, "n k"]
+Lanes = Float64[np.ndarray, "lanes"]
+
+LANES = 128  # wide enough for vector registers here and for few steps on a GPU
+
+
+@kernel
+def row_dot(rows: Rows, first: int, second: int, lanes: Lanes) -> float:
+    """Inner product of two rows in float64: symmetric, and equal for equal rows. `lanes` is scratch, LANES long."""
+    width = rows.shape[1]
+    for lane in range(LANES):
+        lanes[lane] = 0.0
+    whole = width - width % LANES
+    for start in range(0, whole, LANES):
+        for lane in range(LANES):
+            lanes[lane] += np.float64(rows[first, start + lane]) * np.float64(rows[second, start + lane])
+    for lane in range(width - whole):
+        lanes[lane] += np.float64(rows[first, whole + lane]) * np.float64(rows[second, whole + lane])
+    half = LANES
+    while half > 1:
+        half //= 2
+        for lane in range(half):
+            lanes[lane] += lanes[lane + half]
+    total: float = lanes[0]
+    return total
 
 
 @kernel
 def _insert(
     images: Int64[np.ndarray, "w"], scores: Float64[np.ndarray, "w"], count: int, image: int, score: float
 ) -> int:
-    """Put an image into a list of the best, most similar first, ties by smaller index; return how many are in it."""
+    """Insert an image into a list of the best, most similar first, ties by index; return the list's new size."""
     hole = count
     while hole > 0 and (scores[hole - 1] < score or (scores[hole - 1] == score and images[hole - 1] > image)):
         if hole < len(images):
@@ -24,13 +56,13 @@ def _insert(
 
 @kernel
 def _write_list(
-    features: Float32[np.ndarray, "n d"],
+    features: Rows,
     image: int,
     others: Int64[np.ndarray, "w"],
     scores: Float64[np.ndarray, "w"],
-    lanes: Float64[np.ndarray, "lanes"],
-    ranks: Int32[np.ndarray, "n k"],
-    similarities: Float32[np.ndarray, "n k"],
+    lanes: Lanes,
+    ranks: Ranks,
+    similarities: Similarities,
 ) -> None:
     """Write an image's list: itself, then the best others."""
     ranks[image, 0] = image
@@ -42,18 +74,18 @@ def _write_list(
 
 @kernel
 def order_candidates(
-    features: Float32[np.ndarray, "n d"],
+    features: Rows,
     found: Int64[np.ndarray, "b w"],
     found_similarities: Float32[np.ndarray, "b w"],
     first_image: int,
     tolerance: float,
-    ranks: Int32[np.ndarray, "n k"],
-    similarities: Float32[np.ndarray, "n k"],
+    ranks: Ranks,
+    similarities: Similarities,
     settled: Bool[np.ndarray, "n"],
     start: int,
     stop: int,
 ) -> None:
-    """Fill `ranks` for queries start..stop of a search; `settled` is false where a tie may go on beyond the candidates.
+    """Write `ranks` for queries start..stop; `settled` is false if a tie may continue beyond the candidates.
 
     Candidates closer than `tolerance` to each other are scored again: the search rounds differently in each block.
     """
@@ -82,16 +114,16 @@ def order_candidates(
 
 @kernel
 def choose_among_ties(
-    features: Float32[np.ndarray, "n d"],
+    features: Rows,
     images: Int64[np.ndarray, "b"],
     all_similarities: Float32[np.ndarray, "b n"],
     least: Float32[np.ndarray, "b"],
-    ranks: Int32[np.ndarray, "n k"],
-    similarities: Float32[np.ndarray, "n k"],
+    ranks: Ranks,
+    similarities: Similarities,
     start: int,
     stop: int,
 ) -> None:
-    """Fill `ranks` for images[start:stop]: every image with a similarity of at least `least` is scored again."""
+    """Write `ranks` for images[start:stop]: every image with a similarity of at least `least` is scored again."""
     wanted = ranks.shape[1] - 1
     others = np.empty(wanted, np.int64)
     scores = np.empty(wanted, np.float64)

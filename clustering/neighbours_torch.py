@@ -1,30 +1,43 @@
-"""Exact nearest neighbours on a torch device: the lists that `nearest_neighbours` gives."""
+"""Exact nearest neighbours on a torch device, by faiss-gpu or by torch: the lists that `nearest_neighbours` gives."""
 
 from __future__ import annotations
 
+import logging
+import subprocess
+import sys
+from functools import cache
 from typing import TYPE_CHECKING
 
-from clustering.arithmetic_torch import row_dots
-from clustering.blocks_torch import block_rows, in_device_blocks
-from clustering.exact_search import SPARE_CANDIDATES, TIE_TOLERANCE
+import numpy as np
+
+from clustering.arithmetic_torch import block_rows, in_device_blocks, row_dots
+from clustering.neighbours import SPARE_CANDIDATES, TIE_TOLERANCE, search_all_pairs
 
 if TYPE_CHECKING:
-    from jaxtyping import Bool, Float32, Int64
+    import torch
+    from jaxtyping import Bool, Float32, Int32, Int64
     from torch import Tensor
+
+logger = logging.getLogger(__name__)
+# On a card that faiss was not built for, it aborts the process instead of raising.
+TRIAL = """
+import sys, faiss, numpy
+rows = numpy.eye(64, dtype="float32")
+faiss.knn_gpu(faiss.StandardGpuResources(), rows, rows, 4, metric=faiss.METRIC_INNER_PRODUCT, device=int(sys.argv[1]))
+"""
+TRIAL_SECONDS = 120
+LONGEST_LISTS = 2_048  # that faiss selects on a GPU
 
 
 def ranks_on_device(rows: Float32[Tensor, "n d"], k: int) -> Int64[Tensor, "n k"]:
     """List the k most similar images of every image, itself first, ties by float64 and then by smaller index.
 
-    Matrix products in float32 propose eight candidates more than there are places; these are put in order by the
-    float64 inner products that the CPU uses. Where a tie may go on beyond them, every row within rounding is looked at.
+    Float32 matrix products give k + 8 candidates, which are ordered by the float64 inner products of the CPU path. If a
+    tie may continue beyond them, every row within rounding is scored.
 
     Args:
-        rows: Unit rows on the device; float32 matrices must be multiplied in full precision, see `full_precision`.
+        rows: Unit rows on the device; call inside `full_precision`.
         k: From 1 to n.
-
-    Returns:
-        Image indices.
 
     Raises:
         ValueError: The device's matrix products are less precise than float32, as measured on the candidates.
@@ -80,7 +93,7 @@ def _in_order(
 
 
 def _among_ties(rows: Float32[Tensor, "n d"], images: Int64[Tensor, "b"], wanted: int) -> Int64[Tensor, "b wanted"]:
-    """The `wanted` most similar of all images that come within rounding of the last of them."""
+    """The `wanted` most similar images among those within rounding of the last of them."""
     import torch
 
     similarities = _similarities(rows, images)
@@ -91,3 +104,48 @@ def _among_ties(rows: Float32[Tensor, "n d"], images: Int64[Tensor, "b"], wanted
     counts = row.bincount(minlength=len(images))
     first = counts.cumsum(0) - counts
     return other[by_score[by_row]][first[:, None] + torch.arange(wanted, device=rows.device)]
+
+
+def search_with_faiss(
+    features: Float32[np.ndarray, "n d"], k: int, device: torch.device
+) -> Int32[np.ndarray, "n k"] | None:
+    """List the k most similar images of every image, as on the CPU, or return None if faiss-gpu cannot.
+
+    A separate process tests the GPU once. If faiss sees GPUs but cannot search, the reason is logged once.
+
+    Cost: Some seconds for the first call on a device; then the features once more on the device.
+    """
+    import faiss  # here, as in `search_all_pairs`
+
+    gpus = faiss.get_num_gpus() if hasattr(faiss, "get_num_gpus") else 0
+    if device.type != "cuda" or (device.index or 0) >= gpus or k + SPARE_CANDIDATES > LONGEST_LISTS:
+        return None
+    if not _works(device.index or 0):
+        return None
+    try:
+        ranks, _ = search_all_pairs(features, k, gpu=device.index or 0)
+    except (RuntimeError, ValueError) as error:  # out of memory, or coarse
+        logger.warning("faiss did not search on %s (%s): torch does, with the same result", device, _first_line(error))
+        return None
+    return ranks
+
+
+@cache
+def _works(gpu: int) -> bool:
+    """Test a small search in another process."""
+    command = [sys.executable, "-c", TRIAL, str(gpu)]
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=TRIAL_SECONDS)  # noqa: S603 - fixed
+    except subprocess.TimeoutExpired:
+        reason = f"no answer in {TRIAL_SECONDS} s"
+    else:
+        if done.returncode == 0:
+            return True
+        reason = "it is not built for this card" if "no kernel image" in done.stderr else f"exit {done.returncode}"
+    logger.warning("faiss cannot search on cuda:%d (%s): torch does, with the same result", gpu, reason)
+    return False
+
+
+def _first_line(error: Exception) -> str:
+    """The error message without the source locations that faiss appends."""
+    return str(error).strip().partition("\n")[0][:200]

@@ -1,7 +1,7 @@
-"""Compiled kernels, and how they run on all cores: blocks of rows on plain threads.
+"""Compiled kernels and their threads.
 
-Kernels release the interpreter's lock and a thread pool hands them blocks. Numba's own parallel loops need a threading
-layer besides, which may not be entered from two threads at once and does not survive a fork.
+Kernels release the interpreter's lock, and a thread pool runs them on blocks of rows. Numba's own parallel loops need a
+threading layer that may not be entered from two threads at once and does not survive a fork.
 """
 
 from collections.abc import Callable
@@ -22,21 +22,15 @@ def kernel(function: Function) -> Function:
 
 
 def num_threads() -> int:
-    """Count the threads to use: the processor cores, or the environment variable NUMBA_NUM_THREADS."""
+    """Number of threads: the processor cores, or the environment variable NUMBA_NUM_THREADS."""
     return int(cast(Any, numba.config).NUMBA_NUM_THREADS)
 
 
 def over_blocks(task: Callable[[int, int], T], num_rows: int) -> list[T]:
-    """Run `task(start, stop)` over consecutive blocks of rows, several at once.
+    """Run `task(start, stop)` over consecutive blocks of rows, several at once, and return the results in order.
 
-    The blocks depend on the number of threads: a task's result for a row must not depend on the block that holds it.
-
-    Args:
-        task: Called once a block; it must write to no rows but its own.
-        num_rows: Zero or more. Zero rows give no call.
-
-    Returns:
-        What the tasks returned, in the order of the blocks.
+    A task must write to no rows but its own, and its result for a row must not depend on the block, whose size depends
+    on the number of threads. 0 rows give no call.
     """
     threads = num_threads()
     rows = max(1, -(-num_rows // (BLOCKS_PER_THREAD * threads)))

@@ -1,30 +1,30 @@
-"""One unit vector a cluster."""
+"""Cluster prototypes."""
 
 import numpy as np
 from jaxtyping import Float32, Int
 
+from clustering.cluster_kernels import sum_by_cluster
 from clustering.dbscan import OUTLIER
-from clustering.prototypes_kernels import sum_by_cluster
 from clustering.rows import check_unit_rows
 
 
 def cluster_prototypes(
     features: Float32[np.ndarray, "n d"], labels: Int[np.ndarray, "n"]
 ) -> Float32[np.ndarray, "c d"]:
-    """Average the features of each cluster and scale the mean to unit length.
+    """Average the features of each cluster, without outliers, and scale the mean to unit length.
 
-    Outliers have no part in it. The mean is summed in float64: the order of the images changes nothing above 1e-7.
+    The mean is summed in float64: the image order changes nothing above 1e-7.
 
     Args:
         features: Unit rows.
-        labels: -1 for an outlier, or a cluster number from 0 to c-1; every number is used.
+        labels: -1 for an outlier, or a cluster number from 0 to c-1 without a gap.
 
     Returns:
-        Unit rows, one a cluster, in the order of the cluster numbers. No cluster gives no row.
+        Unit rows, one a cluster, in the order of the cluster numbers.
 
     Raises:
-        ValueError: A row is not finite or not of unit length, there is not one label a row, a label is below -1, a
-            cluster number has no image, or the features of a cluster cancel out.
+        ValueError: A row is not finite or not of unit length, the numbers of labels and rows differ, a label is below
+            -1, a cluster number has no image, or the features of a cluster cancel out.
 
     Cost: One pass over the features; 8 bytes for each of the c d sums.
     """

@@ -1,4 +1,4 @@
-"""The one check of features: a float32 matrix with rows of unit length."""
+"""Checks of feature matrices."""
 
 from typing import Any
 
@@ -6,35 +6,20 @@ import numpy as np
 from jaxtyping import Float32
 from numpy.typing import NDArray
 
-UNIT_TOLERANCE = 1e-3  # bfloat16 rows keep three decimals; features that were never normalised are off by far more
+UNIT_TOLERANCE = 1e-3  # bfloat16 rows keep three decimals; features without normalisation differ by far more
 
 
 def check_matrix(features: NDArray[Any]) -> None:
-    """Refuse what is not a two-dimensional array of float32.
-
-    Args:
-        features: Should have one feature vector a row.
-
-    Raises:
-        ValueError: It has another number of dimensions or another type.
-    """
+    """Raise `ValueError` unless the array is two-dimensional float32."""
     if features.ndim != 2 or features.dtype != np.float32:
         raise ValueError(f"features must be a 2-D array of float32, not {features.ndim}-D of {features.dtype}")
 
 
 def check_unit_rows(rows: Float32[np.ndarray, "n d"]) -> None:
-    """Refuse rows that are not finite or not of unit length.
+    """Raise `ValueError` unless the array is 2-D float32 with finite rows of unit length.
 
-    Everything in this package reads an inner product as a cosine: a long row would be everybody's neighbour, silently.
-
-    Args:
-        rows: One feature vector a row.
-
-    Raises:
-        ValueError: The array is not 2-D float32, or a row is not finite or not of unit length; the message names the
-            first one and counts them.
-
-    Cost: One pass over the rows, no copy.
+    This package reads every inner product as a cosine: a long row would silently become every row's neighbour. The
+    message names the first bad row and counts them. Cost: One pass over the rows, no copy.
     """
     check_matrix(rows)
     lengths = np.sqrt(np.einsum("nd,nd->n", rows, rows))

@@ -16,7 +16,7 @@ import httpx
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 from prefect.exceptions import PrefectHTTPStatusError
 
-from pipeline.console import speak_up, watched_by
+from pipeline.console import enable_logging, watched_by
 from pipeline.errors import VireidError
 from pipeline.reports import round_table
 from pipeline.runs.record import ui_address
@@ -34,7 +34,7 @@ _UNREACHABLE = (httpx.TransportError, PrefectHTTPStatusError)
 @contextmanager
 def reported() -> Iterator[None]:
     """Let a run inside the `with` block show itself in Prefect; a run at a terminal has its table there."""
-    speak_up()
+    enable_logging()
     token = _REPORTING.set(True)
     try:
         with watched_by(_ProgressArtifacts()):

@@ -11,9 +11,9 @@ def draw_demo_once() -> Path:
     Returns:
         The folder of the data set.
     """
-    from pipeline.data.synthetic.writer import draw_dataset
+    from pipeline.data.synthetic.writer import generate_dataset
 
     if not DEMO_DATA.exists():
         # Seed 1 drew the people that were seen while the preset's schedule was chosen.
-        draw_dataset(DEMO_DATA, size="demo", difficulty="moderate", seed=2)
+        generate_dataset(DEMO_DATA, size="demo", difficulty="moderate", seed=2)
     return DEMO_DATA

@@ -14,7 +14,7 @@ from flows.artifacts import is_reported, reported
 from flows.prefect_local import prefect_at_terminal
 from flows.tasks import run_as_task
 from pipeline.config.experiment import AnyConfig
-from pipeline.console import fall_silent
+from pipeline.console import silence
 from pipeline.evaluation.report import EvaluationReport
 from pipeline.methods.train import train
 from pipeline.runs.open import run_path
@@ -52,7 +52,7 @@ def rank_zero_of_torchrun(configs: Sequence[AnyConfig]) -> Iterator[bool]:
     """
     with joined_if_torchrun(resolve_device(configs[0].execution.device).type) as processes:
         if not processes.is_first:
-            fall_silent()
+            silence()
             for config in configs:
                 train(config)
         yield processes.is_first

@@ -1,1 +1,1 @@
-"""Networks and losses: tensors and modality, no data set, no file layout, no configuration."""
+"""Networks and losses: tensors and modality; no data set, no settings, no files except weights."""

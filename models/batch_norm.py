@@ -1,4 +1,4 @@
-"""Batch norm over the batches of several processes, as if they were one."""
+"""Batch norm over the batches of all ranks, as if they were one batch."""
 
 from typing import Any
 
@@ -9,13 +9,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 
 def synchronise_batch_norms(module: nn.Module, device: torch.device) -> None:
-    """Let every batch norm inside `module` see the batches of all processes; names and values of its state stay.
+    """Synchronise the statistics of every batch norm inside `module` across ranks, in place; its state stays.
 
-    On a GPU these are torch's own, which do not run elsewhere.
-
-    Args:
-        module: Changed in place; its parts on `device`.
-        device: Where its inputs are.
+    On a GPU these are torch's own, which run on GPUs only.
     """
     for name, child in module.named_children():
         if isinstance(child, _BatchNorm):
@@ -26,12 +22,11 @@ def synchronise_batch_norms(module: nn.Module, device: torch.device) -> None:
 
 
 class SharedBatchNorm(_BatchNorm):
-    """Batch norm whose mean and variance are those of the batches of all processes together.
+    """Batch norm with the mean and variance over the batches of all ranks.
 
     Evaluation mode is that of `torch.nn.BatchNorm2d`. In training the running variance is unbiased, as there.
 
-    Cost:
-        Two small messages a pass forward and two backward.
+    Cost: Two small messages a forward pass and two a backward pass.
     """
 
     def forward(self, input: Float[Tensor, "batch channels *space"]) -> Float[Tensor, "batch channels *space"]:  # noqa: A002 - torch's name
@@ -58,7 +53,7 @@ class SharedBatchNorm(_BatchNorm):
         self.running_var.lerp_(variance, self.momentum)
 
     def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002 - torch's name
-        """Any number of dimensions will do."""
+        """Accept any number of dimensions."""
 
 
 def _shared(norm: _BatchNorm) -> SharedBatchNorm:
@@ -80,7 +75,7 @@ def _over_processes(values: Tensor) -> Tensor:
 
 
 class _SumOverProcesses(torch.autograd.Function):
-    """The sum of what all processes hold; what one adds to the sum, it adds to everybody's."""
+    """Sum over all ranks; the gradient is summed over all ranks as well."""
 
     @staticmethod
     def forward(_: Any, values: Tensor) -> Tensor:

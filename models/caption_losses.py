@@ -1,9 +1,9 @@
 """Losses on images and their captions: tensors in, a scalar out, no state.
 
-Every image has one text, and visible and infrared rows show the same people in the same order: one vector of labels
-names both. Where lengths must not matter, features are normalised here.
+Every image has one caption, and visible and infrared rows show the same persons in the same order: one vector of labels
+serves both. `texts` are text features of captions.
 
-All forms are reconstructed from the abstract of Dong et al., 2024 (EEES), and from sibling papers; each says which.
+All forms are reconstructed from the abstract of Dong et al., 2024 (EEES), and from related papers, named at each.
 """
 
 from typing import Literal
@@ -29,18 +29,10 @@ def caption_contrast(
     similarity: Literal["cosine", "raw"],
     target: Literal["identity", "instance"],
 ) -> Float[Tensor, ""]:
-    """Pull images and texts of a modality together, in both directions.
+    """Contrast images with the texts of their captions within a modality, in both directions.
 
-    Args:
-        images: One row an image.
-        texts: The text of each image.
-        labels: The person of each row.
-        temperature: Divides cosines; positive. Raw inner products are taken as they are.
-        similarity: "cosine" compares directions, "raw" also lengths.
-        target: What an image and a text share that belong together: the person, or the image itself.
-
-    Returns:
-        Sum over the modalities of the mean of both directions, at least 0.
+    "cosine" similarities are divided by `temperature`, "raw" inner products are not. Positives (`target`) are the rows
+    of the same person, or of the same image only.
 
     Source: reconstructed. Contrast with all texts of a person is that of Li et al., AAAI 2023 (CLIP-ReID).
     """
@@ -61,15 +53,9 @@ def caption_contrast(
 def feature_distillation(
     student: Float[Tensor, "batch dim"], teacher: Float[Tensor, "batch dim"], *, detach: bool
 ) -> Float[Tensor, ""]:
-    """Turn each row towards what fusion made of it.
+    """Mean squared distance, from 0 to 4, of normalised rows of single views to the same rows after fusion.
 
-    Args:
-        student: Rows of single views.
-        teacher: The same rows, fused; a row that fusion gave back adds nothing.
-        detach: Whether the teacher stays as it is: it then gets no gradient.
-
-    Returns:
-        Mean squared distance of the normalised rows, between 0 and 4.
+    A row that fusion returned unchanged adds nothing. `detach` stops the gradient through the teacher.
 
     Source: reconstructed. The form is that of LCR2S (ACM MM 2023), known second hand.
     """
@@ -84,19 +70,13 @@ def relation_distillation(
     *,
     detach: bool,
 ) -> Float[Tensor, ""]:
-    """Make similarities of single images and texts those of fused ones.
+    """Mean squared difference of image-text cosines of single views to those after fusion.
 
-    Args:
-        student: Cosine of each image with each text.
-        teacher: The same after fusion.
-        taught: Which images have another view. Rows and columns of the others count as 0: nothing was fused there.
-        detach: Whether the teacher stays as it is: it then gets no gradient.
-
-    Returns:
-        Mean over all pairs of the squared difference.
+    Rows and columns of images without another view (not `taught`) count as 0. `detach` stops the gradient through the
+    teacher.
 
     Source: reconstructed. The form is that of LCR2S (ACM MM 2023), known second hand. Differs: images without another
-    view are left out.
+    view are excluded.
     """
     taken = teacher.detach() if detach else teacher
     return ((student - taken).square() * (taught[:, None] & taught[None, :])).mean()
@@ -110,19 +90,11 @@ def caption_gap(
     distance: Literal["euclid", "one_minus_cos"],
     detach: Literal["none", "intra"],
 ) -> Float[Tensor, ""]:
-    """Make a person's texts of the other modality as far from an image as those of its own.
+    """MSEL on captions: equal mean distances of an image to its person's texts of either modality.
 
-    An image's own text counts among those of its modality.
-
-    Args:
-        images: One row an image.
-        texts: The text of each image.
-        labels: The person of each row.
-        distance: Between normalised rows.
-        detach: "intra" takes distances inside a modality for granted; "none" moves both.
-
-    Returns:
-        Half the sum over the modalities of the mean squared difference of an image's two mean distances.
+    Distances are between normalised rows, the image's own text included. `detach="intra"` stops the gradient through
+    distances within a modality. The loss is half the sum over the modalities of the mean squared difference of an
+    image's two mean distances.
 
     Source: reconstructed. The aim is that of the abstract; the form is the modality-shared enhancement loss of Lu et
     al., AAAI 2023 (PMT), between images and texts.
@@ -144,16 +116,10 @@ def caption_gap(
 
 
 def caption_association(images: Rows, texts: Rows, images_per_person: int) -> Float[Tensor, ""]:
-    """Make an image as similar to a person's texts as its own text is to that person's texts of the other modality.
+    """Equalise two mean cosines: image to a person's texts, and the image's text to that person's other-modality texts.
 
-    Args:
-        images: One row an image; those of a person stand together.
-        texts: The text of each image.
-        images_per_person: How many rows a person has.
-
-    Returns:
-        Half the sum over the modalities of the mean squared difference, over images and people, of the two mean
-        cosines.
+    Rows of a person are adjacent. The loss is half the sum over the modalities of the mean squared difference over
+    images and persons.
 
     Source: reconstructed after Dong et al., IJCAI 2025 (RSBA).
     """

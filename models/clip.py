@@ -1,6 +1,6 @@
-"""CLIP models: built by open_clip, with weights from a download, a file, a folder, the shipped stand-in, or at random.
+"""CLIP models, built by open_clip: downloaded weights, a file, a folder, the shipped demo CLIP, or random weights.
 
-open_clip takes seconds to import, so it is imported when the first model is built and not before.
+open_clip takes seconds to import, so it is imported when the first model is built.
 """
 
 import copy
@@ -50,11 +50,11 @@ _TINY_ARCHITECTURE: dict[str, Any] = {
 
 @dataclass(frozen=True, slots=True)
 class WeightsOrigin:
-    """Where weights come from, for every report that used them.
+    """Where weights come from, for every report that used them; reports must name `demo` weights as such.
 
     Attributes:
-        kind: `openai` or another open_clip tag, `demo`, `random`, or `file`. `demo` weights are a stand-in: say so.
-        model: The name of the architecture, or of the folder that described it.
+        kind: `openai` or another open_clip tag, `demo`, `random`, or `file`.
+        model: The name of the architecture or of its folder.
         digest: Sixteen hexadecimal digits of the SHA-256 over the loaded weights.
     """
 
@@ -65,13 +65,7 @@ class WeightsOrigin:
 
 @dataclass(frozen=True, slots=True)
 class LoadedClip:
-    """A CLIP model in float32 and evaluation mode on the CPU, its origin, and its tokenizer.
-
-    Attributes:
-        model: open_clip's own module, image tower `visual` and text tower.
-        origin: Where the weights come from.
-        tokenizer: Texts to token numbers, one row of `context_length` a text.
-    """
+    """A CLIP model of open_clip in float32 and evaluation mode on the CPU, its origin, and its tokenizer."""
 
     model: nn.Module
     origin: WeightsOrigin
@@ -79,20 +73,17 @@ class LoadedClip:
 
 
 def load_clip(architecture: str, weights: str, *, seed: int = 1) -> LoadedClip:
-    """Build a CLIP model with the weights that a name or a path stands for.
+    """Build a CLIP model with weights by name or path.
 
     OpenAI's weights need an architecture whose name ends in `-quickgelu`; with the plain one every output drifts a
-    little, so that pair is refused here. The global random state is the same after the call as before.
+    little, so that pair is refused. The global random state is unchanged.
 
     Args:
-        architecture: The name of an open_clip architecture, or `tiny`, the small one for tests. A folder brings its
-            own and ignores it.
-        weights: `demo` (the shipped stand-in), `random`, an open_clip tag such as `openai`, or the path of a weights
+        architecture: An open_clip architecture, or `tiny`, the small one for tests. A folder has its own and ignores
+            it.
+        weights: `demo` (the shipped demo CLIP), `random`, an open_clip tag such as `openai`, or the path of a weights
             file (OpenAI's TorchScript archive, safetensors, plain state dict) or of a folder in open_clip's form.
-        seed: What `random` weights are drawn from.
-
-    Returns:
-        The model, in float32 and evaluation mode.
+        seed: Seed of `random` weights.
 
     Raises:
         WeightsLoadError: Unknown name, missing or damaged file, other architecture, or no network for a tag.
@@ -111,7 +102,7 @@ def load_clip(architecture: str, weights: str, *, seed: int = 1) -> LoadedClip:
         return _from_folder(path)
     if path.is_file():
         return _from_file(architecture, path)
-    _architecture(architecture)  # an unknown architecture has no tags, and is the likelier slip
+    _architecture(architecture)  # an unknown architecture has no tags, and is the likelier mistake
     known = f" or to a tag of {architecture} ({', '.join(tags)})" if tags else ""
     raise WeightsLoadError(
         f"no weights at {path}, and no open_clip tag of this name for {architecture}",
@@ -120,12 +111,12 @@ def load_clip(architecture: str, weights: str, *, seed: int = 1) -> LoadedClip:
 
 
 def demo_clip_folder() -> Path:
-    """The folder of the stand-in weights that ship with the project, in open_clip's form."""
+    """The folder of the demo CLIP that ships with the project, in open_clip's form."""
     return Path(__file__).parent / "demo_clip"
 
 
 def count_tokens(texts: list[str]) -> Int64[np.ndarray, " texts"]:
-    """How many tokens of CLIP's own vocabulary each text has, start and end among them, before anything is cut.
+    """Tokens of each text in CLIP's vocabulary, start and end included, before truncation.
 
     Cost: 0.1 ms a distinct text of 40 tokens on one CPU core.
     """
@@ -137,7 +128,7 @@ def count_tokens(texts: list[str]) -> Int64[np.ndarray, " texts"]:
 
 @functools.cache
 def open_clip_module() -> ModuleType:
-    """Import open_clip, which needs torchvision's operators declared first.
+    """Import open_clip, after declaring torchvision's operators.
 
     Cost: 3 s the first time, with compiled bytecode.
     """
@@ -188,7 +179,7 @@ def _from_folder(folder: Path) -> LoadedClip:
 
 
 def _check_archive(content: WeightsFile, path: Path, name: str, architecture: dict[str, Any]) -> str:
-    """Hold a TorchScript archive against OpenAI's published digest; returns the kind of the weights."""
+    """Compare a TorchScript archive with OpenAI's published digest; returns the kind of the weights."""
     if not content.is_archive:
         return "file"
     if not architecture.get("quick_gelu", False):
@@ -248,7 +239,7 @@ def _build(architecture: dict[str, Any], seed: int) -> nn.Module:
     settings = copy.deepcopy(architecture)
     if "timm_model_name" in settings.get("vision_cfg", {}) or "hf_model_name" in settings.get("text_cfg", {}):
         raise WeightsLoadError(
-            "the architecture takes a tower from another library",
+            "the architecture has a tower of another library",
             hint="set model.architecture to a model with open_clip's own towers, such as RN50-quickgelu or "
             "ViT-B-16-quickgelu",
         )
@@ -257,7 +248,7 @@ def _build(architecture: dict[str, Any], seed: int) -> nn.Module:
     make = (
         open_clip.CoCa if "multimodal_cfg" in settings else open_clip.CustomTextCLIP if custom_text else open_clip.CLIP
     )
-    with torch.random.fork_rng(devices=()):  # open_clip draws from the global state; what it was comes back here
+    with torch.random.fork_rng(devices=()):  # open_clip draws from the global state, which this restores
         torch.default_generator.manual_seed(seed)
         try:
             model: nn.Module = make(**settings)
@@ -273,7 +264,7 @@ def _loaded(model: nn.Module, architecture: dict[str, Any], kind: str, name: str
 
 
 def _tokenizer(text: dict[str, Any]) -> Callable[[list[str]], Tensor]:
-    """The byte-pair vocabulary that ships with open_clip; others would have to be downloaded."""
+    """The byte-pair vocabulary that ships with open_clip; others would need a download."""
     other = text.get("hf_tokenizer_name")
     if other:
 

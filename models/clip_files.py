@@ -1,4 +1,4 @@
-"""Weights in files: reading the formats that CLIP weights come in, and fitting them to an architecture."""
+"""Reading the file formats of CLIP weights, and loading them into an architecture."""
 
 import hashlib
 import json
@@ -16,21 +16,12 @@ from torch import Tensor, nn
 
 CONFIG_FILE = "open_clip_config.json"
 FOLDER_WEIGHTS = ("open_clip_model.safetensors", "open_clip_pytorch_model.safetensors", "open_clip_pytorch_model.bin")
-_NOT_WEIGHTS = (
-    "input_resolution",
-    "context_length",
-    "vocab_size",
-)  # numbers that OpenAI's archives keep among the weights
+_NOT_WEIGHTS = ("input_resolution", "context_length", "vocab_size")  # numbers among the weights of OpenAI's archives
 _TEXT_PARTS = ("text_projection", "positional_embedding", "token_embedding", "transformer", "ln_final")
 
 
 class WeightsLoadError(ValueError):
-    """CLIP weights cannot be loaded: missing, unreadable, of another architecture, or not reachable offline.
-
-    Args:
-        message: What is wrong, with the path and the figures.
-        hint: What the user can do about it.
-    """
+    """CLIP weights cannot be loaded: missing, unreadable, of another architecture, or not reachable offline."""
 
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(message)
@@ -43,7 +34,7 @@ class WeightsLoadError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class WeightsFile:
-    """What a weights file holds: tensors by name, and whether it is an archive of TorchScript, OpenAI's own form."""
+    """Tensors by name, and whether the file is a TorchScript archive, OpenAI's own form."""
 
     state: dict[str, Tensor]
     is_archive: bool
@@ -54,11 +45,8 @@ def read_weights(path: Path) -> WeightsFile:
 
     No stored object is ever executed: TorchScript is read by its own loader, everything else with `weights_only`.
 
-    Args:
-        path: An existing file.
-
     Returns:
-        The tensors on the CPU, as float32 where they are floating point, without a `module.` prefix.
+        The tensors on the CPU, as float32 if they are floating point, without a `module.` prefix.
 
     Raises:
         WeightsLoadError: The file is damaged, or holds anything but tensors.
@@ -75,27 +63,21 @@ def read_weights(path: Path) -> WeightsFile:
         reason = str(error).strip().partition("\n")[0]
         raise WeightsLoadError(
             f"{path} cannot be read as weights: {reason}",
-            hint="give safetensors, OpenAI's archive or a state dict of tensors; if it is cut short, fetch it again",
+            hint="use safetensors, OpenAI's archive or a state dict of tensors; download a truncated file again",
         ) from error
     return WeightsFile(_tidy(content, path), is_archive)
 
 
 def read_folder(folder: Path) -> tuple[dict[str, Any], WeightsFile]:
-    """Read a model folder in open_clip's own form: `open_clip_config.json` and one weights file.
-
-    Args:
-        folder: An existing folder.
-
-    Returns:
-        The architecture (`model_cfg`) and the weights.
+    """Read the architecture (`model_cfg`) and the weights of a model folder in open_clip's form.
 
     Raises:
-        WeightsLoadError: Either file is missing or damaged.
+        WeightsLoadError: `open_clip_config.json` or the weights file is missing or damaged.
     """
     config_file = folder / CONFIG_FILE
     if not config_file.is_file():
         raise WeightsLoadError(
-            f"{folder} holds no {CONFIG_FILE}", hint="give a folder in open_clip's form, or a weights file"
+            f"{folder} has no {CONFIG_FILE}", hint="use a folder in open_clip's form, or a weights file"
         )
     try:
         architecture = json.loads(config_file.read_text(encoding="utf-8"))["model_cfg"]
@@ -107,17 +89,11 @@ def read_folder(folder: Path) -> tuple[dict[str, Any], WeightsFile]:
     for name in FOLDER_WEIGHTS:
         if (folder / name).is_file():
             return architecture, read_weights(folder / name)
-    raise WeightsLoadError(f"{folder} holds no weights", hint=f"expected one of {', '.join(FOLDER_WEIGHTS)}")
+    raise WeightsLoadError(f"{folder} has no weights", hint=f"expected one of {', '.join(FOLDER_WEIGHTS)}")
 
 
 def fit_weights(model: nn.Module, state: dict[str, Tensor], *, source: str, architecture: str) -> None:
-    """Load `state` into `model`, every tensor or none.
-
-    Args:
-        model: An open_clip model; its parameters are overwritten.
-        state: Tensors by name, as `read_weights` returns them.
-        source: What the weights are called in an error.
-        architecture: What the model is called in an error.
+    """Load `state` into an open_clip model, every tensor or none; `source` and `architecture` name both in errors.
 
     Raises:
         WeightsLoadError: The first name or shape in which the two differ.
@@ -144,7 +120,7 @@ def file_digest(path: Path) -> str:
 
 
 def state_digest(model: nn.Module) -> str:
-    """Sixteen hexadecimal digits that name the weights of a model; equal weights have one digest, whatever their file.
+    """Sixteen hexadecimal digits that identify the weights of a model, independent of their file.
 
     Cost: 0.3 s for the 102 M weights of RN50 on one core.
     """
@@ -164,7 +140,7 @@ def _archive_state(path: Path) -> dict[str, Tensor]:
 
 
 def _is_torchscript(path: Path) -> bool:
-    """Both formats of torch are zip files; only TorchScript keeps its constants apart."""
+    """Both formats of torch are zip files; only TorchScript has a separate file of constants."""
     if not zipfile.is_zipfile(path):
         return False
     with zipfile.ZipFile(path) as archive:
@@ -175,9 +151,7 @@ def _tidy(content: Any, path: Path) -> dict[str, Tensor]:
     if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
         content = content["state_dict"]  # a checkpoint of open_clip's training script
     if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise WeightsLoadError(
-            f"{path} holds something else than named tensors", hint="save the model's state dict alone"
-        )
+        raise WeightsLoadError(f"{path} does not contain named tensors only", hint="save the model's state dict alone")
     state = {name: tensor for name, tensor in content.items() if name not in _NOT_WEIGHTS}
     if all(name.startswith("module.") for name in state):
         state = {name.removeprefix("module."): tensor for name, tensor in state.items()}
@@ -185,7 +159,7 @@ def _tidy(content: Any, path: Path) -> dict[str, Tensor]:
 
 
 def _in_layout_of(expected: dict[str, Tensor], state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Bring other spellings of the same weights into the model's: text tower at the top level, a scalar as a vector."""
+    """Convert other layouts of the same weights: text tower at the top level, a scalar as a vector."""
     if "text.positional_embedding" in expected and "positional_embedding" in state:
         state = {f"text.{name}" if name.startswith(_TEXT_PARTS) else name: tensor for name, tensor in state.items()}
     state = {

@@ -1,4 +1,4 @@
-"""What images are searched by: features of one or several heads, of the image alone or of its mirror image as well."""
+"""Descriptors for retrieval: features of one or several heads, of the image alone or with its mirror image."""
 
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -19,17 +19,11 @@ Images = Float[Tensor, "batch 3 height width"]
 def describe_images(
     encode: Callable[[Images], Encoded], images: Images, *, heads: Sequence[Head], flip: Flip
 ) -> Float[Tensor, "batch dim"]:
-    """Turn images into the vectors that they are searched by.
+    """Compute the descriptors of normalised images: the features of `heads`, concatenated in this order.
 
-    Neck features come as unit rows, those of another head alone as they are; of several heads side by side each has
-    unit length, as in CSDN's descriptor.
-
-    Args:
-        encode: From normalised images to features of all `heads`.
-        images: Normalised.
-        heads: Which features, side by side in this order.
-        flip: What mirrored images add: nothing; `mean`: both features are averaged; `concat`: they stand side by side.
-            Neck features alone are brought back to unit length. Either doubles the cost.
+    Neck features are unit rows; another head alone is not normalised; of several concatenated heads each has unit
+    length, as in CSDN's descriptor. `flip` averages ("mean") or concatenates the features of the mirrored images, at
+    twice the cost; neck features alone are normalised again.
     """
     heads = tuple(heads)
 
@@ -49,14 +43,7 @@ def describe_images(
 
 
 class Descriptor(nn.Module):
-    """One modality's way through an encoder, from normalised images to the vectors that they are searched by.
-
-    Args:
-        encoder: Shared with whoever else uses it.
-        modality: Whose stem is used.
-        heads: As for `describe_images`.
-        flip: Likewise.
-    """
+    """An encoder, which may be shared, with one modality's stem: from normalised images to `describe_images`."""
 
     def __init__(self, encoder: DualStemEncoder, modality: Modality, heads: Sequence[Head], flip: Flip) -> None:
         super().__init__()
@@ -66,7 +53,7 @@ class Descriptor(nn.Module):
         self.flip: Flip = flip
 
     def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
-        """The vectors of images of the encoder's size."""
+        """Descriptors of images of the encoder's size."""
         return describe_images(
             lambda batch: self.encoder.encode(batch, self.modality, heads=frozenset(self.heads)),
             images,

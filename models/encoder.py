@@ -1,4 +1,4 @@
-"""The image encoder: one stem for each modality, one trunk for both, and the features that callers ask for."""
+"""The image encoder: one stem for each modality, one shared trunk, and several feature heads."""
 
 import copy
 from collections.abc import Callable
@@ -10,30 +10,37 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from models.attention_pool import AttentionPool
 from models.clip import LoadedClip
 from models.imagenet import plain_stem, plain_trunk
 from models.modality import Modality, PerModality
-from models.resnet_trunk import GeneralisedMean, resnet_grid, resnet_stem, resnet_trunk
-from models.vision_transformer_trunk import VisionTransformerTrunk, patch_grid, patch_projection
+from models.trunks import (
+    AttentionPool,
+    GeneralisedMean,
+    VisionTransformerTrunk,
+    patch_grid,
+    patch_projection,
+    resnet_grid,
+    resnet_stem,
+    resnet_trunk,
+)
 
 
 class Head(StrEnum):
-    """A feature that the encoder can compute; only those that are asked for cost anything."""
+    """A feature of the encoder; only requested ones are computed."""
 
     NECK = "neck"
-    """After the batch-norm neck: the descriptor that clusters, memories and retrieval use."""
+    """After the batch-norm neck: used for clustering, memories and retrieval."""
     PROJECTION = "projection"
-    """In the space that CLIP shares with text."""
+    """In CLIP's joint image-text space."""
     POOLED = "pooled"
     """Before the neck."""
     PROJECTION_NECK = "projection_neck"
-    """The projection after a batch norm of its own, which supervised training adds."""
+    """The projection after its own batch norm, in supervised training."""
 
 
 @dataclass(frozen=True, slots=True)
 class Encoded:
-    """Features of one batch, `None` where a head was not asked for; none of them is normalised."""
+    """Features of one batch, `None` for a head that was not requested; not normalised."""
 
     neck: Float[Tensor, "batch width"] | None
     projection: Float[Tensor, "batch embed"] | None
@@ -41,7 +48,7 @@ class Encoded:
     projection_neck: Float[Tensor, "batch embed"] | None = None
 
     def each(self, change: Callable[[Tensor], Tensor]) -> "Encoded":
-        """What a change makes of every feature that there is."""
+        """Apply `change` to every computed feature."""
         features = (self.neck, self.projection, self.pooled, self.projection_neck)
         return Encoded(*(None if one is None else change(one) for one in features))
 
@@ -49,20 +56,13 @@ class Encoded:
 class DualStemEncoder(nn.Module):
     """CLIP's image tower with a stem for each modality; everything after the stems is shared.
 
-    `forward` sends both modalities through the trunk as one batch, so that in training the shared batch norms see the
-    mixture; `encode` sends one. The trunk may run under autocast; the heads compute in the precision of their weights.
-
-    Args:
-        stems: From images to what the trunk takes.
-        trunk: Shared.
-        pool: From the trunk's output to the pooled feature.
-        projection: From the trunk's output to the space of text; None for a network that knows no text.
-        neck: Batch norm over the pooled feature.
-        image_size: Height and width of the images, in pixels.
+    `forward` passes both modalities through the trunk as one batch, so that in training the shared batch norms see the
+    mixture; `encode` passes one. The trunk may run under autocast; the heads compute in the precision of their weights.
+    `projection` is None for a network without a text tower; `image_size` is height and width in pixels.
 
     Source: CzAngus/CCLNet, the model of the SYSU-MM01 release.
     Differs: the second copy of CLIP is reduced to its stem, the attention pool runs on demand and for one token, and
-    any of open_clip's ResNets and vision transformers will do.
+    all ResNets and vision transformers of open_clip are supported.
     """
 
     def __init__(
@@ -81,25 +81,21 @@ class DualStemEncoder(nn.Module):
         self.projection = projection
         self.neck = neck
         self.projection_neck: nn.Module = nn.Identity()
-        """Replaced where `Head.PROJECTION_NECK` is wanted."""
+        """Replaced in supervised training."""
         self.image_size = image_size
 
     @classmethod
     def from_clip(
         cls, clip: LoadedClip, *, image_height: int, image_width: int, gem_power: float = 3.0
     ) -> "DualStemEncoder":
-        """Copy the image tower of a CLIP model; the model itself stays untouched.
+        """Copy the image tower of an open_clip ResNet or vision transformer, or torchvision's ResNet-50.
 
         The stems start equal; the neck starts as the identity, its bias frozen at 0. The encoder is in evaluation mode.
-
-        Args:
-            clip: An open_clip model with a `ModifiedResNet` or a `VisionTransformer`, or torchvision's ResNet-50.
-            image_height: Of the images to come, in pixels.
-            image_width: Of the images to come, in pixels.
-            gem_power: Of the generalised mean over a ResNet's last map; a vision transformer pools by its own rule.
+        `gem_power` is that of the generalised mean over a ResNet's last map; a vision transformer pools by its own
+        rule.
 
         Raises:
-            ValueError: Another kind of image tower, or an image too small for a single cell of the last map.
+            ValueError: Another image tower, or an image too small for a single cell of the last map.
         """
         visual: Any = clip.model.get_submodule("visual")
         is_transformer = hasattr(visual, "class_embedding")
@@ -135,12 +131,12 @@ class DualStemEncoder(nn.Module):
         neck = nn.BatchNorm1d(width)
         neck.bias.requires_grad_(False)
         encoder = cls(stems, trunk, pool, projection, neck, image_size).eval()
-        # Convolutions run 1.6 times as fast so, on a CPU too (width 16, 96 x 48 pixels).
-        encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's stub leaves this form out
+        # Convolutions are 1.6 times as fast, on a CPU too (width 16, 96 x 48 pixels).
+        encoder.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # missing in torch's stub
         return encoder
 
     def compile_network(self) -> None:
-        """Let torch.compile translate stems and trunk when they are first used; names and values of weights stay."""
+        """Compile stems and trunk with torch.compile at first use; names and values of weights stay."""
         for stem in self.stems.values():
             stem.compile()
         self.trunk.compile()
@@ -152,7 +148,7 @@ class DualStemEncoder(nn.Module):
 
     @property
     def projection_width(self) -> int:
-        """Width of the projection, and of CLIP's text features; 0 for a network that knows no text."""
+        """Width of the projection and of CLIP's text features; 0 for a network without a text tower."""
         if self.projection is None:
             return 0
         last: Any = self.projection.c_proj if isinstance(self.projection, AttentionPool) else self.projection
@@ -162,12 +158,7 @@ class DualStemEncoder(nn.Module):
     def encode(
         self, images: Float[Tensor, "batch 3 height width"], modality: Modality, *, heads: frozenset[Head]
     ) -> Encoded:
-        """Features of images of one modality.
-
-        Args:
-            images: Normalised, of the encoder's height and width.
-            modality: Whose stem to use.
-            heads: What to compute.
+        """Features of normalised images of one modality.
 
         Raises:
             ValueError: Images of another size.
@@ -179,11 +170,7 @@ class DualStemEncoder(nn.Module):
     def forward(
         self, images: PerModality[Float[Tensor, "batch 3 height width"]], heads: frozenset[Head]
     ) -> PerModality[Encoded]:
-        """Features of images of both modalities, which share one pass through the trunk, visible images first.
-
-        Args:
-            images: Normalised; the two batches may differ in length.
-            heads: What to compute.
+        """Features of both modalities in one pass through the trunk, visible images first.
 
         Raises:
             ValueError: Images of another size.
@@ -195,9 +182,9 @@ class DualStemEncoder(nn.Module):
 
     @staticmethod
     def parameter_role(name: str) -> str:
-        """What a parameter is part of: `stem`, `trunk`, `pool`, `attention_pool`, `neck` or `projection_neck`.
+        """The part that a parameter belongs to: `stem`, `trunk`, `pool`, `attention_pool`, `neck` or `projection_neck`.
 
-        `attention_pool` is all that only the projection uses: without that head these parameters get no gradient.
+        `attention_pool` is used by the projection only: without that head these parameters get no gradient.
 
         >>> DualStemEncoder.parameter_role("stems.infrared.conv1.weight")
         'stem'
@@ -219,7 +206,7 @@ class DualStemEncoder(nn.Module):
             output = output.to(self.neck.weight.dtype)
             projection = None
             if heads & {Head.PROJECTION, Head.PROJECTION_NECK}:
-                assert self.projection is not None, "this network knows no text"
+                assert self.projection is not None, "this network has no text tower"
                 projection = self.projection(output)
             pooled = self.pool(output) if heads & {Head.POOLED, Head.NECK} else None
             neck = self.neck(pooled) if Head.NECK in heads else None

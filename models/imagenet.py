@@ -1,6 +1,6 @@
-"""ResNet-50 as it was trained on ImageNet: what a network without CLIP starts from. It has no text tower.
+"""ResNet-50 with ImageNet weights: the initialisation without CLIP; it has no text tower.
 
-Source: torchvision, `resnet50` and its weights IMAGENET1K_V1, which nengdong96/CSDN's baseline starts from.
+Source: torchvision, `resnet50` and its weights IMAGENET1K_V1, as in the baseline of nengdong96/CSDN.
 """
 
 import copy
@@ -15,25 +15,17 @@ from models.clip import LoadedClip, WeightsOrigin
 from models.clip_files import WeightsLoadError, fit_weights, read_weights, state_digest
 from models.torchvision_operators import define_missing_operators
 
-RESNET50 = "resnet50"
-"""The architecture's name; open_clip's own are spelled otherwise, such as `RN50`."""
-
+RESNET50 = "resnet50"  # open_clip's own architectures have other names, such as `RN50`
 _FILE = "resnet50-0676ba61.pth"
 _STEM = ("conv1", "bn1", "relu", "maxpool")
 _LAYERS = ("layer1", "layer2", "layer3", "layer4")
 
 
 def load_imagenet(weights: str, *, seed: int = 1) -> LoadedClip:
-    """Build torchvision's ResNet-50 in the place of a CLIP model's image tower.
+    """Build torchvision's ResNet-50 in place of a CLIP model's image tower; the global random state is unchanged.
 
-    The global random state is the same after the call as before.
-
-    Args:
-        weights: `imagenet`, the path of a file with the same weights, or `random`.
-        seed: What `random` weights are drawn from.
-
-    Returns:
-        A model whose `visual` is the network, in float32 and evaluation mode; its tokenizer refuses every text.
+    `weights` is `imagenet`, the path of a file with the same weights, or `random`. The model's `visual` is the network,
+    in float32 and evaluation mode; its tokenizer raises.
 
     Raises:
         WeightsLoadError: No network for `imagenet`, or a missing, damaged or unfit file.
@@ -53,7 +45,7 @@ def load_imagenet(weights: str, *, seed: int = 1) -> LoadedClip:
 
 
 def plain_stem(network: Any) -> nn.Sequential:
-    """Copy what stands before the residual layers: images to maps of a quarter of their height and width."""
+    """Copy the layers before the residual ones: images to maps of a quarter of their height and width."""
     return nn.Sequential(OrderedDict((name, copy.deepcopy(getattr(network, name))) for name in _STEM))
 
 

@@ -1,7 +1,7 @@
-"""Losses on the Euclidean distances inside a batch of known persons: tensors in, a scalar out, no state.
+"""Losses on the Euclidean distances inside a batch of labelled persons: tensors in, a scalar out, no state.
 
-Features are compared as they are, not normalised. Distances are sums of squared differences, never the expansion into
-inner products: with that, two copies of one image would lie apart by rounding, and in reduced precision far apart.
+Features are not normalised. Distances are sums of squared differences, never the expansion into inner products, by
+which two copies of one image would differ by rounding, in reduced precision by much.
 """
 
 from typing import Literal
@@ -18,25 +18,18 @@ _SMALLEST_SUM = 1e-6
 def weighted_triplet(
     features: Float[Tensor, "batch dim"], labels: Int64[Tensor, " batch"], weights: Literal["stable", "released"]
 ) -> Float[Tensor, ""]:
-    """Bring each image nearer to its own person than to the others, the hardest pairs weighing most; no margin.
+    """Weighted regularisation triplet on features before normalisation, without a margin.
 
-    With "released" weights the other persons fade out beyond a distance of about 14: 88 of them at distance 20 count
-    as if they stood at 3, at distance 30 as if they stood on the anchor.
-
-    Args:
-        features: One or more images of either modality, before any normalisation.
-        labels: The person of each image; every number is a person, there is no mark for an unknown one.
-        weights: How the distances of one anchor are averaged. "stable" is a softmax over its own person's distances,
-            and one over the negated distances to all others. "released" adds 1e-6 to both denominators and does not
-            shift the second softmax.
+    "stable" weights are a softmax over the positives' distances (the anchor included) and one over the negated
+    distances to the negatives. "released" adds 1e-6 to both denominators and does not shift the second softmax;
+    negatives beyond a distance of about 14 then lose their weight: 88 of them at distance 20 count as if at 3, at
+    distance 30 as if at 0.
 
     Returns:
-        Mean over the anchors of log(1 + exp(near - far)), above 0: `near` is the average distance to the own person,
-        the anchor among its images, and `far` that to the others. In a batch of one person `far` is 0.
+        Mean over the anchors of log(1 + exp(near - far)), above 0; in a batch of one person `far` is 0.
 
-    Cost:
-        `batch` squared times `dim` operations: 26 ms with its gradient for 96 features of 2048 on one CPU core. The CPU
-        keeps `batch` squared numbers; CUDA's backward pass `dim` times as many for a moment, then 75 MB.
+    Cost: `batch` squared times `dim` operations: 26 ms with its gradient for 96 features of 2048 on one CPU core. The
+    CPU keeps `batch` squared numbers; CUDA's backward pass `dim` times as many for a moment, then 75 MB.
 
     Source: Ye et al., TPAMI 2022 (AGW), weighted regularisation triplet; nengdong96/CSDN for "released".
     Differs: large differences of `near` and `far` do not overflow, and coincident images have distance 1e-6 exactly.
@@ -58,24 +51,16 @@ def modality_gap(
     labels_visible: Int64[Tensor, " visible"],
     labels_infrared: Int64[Tensor, " infrared"],
 ) -> Float[Tensor, ""]:
-    """Make a person's images in the other modality as far away as those in the same modality.
+    """Modality-shared enhancement loss (MSEL): equal mean distances to a person's images within and across modalities.
 
-    Equal copies of the features do not give 0: an image's own copy lies at distance 0 in the other modality, but the
-    image itself is not counted in its own.
-
-    Args:
-        visible: Visible features, not normalised.
-        infrared: Infrared features, in any number.
-        labels_visible: The person of each visible image.
-        labels_infrared: The person of each infrared image.
+    Equal copies of the features do not give 0: an image's own copy has distance 0 across modalities, but the image
+    itself is not counted within its own.
 
     Returns:
-        Half the sum over the modalities of the mean squared difference between an image's two mean distances: to its
-        person in the other modality, and to its person's other images in its own. An image that lacks one of them is
-        left out, yet others may count it as theirs; a modality without such an image adds 0.
+        Half the sum over the modalities of the mean squared difference between an image's two mean distances. An image
+        that lacks one of them is excluded, but may be a positive of others; a modality without such an image adds 0.
 
-    Cost:
-        As `weighted_triplet` over all images, less one quarter.
+    Cost: As `weighted_triplet` over all images, less one quarter.
 
     Source: Lu et al., AAAI 2023 (PMT), modality-shared enhancement loss; nengdong96/CSDN.
     Differs: any number of images a person. The image itself is masked out; the source drops the smallest distance.
@@ -99,17 +84,10 @@ def gap_consistency(
     *,
     detach: Literal["none", "intra"],
 ) -> Float[Tensor, ""]:
-    """Make the mean distance of a row to its positives on one side equal to that on the other side.
+    """Mean squared difference of a row's mean distances to its positives within and across modalities.
 
-    Args:
-        within: Distances inside a modality.
-        across: Distances of the same rows to the other modality.
-        own_positives: Which of the distances inside count; whether a row counts itself is said here.
-        other_positives: Which of the distances across count.
-        detach: "intra" takes the mean inside for granted: only distances across get a gradient. "none": both do.
-
-    Returns:
-        Mean of the squared differences over the rows with a positive on both sides; 0 without such a row.
+    Rows without a positive on both sides are excluded; 0 without any other. `detach="intra"` stops the gradient through
+    the distances within.
     """
     valid = own_positives.any(dim=1) & other_positives.any(dim=1)
     intra = _masked_mean(within, own_positives)
@@ -120,9 +98,9 @@ def gap_consistency(
 def euclidean_distances(
     rows: Float[Tensor, "rows dim"], others: Float[Tensor, "others dim"]
 ) -> Float[Tensor, "rows others"]:
-    """The distance of every row to every other one, 1e-6 or more.
+    """The distance of every row to every other one, at least 1e-6.
 
-    At smaller distances the gradient is 0: that of coincident rows is finite.
+    Below that the gradient is 0, so that it is finite for coincident rows.
     """
     distances = torch.cdist(rows, others, compute_mode="donot_use_mm_for_euclid_dist")
     return distances.clamp(min=_SMALLEST_DISTANCE)
@@ -139,14 +117,14 @@ def _masked_mean(values: Float[Tensor, "rows others"], mask: Bool[Tensor, "rows 
 def _masked_softmax(
     scores: Float[Tensor, "rows others"], mask: Bool[Tensor, "rows others"]
 ) -> Float[Tensor, "rows others"]:
-    # With minus infinity a row of nothing would be 0/0; so it becomes uniform, and the mask clears it.
+    # With minus infinity an empty row would be 0/0; so it becomes uniform, and the mask clears it.
     return scores.masked_fill(~mask, torch.finfo(scores.dtype).min).softmax(dim=1) * mask
 
 
 def _released_softmax(
     scores: Float[Tensor, "rows others"], mask: Bool[Tensor, "rows others"]
 ) -> Float[Tensor, "rows others"]:
-    # What is masked is 0, so that negative scores are never shifted: the anchor's own place is the maximum.
+    # Masked scores are 0, so that negative scores are never shifted: the anchor's own place is the maximum.
     kept = scores * mask
     powers = torch.exp(kept - kept.amax(dim=1, keepdim=True)) * mask
     return powers / (powers.sum(dim=1, keepdim=True) + _SMALLEST_SUM)

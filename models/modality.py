@@ -1,4 +1,4 @@
-"""The two kinds of camera, and a value held once for each."""
+"""The two modalities, and a value held once for each."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ U = TypeVar("U")
 
 
 class Modality(StrEnum):
-    """What a camera records. The stem that encodes an image follows from it, never from an argument's position."""
+    """What a camera records; it selects the stem that encodes an image."""
 
     VISIBLE = "visible"
     INFRARED = "infrared"

@@ -1,4 +1,4 @@
-"""What supervised training puts on top of the encoder: a pooling whose power is learned, and a classifier of people."""
+"""Heads of supervised training: pooling with a learned power, and identity classifiers."""
 
 import math
 from typing import Literal
@@ -9,18 +9,13 @@ from torch import Tensor, nn
 
 from models.encoder import DualStemEncoder
 
-CLASSIFIER_DEVIATION = 0.001
-"""Standard deviation of a classifier's first weights."""
+CLASSIFIER_DEVIATION = 0.001  # standard deviation of the initial weights
 
 
 class LearnedGeneralisedMean(nn.Module):
-    """`(mean max(x, floor)^p)^(1/p)` over the cells of a feature map, with a learned power for all channels.
+    """`(mean max(x, floor)^p)^(1/p)` over the cells of a feature map, with one learned power for all channels.
 
-    Args:
-        power: Where `p` starts.
-        floor: Smaller values count as this: a root has no slope at 0.
-
-    Source: nengdong96/CSDN, pooling of the network.
+    Source: nengdong96/CSDN, pooling of the network. `floor`: a root has no slope at 0.
     """
 
     def __init__(self, power: float = 3.0, floor: float = 1e-6) -> None:
@@ -30,23 +25,17 @@ class LearnedGeneralisedMean(nn.Module):
 
     def forward(self, feature_map: Float[Tensor, "batch width rows columns"]) -> Float[Tensor, "batch width"]:
         """One number a channel, larger than 0."""
-        # In logarithms: a small value to a large power would vanish, and its gradient with it.
+        # In logarithms: a small value to a large power would underflow, and its gradient with it.
         cells = feature_map.shape[2] * feature_map.shape[3]
         powers = (feature_map.clamp(min=self.floor).log() * self.power).logsumexp(dim=(2, 3))
         return ((powers - math.log(cells)) / self.power).exp()
 
 
 class PersonClassifier(nn.Module):
-    """A classifier of people for each neck of the encoder; they read features of the whole batch.
-
-    Args:
-        neck_width: Of the encoder's neck features.
-        projection_width: Of its projections; 0 for an encoder without.
-        num_people: How many people there are to tell apart.
-        generator: What the first weights are drawn from, on the CPU.
+    """An identity classifier for each neck of the encoder (projection width 0: one), on features of the whole batch.
 
     Raises:
-        ValueError: There are fewer than two people.
+        ValueError: There are fewer than two classes.
 
     Source: Yu et al., IEEE TMM 2025 (CSDN), public code, both heads of the network.
     """
@@ -60,13 +49,13 @@ class PersonClassifier(nn.Module):
 
     @property
     def num_people(self) -> int:
-        """How many people it tells apart."""
+        """Number of classes."""
         return self.neck.out_features
 
     def forward(
         self, neck: Float[Tensor, "batch width"], projection: Float[Tensor, "batch embed"] | None
     ) -> list[Float[Tensor, "batch people"]]:
-        """Scores of all people for each image, from every neck that there is."""
+        """Scores of all persons for each image, from each neck of the encoder."""
         scores = [self.neck(neck)]
         if self.projection is not None:
             scores.append(self.projection(projection))
@@ -76,12 +65,10 @@ class PersonClassifier(nn.Module):
 def prepare_for_people(
     encoder: DualStemEncoder, *, stem_activation: Literal["clip", "last"] = "clip"
 ) -> DualStemEncoder:
-    """Give an encoder the heads of supervised training: a learned power of its pooling, and two necks with biases.
+    """Give a ResNet encoder, in place, a learned pooling power and two necks with biases, for supervised training.
 
-    Args:
-        encoder: Of a ResNet; changed in place.
-        stem_activation: Whether each of a stem's three convolutions keeps its ReLU, or the last one only, as in the
-            public code of CSDN; its features are then not CLIP's.
+    With `stem_activation="last"` only the last of a stem's three convolutions keeps its ReLU, as in the public code of
+    CSDN; its features are then not CLIP's.
 
     Raises:
         ValueError: The encoder pools in another way, as a vision transformer does.

@@ -1,4 +1,4 @@
-"""In which numbers the network computes."""
+"""Precision of the network."""
 
 from typing import Literal
 
@@ -8,5 +8,5 @@ Precision = Literal["float32", "bfloat16"]
 
 
 def network_precision(precision: Precision, device: torch.device) -> torch.autocast:
-    """Inside this context stems and trunk compute in `precision`; heads, losses and memories stay in float32."""
+    """Context in which stems and trunk compute in `precision`; heads, losses and memories stay in float32."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16")

@@ -1,4 +1,4 @@
-"""CLIP's text tower, frozen unless asked otherwise, and run only as far as the end of the text."""
+"""CLIP's text tower, frozen by default, and computed only up to the end of the text."""
 
 import copy
 from collections.abc import Callable
@@ -14,13 +14,9 @@ from models.clip import LoadedClip
 class TextTower(nn.Module):
     """CLIP's text transformer, final norm and projection, with gradients for its input and none for its weights.
 
-    Attention is causal, so what follows the end-of-text token cannot change the output: it is not computed.
-    `requires_grad_(True)` makes all weights trainable, token embeddings and positions among them.
-
-    Args:
-        text: The module that owns the text tower's parts: open_clip's `CLIP` itself, or its `text`; they are copied.
-        end_token: The number that ends a text; `None` where it is the largest of its row, as in CLIP's vocabulary.
-        tokenizer: Texts to token numbers.
+    Attention is causal, so tokens after the end-of-text token cannot change the output and are not computed.
+    `requires_grad_(True)` makes all weights trainable, token embeddings and positions included. `text` is open_clip's
+    `CLIP` or its `text`; `end_token` is None if it is the largest of its row, as in CLIP's vocabulary.
 
     Raises:
         ValueError: Attention that is not causal, or a pooling other than the end-of-text token.
@@ -43,7 +39,7 @@ class TextTower(nn.Module):
 
     @classmethod
     def from_clip(cls, clip: LoadedClip) -> "TextTower":
-        """Copy the text tower of a CLIP model and freeze the copy; the model itself stays untouched.
+        """Copy the text tower of a CLIP model and freeze the copy; the model itself is unchanged.
 
         Raises:
             ValueError: A text tower that does not read its output at the end-of-text token of a causal transformer.
@@ -67,7 +63,7 @@ class TextTower(nn.Module):
 
     @property
     def embed_dim(self) -> int:
-        """Width of the output, the space that CLIP shares with images."""
+        """Width of the output, CLIP's joint image-text space."""
         match self.text_projection:
             case None:
                 return self.width
@@ -82,9 +78,9 @@ class TextTower(nn.Module):
         return self.positional_embedding.shape[0]
 
     def tokenize(self, texts: list[str]) -> Int64[Tensor, "rows length"]:
-        """Token numbers on the tower's device, one row of `context_length` a text, 0 after the end.
+        """Token ids on the tower's device, one row of `context_length` a text, 0 after the end.
 
-        Of a longer text the start is kept, and its last token is the end-of-text token.
+        A longer text is truncated, and its last token is the end-of-text token.
         """
         return self._tokenizer(texts).to(self.positional_embedding.device, torch.int64)
 
@@ -93,14 +89,7 @@ class TextTower(nn.Module):
         return ids.argmax(dim=1) if self.end_token is None else (ids == self.end_token).int().argmax(dim=1)
 
     def from_embeddings(self, embeddings: Float[Tensor, "rows length width"], eot: int) -> Float[Tensor, "rows embed"]:
-        """Text features of token embeddings that all end at the same position.
-
-        Args:
-            embeddings: Before positions are added; those after `eot` are not looked at.
-            eot: The position of the end-of-text token.
-
-        Returns:
-            Not normalised.
+        """Text features, not normalised, of token embeddings (before positions are added) that end at position `eot`.
 
         Raises:
             ValueError: Fewer embeddings than `eot + 1`, or more positions than the tower has.
@@ -115,46 +104,27 @@ class TextTower(nn.Module):
         return self._project(self._transform(embeddings[:, : eot + 1])[:, eot])
 
     def cut(self, ids: Int64[Tensor, "rows length"]) -> Int64[Tensor, "rows longest"]:
-        """Token numbers as far as the end of the longest text, one column at least; a GPU is waited for."""
+        """Token ids up to the end of the longest text, at least one column; synchronises with a GPU."""
         return ids[:, : int(self.ends(ids).max()) + 1 if len(ids) else 1]
 
     def from_tokens(self, ids: Int64[Tensor, "rows length"]) -> Float[Tensor, "rows embed"]:
-        """Text features of token numbers, each row read at its own end-of-text token.
+        """Text features of token ids, not normalised, equal to open_clip's `encode_text`.
 
-        Positions behind the longest text are not computed, so a GPU is waited for.
-
-        Args:
-            ids: As `tokenize` returns them, on the tower's device.
-
-        Returns:
-            Not normalised; equal to open_clip's `encode_text`.
+        Positions behind the longest text are not computed, which synchronises with a GPU.
         """
         return self.from_cut_tokens(self.cut(ids))
 
     def from_cut_tokens(self, ids: Int64[Tensor, "rows length"]) -> Float[Tensor, "rows embed"]:
-        """The same of token numbers that have been cut before; nothing waits for a GPU.
-
-        Args:
-            ids: As `cut` returns them; some of its rows will do. All positions are computed.
-
-        Returns:
-            Not normalised.
-        """
+        """`from_tokens` of rows that `cut` returned; all positions are computed, without synchronising with a GPU."""
         tokens = self._transform(self.token_embedding(ids))
         return self._project(tokens[torch.arange(len(ids), device=ids.device), self.ends(ids)])
 
     @torch.no_grad()
     def encode_texts(self, texts: list[str], chunk: int = 256) -> Float[Tensor, "texts embed"]:
-        """Features of texts with the weights as they are, without gradients.
+        """Features of texts, not normalised, with the current weights, without gradients.
 
-        Each distinct text is encoded once, together with others of about its length.
-
-        Args:
-            texts: Of any length; what is longer than `context_length` is cut.
-            chunk: How many run at once; it bounds memory.
-
-        Returns:
-            Not normalised, on the tower's device.
+        Each distinct text is encoded once, in batches (`chunk`) of similar lengths; longer ones than `context_length`
+        are truncated.
 
         Cost: RN50's tower, texts of 40 tokens: 1.5 G multiplications each.
         """

@@ -1,9 +1,8 @@
-"""Lets torchvision be imported beside a torch that its binary part was not built for.
+"""Import torchvision beside a torch that its binary part was not built for.
 
-The packaged torchvision is built for CUDA. Beside a CPU-only torch its extension cannot be loaded, the operators that
-it would have defined do not exist, and `import torchvision` (so `import open_clip`) ends in `RuntimeError: operator
-torchvision::nms does not exist`. Known: pytorch/vision#9077, pytorch/vision#9085, pytorch/pytorch#122494. The Python
-part needs no more than two names.
+The packaged torchvision is built for CUDA. Beside a CPU-only torch its extension cannot be loaded, its operators do not
+exist, and `import torchvision` (so `import open_clip`) fails with `RuntimeError: operator torchvision::nms does not
+exist`. Known: pytorch/vision#9077, pytorch/vision#9085, pytorch/pytorch#122494. The Python part needs two names.
 """
 
 import functools
@@ -19,20 +18,17 @@ _SCHEMAS = (
 
 
 def define_missing_operators() -> bool:
-    """Declare the operators that torchvision's import asks for, if its own extension cannot.
+    """Declare the operators that torchvision's import needs, if its own extension cannot be loaded; return whether.
 
-    Must be called before the first import of torchvision or open_clip; calling it again changes nothing. The operators
-    are declared without a kernel: calling `torchvision.ops.nms` still fails, transforms work.
-
-    Returns:
-        Whether the operators had to be declared; false where torchvision is whole.
+    Must be called before the first import of torchvision or open_clip; it is idempotent. The operators have no kernel:
+    calling `torchvision.ops.nms` still fails, transforms work.
     """
-    return _stand_in() is not None
+    return _declared_operators() is not None
 
 
 @functools.cache
-def _stand_in() -> torch.library.Library | None:
-    """The library that holds the declarations: they vanish when it is collected, so the cache keeps it."""
+def _declared_operators() -> torch.library.Library | None:
+    """The library of the declarations, cached because they are removed when it is collected."""
     if hasattr(torch.ops.torchvision, "nms") or _extension_loads():
         return None
     library = torch.library.Library("torchvision", "FRAGMENT")
@@ -43,7 +39,7 @@ def _stand_in() -> torch.library.Library | None:
 
 def _extension_loads() -> bool:
     """Load torchvision's extension, as its import would; loading it twice is harmless."""
-    package = importlib.util.find_spec("torchvision")  # looks for the package without importing it
+    package = importlib.util.find_spec("torchvision")  # does not import it
     if package is None or package.submodule_search_locations is None:
         return False
     for folder in package.submodule_search_locations:

@@ -1,4 +1,4 @@
-"""Small host arrays on their way to a device."""
+"""Upload of small host arrays to a device."""
 
 import numpy as np
 import torch
@@ -7,13 +7,10 @@ from torch import Tensor
 
 
 def upload(array: Shaped[np.ndarray, "..."], device: torch.device) -> Tensor:
-    """Hand an array to a device without waiting for it.
+    """Copy an array to a device without waiting for it.
 
-    A GPU fetches it from page-locked memory when its turn comes; a copy from ordinary memory may make the host wait.
-
-    Args:
-        array: What to hand over; do not write to it afterwards: on the CPU the tensor shares its memory.
-        device: Where the tensor is needed.
+    A GPU copies from page-locked memory when its turn comes; a copy from pageable memory may make the host wait. On the
+    CPU the tensor shares the array's memory: do not write to it afterwards.
     """
     tensor = torch.from_numpy(array)
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor

@@ -1,4 +1,4 @@
-"""What a person sees at the terminal: one logger set-up and one progress bar, both on stderr."""
+"""Terminal output on stderr: one logger set-up and one progress bar."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sized
@@ -25,25 +25,20 @@ _PACKAGES = ("pipeline", "flows", "models", "clustering")
 _STDERR = Console(stderr=True)
 
 Watcher = Callable[[str, int, int | None], None]
-"""Told what is being done, how many are done, and of how many where that is known."""
+"""Receives description, number done and, if known, total."""
 
 _WATCHER: ContextVar[Watcher | None] = ContextVar("watcher", default=None)
 
 
-def stderr_console() -> Console:
-    """The console that everything but results is written to; colours follow the terminal and NO_COLOR."""
-    return _STDERR
-
-
 class _ConsoleHandler(logging.Handler):
-    """Log lines above the progress bar, never wrapped: a row of a table stays a row."""
+    """Log lines above the progress bar, never wrapped, so that table rows stay whole."""
 
     def emit(self, record: logging.LogRecord) -> None:
         _STDERR.print(self.format(record), soft_wrap=True, markup=False, highlight=False)
 
 
 def set_up_logging() -> None:
-    """Send this package's log lines to stderr, once; called by the command line only."""
+    """Send this package's log lines to stderr; called by the command line only."""
     handler = _ConsoleHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     for name in _PACKAGES:
@@ -55,7 +50,7 @@ def set_up_logging() -> None:
 
 @contextmanager
 def watched_by(watcher: Watcher) -> Iterator[None]:
-    """Let somebody follow every progress bar inside the `with` block, whether or not a terminal shows it."""
+    """Call `watcher` at every step of every progress bar inside the `with` block, with or without a terminal."""
     token = _WATCHER.set(watcher)
     try:
         yield
@@ -64,7 +59,7 @@ def watched_by(watcher: Watcher) -> Iterator[None]:
 
 
 class _RateColumn(ProgressColumn):
-    """How many a second, of late."""
+    """Current items a second."""
 
     def __init__(self, unit: str) -> None:
         super().__init__()
@@ -82,15 +77,10 @@ def progress(
     count: Callable[[T], int] | None = None,
     rate: bool = False,
 ) -> Iterator[T]:
-    """Yield `items` behind a bar with count, time spent and time left; silent when stderr is no terminal.
+    """Yield `items` behind a bar with count, elapsed and remaining time; silent if stderr is no terminal.
 
-    Args:
-        items: What to go through.
-        description: What is being done, as a verb phrase: `extract visible features`.
-        total: How many there are to count; taken from `len(items)` when absent and possible.
-        unit: What is counted, for instance `images`.
-        count: How many an item stands for, for instance the images of a batch; one when absent.
-        rate: Whether to show how many are done a second.
+    `description` is a verb phrase (`extract visible features`), `unit` a plural (`images`); `count` gives the units of
+    an item, one by default; `rate` shows units a second.
     """
     if total is None and isinstance(items, Sized):
         total = len(items)
@@ -115,14 +105,14 @@ def progress(
                 watcher(description, done, total)
 
 
-def speak_up() -> None:
-    """Let this package's log lines pass to handlers that somebody else has set up, such as Prefect's."""
+def enable_logging() -> None:
+    """Pass this package's log lines to existing handlers, such as Prefect's."""
     for name in _PACKAGES:
         logging.getLogger(name).setLevel(logging.INFO)
 
 
-def fall_silent() -> None:
-    """Show nothing: for a process that works beside another one, which does the talking; errors are raised."""
+def silence() -> None:
+    """Disable output, for ranks above 0; errors are raised."""
     _STDERR.quiet = True
     for name in _PACKAGES:
         logging.getLogger(name).setLevel(logging.ERROR)

@@ -21,8 +21,8 @@ from pipeline.data.images import StoredImages
 from pipeline.data.pixel_supply import PixelSupply, StreamedPixels
 from pipeline.data.transforms.augmentation import Normalisation, preprocess
 from pipeline.errors import TrainingError
+from pipeline.runtime.device import largest_fitting
 from pipeline.runtime.distributed import ALONE, Processes
-from pipeline.runtime.memory import largest_fitting
 
 HELD_BYTES = 256 * 2**20
 """Features that may wait on the device before they are copied to the host, which waits for the device."""

@@ -12,10 +12,10 @@ from pipeline.config.shared import ExperimentConfig
 @pytest.fixture(scope="session")
 def smoke_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The drawn data set of size `smoke` in SYSU-MM01's layout."""
-    from pipeline.data.synthetic.writer import draw_dataset
+    from pipeline.data.synthetic.writer import generate_dataset
 
     folder = tmp_path_factory.mktemp("drawn") / "smoke"
-    draw_dataset(folder, size="smoke", difficulty="easy", height=64, width=32, workers=1)
+    generate_dataset(folder, size="smoke", difficulty="easy", height=64, width=32, workers=1)
     return folder
 
 

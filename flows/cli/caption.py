@@ -7,9 +7,7 @@ import typer
 
 from flows.cli.options import DeviceOption, JsonOption, one_of, renamed
 from flows.cli.printing import print_json, print_line
-from pipeline.captioning.prompts import VARIANTS, Variant
-from pipeline.captioning.settings import PRECISIONS, CaptionSettings, Precision
-from pipeline.captioning.shards import Shard
+from pipeline.captioning.settings import PRECISIONS, VARIANTS, CaptionSettings, Precision, Shard, Variant
 
 _VARIANT = "--prompt-variant"
 
@@ -93,7 +91,7 @@ def caption_merge(
     shards: Annotated[list[Path], typer.Argument(metavar="SHARD...", help="The file of every shard.")],
 ) -> None:
     """Put the files of all shards together; refused where an image is missing or there twice."""
-    from pipeline.captioning.merging import merge_captions
+    from pipeline.captioning.files import merge_captions
 
     count = merge_captions(out, shards)
     print_line(f"{out}: {count:,} captions of {len(shards)} shards")

@@ -33,9 +33,9 @@ def synth(
     workers: Annotated[int | None, typer.Option(help="Processes that draw; one a core when left out.")] = None,
 ) -> None:
     """Draw a data set of people who do not exist."""
-    from pipeline.data.synthetic.writer import draw_dataset
+    from pipeline.data.synthetic.writer import generate_dataset
 
-    draw_dataset(
+    generate_dataset(
         out, size=size, layout=layout, seed=seed, difficulty=difficulty, height=height, width=width, workers=workers
     )
 

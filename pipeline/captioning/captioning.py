@@ -1,20 +1,229 @@
-"""A data set's training images described, from the model's name to the finished file."""
+"""Caption the training images of a data set: read ahead, describe in batches, write at once."""
 
 import logging
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from models.modality import PerModality
-from pipeline.captioning.caption_writer import failures_path, open_writer, refuse_foreign
-from pipeline.captioning.describing import Outcome, caption_images
-from pipeline.captioning.loading import library_versions, load_model
-from pipeline.captioning.prompts import choose_prompts
-from pipeline.captioning.provenance import Provenance, image_list
-from pipeline.captioning.settings import CaptionSettings
+from PIL import Image
+
+from models.modality import Modality, PerModality
+from pipeline.captioning.files import (
+    Answer,
+    CaptionWriter,
+    Provenance,
+    failures_path,
+    image_list,
+    open_writer,
+    refuse_foreign,
+)
+from pipeline.captioning.models import PATH_ENTRY, Captioner, library_versions, load_model
+from pipeline.captioning.settings import CaptionSettings, choose_prompts
 from pipeline.config.datasets import Split
+from pipeline.console import progress
+from pipeline.data.captions.files import inside_root
 from pipeline.data.dataset import Dataset, read_dataset, spec_of
+from pipeline.data.decoding import read_image, reason_of
 from pipeline.data.images import ImageTable
+from pipeline.errors import DataError, TrainingError, WeightsError
 
 logger = logging.getLogger(__name__)
+
+_READERS = 4
+_LOG_SECONDS = 60.0
+_EMPTY = "the captioner returned an empty text"
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """Images captioned now, captioned before, and failed; and the time."""
+
+    captioned: int
+    before: int
+    failed: int
+    seconds: float
+
+    @property
+    def images_per_second(self) -> float:
+        """Images processed a second, including failed ones."""
+        return (self.captioned + self.failed) / max(self.seconds, 1e-9)
+
+    def to_dict(self) -> dict[str, float]:
+        """As plain JSON types."""
+        return {**asdict(self), "images_per_second": self.images_per_second}
+
+    def __str__(self) -> str:
+        return (
+            f"{self.captioned + self.before:,} images have a caption ({self.captioned:,} new, {self.failed:,} failed, "
+            f"{self.images_per_second:.1f} images/s)"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    path: str
+    image: Image.Image | None
+    problem: str = ""
+
+
+def caption_images(
+    root: Path,
+    paths: PerModality[Sequence[str]],
+    captioners: PerModality[Captioner],
+    writer: CaptionWriter,
+    *,
+    batch_size: int,
+) -> Outcome:
+    """Describe the images that have no caption yet, visible ones first.
+
+    An unreadable image, or one with an empty description, is recorded as failed and skipped. `batch_size` is halved for
+    the rest of the run if memory is too small.
+
+    Raises:
+        DataError: A path leads out of `root`.
+        TrainingError: Memory is too small for a single image.
+        WeightsError: The captioner returned more or fewer texts than images.
+        CheckpointError: A caption could not be written.
+    """
+    _stay_inside(paths)
+    left = paths.map(lambda some: [path for path in some if path not in writer.done])
+    before = sum(map(len, paths)) - sum(map(len, left))
+    total = sum(map(len, left))
+    batches = _Batches(batch_size)
+    pace = _Pace(total)
+
+    def described() -> Iterator[Sequence[Answer]]:
+        for modality in Modality:
+            yield from batches.describe(root, left[modality], modality, captioners[modality])
+
+    captioned = 0
+    steps = progress(described(), "caption images", total=total, unit="images", count=len, rate=True)
+    for answers in steps:
+        writer.add(answers)
+        captioned += sum(bool(answer.caption) for answer in answers)
+        pace.advance(len(answers))
+    return Outcome(captioned, before, total - captioned, pace.seconds)
+
+
+class _Batches:
+    """Batches as large as memory allows."""
+
+    def __init__(self, size: int) -> None:
+        self._size = size
+        self._warned = False
+
+    def describe(
+        self, root: Path, paths: Sequence[str], modality: Modality, captioner: Captioner
+    ) -> Iterator[Sequence[Answer]]:
+        """Answers to all paths, a batch at a time."""
+        waiting: list[tuple[str, Image.Image]] = []
+        for opened in _open_ahead(root, paths, 2 * self._size):
+            if opened.image is None:
+                yield [Answer(opened.path, modality.value, "", opened.problem)]
+            else:
+                waiting.append((opened.path, opened.image))
+            while len(waiting) >= self._size:
+                yield self._describe_some(waiting, modality, captioner)
+        while waiting:
+            yield self._describe_some(waiting, modality, captioner)
+
+    def _describe_some(
+        self, waiting: list[tuple[str, Image.Image]], modality: Modality, captioner: Captioner
+    ) -> list[Answer]:
+        """Describe and remove the first batch of `waiting`."""
+        batch = waiting[: self._size]
+        while True:
+            try:
+                texts = captioner.describe([image for _, image in batch])
+                break
+            except MemoryError as error:
+                if len(batch) == 1:
+                    raise TrainingError(
+                        f"memory is too small to describe a single image: {error}",
+                        hint="use a smaller model, or --device cpu; finished captions are kept",
+                    ) from error
+            self._halve(len(batch))
+            batch = batch[: self._size]
+        if len(texts) != len(batch):
+            raise WeightsError(
+                f"the captioner returned {len(texts)} texts for {len(batch)} images", hint="use another captioner"
+            )
+        del waiting[: len(batch)]
+        texts = [" ".join(text.split()) for text in texts]
+        return [
+            Answer(path, modality.value, text, "" if text else _EMPTY)
+            for (path, _), text in zip(batch, texts, strict=True)
+        ]
+
+    def _halve(self, too_many: int) -> None:
+        self._size = too_many // 2
+        if not self._warned:
+            logger.warning("out of memory with %d images at once: continuing with fewer", too_many)
+            self._warned = True
+
+
+def _open_ahead(root: Path, paths: Sequence[str], ahead: int) -> Iterator[_Opened]:
+    """Images in order, read ahead by threads; never more than `ahead` of them in memory."""
+    waiting: deque[Future[_Opened]] = deque()
+    with ThreadPoolExecutor(_READERS) as pool:
+        try:
+            for path in paths:
+                waiting.append(pool.submit(_open, root, path))
+                if len(waiting) >= ahead:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            for future in waiting:
+                future.cancel()
+
+
+def _open(root: Path, path: str) -> _Opened:
+    try:
+        image = read_image(root / path)
+    except (OSError, ValueError) as error:
+        return _Opened(path, None, reason_of(error))
+    image.info[PATH_ENTRY] = path
+    return _Opened(path, image)
+
+
+def _stay_inside(paths: PerModality[Sequence[str]]) -> None:
+    for some in paths:
+        for path in some:
+            try:
+                inside_root(path)
+            except ValueError as error:
+                raise DataError(str(error), hint="use paths inside the data root") from error
+
+
+class _Pace:
+    """Logs speed and remaining time once a minute, for logs without a progress bar."""
+
+    def __init__(self, total: int) -> None:
+        self._total, self._done = total, 0
+        self._started = self._logged = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        return time.monotonic() - self._started
+
+    def advance(self, count: int) -> None:
+        self._done += count
+        if time.monotonic() - self._logged < _LOG_SECONDS:
+            return
+        self._logged = time.monotonic()
+        rate = self._done / self.seconds
+        left = (self._total - self._done) / rate
+        logger.info(
+            "%s of %s images, %.1f images/s, about %.0f min left",
+            f"{self._done:,}",
+            f"{self._total:,}",
+            rate,
+            left / 60,
+        )
 
 
 def read_images(
@@ -26,18 +235,10 @@ def read_images(
     allow_overlap: bool = False,
     allow_partial: bool = False,
 ) -> tuple[Dataset, PerModality[ImageTable]]:
-    """The images of a data set that captions are for: those that are trained on.
-
-    Args:
-        name: The data set; like the others, as for `read_dataset`.
-        root: The data set's folder, or the manifest file.
-        split: Which split; where None and each split has a model, the images of all splits, which share one file.
-        images_root: Where a manifest's paths start.
-        allow_overlap: Let a manifest name a person in training and in test.
-        allow_partial: Go on when counts differ from the expected ones.
+    """The images to caption: those of the training split, or of all splits where each has a model and `split` is None.
 
     Raises:
-        VireidError: See `read_dataset`.
+        VireidError: See `read_dataset`, also for the arguments.
     """
     spec = spec_of(name)
     all_splits = spec.options.model_per_split and split is None
@@ -55,23 +256,14 @@ def read_images(
 def caption_images_of(
     dataset: Dataset, tables: PerModality[ImageTable], out: Path, settings: CaptionSettings
 ) -> Outcome:
-    """Describe every image of the tables that has no caption in the file yet.
-
-    Args:
-        dataset: Where the images belong.
-        tables: The images; originals are read, whatever their size.
-        out: The file; what is there already is kept, if it was made with the same settings.
-        settings: How.
+    """Describe every image of the tables that has no caption in the file yet; originals are read, whatever their size.
 
     Raises:
         VireidError: See `load_model`, `choose_prompts`, `open_writer` and `caption_images`.
     """
     refuse_foreign(out)
     model = load_model(
-        settings.model,
-        device=settings.device,
-        precision=settings.precision,
-        local_files_only=settings.local_files_only,
+        settings.model, device=settings.device, precision=settings.precision, local_files_only=settings.local_files_only
     )
     prompts = choose_prompts(model.family, settings.variant, settings.prompt, settings.infrared_prompt)
     wanted = tables.map(
@@ -100,5 +292,5 @@ def caption_images_of(
             batch_size=settings.batch_size,
         )
     if outcome.failed:
-        logger.warning("%d images have no caption; %s says why", outcome.failed, failures_path(out))
+        logger.warning("%d images have no caption; see %s", outcome.failed, failures_path(out))
     return outcome

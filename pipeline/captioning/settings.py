@@ -1,31 +1,102 @@
-"""How images are described: the choices of whoever asks."""
+"""Prompts, shards and options of captioning."""
 
+import hashlib
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from pipeline.captioning.prompts import Variant
-from pipeline.captioning.shards import Shard
+from models.modality import Modality, PerModality
+from pipeline.errors import ConfigError
 
+Family = Literal["chat", "blip", "stub"]
+Variant = Literal["plain", "restrained", "greyscale", "restrained-greyscale"]
+VARIANTS: Final[tuple[Variant, ...]] = ("plain", "restrained", "greyscale", "restrained-greyscale")
+# RSBA (IJCAI 2025), the successor of EEES by the same authors; EEES's own wording is not known.
+PLAIN: Final = "Please describe the characteristics of the pedestrian in the image."
+# Ours, not tuned.
+RESTRAINED: Final = (
+    "Describe the clothes, shoes, hair, gender and belongings of the pedestrian in the image in one or two sentences. "
+    "Do not guess what cannot be seen."
+)
+GREYSCALE: Final = "The picture is greyscale: do not name any colours."
 Precision = Literal["auto", "float32", "bfloat16"]
 PRECISIONS: Final[tuple[Precision, ...]] = ("auto", "float32", "bfloat16")
 
 
 @dataclass(frozen=True, slots=True)
-class CaptionSettings:
-    """How images are described.
+class Shard:
+    """Part `number` of `count`, counted from 1; images are assigned by their paths, without communication.
 
-    Attributes:
-        model: The name of a model on a hub, a folder, or `stub`.
-        variant: A prepared instruction; see `choose_prompts`, like the two that follow.
-        prompt: An instruction in its place.
-        infrared_prompt: An instruction for infrared images.
-        batch_size: Images at once.
-        max_new_tokens: The longest answer, in the model's own tokens.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        precision: `auto` is bfloat16 on a GPU.
-        shard: Which part of the images; None for all.
-        start_over: Put a file that is there aside and begin again.
-        local_files_only: Take a model of a hub from what was downloaded before.
+    >>> str(Shard.parse("2/4"))
+    '2/4'
+    """
+
+    number: int
+    count: int
+
+    @classmethod
+    def parse(cls, text: str) -> "Shard":
+        """Read `2/4`.
+
+        Raises:
+            ConfigError: The text is not a shard.
+        """
+        number, _, count = text.partition("/")
+        if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
+            raise ConfigError(f"{text!r} is not a shard", hint="write 1/4 for the first of four parts")
+        return cls(int(number), int(count))
+
+    def holds(self, path: str) -> bool:
+        """Whether the image is in this part: depends on its path only."""
+        digest = hashlib.sha256(path.encode()).digest()
+        return int.from_bytes(digest[:8], "little") % self.count == self.number - 1
+
+    def __str__(self) -> str:
+        return f"{self.number}/{self.count}"
+
+
+def choose_prompts(
+    family: Family, variant: Variant | None, prompt: str | None, infrared_prompt: str | None
+) -> PerModality[str]:
+    """The prompts of a captioner for the images of each modality.
+
+    Args:
+        family: Kind of captioner. BLIP takes no instruction: its prompt is the beginning of the caption, by default
+            empty.
+        variant: A prepared instruction; `plain` when None. `greyscale` adds that infrared images have no colours.
+        prompt: Replaces the prepared one, for both modalities.
+        infrared_prompt: Replaces either, for infrared images.
+
+    Raises:
+        ConfigError: A prepared instruction for BLIP.
+
+    >>> choose_prompts("chat", None, None, "Describe the thermal picture.").infrared
+    'Describe the thermal picture.'
+    """
+    if family == "blip":
+        if variant is not None:
+            raise ConfigError(
+                "--prompt-variant is an instruction, and BLIP takes none",
+                hint="omit it, or begin its captions with --prompt, such as --prompt 'a photo of a person'",
+            )
+        prepared = PerModality("", "")
+    else:
+        prepared = PerModality.build(lambda modality: _prepared(variant or "plain", modality))
+    both = prepared if prompt is None else PerModality(prompt, prompt)
+    return both if infrared_prompt is None else PerModality(both.visible, infrared_prompt)
+
+
+def _prepared(variant: Variant, modality: Modality) -> str:
+    instruction = RESTRAINED if variant.startswith("restrained") else PLAIN
+    tells = variant.endswith("greyscale") and modality is Modality.INFRARED
+    return f"{instruction} {GREYSCALE}" if tells else instruction
+
+
+@dataclass(frozen=True, slots=True)
+class CaptionSettings:
+    """Options of captioning; see `load_model` for the model and `choose_prompts` for the prompts.
+
+    `batch_size` counts images, `max_new_tokens` the model's own tokens; `start_over` renames an existing file;
+    `shard=None` is all images.
     """
 
     model: str

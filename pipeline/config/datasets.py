@@ -15,21 +15,21 @@ class DatasetOptions:
 
     Attributes:
         name: The value of `data.name`, and the first part of the names of its searches.
-        title: As its authors call it.
         searches: Its published searches, the headline first.
         settings: Of the settings that only some data sets read, those that this one reads.
         splits: The values of `data.split`; empty where there is one split only.
         default_split: The split where none is named; None where one must be named.
         validation: The splits that leave images for validation; None where the user's own files decide.
+        title: As its authors call it.
     """
 
     name: str
-    title: str
     searches: tuple[str, ...]
     settings: frozenset[str] = frozenset()
     splits: tuple[Split, ...] = ()
     default_split: Split | None = None
     validation: tuple[Split, ...] | None = ()
+    title: str = ""
 
     @property
     def model_per_split(self) -> bool:
@@ -39,7 +39,7 @@ class DatasetOptions:
 
 SYSU = DatasetOptions(
     "sysu",
-    "SYSU-MM01",
+    title="SYSU-MM01",
     searches=("sysu/all", "sysu/indoor"),
     settings=frozenset({"data.allow_partial", "evaluation.draws", "evaluation.shots", "evaluation.trials"}),
     splits=("train_val", "train"),
@@ -48,20 +48,19 @@ SYSU = DatasetOptions(
 )
 REGDB = DatasetOptions(
     "regdb",
-    "RegDB",
+    title="RegDB",
     searches=tuple(f"regdb/{direction}" for direction in DIRECTIONS),
     settings=frozenset({"data.allow_partial"}),
     splits=tuple(range(1, 11)),
 )
 LLCM = DatasetOptions(
     "llcm",
-    "LLCM",
+    title="LLCM",
     searches=tuple(f"llcm/{direction}" for direction in DIRECTIONS),
     settings=frozenset({"data.allow_partial", "evaluation.trials"}),
 )
 MANIFEST = DatasetOptions(
     "manifest",
-    "a manifest",
     searches=tuple(f"manifest/{direction}" for direction in DIRECTIONS),
     settings=frozenset({"data.images_root", "data.allow_overlap", "evaluation.rules", "evaluation.trials"}),
     validation=None,

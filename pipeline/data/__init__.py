@@ -1,1 +1,1 @@
-"""Images, tables, identities and captions: what is read and how it is sampled. No network and no training."""
+"""Images, tables, identities and captions: reading and sampling. No network and no training."""

@@ -1,10 +1,16 @@
-"""From image files to rows of a `.npy` file, in chunks, so that a build that was cut short goes on where it stood."""
+"""Decoding of image files: a data set's images into a `.npy` file in chunks, and images of any kind.
+
+A chunk counts as complete once its rows are on disk, so an interrupted build resumes after the last one.
+"""
 
 import io
 import os
-from collections.abc import Iterator
+import struct
+import zlib
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO
 
@@ -12,53 +18,43 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
+from pipeline.console import progress
 from pipeline.data.images import ImageTable
 
 CHUNK_ROWS = 1024
 FILTER = "lanczos"
-DEEP_MODES = ("I", "F")
-"""Pillow's names for pixels of 16 bits and more begin so; converting them to 8 bits would clip."""
+DEEP_MODES = ("I", "F")  # prefixes of Pillow's modes of 16 bits and more; converting them to 8 bits would clip
+MOST_PIXELS = 50_000_000  # of an image that is decoded in full, 150 MB as RGB
+LARGE_JPEG = 16_000_000  # pixels; a larger JPEG is decoded at a part of its size
+_DAMAGE = (SyntaxError, EOFError, LookupError, TypeError, ArithmeticError, struct.error, zlib.error)
+"""Errors of Pillow's decoders, besides OSError and ValueError, for a file that does not match its first bytes."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unreadable:
-    """An image file that cannot be decoded, and why."""
+    """An image file that cannot be decoded, and the reason."""
 
     path: str
     reason: str
 
 
 def decode_image(path: Path, height: int, width: int) -> UInt8[np.ndarray, "height width 3"]:
-    """Decode an image to three channels and resize it, with neither crop nor rotation.
+    """Decode an image to RGB and resize it, with neither crop nor rotation.
 
-    Infrared images may hold one channel: it is repeated. An orientation tag is not applied, since detectors' boxes were
-    cut without it.
-
-    Args:
-        path: A file in any format that Pillow reads, 8 bits a channel.
-        height: Rows of the result, pixels.
-        width: Columns of the result, pixels.
-
-    Returns:
-        RGB pixels.
+    One-channel (infrared) images are repeated. Orientation tags are not applied, because detectors cut boxes without
+    them.
 
     Raises:
-        OSError: The file is missing, cut short, or no image.
-        ValueError: It cannot be shown in 8 bits a channel, or is unreasonably large.
+        OSError: The file is missing, truncated, or no image.
+        ValueError: It has more than 8 bits a channel, or is unreasonably large.
 
-    Cost:
-        About 2 ms of one core for an image of 400 x 200. Pillow decodes and resizes without the interpreter's lock.
+    Cost: About 2 ms of one core for an image of 400 x 200. Pillow decodes and resizes without the interpreter's lock.
     """
     return np.asarray(read_image(path).resize((width, height), Image.Resampling.LANCZOS))
 
 
 def read_image(path: Path) -> Image.Image:
-    """Decode an image to three channels, at its own size.
-
-    Raises:
-        OSError: As for `decode_image`.
-        ValueError: Likewise.
-    """
+    """Decode an image to three channels, at its own size; raises as `decode_image`."""
     try:
         with Image.open(path) as image:
             if image.mode.startswith(DEEP_MODES):
@@ -66,19 +62,19 @@ def read_image(path: Path) -> Image.Image:
             return image.convert("RGB")
     except Image.DecompressionBombError as error:
         raise ValueError(str(error)) from error
-    except SyntaxError as error:  # Pillow's word for a damaged PNG chunk
+    except SyntaxError as error:  # a damaged PNG chunk
         raise OSError(f"damaged image file: {error}") from error
 
 
 def reason_of(error: OSError | ValueError) -> str:
-    """Why an image could not be decoded, without its path."""
+    """The reason that an image could not be decoded, without its path."""
     if isinstance(error, UnidentifiedImageError):  # its message repeats the path
         return "no image, or an empty file"
     return str((isinstance(error, OSError) and error.strerror) or error)
 
 
 def completed_rows(array_path: Path, num_rows: int) -> int:
-    """How many rows of a partly built array can be relied on."""
+    """Number of reliable rows of an unfinished array."""
     marks = _marks_path(array_path)
     chunks = marks.stat().st_size if marks.is_file() and array_path.is_file() else 0
     return min(chunks * CHUNK_ROWS, num_rows)
@@ -87,17 +83,10 @@ def completed_rows(array_path: Path, num_rows: int) -> int:
 def decode_table(
     table: ImageTable, array_path: Path, *, height: int, width: int, workers: int
 ) -> Iterator[Unreadable | None]:
-    """Write the images of a table into a `.npy` file, one row an image, from the first chunk that is not complete.
+    """Write the images of a table into a `.npy` file, one row an image, from the first incomplete chunk.
 
-    A chunk counts as complete once its rows are on disk; from the first image that cannot be decoded on, no chunk
-    counts, so that a second attempt finds the same images again.
-
-    Args:
-        table: The images; row i of the array is image i.
-        array_path: Where to write; `finish_array` makes it a finished one.
-        height: Rows of an image, pixels.
-        width: Columns of an image, pixels.
-        workers: How many images are decoded at once; the bytes do not depend on it.
+    After the first undecodable image no chunk counts as complete, so that a second attempt finds the same images again.
+    The bytes do not depend on the number of workers.
 
     Yields:
         For each image still to decode, in order: None, or why it could not be decoded.
@@ -139,7 +128,7 @@ def decode_table(
 
 
 def finish_array(array_path: Path) -> None:
-    """Remove what only an unfinished array needs."""
+    """Remove the marks of an unfinished array."""
     _marks_path(array_path).unlink()
 
 
@@ -156,3 +145,101 @@ def _header(shape: tuple[int, ...]) -> bytes:
 def _sync(file: BinaryIO) -> None:
     file.flush()
     os.fsync(file.fileno())
+
+
+class Adjustment(StrEnum):
+    """A conversion that an image needed."""
+
+    SCALED = "more than 8 bits a channel: scaled so that its darkest pixel is black and its brightest white"
+    FIRST_FRAME = "several frames: the first one is taken"
+    OTHER_COLOURS = "other colours than red, green and blue: converted"
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An RGB image and its conversions."""
+
+    image: Image.Image
+    adjustments: frozenset[Adjustment]
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """The pixels of an image at the requested size and its conversions."""
+
+    pixels: UInt8[np.ndarray, "height width 3"]
+    adjustments: frozenset[Adjustment]
+
+
+def decode_any_image(path: Path, height: int, width: int) -> Decoded:
+    """Decode and resize an image of any kind that Pillow reads; cost and errors as `open_any_image`.
+
+    For an image of 8 bits a channel in colours or grey the result equals that of `decode_image`.
+    """
+    opened = open_any_image(path, (4 * width, 4 * height))
+    pixels = np.asarray(opened.image.resize((width, height), Image.Resampling.LANCZOS))
+    return Decoded(pixels, opened.adjustments)
+
+
+def open_any_image(path: Path, least: tuple[int, int] = (512, 1024)) -> Opened:
+    """Decode an image of any kind that Pillow reads.
+
+    Grey images of 16 or 32 bits, as of thermal cameras, are scaled from their own darkest to their own brightest pixel.
+    Orientation tags are not applied, because detectors cut boxes without them. A huge JPEG is read at half, a quarter
+    or an eighth of its size, if that is larger than `least` (width, height).
+
+    Raises:
+        OSError: The file is missing, truncated, or no image.
+        ValueError: It is unreasonably large.
+
+    Cost: At most 150 MB for a moment; a JPEG of 100 megapixels takes 5.
+    """
+    adjustments = set()
+    try:
+        with Image.open(path) as image:
+            pixels = image.width * image.height
+            if image.format == "JPEG" and pixels > LARGE_JPEG:
+                image.draft("RGB", least)
+            elif pixels > MOST_PIXELS:
+                raise ValueError(f"{image.width} x {image.height} pixels, more than {MOST_PIXELS:,}")
+            if getattr(image, "n_frames", 1) > 1:
+                adjustments.add(Adjustment.FIRST_FRAME)
+            if image.mode.startswith(DEEP_MODES):
+                adjustments.add(Adjustment.SCALED)
+                return Opened(_scaled(image), frozenset(adjustments))
+            if image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
+                adjustments.add(Adjustment.OTHER_COLOURS)
+            return Opened(image.convert("RGB"), frozenset(adjustments))
+    except Image.DecompressionBombError as error:
+        raise ValueError(str(error)) from error
+    except _DAMAGE as error:
+        raise OSError(f"damaged image file: {error}") from error
+
+
+def _scaled(image: Image.Image) -> Image.Image:
+    values = np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=0.0, neginf=0.0)
+    darkest, brightest = values.min(), values.max()
+    shares = (values - darkest) / max(brightest - darkest, np.finfo(np.float32).tiny)
+    return Image.fromarray(np.rint(255 * shares).astype(np.uint8)).convert("RGB")
+
+
+def unreadable_images(tables: Iterable[ImageTable], *, workers: int | None = None) -> tuple[Unreadable, ...]:
+    """Decode every image of the tables once, writing nothing, and return those that a store would refuse.
+
+    Cost: That of building a store, without writing: about a minute for 45,000 images on two cores.
+    """
+    images = tuple(dict.fromkeys((table.root, path) for table in tables for path in table.paths))
+    with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
+        problems = pool.map(_decode, images)
+        return tuple(
+            problem for problem in progress(problems, "decode images", total=len(images), unit="images") if problem
+        )
+
+
+def _decode(image: tuple[Path, str]) -> Unreadable | None:
+    root, path = image
+    try:
+        decode_image(root / path, 1, 1)
+    except (OSError, ValueError) as error:
+        return Unreadable(path, reason_of(error))
+    return None

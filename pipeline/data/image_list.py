@@ -1,4 +1,4 @@
-"""Which images a user means: a file, a folder with all below it, a list of paths, or rows of a manifest."""
+"""Lists of images that a user names: a file, a folder with subfolders, a list of paths, or rows of a manifest."""
 
 import logging
 import os
@@ -13,7 +13,7 @@ from jaxtyping import Bool, Int64
 from models.modality import Modality
 from pipeline.data.datasets.manifest.checks import numbers_of
 from pipeline.data.datasets.manifest.rows import SPLITS, ManifestRow, read_rows
-from pipeline.data.text_files import read_text
+from pipeline.data.listing import read_text
 from pipeline.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
@@ -27,10 +27,10 @@ _LIST_FORM = "it has a path a line, from the list's own folder, or absolute"
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What a manifest says of images: names of the camera and the person of each, and the numbers of all names in it.
+    """A manifest's metadata of images: camera and person names, and the numbers of all names in the manifest.
 
-    A name is empty where a person is not known. Numbers are those of the whole manifest, so that they mean the same in
-    all its parts; names mean the same everywhere.
+    A name is empty for an unknown person. Numbers are equal in all parts of one manifest; names are comparable
+    everywhere.
     """
 
     cameras: tuple[str, ...]
@@ -41,13 +41,9 @@ class Known:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageList:
-    """Images of either modality.
+    """Images of either modality, with a manifest's metadata if there is one.
 
-    Attributes:
-        root: Where relative paths start.
-        paths: POSIX, relative to `root` unless a list names absolute ones; no two are equal.
-        infrared: Whether an infrared camera took each.
-        known: What else is known of each; None where nobody says.
+    Paths are POSIX and distinct, relative to `root` unless a list names absolute ones.
     """
 
     root: Path
@@ -59,7 +55,7 @@ class ImageList:
         return len(self.paths)
 
     def only(self, rows: Int64[np.ndarray, " m"]) -> "ImageList":
-        """Some of the images, in the order of `rows`."""
+        """The images of `rows`, in this order."""
 
         def some(values: tuple[str, ...]) -> tuple[str, ...]:
             return tuple(values[row] for row in rows)
@@ -77,40 +73,42 @@ class ImageList:
 def list_images(
     source: Path, modality: Modality | None, splits: Sequence[str] = (), root: Path | None = None
 ) -> ImageList:
-    """List the images that a path stands for. None of them is opened.
+    """List the images that a path stands for, without opening any.
 
     Args:
-        source: An image; a folder, of which images are taken at any depth, sorted; a `.txt` file with a path a line; or
-            a manifest, `.csv` or `.jsonl`.
-        modality: What took them. A manifest says so itself; there it chooses the rows of one modality.
-        splits: The parts of a manifest that are taken, such as `query`; all when none is named.
-        root: Where the paths in a manifest or a list start; the file's own folder when None.
+        source: An image; a folder, searched at any depth, sorted; a `.txt` file with a path a line; or a manifest,
+            `.csv` or `.jsonl`.
+        modality: Modality of the images; of a manifest, selects the rows of one modality.
+        splits: Splits of a manifest, such as `query`; all by default.
+        root: The folder that paths in a manifest or a list start from; the file's own folder by default.
 
     Raises:
         ConfigError: The modality is missing, a split does not exist, or `root` is given for a folder or an image.
-        DataError: There is no such file or folder, it is damaged, or no image remains.
+        DataError: There is no such file or folder, it is damaged, or contains no image.
     """
     if not source.exists():
-        raise DataError(f"there is no file or folder {source}", hint="name an image, a folder, a list, or a manifest")
+        raise DataError(f"there is no file or folder {source}", hint="use an image, a folder, a list, or a manifest")
     is_file = source.is_file()
     if root is not None and not (is_file and source.suffix.lower() in (*_MANIFESTS, _LIST)):
         raise ConfigError(
-            f"{source} is no manifest and no list", hint="leave the root out: paths start from the folder"
+            f"{source} is neither a manifest nor a list", hint="omit the root: paths start from the folder"
         )
     if is_file and source.suffix.lower() in _MANIFESTS:
         found = _from_manifest(source, modality, splits)
     else:
         if splits:
-            raise ConfigError(f"{source} is no manifest, and has no splits", hint="leave --split out")
+            raise ConfigError(f"{source} is not a manifest and has no splits", hint="omit --split")
         if modality is None:
             raise ConfigError(
-                f"nobody says whether the images of {source} are visible or infrared",
+                f"the images of {source} may be visible or infrared",
                 hint="give the modality: it is never guessed from pixels",
             )
         start, paths = _plain_paths(source)
         found = ImageList(start, paths, np.full(len(paths), modality is Modality.INFRARED))
     if len(found) == 0:
-        raise DataError(f"{source} names no image", hint="images are .jpg, .jpeg, .png, .bmp, .tif, .webp, .gif, .pgm")
+        raise DataError(
+            f"{source} contains no image", hint="images are .jpg, .jpeg, .png, .bmp, .tif, .webp, .gif, .pgm"
+        )
     return found if root is None else replace(found, root=root)
 
 
@@ -125,23 +123,23 @@ def _plain_paths(source: Path) -> tuple[Path, tuple[str, ...]]:
 
 
 def _walk(root: Path) -> Iterator[str]:
-    """Images below a folder, without names that begin with a dot. A link to a file that lies below it counts too."""
-    real, passed_over = root.resolve(), list[str]()
+    """Images below a folder, without names that begin with a dot; links to files inside the folder count too."""
+    real, skipped = root.resolve(), list[str]()
     for folder, folders, files in os.walk(root):
         here = Path(folder)
-        passed_over += [f"{name}/" for name in folders if (here / name).is_symlink()]
+        skipped += [f"{name}/" for name in folders if (here / name).is_symlink()]
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
             if name.startswith(".") or not _IMAGE.fullmatch(name):
                 continue
             path = here / name
             if path.is_symlink() and not path.resolve().is_relative_to(real):
-                passed_over.append(name)
+                skipped.append(name)
             else:
                 yield path.relative_to(root).as_posix()
-    if passed_over:
-        shown = ", ".join(sorted(passed_over)[:_SHOWN])
-        logger.warning("%s: %d links to folders, or out of it, are not followed: %s", root, len(passed_over), shown)
+    if skipped:
+        shown = ", ".join(sorted(skipped)[:_SHOWN])
+        logger.warning("%s: %d links to folders, or out of it, are not followed: %s", root, len(skipped), shown)
 
 
 def _from_manifest(path: Path, modality: Modality | None, splits: Sequence[str]) -> ImageList:
@@ -153,7 +151,7 @@ def _from_manifest(path: Path, modality: Modality | None, splits: Sequence[str])
         first = mistakes[0]
         raise DataError(
             f"{len(mistakes)} mistakes in {path}, the first in line {first.line}: {first.message}",
-            hint="`vireid data check manifest` shows them all; docs/data-sets.md says what each column may hold",
+            hint="`vireid data check manifest` shows them all; docs/data-sets.md describes the columns",
         )
     wanted: dict[str, ManifestRow] = {
         row.path: row

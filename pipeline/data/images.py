@@ -1,4 +1,4 @@
-"""Tables of images, and images as training and evaluation see them: pixels and cameras, nothing about who is shown."""
+"""Tables of images, and images as training and evaluation see them: pixels and cameras, without identities."""
 
 import hashlib
 from collections.abc import Iterable
@@ -12,15 +12,15 @@ from jaxtyping import Int64, UInt8
 from models.modality import Modality
 
 Kind = Literal["licensed", "drawn", "custom"]
-"""What the images of a data set are: licensed photographs, synthetic people, or a user's own files."""
+"""Licensed photographs, synthetic images, or a user's own files."""
 
 
 @dataclass(frozen=True, slots=True)
 class ImageTable:
-    """The images of one modality in the adapter's order: where each lies and which camera took it.
+    """Paths and cameras of the images of one modality, in the adapter's order; paths are POSIX, relative to `root`.
 
-    There is no column for the person, but paths spell it (folders are named after people): a table stays with adapters
-    and evaluation, and training gets `TrainingImages`. Paths are POSIX and relative to `root`.
+    There is no person column, but paths contain identities (folders are named by person): a table stays with adapters
+    and evaluation, and training gets `TrainingImages`.
     """
 
     root: Path
@@ -36,7 +36,7 @@ class ImageTable:
 
 
 def file_list_digest(tables: Iterable[ImageTable]) -> str:
-    """`sha256:` and the digest of all relative paths, sorted, each followed by a newline; a moved folder keeps it."""
+    """`sha256:` and the digest of all relative paths, sorted, each followed by a newline; independent of the root."""
     paths = sorted(path for table in tables for path in table.paths)
     return "sha256:" + hashlib.sha256("".join(f"{path}\n" for path in paths).encode()).hexdigest()
 
@@ -57,7 +57,7 @@ class StoredImages(Protocol):
 
     @property
     def modality(self) -> Modality:
-        """What kind of camera took them."""
+        """Modality of the images."""
         ...
 
     def __len__(self) -> int: ...
@@ -65,10 +65,7 @@ class StoredImages(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class TrainingImages:
-    """What training may know of its images: pixels and cameras, in an order that says nothing about people.
-
-    Folder order spells identity (all images of a person are neighbours), hence the permutation.
-    """
+    """The images of training: pixels and cameras, shuffled, because folder order reveals identities."""
 
     pixels: UInt8[np.ndarray, "stored height width 3"]
     rows: Int64[np.ndarray, " n"]
@@ -86,7 +83,7 @@ class TrainingImages:
         rows: Int64[np.ndarray, " n"],
         generator: np.random.Generator,
     ) -> "TrainingImages":
-        """All images of `table` in an order drawn from `generator`; `rows` says where in `pixels` each of them is."""
+        """All images of `table` in random order; `rows` is the row of each in `pixels`."""
         assert len(rows) == len(table), "the rows belong to another table"
         order = generator.permutation(len(table))
         return cls(pixels=pixels, rows=rows[order], cameras=table.cameras[order], modality=table.modality)
@@ -94,9 +91,9 @@ class TrainingImages:
 
 @dataclass(frozen=True, slots=True)
 class TestImages:
-    """Images to be evaluated, in the adapter's order, so that row i is person i of the same table's `PersonIds`."""
+    """Images of evaluation, in the adapter's order: row i is person i of the same table's `PersonIds`."""
 
-    __test__: ClassVar[bool] = False  # a test runner takes the name for a test class otherwise
+    __test__: ClassVar[bool] = False  # not a test class
 
     pixels: UInt8[np.ndarray, "stored height width 3"]
     rows: Int64[np.ndarray, " n"]
@@ -110,7 +107,7 @@ class TestImages:
     def in_order(
         cls, table: ImageTable, pixels: UInt8[np.ndarray, "stored height width 3"], rows: Int64[np.ndarray, " n"]
     ) -> "TestImages":
-        """All images of `table` as they come; `rows` says where in `pixels` each of them is."""
+        """All images of `table` in order; `rows` is the row of each in `pixels`."""
         assert len(rows) == len(table), "the rows belong to another table"
         return cls(pixels=pixels, rows=rows, cameras=table.cameras, modality=table.modality)
 
@@ -120,24 +117,14 @@ def gather_pixels(
     positions: Int64[np.ndarray, " batch"],
     out: UInt8[np.ndarray, "batch height width 3"] | None = None,
 ) -> UInt8[np.ndarray, "batch height width 3"]:
-    """Copy the pixels of some images out of the store.
+    """Copy the pixels of some images (indices, with repetitions) out of the store, into `out` if given.
 
-    Rows are read in the order in which they lie on disk, whatever the order asked for: a store that is not in memory
-    yet is then read forwards.
-
-    Args:
-        images: Where the pixels are.
-        positions: Which images, counted in the order of `images`; repetitions are allowed.
-        out: Where to put them, for instance page-locked memory; a new array when absent.
-
-    Returns:
-        One image a position, in the order of `positions`.
+    Rows are read in storage order, so that a store on disk is read forwards.
 
     Raises:
         IndexError: A position is beyond the last image.
 
-    Cost:
-        Two copies: 124 KB an image at 288 x 144, twice.
+    Cost: Two copies: 124 KB an image at 288 x 144, twice.
     """
     rows = images.rows[positions]
     if out is None:

@@ -10,8 +10,8 @@ from pipeline.data.check import MAX_OFFENDERS, CheckRow, DatasetCheck
 from pipeline.data.dataset import check_dataset, read_dataset, spec_of
 from pipeline.data.datasets import DATASETS
 from pipeline.data.datasets.spec import DatasetSpec
+from pipeline.data.decoding import unreadable_images
 from pipeline.data.images import ImageTable
-from pipeline.data.readable import unreadable_images
 from pipeline.data.store import INDEX_FILE, ImageStore, damaged_arrays, open_store, store_key
 from pipeline.errors import DataError
 

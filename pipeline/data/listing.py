@@ -1,9 +1,11 @@
-"""What lies in the folders of a data set, always in the same order: file systems list in any."""
+"""Names in the folders of a data set, in a fixed order, and text files of users."""
 
 import logging
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
+
+from pipeline.errors import DataError
 
 logger = logging.getLogger(__name__)
 
@@ -11,7 +13,7 @@ _IMAGE = re.compile(r".+\.(?:jpg|jpeg|png|bmp)", re.IGNORECASE | re.DOTALL)
 
 
 def is_image_name(name: str) -> bool:
-    """Whether a file of this name is taken for an image; only the extension decides.
+    """Whether the extension is that of an image.
 
     >>> is_image_name("female_back_v_02396_193.BMP"), is_image_name("notes.txt"), is_image_name(".jpg")
     (True, False, False)
@@ -20,7 +22,7 @@ def is_image_name(name: str) -> bool:
 
 
 def sorted_names(folder: Path) -> list[str]:
-    """The names in a folder by code point, without dot files and `Thumbs.db`; none where there is no folder."""
+    """The names in a folder by code point, without dot files and `Thumbs.db`; empty without a folder."""
     if not folder.is_dir():
         return []
     names = (entry.name for entry in folder.iterdir())
@@ -30,15 +32,8 @@ def sorted_names(folder: Path) -> list[str]:
 def walk_images(root: Path, folder: PurePosixPath, above: frozenset[Path] = frozenset()) -> Iterator[PurePosixPath]:
     """The images below `root / folder` at any depth, relative to `root`, a folder's names by code point.
 
-    Links are followed, but not back to a folder that is being walked already.
-
-    Args:
-        root: Where paths start.
-        folder: Where to begin, relative to `root`.
-        above: The folders that are being walked, resolved; none to begin with.
-
-    Cost:
-        One listing a folder; of the files, only those that do not look like images are asked what they are.
+    Links are followed, except to a folder that is being walked (`above`, for the recursion). Cost: One listing a
+    folder, and a file status only for names that are not image names.
     """
     here = (root / folder).resolve()
     if here in above:
@@ -51,6 +46,26 @@ def walk_images(root: Path, folder: PurePosixPath, above: frozenset[Path] = froz
 
 
 def report_unexpected(root: Path, unexpected: Sequence[str]) -> None:
-    """Say once how much was passed over because it is no image of the layout."""
+    """Log once how many entries were skipped because they are no images of the layout."""
     if unexpected:
-        logger.info("%s: passed over %d entries that are no images, first: %s", root, len(unexpected), unexpected[0])
+        logger.info("%s: skipped %d entries that are no images, first: %s", root, len(unexpected), unexpected[0])
+
+
+def read_text(path: Path, *, kind: str, origin: str) -> str:
+    """Read a UTF-8 file, with or without a byte order mark; line ends are kept, because file names may contain them.
+
+    Raises:
+        DataError: The file (a `kind`) is missing (with `origin` as the hint), unreadable, or not UTF-8; the line is
+            named.
+    """
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise DataError(f"there is no {kind} {path}", hint=origin) from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}", hint="check the file") from error
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise DataError(f"{path.name}:{line}: not UTF-8: {error}", hint="save it again in that encoding") from error

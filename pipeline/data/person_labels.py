@@ -1,4 +1,4 @@
-"""People as losses know them: a number for each training image. Who they are stands in `pipeline.data.truth`."""
+"""Labels of persons for losses, without true identities (`pipeline.data.truth`)."""
 
 from dataclasses import dataclass
 
@@ -7,13 +7,12 @@ from jaxtyping import Int64
 
 from models.modality import PerModality
 
-LEFT_OUT = -1
-"""The label of an image whose person is seen in one modality only."""
+LEFT_OUT = -1  # label of an image whose person has images of one modality only
 
 
 @dataclass(frozen=True, slots=True)
 class PersonLabels:
-    """Who is shown in each training image, 0 to `num_people - 1` in the order of true numbers, or `LEFT_OUT`."""
+    """The person of each training image, 0 to `num_people - 1` in the order of true numbers, or `LEFT_OUT`."""
 
     labels: PerModality[Int64[np.ndarray, " _"]]
     num_people: int

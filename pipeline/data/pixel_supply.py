@@ -1,4 +1,4 @@
-"""Stored pixels on their way to the encoder: kept on the device where they fit, else read one batch ahead."""
+"""Stored pixels for the encoder: resident on the device if they fit, else read one batch ahead."""
 
 import logging
 from collections.abc import Iterator, Sequence
@@ -17,30 +17,20 @@ from pipeline.data.images import StoredImages, gather_pixels
 
 logger = logging.getLogger(__name__)
 
-_CHUNK: Final = 1024
-"""Images that move to the device at once."""
+_CHUNK: Final = 1024  # images that move to the device at once
 
 
 @runtime_checkable
 class PixelSupply(Protocol):
-    """Gives the pixels of images of one modality, batch after batch, on the device where they are needed."""
+    """Pixels of images of one modality, batch after batch, on the device."""
 
     def batches(self, positions: Sequence[Int64[np.ndarray, " _"]]) -> Iterator[UInt8[Tensor, "_ height width 3"]]:
-        """The pixels of each batch, in its order.
-
-        Args:
-            positions: Which images each batch shows, counted in the order of the images; repetitions are allowed.
-        """
+        """The pixels of each batch, in its order; positions may repeat."""
         ...
 
 
 class StreamedPixels:
-    """Pixels that stay in the store: while one batch is used, a thread reads the next.
-
-    Args:
-        images: The images.
-        device: Where the batches are needed.
-    """
+    """Pixels in the store: a thread reads the next batch while one is used."""
 
     def __init__(self, images: StoredImages, device: torch.device) -> None:
         self._images = images
@@ -67,14 +57,9 @@ class StreamedPixels:
 
 
 class ResidentPixels:
-    """Pixels of all images on the device; reading a batch is one look-up there.
+    """Pixels of all images, copied to the device; a batch is one index operation.
 
-    Args:
-        images: The images; their pixels are copied.
-        device: Where to.
-
-    Cost:
-        The pixels once on the device: 4.25 GB for the 34,167 training images of SYSU-MM01 at 288 x 144.
+    Cost: The pixels once on the device: 4.25 GB for the 34,167 training images of SYSU-MM01 at 288 x 144.
     """
 
     def __init__(self, images: StoredImages, device: torch.device) -> None:
@@ -90,7 +75,7 @@ class ResidentPixels:
             self._pixels[start : start + len(chunk)] = chunk
 
     def batches(self, positions: Sequence[Int64[np.ndarray, " _"]]) -> Iterator[UInt8[Tensor, "_ height width 3"]]:
-        """The pixels of each batch; where they are is sent to the device once, for all batches."""
+        """The pixels of each batch; the indices of all batches are uploaded once."""
         if len(positions) == 0:
             return
         places = upload(self._places[np.concatenate(positions)], self._pixels.device)
@@ -101,13 +86,7 @@ class ResidentPixels:
 def supply_pixels(
     images: PerModality[StoredImages], device: torch.device, *, memory_share: float
 ) -> PerModality[PixelSupply]:
-    """Keep the pixels of both modalities on a GPU if they fit, else stream them; a CPU has them mapped already.
-
-    Args:
-        images: The images.
-        device: Where batches are needed.
-        memory_share: The largest share of the GPU's free memory that pixels may take; 0 always streams.
-    """
+    """Keep the pixels of both modalities on a GPU if they fit in `memory_share` of its free memory, else stream."""
     size = sum(images.map(lambda some: len(some) * int(np.prod(some.pixels.shape[1:]))))
     if device.type != "cuda":
         return images.map(lambda some: StreamedPixels(some, device))

@@ -1,4 +1,4 @@
-"""Decoded images on disk: one uint8 array a modality, built once for a list of files and a size, then memory-mapped."""
+"""Decoded images on disk: one uint8 array a modality, built once for a file list and image size, then mapped."""
 
 import fcntl
 import hashlib
@@ -40,8 +40,8 @@ _REBUILD = "remove that folder; the images are then decoded again"
 class ImageStore:
     """The decoded images of two tables: row i of an array is image i of the table.
 
-    The arrays are read-only memory maps: they take no memory of their own and may be shared by processes. The folder
-    also holds the paths, which spell identity: hand on the arrays, not the store, to training.
+    The arrays are read-only memory maps, which processes can share. The folder also contains the paths, which reveal
+    identities: give training the arrays, not the store.
     """
 
     arrays: PerModality[UInt8[np.ndarray, "n height width 3"]]
@@ -52,30 +52,19 @@ class ImageStore:
 def open_store(
     tables: PerModality[ImageTable], *, height: int, width: int, cache_folder: Path, workers: int | None = None
 ) -> ImageStore:
-    """Open the decoded images of `tables`, decoding them first where that has not been done.
+    """Open the decoded images of `tables`, and decode them first if necessary.
 
     The key covers relative paths, file sizes, image size and filter: a moved data set keeps its store, a changed list
-    does not. A build that was killed goes on at the last complete 1,024 rows; while one process builds, others wait for
-    it.
-
-    Args:
-        tables: Which images, both modalities.
-        height: Rows of a decoded image, pixels.
-        width: Columns of a decoded image, pixels.
-        cache_folder: Where stores are kept; never below the data root.
-        workers: How many images are decoded at once; one a core when absent. The bytes do not depend on it.
-
-    Returns:
-        Memory maps, uint8 [n, height, width, 3], RGB.
+    does not. A killed build resumes at the last complete 1,024 rows; while one process builds, others wait. The bytes
+    do not depend on the number of workers (by default one a core).
 
     Raises:
-        ConfigError: `cache_folder` lies below the data root.
+        ConfigError: `cache_folder` is below the data root.
         DataError: Files are missing, images cannot be decoded (one error names or counts them all), the disk is too
             small, or an existing store is damaged.
 
-    Cost:
-        124,416 bytes an image at 288 x 144: 4.3 GB for the 34,167 training images of SYSU-MM01. Decoding: about 700
-        images a second on two cores (measured, JPEG 420 x 180). Opening: one look at each file's size.
+    Cost: 124,416 bytes an image at 288 x 144: 4.3 GB for the 34,167 training images of SYSU-MM01. Decoding: about 700
+    images a second on two cores (measured, JPEG 420 x 180). Opening: one file status an image.
     """
     for table in tables:
         _check_place(table, cache_folder)
@@ -97,7 +86,7 @@ def open_store(
 
 
 def store_key(tables: PerModality[ImageTable], *, height: int, width: int) -> str:
-    """What a store is known by: a SHA-256 over everything that decides its bytes, without absolute paths or dates.
+    """SHA-256 over everything that determines a store's bytes, without absolute paths or dates.
 
     Raises:
         DataError: A table is empty, or files are missing.
@@ -108,10 +97,9 @@ def store_key(tables: PerModality[ImageTable], *, height: int, width: int) -> st
 
 
 def damaged_arrays(store: ImageStore) -> tuple[Path, ...]:
-    """The array files whose bytes are no longer those that were written.
+    """The array files whose bytes have changed since they were written.
 
-    Cost:
-        Reads the whole store, at the speed of SHA-256 on one core.
+    Cost: Reads the whole store, at the speed of SHA-256 on one core.
     """
     index = _read_index(store.folder)
     arrays = (_array_path(store.folder, modality) for modality in Modality)
@@ -119,7 +107,7 @@ def damaged_arrays(store: ImageStore) -> tuple[Path, ...]:
 
 
 def _build(tables: PerModality[ImageTable], shapes: PerModality[Shape], folder: Path, key: str, workers: int) -> None:
-    """Fill a folder beside the final one and rename it last: whatever has the final name is complete."""
+    """Fill a folder beside the final one and rename it last: a folder with the final name is complete."""
     partial = folder.with_name(f"{key}.partial")
     partial.mkdir(exist_ok=True)
     array_paths = PerModality.build(lambda modality: _array_path(partial, modality))
@@ -138,7 +126,7 @@ def _build(tables: PerModality[ImageTable], shapes: PerModality[Shape], folder: 
         shutil.rmtree(partial)
         raise _unreadable_images(unreadable, sum(tables.map(len)), tables.visible.root)
     _write_index(partial, key, tables, shapes)
-    for path in array_paths:  # at the very end: without its marks an array is decoded anew
+    for path in array_paths:  # last: without its marks an array is decoded again
         finish_array(path)
     partial.rename(folder)
     _sync_folder(folder.parent)
@@ -222,7 +210,7 @@ def _check_place(table: ImageTable, cache_folder: Path) -> None:
     if cache_folder.resolve().is_relative_to(table.root.resolve()):
         raise ConfigError(
             f"decoded images would be written to {cache_folder}, below the data root {table.root}",
-            hint="choose a folder for runs outside the data set: nothing is ever written there",
+            hint="choose a folder for runs outside the data set, which is never changed",
         )
 
 
@@ -237,12 +225,12 @@ def _check_free_space(folder: Path, needed: int) -> None:
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock that ends with the process, however it ends; wait while another process holds it."""
+    """Hold a lock until the process ends, however it ends; wait while another process holds it."""
     with path.open("a") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            logger.info("another process is decoding these images; waiting for it")
+            logger.info("waiting for another process that decodes these images")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -1,7 +1,4 @@
-"""The people of the training images, as supervised training may know them: numbers from 0, one space for all.
-
-The only way from true identities to a loss. Unsupervised training cannot import this module; a contract checks it.
-"""
+"""Identity labels of the training images for supervised methods; unsupervised training cannot import this."""
 
 import logging
 from dataclasses import dataclass
@@ -21,51 +18,43 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Supervision:
-    """What a supervised method is given besides images.
-
-    Attributes:
-        dataset: With identities, for captions and their checks.
-        rows: The training images in the order in which they are trained on, as rows of the store.
-    """
+    """Input of supervised methods: the data set with identities, and the stored rows of its training images."""
 
     dataset: Dataset
     rows: PerModality[Int64[np.ndarray, " _"]]
 
     def people(self) -> PersonLabels:
-        """Who is shown in each training image; see `person_labels`."""
+        """The person of each training image; see `person_labels`."""
         return person_labels(self.dataset, self.rows)
 
 
 def person_labels(dataset: Dataset, rows: PerModality[Int64[np.ndarray, " _"]]) -> PersonLabels:
-    """Number the people who are seen in both modalities; the others, whom nothing can be matched with, are left out.
+    """Number the persons with images of both modalities; the others are excluded.
 
     Args:
-        dataset: With its training people.
-        rows: The training images in the order in which they are trained on, as rows of the store.
+        dataset: With its training identities.
+        rows: The training images in training order, as rows of the store.
 
     Raises:
-        DataError: An image does not say whom it shows, or fewer than two people are seen in both modalities.
+        DataError: An image has no identity, or fewer than two persons have images of both modalities.
     """
     people = dataset.training_people(rows)
     for modality, some in people.items():
         if not some.known:
             raise DataError(
-                f"{modality} training images of {dataset.root} do not all say whom they show, and this method is "
-                "supervised",
-                hint="give every training image a person, or train without: `vireid train cclnet-sysu` and its like",
+                f"not all {modality} training images of {dataset.root} have a person, and this method is supervised",
+                hint="give every training image a person, or train unsupervised, such as `vireid train cclnet-sysu`",
             )
     ids = people.map(lambda some: some.ids)
     both = np.intersect1d(ids.visible, ids.infrared)
     alone = ids.map(lambda some: len(np.setdiff1d(some, both)))
     if len(both) < FEWEST_PEOPLE:
         raise DataError(
-            f"{len(both)} people of {dataset.root} are seen in both modalities; at least {FEWEST_PEOPLE} are needed",
+            f"{len(both)} persons of {dataset.root} have images of both modalities; {FEWEST_PEOPLE} are needed",
             hint="check that a person has the same name in both modalities, or add images",
         )
     if any(alone):
-        logger.info(
-            "%d people are left out: %d are seen in visible images only, %d in infrared ones", sum(alone), *alone
-        )
+        logger.info("%d persons are excluded: %d have visible images only, %d infrared ones only", sum(alone), *alone)
     return PersonLabels(ids.map(lambda some: _number(some, both)), len(both))
 
 

@@ -1,6 +1,5 @@
-"""From the images that an adapter found to its tables, in the one order that draws and stores depend on."""
+"""Tables of an adapter's images, in the one order that random numbers and stores depend on."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -22,16 +21,9 @@ class ImageRow:
 
 
 def build_tables(root: Path, rows: PerModality[tuple[ImageRow, ...]], *, purpose: str, advice: str) -> SplitTables:
-    """Sort images into tables: by person, then camera, then file name by code point, whatever order they came in.
+    """Sort images into tables: by person, then camera, then file name by code point, whatever their order.
 
-    Args:
-        root: The data set's folder.
-        rows: The images of each modality.
-        purpose: What the images are for, as the beginning of a sentence: `training`, `test`.
-        advice: What a user can do when a modality is empty.
-
-    Returns:
-        One table a modality and, apart from it, the people it shows.
+    `purpose` begins the error (`training`, `test`) and `advice` is its hint.
 
     Raises:
         DataError: A modality has no image.
@@ -39,15 +31,13 @@ def build_tables(root: Path, rows: PerModality[tuple[ImageRow, ...]], *, purpose
     for modality, found in rows.items():
         if not found:
             raise DataError(f"{root}: {purpose} needs visible and infrared images; {modality}: 0", hint=advice)
-    ordered = rows.map(_in_adapter_order)
+    ordered = rows.map(
+        lambda found: sorted(found, key=lambda row: (row.person, row.camera, PurePosixPath(row.path).name, row.path))
+    )
     return SplitTables(
         images=PerModality.build(lambda modality: _table(root, modality, ordered[modality])),
         people=ordered.map(lambda found: PersonIds(np.array([row.person for row in found], dtype=np.int64))),
     )
-
-
-def _in_adapter_order(rows: Iterable[ImageRow]) -> list[ImageRow]:
-    return sorted(rows, key=lambda row: (row.person, row.camera, PurePosixPath(row.path).name, row.path))
 
 
 def _table(root: Path, modality: Modality, rows: list[ImageRow]) -> ImageTable:

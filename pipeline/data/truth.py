@@ -1,4 +1,4 @@
-"""True identities, and the values that hold them. Training code cannot import this module: a contract checks it."""
+"""True identities, and the values that contain them. A contract keeps training code from importing this module."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +10,12 @@ from models.modality import PerModality
 from pipeline.config.datasets import Split
 from pipeline.data.images import ImageTable, Kind, file_list_digest
 
-UNKNOWN_PERSON = -1
-"""Stands for the person on an image of whom nothing is said: training needs nobody's name."""
+UNKNOWN_PERSON = -1  # of an image without a person; training needs none
 
 
 @dataclass(frozen=True, slots=True)
 class PersonIds:
-    """Who is shown in each image of a table, in the table's order."""
+    """The person of each image of a table, in the table's order."""
 
     ids: Int64[np.ndarray, " n"]
 
@@ -25,13 +24,13 @@ class PersonIds:
 
     @property
     def known(self) -> bool:
-        """Whether the person on every image is known."""
+        """Whether every image has a known person."""
         return bool(np.all(self.ids != UNKNOWN_PERSON))
 
 
 @dataclass(frozen=True, slots=True)
 class Roles:
-    """Which images of a table are queries and which are gallery; an image can be both."""
+    """Which images of a table are queries and which are gallery images; an image can be both."""
 
     query: Bool[np.ndarray, " n"]
     gallery: Bool[np.ndarray, " n"]
@@ -39,9 +38,9 @@ class Roles:
 
 @dataclass(frozen=True, slots=True)
 class SplitTables:
-    """The images of one split and, apart from them, the people they show.
+    """The images of one split and, separately, their persons.
 
-    `roles` is None where the protocol alone decides which images are queries, as in every published data set.
+    `roles` is None if the protocol determines the queries, as in every published data set.
     """
 
     images: PerModality[ImageTable]
@@ -49,7 +48,8 @@ class SplitTables:
     roles: PerModality[Roles] | None = None
 
     def __post_init__(self) -> None:
-        self.images.map_with(_check_lengths, self.people)
+        for table, people in zip(self.images, self.people, strict=True):
+            assert len(table) == len(people), "every image shows one person"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +57,18 @@ class Dataset:
     """A data set as an adapter found it.
 
     Attributes:
-        name: What results are filed under: `sysu-mm01`, `regdb`, `llcm`, or the name of a manifest.
-        kind: What stands behind the numbers: licensed photographs, drawn figures or a user's own files.
+        name: `sysu-mm01`, `regdb`, `llcm`, or the name of a manifest.
+        kind: Licensed photographs, synthetic images or a user's own files.
         root: The folder that paths start from.
-        images: Every image of the data set, whichever split it is in: what is decoded, once for all splits and trials.
-        training: What is trained on.
-        validation: Held-out images to choose a round by; None where there are none, or training uses them.
-        test: What results are measured on; None where a user's data set names no queries.
-        partial: Counts differ from the published ones, and the user went on.
+        images: Every image of the data set, of all splits: decoded once for all splits and trials.
+        training: Training images.
+        validation: Held-out images for the selection of a round; None without any, or if training uses them.
+        test: Test images; None if a user's data set has no queries.
+        partial: Counts differ from the published ones, and the user accepted it.
         file_list: `sha256:` and the digest of all relative paths of training and test, sorted, each followed by a
-            newline; it stays the same when the folder moves.
+            newline; independent of the folder.
         split: Which of the published splits this is; None where there is one only.
-        overlap: Some people are in training and in test, and the user wants it so.
+        overlap: Some people are in training and in test, and the user accepted it.
     """
 
     name: str
@@ -85,19 +85,19 @@ class Dataset:
 
     @property
     def fingerprint(self) -> dict[str, str]:
-        """The digests of the file lists of training and test, apart: RegDB's splits differ in nothing else."""
+        """The digests of the file lists of training and test, separately: RegDB's splits differ in nothing else."""
         parts = {"training": self.training, "test": self.test}
         return {name: file_list_digest(tables.images) for name, tables in parts.items() if tables is not None}
 
     def stored_rows(self, table: ImageTable) -> Int64[np.ndarray, " n"]:
-        """Where among `images` of the same modality each image of a table is."""
+        """The row in `images` of the same modality of each image of a table."""
         row_of = {path: row for row, path in enumerate(self.images[table.modality].paths)}
         return np.array([row_of[path] for path in table.paths], dtype=np.int64)
 
     def training_places(
         self, stored_rows: PerModality[Int64[np.ndarray, " _"]]
     ) -> PerModality[Int64[np.ndarray, " _"]]:
-        """Where training images, given by their rows among `images`, stand in the tables of `training`."""
+        """The places in the tables of `training` of training images, given by their rows in `images`."""
 
         def look_up(table: ImageTable, rows: Int64[np.ndarray, " _"]) -> Int64[np.ndarray, " _"]:
             place_of = np.full(len(self.images[table.modality]), -1)
@@ -109,10 +109,6 @@ class Dataset:
         return self.training.images.map_with(look_up, stored_rows)
 
     def training_people(self, stored_rows: PerModality[Int64[np.ndarray, " _"]]) -> PerModality[PersonIds]:
-        """The people of training images, given by their rows among `images`: those of shuffled images."""
+        """The persons of training images, given by their rows in `images`."""
         places = self.training_places(stored_rows)
         return self.training.people.map_with(lambda people, at: PersonIds(people.ids[at]), places)
-
-
-def _check_lengths(table: ImageTable, people: PersonIds) -> None:
-    assert len(table) == len(people), "every image shows one person"

@@ -1,1 +1,1 @@
-"""The demo CLIP: stand-in weights of OpenAI CLIP's architecture, pre-trained on drawn people. Not OpenAI CLIP."""
+"""The demo CLIP: OpenAI CLIP's architecture, pre-trained on synthetic persons. Not OpenAI CLIP."""

@@ -1,4 +1,4 @@
-"""Image-caption pairs of fresh drawn people, drawn in a process of their own while the network trains."""
+"""Image-caption pairs of synthetic persons, generated in a separate process while the network trains."""
 
 import multiprocessing
 import queue
@@ -18,24 +18,20 @@ from models.torchvision_operators import define_missing_operators
 from pipeline.data.synthetic.cameras import Camera, wild_camera
 from pipeline.data.synthetic.captions import ATTRIBUTES, Attributes, caption_of, compose_caption, visible_attributes
 from pipeline.data.synthetic.images import draw_image
-from pipeline.data.synthetic.knobs import DEFAULT, EASY, DrawnKnobs, blend_knobs
+from pipeline.data.synthetic.knobs import DEFAULT, EASY, SyntheticKnobs, blend_knobs
 from pipeline.data.synthetic.people import Person, fresh_people
 from pipeline.runtime.seeds import derive_seed, numpy_generator
 
 _QUEUE_LENGTH = 12
-_SETTINGS = 8
-"""How many steps of difficulty lie between easy and default."""
-_CAMERAS = 8
-"""How many cameras of each modality and difficulty stand at a time."""
-_MAX_DROP, _SWAP = 0.5, 0.02
-"""Captions are of all lengths, down to about half of what an image shows; few of their words are wrong."""
-_PLAIN_CAPTION = 0.5
-"""Probability that an infrared caption does not say that it is one, so that the rest of it has to be used."""
+_SETTINGS = 8  # difficulties from easy to default
+_CAMERAS = 8  # of each modality and difficulty at a time
+_MAX_DROP, _SWAP = 0.5, 0.02  # captions name all to about half of the attributes, few of them wrong
+_PLAIN_CAPTION = 0.5  # probability that an infrared caption does not name its modality, so that the rest matters
 
 
 @dataclass(frozen=True, slots=True)
 class PairSettings:
-    """What is drawn for pre-training: sizes in pixels, and the share of infrared images."""
+    """Settings of the generated pairs: sizes in pixels, and the share of infrared images."""
 
     seed: int
     batch: int
@@ -46,9 +42,9 @@ class PairSettings:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class PairBatch:
-    """Pixels uint8 [n, height, width, 3], token ids int64 [n, length] cut after the longest caption, and attributes.
+    """Pixels uint8 [n, height, width, 3], token ids int64 [n, length] up to the longest caption, and attributes.
 
-    `values` is int64 [n, attributes]: the place of the shown value in `ATTRIBUTES`, or -1 where it is not to be seen.
+    `values` is int64 [n, attributes]: the index of the value in `ATTRIBUTES`, or -1 if the image does not show it.
     """
 
     pixels: NDArray[np.uint8]
@@ -57,8 +53,8 @@ class PairBatch:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class DrawnPair:
-    """One fresh person, one image of it, and what it shows."""
+class SyntheticPair:
+    """One person, one image, and the attributes that it shows."""
 
     person: Person
     pixels: NDArray[np.uint8]
@@ -68,11 +64,11 @@ class DrawnPair:
 
 
 class PairSource:
-    """Draws pairs, each of a person that never comes again, under difficulties from easy to default.
+    """Generates pairs, each of a new person, at difficulties from easy to default.
 
     Args:
         settings: Sizes and shares.
-        name: Names the generators, so that training and held-out people differ.
+        name: Part of the generators' key, so that training and held-out persons differ.
     """
 
     def __init__(self, settings: PairSettings, name: str) -> None:
@@ -86,8 +82,8 @@ class PairSource:
             lambda modality: [self._new_cameras(modality, knobs) for knobs in self._knobs]
         )
 
-    def draw(self, modality: Modality | None = None) -> DrawnPair:
-        """Draw one pair; of a random modality when none is asked for."""
+    def draw(self, modality: Modality | None = None) -> SyntheticPair:
+        """Generate one pair; of a random modality by default."""
         rng, settings = self._rng, self._settings
         if modality is None:
             infrared = rng.random() < settings.infrared_share
@@ -104,15 +100,15 @@ class PairSource:
         worded = Modality.VISIBLE if rng.random() < _PLAIN_CAPTION else modality
         caption = compose_caption(shown, rng, worded, drop=_MAX_DROP * float(rng.random()), swap=_SWAP)
         pixels = image.pixels if image.pixels.ndim == 3 else np.repeat(image.pixels[:, :, None], 3, axis=2)
-        return DrawnPair(person, pixels, modality, shown, caption)
+        return SyntheticPair(person, pixels, modality, shown, caption)
 
-    def _new_cameras(self, modality: Modality, knobs: DrawnKnobs) -> list[Camera]:
+    def _new_cameras(self, modality: Modality, knobs: SyntheticKnobs) -> list[Camera]:
         size = self._settings.height, self._settings.width
         return [wild_camera(self._rng, modality, knobs, *size) for _ in range(_CAMERAS)]
 
 
 def attribute_values(shown: Attributes) -> list[int]:
-    """The place of each attribute's shown value in `ATTRIBUTES`, -1 where an image does not show it."""
+    """The index of each attribute's value in `ATTRIBUTES`, -1 if an image does not show it."""
     return [options.index(shown[name]) if name in shown else -1 for name, options in ATTRIBUTES.items()]
 
 
@@ -122,9 +118,9 @@ def attribute_prompts() -> list[str]:
 
 
 def tokenize(captions: list[str]) -> NDArray[np.int64]:
-    """Token ids of CLIP's vocabulary, start and end token included, cut after the longest caption, padded with 0.
+    """Token ids of CLIP's vocabulary with start and end token, up to the longest caption, padded with 0.
 
-    The same ids as open_clip's tokenizer gives: its pattern never joins words, so each word is encoded once and kept.
+    The ids of open_clip's tokenizer: its pattern never joins words, so each distinct word is encoded once.
     """
     rows = [[token for word in caption.split() for token in _word_tokens(word)] for caption in captions]
     tokens = np.zeros((len(rows), max(map(len, rows)) + 2), np.int64)
@@ -148,8 +144,8 @@ def _word_tokens(word: str) -> tuple[int, ...]:
 
 
 @contextmanager
-def drawn_batches(settings: PairSettings) -> Iterator[Iterator[PairBatch]]:
-    """Batches without end, drawn ahead by one other process that stops with the context."""
+def generated_batches(settings: PairSettings) -> Iterator[Iterator[PairBatch]]:
+    """An endless series of batches from a second process, which stops with the context."""
     context = multiprocessing.get_context("spawn")
     batches: "Queue[PairBatch]" = context.Queue(_QUEUE_LENGTH)
     process = context.Process(target=_feed, args=(batches, settings), daemon=True)
@@ -167,7 +163,7 @@ def _received(batches: "Queue[PairBatch]", process: BaseProcess) -> Iterator[Pai
             yield batches.get(timeout=5.0)
         except queue.Empty:
             if not process.is_alive():
-                raise RuntimeError("the process that draws pairs has died") from None
+                raise RuntimeError("the process that generates pairs has died") from None
 
 
 def _feed(batches: "Queue[PairBatch]", settings: PairSettings) -> None:

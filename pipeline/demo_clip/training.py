@@ -1,4 +1,4 @@
-"""Pre-train the demo CLIP on drawn people that are drawn afresh at every step."""
+"""The demo CLIP's network, and its pre-training on synthetic persons that are generated at every step."""
 
 import json
 import logging
@@ -7,29 +7,30 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 import torch.nn.functional as functional
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from models.torchvision_operators import define_missing_operators
 from pipeline.data.synthetic.captions import ATTRIBUTES
-from pipeline.demo_clip.network import (
-    IMAGE_MEAN,
-    IMAGE_STD,
-    MODEL_CONFIG,
-    encode_captions,
-    encode_images,
-    equalise_lengths,
-    new_network,
-    normalise,
-)
-from pipeline.demo_clip.pairs import PairBatch, PairSettings, attribute_prompts, drawn_batches, tokenize
+from pipeline.demo_clip.pairs import PairBatch, PairSettings, attribute_prompts, generated_batches, tokenize
 from pipeline.runtime.seeds import derive_seed
 
-logger = logging.getLogger(__name__)
+IMAGE_MEAN: Final = (0.485, 0.456, 0.406)
+IMAGE_STD: Final = (0.229, 0.224, 0.225)
+IMAGE_SIZE: Final = 128
+_STRIDE: Final = 32
 
+MODEL_CONFIG: Final[dict[str, Any]] = {
+    "embed_dim": 128,
+    "quick_gelu": True,
+    "vision_cfg": {"image_size": IMAGE_SIZE, "layers": [1, 1, 2, 1], "width": 16, "patch_size": None},
+    "text_cfg": {"context_length": 77, "vocab_size": 49408, "width": 32, "heads": 4, "layers": 3},
+}
+logger = logging.getLogger(__name__)
 WEIGHTS_NAME = "open_clip_model.safetensors"
 CONFIG_NAME = "open_clip_config.json"
 _MAX_SCALE = math.log(100.0)
@@ -37,11 +38,116 @@ _LOG_SECONDS = 20.0
 _SAVE_SECONDS = 180.0
 
 
+def new_network(seed: int) -> nn.Module:
+    """A demo CLIP with random weights; torch's global generator is unchanged."""
+    define_missing_operators()
+    from open_clip.model import CLIP
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network: nn.Module = CLIP(**MODEL_CONFIG)
+    return network
+
+
+def normalise(pixels: Tensor) -> Tensor:
+    """uint8 [n, h, w, 3] to normalised float32 [n, 3, h, w] in channels-last memory."""
+    images = pixels.permute(0, 3, 1, 2).float().div_(255.0)
+    mean = torch.tensor(IMAGE_MEAN).view(1, 3, 1, 1)
+    std = torch.tensor(IMAGE_STD).view(1, 3, 1, 1)
+    return images.sub_(mean).div_(std)
+
+
+def encode_images(network: Any, images: Tensor, column: int) -> Tensor:
+    """Unit image vectors of upright images; see `project_images`."""
+    return functional.normalize(project_images(network, images, column), dim=-1)
+
+
+def project_images(network: Any, images: Tensor, column: int) -> Tensor:
+    """Image vectors of upright images [n, 3, 128, 64], as if each were at a column of an otherwise masked square.
+
+    Source: ours. A square of 128 x 128 with a person of 128 x 64 in it is half padding; excluding the padded cells from
+    the attention pool trains every position of the square grid at half the cost.
+    """
+    visual = network.visual
+    maps = visual.stem(images)
+    for layer in (visual.layer1, visual.layer2, visual.layer3, visual.layer4):
+        maps = layer(maps)
+    rows, columns = maps.shape[2:]
+    side = IMAGE_SIZE // _STRIDE
+    cells = torch.arange(side * side).view(side, side)[:rows, column : column + columns].reshape(-1) + 1
+    positions = visual.attnpool.positional_embedding[torch.cat([torch.zeros(1, dtype=torch.long), cells])]
+    return attention_pool(visual.attnpool, maps, positions)
+
+
+def attention_pool(pool: Any, maps: Tensor, positions: Tensor) -> Tensor:
+    """open_clip's attention pool with given position vectors: [n, e] of maps [n, c, h, w]."""
+    cells = maps.flatten(2).permute(2, 0, 1)
+    cells = torch.cat([cells.mean(dim=0, keepdim=True), cells]) + positions[:, None, :]
+    pooled, _ = functional.multi_head_attention_forward(
+        query=cells[:1],
+        key=cells,
+        value=cells,
+        embed_dim_to_check=cells.shape[-1],
+        num_heads=pool.num_heads,
+        q_proj_weight=pool.q_proj.weight,
+        k_proj_weight=pool.k_proj.weight,
+        v_proj_weight=pool.v_proj.weight,
+        in_proj_weight=None,
+        in_proj_bias=torch.cat([pool.q_proj.bias, pool.k_proj.bias, pool.v_proj.bias]),
+        bias_k=None,
+        bias_v=None,
+        add_zero_attn=False,
+        dropout_p=0.0,
+        out_proj_weight=pool.c_proj.weight,
+        out_proj_bias=pool.c_proj.bias,
+        use_separate_proj_weight=True,
+        training=pool.training,
+        need_weights=False,
+    )
+    return pooled[0]
+
+
+def encode_captions(network: Any, tokens: Tensor) -> Tensor:
+    """Unit text vectors of token ids [n, length]; see `project_captions`."""
+    return functional.normalize(project_captions(network, tokens), dim=-1)
+
+
+def project_captions(network: Any, tokens: Tensor) -> Tensor:
+    """Text vectors of token ids [n, length]; positions after `length` are not computed."""
+    length = tokens.shape[1]
+    words = network.token_embedding(tokens) + network.positional_embedding[:length]
+    words = network.transformer(words, attn_mask=network.attn_mask[:length, :length])
+    ends = network.ln_final(words[torch.arange(len(tokens)), tokens.argmax(dim=1)])
+    projected: Tensor = ends @ network.text_projection
+    return projected
+
+
+@torch.no_grad()
+def equalise_lengths(network: Any, images: Tensor, tokens: Tensor) -> float:
+    """Scale the image tower's last map so that image vectors are about as long as text vectors; return the factor.
+
+    Pre-training compares unit vectors, so lengths are arbitrary; the methods use inner products and distances without
+    normalisation, and one tower ten times as long as the other would saturate every softmax. The factor is a power of
+    two, which changes no digit of a value, and so no direction.
+    """
+    training = network.training
+    network.eval()
+    lengths = [vectors.norm(dim=1).median().item() for vectors in (
+        project_captions(network, tokens), project_images(network, images, column=1)
+    )]  # fmt: skip
+    network.train(training)
+    factor = 2.0 ** round(math.log2(lengths[0] / lengths[1]))
+    pool = network.visual.attnpool
+    pool.c_proj.weight.mul_(factor)
+    pool.c_proj.bias.mul_(factor)
+    return factor
+
+
 @dataclass(frozen=True, slots=True)
 class Recipe:
-    """How the demo CLIP is trained; every value is written into the model card.
+    """Training settings of the demo CLIP; all are written into the model card.
 
-    `minutes` sets the length; `steps`, when given, takes its place, and then the same seed gives the same file.
+    `minutes` limits the time; `steps`, if given, replaces it, and then equal seeds give equal files on one machine.
     """
 
     minutes: float = 40.0
@@ -59,13 +165,13 @@ class Recipe:
 
     @property
     def pairs(self) -> PairSettings:
-        """What the drawing process needs to know."""
+        """The settings of the generating process."""
         return PairSettings(self.seed, self.batch, self.height, self.width, self.infrared_share)
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingSummary:
-    """What a pre-training run did."""
+    """Length and last losses of a pre-training run."""
 
     steps: int
     pairs: int
@@ -77,7 +183,8 @@ class TrainingSummary:
 def train_demo_clip(folder: Path, recipe: Recipe) -> TrainingSummary:
     """Train, and write configuration and weights into `folder`, at intervals and at the end.
 
-    Cost: `recipe.minutes` on `recipe.threads` cores, and about a quarter of a core more for drawing; 6.2 MB on disk.
+    Cost: `recipe.minutes` on `recipe.threads` cores, and about a quarter of a core for generating images; 6.2 MB on
+    disk.
     """
     torch.set_num_threads(recipe.threads)
     network: Any = new_network(derive_seed(recipe.seed, "init"))
@@ -88,7 +195,7 @@ def train_demo_clip(folder: Path, recipe: Recipe) -> TrainingSummary:
     losses: list[tuple[float, float]] = []
     prompts = torch.from_numpy(tokenize(attribute_prompts()))
     step = 0
-    with drawn_batches(recipe.pairs) as batches:
+    with generated_batches(recipe.pairs) as batches:
         for done in _shares_done(recipe, started):
             _set_learning_rate(optimiser, recipe, done)
             losses.append(
@@ -111,7 +218,7 @@ def train_demo_clip(folder: Path, recipe: Recipe) -> TrainingSummary:
 
 
 def save_weights(network: nn.Module, folder: Path) -> None:
-    """Write `open_clip_config.json` and the weights in float16; the weights appear whole or not at all."""
+    """Write `open_clip_config.json` and, atomically, the weights in float16."""
     folder.mkdir(parents=True, exist_ok=True)
     preprocess = {"mean": IMAGE_MEAN, "std": IMAGE_STD, "interpolation": "bicubic", "resize_mode": "squash"}
     config = {"model_cfg": MODEL_CONFIG, "preprocess_cfg": preprocess}
@@ -135,13 +242,9 @@ def contrast(images: Tensor, captions: Tensor, scale: Tensor) -> Tensor:
 
 
 def attribute_contrast(images: Tensor, prompts: Tensor, values: Tensor, scale: Tensor) -> Tensor:
-    """Mean cross-entropy of naming each shown attribute by its prompts: what zero-shot accuracy measures.
+    """Mean cross-entropy of classifying each shown attribute by its prompts, as in zero-shot classification.
 
-    Args:
-        images: Unit vectors [n, e].
-        prompts: Unit vectors of `attribute_prompts()`.
-        values: [n, attributes], -1 where an image does not show the attribute.
-        scale: Factor on similarities.
+    `values` is [n, attributes], -1 if an image does not show the attribute; images and prompts are unit vectors.
     """
     logits = (scale * images @ prompts.T).split([len(options) for options in ATTRIBUTES.values()], dim=1)
     losses = [
@@ -153,12 +256,7 @@ def attribute_contrast(images: Tensor, prompts: Tensor, values: Tensor, scale: T
 
 
 def _train_step(
-    network: Any,
-    optimiser: torch.optim.Optimizer,
-    batch: PairBatch,
-    prompts: Tensor,
-    weight: float,
-    column: int,
+    network: Any, optimiser: torch.optim.Optimizer, batch: PairBatch, prompts: Tensor, weight: float, column: int
 ) -> tuple[float, float]:
     images = encode_images(network, normalise(torch.from_numpy(batch.pixels)), column)
     captions = encode_captions(network, torch.from_numpy(batch.tokens))
@@ -183,7 +281,7 @@ def _optimiser(network: nn.Module, recipe: Recipe) -> torch.optim.AdamW:
 
 
 def _shares_done(recipe: Recipe, started: float) -> Iterator[float]:
-    """The share of the run that is done before each step, until all of it is."""
+    """The completed share of the run before each step, until it is complete."""
     step = 0
     while True:
         spent = (time.monotonic() - started) / (60.0 * recipe.minutes)

@@ -12,8 +12,7 @@ from clustering.jaccard import (
     neighbourhood_weights,
     overlap_distances,
 )
-from clustering.jaccard_kernels import sum_sizes, sum_weights
-from clustering.join_kernels import transpose
+from clustering.jaccard_kernels import sum_sizes, sum_weights, transpose
 from clustering.neighbours import Neighbours, nearest_neighbours
 from clustering.parallel import over_blocks
 from pipeline.errors import ConfigError

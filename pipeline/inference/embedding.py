@@ -19,8 +19,7 @@ from PIL import Image
 
 from models.modality import Modality
 from pipeline.console import progress
-from pipeline.data.any_image import Adjustment, decode_any_image
-from pipeline.data.decoding import Unreadable, reason_of
+from pipeline.data.decoding import Adjustment, Unreadable, decode_any_image, reason_of
 from pipeline.data.image_list import ImageList
 from pipeline.errors import DataError
 from pipeline.inference.run_encoder import TrainedEncoder

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from PIL import Image
 
-from pipeline.data.any_image import open_any_image
+from pipeline.data.decoding import open_any_image
 from pipeline.data.image_list import ImageList
 from pipeline.inference.index import Gallery
 from pipeline.inference.searching import FoundByQuery, SearchResult

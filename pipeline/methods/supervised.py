@@ -13,7 +13,7 @@ from models.transfer import upload
 from pipeline.config.experiment import SupervisedConfig
 from pipeline.config.rounds import Round
 from pipeline.data.person_labels import PersonLabels
-from pipeline.data.samplers.paired_sampling import PairedIdentityBatches, paired_identity_batches
+from pipeline.data.samplers.sampling import PairedIdentityBatches, paired_identity_batches
 from pipeline.errors import ConfigError
 from pipeline.evaluation.report import EvaluationReport
 from pipeline.methods.identity_objective import LossWeights, PersonObjective, build_view_augmentation

@@ -1,4 +1,1 @@
-"""The machine that a run uses: device, seeds, ranks, launcher, atomic files, folder lock.
-
-Nothing about methods or data.
-"""
+"""The machine of a run: device, seeds, ranks, launcher, atomic files, folder lock. Nothing about methods or data."""

@@ -1,4 +1,4 @@
-"""Files that are either whole or as they were before: written beside their place, synced, and renamed into it."""
+"""Atomic file replacement: written beside the target, synced, and renamed."""
 
 import errno
 import json
@@ -16,15 +16,10 @@ TEMPORARY = ".tmp"
 
 
 def replace_file(path: Path, write: Callable[[BinaryIO], None], *, archive: bool = False) -> None:
-    """Give a file new content: all of it, or none.
-
-    Args:
-        path: The file; its folder exists.
-        write: Writes the content to the open file that it is given.
-        archive: Whether the content is a zip archive (a checkpoint, an npz), to be read back before it takes its place.
+    """Replace a file's content completely, or not at all; an `archive` is verified before the rename.
 
     Raises:
-        CheckpointError: The disk is full, failed, or did not keep every byte. The old content is untouched.
+        CheckpointError: The disk is full, failed, or returned other bytes. The old content is untouched.
 
     Cost: old and new content on disk for a moment; one write, and one read for an archive.
     """
@@ -39,7 +34,7 @@ def replace_file(path: Path, write: Callable[[BinaryIO], None], *, archive: bool
         temporary.replace(path)
         _sync_folder(path.parent)
     except (OSError, RuntimeError, CheckpointError) as error:
-        # torch's writer answers a failed write with a RuntimeError, raised while the OSError is being handled.
+        # torch's writer raises a RuntimeError for a failed write, while handling the OSError.
         cause = error.__context__ if isinstance(error, RuntimeError) else error
         if not isinstance(cause, (OSError, CheckpointError)):
             raise
@@ -49,7 +44,7 @@ def replace_file(path: Path, write: Callable[[BinaryIO], None], *, archive: bool
 
 
 def keep_file(source: Path, path: Path) -> None:
-    """Give an archive a second name that outlives its replacement: no copy, where the disk knows hard links.
+    """Give an archive a second name that survives its replacement: a hard link, or a copy if the disk has none.
 
     Raises:
         CheckpointError: The disk is full or failed. An older file of that name is untouched.
@@ -68,10 +63,10 @@ def keep_file(source: Path, path: Path) -> None:
 
 
 def check_archive(path: Path) -> None:
-    """Compare every checksum of a zip archive, since torch reads changed bytes without a word.
+    """Verify every checksum of a zip archive, because torch does not.
 
     Raises:
-        CheckpointError: The archive is cut short, or a part of it changed.
+        CheckpointError: The archive is truncated or changed.
 
     Cost: one read of the file; about a second a gigabyte.
     """
@@ -88,47 +83,36 @@ def check_archive(path: Path) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> Path:
-    """Replace a JSON file; infinite and undefined numbers become null.
-
-    Returns:
-        The path that was given.
-
-    Raises:
-        CheckpointError: As for `replace_file`.
-    """
+    """Replace a JSON file and return its path; infinite and undefined numbers become null. Raises as `replace_file`."""
     _write_text(path, json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     return path
 
 
 def write_lines(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Replace a file of JSON lines, one a row; infinite and undefined numbers become null.
-
-    Raises:
-        CheckpointError: As for `replace_file`.
-    """
+    """Replace a file of JSON lines, one a row; infinite and undefined numbers become null. Raises as `replace_file`."""
     _write_text(path, "".join(json.dumps(plain(row), ensure_ascii=False, allow_nan=False) + "\n" for row in rows))
 
 
 def read_json(path: Path) -> dict[str, Any] | None:
-    """The content of a JSON file; None when there is none.
+    """The content of a JSON file; None without a file.
 
     Raises:
-        CheckpointError: The file is no JSON, or no object of it.
+        CheckpointError: The file is not a JSON object.
     """
     return _parse(path, [path.read_bytes()])[0] if path.exists() else None
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The rows of a file of JSON lines; none when there is no file.
+    """The rows of a file of JSON lines; empty without a file.
 
     Raises:
-        CheckpointError: A line is no JSON, or no object of it.
+        CheckpointError: A line is not a JSON object.
     """
     return _parse(path, path.read_bytes().splitlines()) if path.exists() else []
 
 
 def plain(value: Any) -> Any:
-    """The same value in JSON's types, which have neither tuples nor infinite or undefined numbers.
+    """The value in JSON's types, which have neither tuples nor infinite or undefined numbers.
 
     >>> plain({"eps": (0.5, float("nan"))})
     {'eps': [0.5, None]}
@@ -144,19 +128,18 @@ def plain(value: Any) -> Any:
 
 def _unwritten(path: Path, cause: OSError | CheckpointError) -> CheckpointError:
     if isinstance(cause, CheckpointError):
-        what, remedy = "what was written reads back differently", "look after that disk"
+        what, remedy = "the disk returned other bytes than were written", "check the disk"
     else:
         what = cause.strerror or str(cause)
-        remedy = "free some space" if cause.errno in (errno.ENOSPC, errno.EDQUOT) else "look after that disk"
+        remedy = "free some space" if cause.errno in (errno.ENOSPC, errno.EDQUOT) else "check the disk"
     return CheckpointError(
-        f"{path} could not be written: {what}",
-        hint=f"{remedy} and start the run again: what was saved before is intact",
+        f"{path} could not be written: {what}", hint=f"{remedy} and start the run again: earlier files are intact"
     )
 
 
 def _write_text(path: Path, text: str) -> None:
     def write(file: BinaryIO) -> None:
-        # Bytes of a file name that are no text stand as their escapes, which JSON reads back.
+        # Undecodable bytes of a file name are written as escapes, which JSON reads back.
         file.write(text.encode(errors="backslashreplace"))
 
     replace_file(path, write)
@@ -166,10 +149,10 @@ def _parse(path: Path, texts: Sequence[bytes]) -> list[dict[str, Any]]:
     hint = "restore it from a copy, or start this run again in a new folder"
     try:
         values = [json.loads(text) for text in texts]
-    except ValueError as error:  # no JSON, or not even text
+    except ValueError as error:  # no JSON, or no text
         raise CheckpointError(f"{path} is damaged: {error}", hint=hint) from error
     if not all(isinstance(value, dict) for value in values):
-        raise CheckpointError(f"{path} is damaged: it holds something else than names and values", hint=hint)
+        raise CheckpointError(f"{path} is damaged: it is not a JSON object", hint=hint)
     return values
 
 

@@ -1,6 +1,6 @@
-"""The one place that decides where tensors live, and in which numbers the network computes there."""
+"""Device, precision and memory of a run."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Literal
 
@@ -11,15 +11,10 @@ from pipeline.errors import ConfigError
 
 
 def resolve_device(name: str, local_rank: int = 0, local_count: int = 1) -> torch.device:
-    """Turn `auto`, `cpu`, `cuda` or `cuda:1` into a device that exists here.
-
-    Args:
-        name: What was asked for.
-        local_rank: Which of the processes on this machine asks; each gets a GPU of its own.
-        local_count: How many processes there are on this machine.
+    """Turn `auto`, `cpu`, `cuda` or `cuda:1` into a device that exists here; each local rank gets its own GPU.
 
     Raises:
-        ConfigError: The name is none of these, or this machine has no such device, or fewer GPUs than processes.
+        ConfigError: The name is none of these, or this machine has no such device, or fewer GPUs than ranks.
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
@@ -49,12 +44,12 @@ def resolve_device(name: str, local_rank: int = 0, local_count: int = 1) -> torc
 
 
 def count_gpus() -> int:
-    """How many GPUs this machine has."""
+    """Number of GPUs of this machine."""
     return torch.cuda.device_count()
 
 
 def resolve_precision(name: Literal["auto", "float32", "bfloat16"], device: torch.device) -> Precision:
-    """What the network computes in: `auto` is bfloat16 on a GPU.
+    """Precision of the network: `auto` is bfloat16 on a GPU.
 
     Raises:
         ConfigError: bfloat16 on a CPU, where it would be slower and change results.
@@ -68,12 +63,9 @@ def resolve_precision(name: Literal["auto", "float32", "bfloat16"], device: torc
 
 @contextmanager
 def using_device(device: torch.device, precision: Precision, local_count: int = 1) -> Iterator[None]:
-    """Let torch use a device as a run needs it, inside the `with` block.
+    """Configure torch for a device inside the `with` block; `local_count` ranks share the cores of this machine.
 
-    Args:
-        device: The device of this process.
-        precision: float32 then means float32: no shorter numbers inside convolutions on a GPU.
-        local_count: The processes of this machine share its cores.
+    With float32, GPU convolutions do not use TensorFloat-32.
     """
     if device.type == "cpu":
         threads = torch.get_num_threads()
@@ -86,7 +78,23 @@ def using_device(device: torch.device, precision: Precision, local_count: int = 
     shorter = precision != "float32"
     with (
         torch.cuda.device(device),
-        # Shapes repeat, so the fastest way to convolve is looked for once.
+        # Shapes repeat, so searching the fastest convolution pays off.
         torch.backends.cudnn.flags(enabled=True, benchmark=True, deterministic=False, allow_tf32=shorter),
     ):
         yield
+
+
+def largest_fitting(attempt: Callable[[int], object], too_many: int) -> int | None:
+    """Halve a size until `attempt(size)` fits in memory; None if not even 1 does.
+
+    `attempt` raises `torch.OutOfMemoryError` if memory is too small.
+    """
+    size = too_many // 2
+    while size >= 1:
+        try:
+            attempt(size)
+        except torch.OutOfMemoryError:
+            size //= 2
+        else:
+            return size
+    return None

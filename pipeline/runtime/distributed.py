@@ -1,8 +1,8 @@
-"""The processes that train one model together: who this one is, and the few things that they tell each other.
+"""The ranks of distributed training, and their communication.
 
-Each process runs the same stages. It encodes its share of the images, gets the others' features, and so computes the
-same losses, memories and weights as all others. What happens once (clustering, prompts, files) happens on the first
-process, and the others are told.
+Each rank runs the same stages: it encodes its share of the images and gathers the features of the others, so all ranks
+compute the same losses, memories and weights. Rank 0 alone clusters, learns prompts and writes files, and broadcasts
+the results.
 """
 
 import io
@@ -19,12 +19,12 @@ from jaxtyping import Float, Float32
 from torch import Tensor, distributed
 
 _PATIENCE = timedelta(days=2)
-"""How long a process waits for the others, which may be clustering: a lost one is noticed by who started it."""
+"""Timeout of collectives: rank 0 may be clustering. The launcher detects a lost rank."""
 
 
 @dataclass(frozen=True, slots=True)
 class Processes:
-    """This process, `rank` of `count`; on this machine it is `local_rank` of `local_count`."""
+    """This process: `rank` of `count`, on this machine `local_rank` of `local_count`."""
 
     rank: int = 0
     count: int = 1
@@ -33,7 +33,7 @@ class Processes:
 
     @staticmethod
     def here() -> "Processes":
-        """The group that this process has joined; a process alone otherwise."""
+        """The process group of this process; a single process without one."""
         if not (distributed.is_available() and distributed.is_initialized()):
             return Processes()
         return Processes(
@@ -45,11 +45,11 @@ class Processes:
 
     @property
     def is_first(self) -> bool:
-        """Whether this process clusters, writes and reports."""
+        """Whether this is rank 0, which clusters, writes and reports."""
         return self.rank == 0
 
     def share(self, total: int) -> slice:
-        """This process's part of `total` things in a row; the parts of all differ by one at most.
+        """This rank's part of `total` items in order; parts differ by at most one.
 
         >>> [Processes(rank, 3).share(7) for rank in range(3)]
         [slice(0, 2, None), slice(2, 4, None), slice(4, 7, None)]
@@ -57,14 +57,10 @@ class Processes:
         return self._share_of(self.rank, total)
 
     def from_first(self, make: Callable[[], Any]) -> Any:
-        """Let the first process make a value, and give it to all.
+        """Compute a value on rank 0 (`make`) and broadcast it; its tensors are on the CPU on the other ranks.
 
-        Args:
-            make: Called on the first process alone. Tensors, numbers, strings, booleans and None in dictionaries and
-                lists, as in a checkpoint: what can be read without running code.
-
-        Returns:
-            What it made; the tensors are on the CPU on all processes but the first.
+        The value has tensors, numbers, strings, booleans and None in dictionaries and lists, as a checkpoint: it is
+        read without running code.
         """
         if self.count == 1:
             return make()
@@ -74,27 +70,30 @@ class Processes:
             torch.save(value, content)
         length = torch.tensor([content.getbuffer().nbytes])
         distributed.broadcast(length, src=0)
-        packed = torch.frombuffer(content.getbuffer(), dtype=torch.uint8) if self.is_first else _bytes(int(length))
+        packed = (
+            torch.frombuffer(content.getbuffer(), dtype=torch.uint8)
+            if self.is_first
+            else length.new_empty(int(length), dtype=torch.uint8)
+        )
         distributed.broadcast(packed, src=0)
         if self.is_first:
             return value
         return torch.load(io.BytesIO(packed.numpy().data), map_location="cpu", weights_only=True)
 
     def gather_rows(self, rows: Float32[np.ndarray, "share d"], total: int) -> Float32[np.ndarray, "total d"]:
-        """Put together the rows of all processes, each of which has its `share` of them, on every process.
+        """Concatenate the rows of all ranks, each of which has its `share`, on every rank.
 
-        Cost:
-            Every process receives all rows: 280 MB for 34,167 features of width 2,048.
+        Cost: Every rank receives all rows: 280 MB for 34,167 features of width 2,048.
         """
         if self.count == 1:
             return rows
         return torch.cat(self._all(torch.from_numpy(rows), total)).numpy()
 
     def gather_features(self, rows: Float[Tensor, "share d"], total: int) -> Float[Tensor, "total d"]:
-        """Like `gather_rows` for tensors on the device, and differentiable.
+        """Differentiable `gather_rows` for tensors on the device.
 
-        A loss of the gathered rows must be the same on all processes, and gradients must be averaged over them, as
-        `DistributedDataParallel` does: a row's gradient then is that of the loss, however many processes there are.
+        A loss of the gathered rows must be the same on all ranks, and gradients must be averaged over them, as
+        `DistributedDataParallel` does: a row's gradient is then that of the loss, whatever the number of ranks.
         """
         if self.count == 1:
             return rows
@@ -105,7 +104,7 @@ class Processes:
         return slice(total * rank // self.count, total * (rank + 1) // self.count)
 
     def _all(self, rows: Tensor, total: int) -> list[Tensor]:
-        """The rows of each process; on the way all have the length of the longest."""
+        """The rows of each rank, padded to the longest for the transfer."""
         shares = [self._share_of(rank, total) for rank in range(self.count)]
         lengths = [share.stop - share.start for share in shares]
         assert len(rows) == lengths[self.rank], f"{len(rows)} rows where {lengths[self.rank]} of {total} are due"
@@ -116,12 +115,11 @@ class Processes:
         return [part[:length] for part, length in zip(received, lengths, strict=True)]
 
 
-ALONE = Processes()
-"""The one process of most runs."""
+ALONE = Processes()  # a run of one process
 
 
 class _Gather(torch.autograd.Function):
-    """All processes compute the same loss, so each finds its own rows' gradient in its own copy: nobody is asked."""
+    """Every rank computes the full-batch loss, so `backward` needs no communication."""
 
     @staticmethod
     def forward(context: Any, rows: Tensor, processes: Processes, total: int) -> Tensor:
@@ -137,11 +135,9 @@ class _Gather(torch.autograd.Function):
 
 @contextmanager
 def joined(device_type: str, *, init_method: str = "env://") -> Iterator[Processes]:
-    """Be one of several processes inside the `with` block; RANK, WORLD_SIZE and the like say which, as torchrun sets.
+    """Be one of several ranks inside the `with` block; RANK, WORLD_SIZE etc. are set as by torchrun.
 
-    Args:
-        device_type: `cuda` or `cpu`: GPUs talk by NCCL, host memory by gloo, whichever the device is.
-        init_method: Where the processes meet: the address that torchrun gave, or a file of their own.
+    GPUs communicate by NCCL, host memory by gloo on any device. `init_method` is the rendezvous.
     """
     backend = "cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo"
     distributed.init_process_group(
@@ -159,13 +155,9 @@ def joined(device_type: str, *, init_method: str = "env://") -> Iterator[Process
 
 @contextmanager
 def joined_if_torchrun(device_type: str) -> Iterator[Processes]:
-    """Like `joined` in a process that torchrun has started; nothing otherwise, and the process is alone."""
+    """`joined` in a process that torchrun has started; otherwise a single process."""
     if distributed.is_torchelastic_launched():
         with joined(device_type) as processes:
             yield processes
     else:
         yield ALONE
-
-
-def _bytes(length: int) -> Tensor:
-    return torch.empty(length, dtype=torch.uint8)

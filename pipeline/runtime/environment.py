@@ -1,4 +1,4 @@
-"""What a run was made with: versions, code, machine."""
+"""Versions, code and machine of a run."""
 
 import os
 import platform
@@ -10,36 +10,17 @@ from typing import Any
 
 import torch
 
-# Those whose version can change a number or the meaning of a file.
+# Packages whose version can change a number or the meaning of a file.
 _DISTRIBUTIONS = (
-    "usl-vireid",
-    "torch",
-    "torchvision",
-    "open_clip_torch",
-    "timm",
-    "safetensors",
-    "numpy",
-    "scipy",
-    "scikit-learn",
-    "numba",
-    "faiss-cpu",
-    "faiss-gpu",
-    "pillow",
-    "prefect",
-    "mlflow",
-    "pydantic",
-)
+    "usl-vireid", "torch", "torchvision", "open_clip_torch", "timm", "safetensors", "numpy", "scipy", "scikit-learn",
+    "numba", "faiss-cpu", "faiss-gpu", "pillow", "prefect", "mlflow", "pydantic",
+)  # fmt: skip
 
 
 def describe_environment(device: str) -> dict[str, Any]:
-    """Versions, git commit and machine of this process, as plain JSON types.
+    """Versions (null if not installed), git commit (null outside a checkout) and machine, as plain JSON types.
 
-    Args:
-        device: Where tensors lived, as a person would say it: `cpu`, or the name of the GPU.
-
-    Returns:
-        `python`, `platform`, `cpus`, `device`, `versions` (null where a package is not installed), `commit` (null
-        outside a checkout) and `modified` (whether the checkout differed from that commit).
+    `device` is `cpu`, or the name of the GPU; `modified` is whether the checkout differed from the commit.
 
     >>> describe_environment("cpu")["device"]
     'cpu'
@@ -57,7 +38,7 @@ def describe_environment(device: str) -> dict[str, Any]:
 
 
 def peak_memory() -> dict[str, float]:
-    """Largest memory of this process so far and, on a GPU, of torch's allocator; bytes."""
+    """Peak memory of this process and, on a GPU, of torch's allocator; bytes."""
     peak = {"memory/process_peak_bytes": _peak_resident_bytes()}
     if torch.cuda.is_initialized():
         peak["memory/device_peak_bytes"] = float(torch.cuda.max_memory_allocated())
@@ -82,7 +63,7 @@ def _commit(folder: Path) -> tuple[str | None, bool | None]:
 def _git(folder: Path, *arguments: str) -> str | None:
     try:
         answer = subprocess.run(  # noqa: S603 - fixed arguments
-            ["git", "-C", str(folder), *arguments],  # noqa: S607 - the user's own git, wherever it lies
+            ["git", "-C", str(folder), *arguments],  # noqa: S607 - the user's own git
             capture_output=True,
             text=True,
             check=True,
@@ -94,7 +75,7 @@ def _git(folder: Path, *arguments: str) -> str | None:
 
 
 def _peak_resident_bytes() -> float:
-    """Of this process alone: what getrusage tells survives exec, so a process would inherit its starter's peak."""
+    """Of this process only: the peak of getrusage survives exec, so a process would inherit its parent's."""
     status = Path("/proc/self/status")
     if status.exists():
         line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))

@@ -1,4 +1,4 @@
-"""One process to a folder."""
+"""Lock of a run folder: one process at a time."""
 
 import fcntl
 import os
@@ -10,19 +10,15 @@ _KERNEL_LOCKS = Path("/proc/locks")
 
 
 def lock_folder(path: Path, name: str) -> int:
-    """Make the folder this process's own; the lock goes with the process, however that ends.
+    """Lock a folder, made if missing, until this process ends; a second lock in the process is refused too.
 
-    A second lock in the same process is refused as well.
-
-    Args:
-        path: The folder; made, with its parents, when absent.
-        name: The lock's file inside it, which then holds this process's number and stays when the lock is gone.
+    The file `name` inside it contains this process's number and stays afterwards.
 
     Returns:
-        An open file descriptor: closing it gives the folder back.
+        An open file descriptor: closing it releases the lock.
 
     Raises:
-        CheckpointError: Another process holds the folder, or it cannot be written or locked.
+        CheckpointError: Another process has locked the folder, or it cannot be written or locked.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -50,21 +46,17 @@ def lock_folder(path: Path, name: str) -> int:
 
 
 def lock_holder(path: Path, name: str) -> int | None:
-    """The process of this machine that has the folder open; None where none has. Takes no lock and writes nothing.
+    """The process of this machine that has locked the folder, or None; takes no lock and writes nothing.
 
-    Asking for the lock would take it for a moment, in which a run that starts would be refused: the kernel's list of
-    locks is read instead. It does not show processes of other machines, nor those of another container.
-
-    Args:
-        path: The folder.
-        name: The lock's file inside it.
+    Trying the lock would hold it for a moment and make a starting run fail, so this reads the kernel's list of locks,
+    which does not contain processes of other machines or containers.
     """
     file = path / name
     try:
         number, inode = file.read_bytes().decode("ascii", "replace").strip(), file.stat().st_ino
         held = _KERNEL_LOCKS.read_text(encoding="ascii")
     except OSError:
-        return None  # never opened, or a system that does not say
+        return None  # never locked, or a system without this list
     # Such as `4: FLOCK ADVISORY WRITE 20829 fe:00:2252859 0 EOF`: the process, then device and inode of the file.
     locks = [line.split() for line in held.splitlines()]
     is_held = any(

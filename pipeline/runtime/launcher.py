@@ -1,7 +1,7 @@
-"""Several processes on this machine for one run: started together, watched, and ended together.
+"""Several ranks on this machine for one run: started, monitored and ended together.
 
-The processes are started and watched by `torch.distributed.elastic`, the inside of torchrun; they meet in a file, not
-at a network port. On several machines torchrun itself starts them (`docs/many-gpus.md`).
+`torch.distributed.elastic`, the core of torchrun, starts and monitors them; their rendezvous is a file, not a network
+port. On several machines torchrun itself starts them (`docs/many-gpus.md`).
 """
 
 import json
@@ -37,25 +37,19 @@ _LOST = ("Connection closed by peer", "Connection reset by peer", "Broken pipe",
 
 
 def launch(work: Callable[..., None], arguments: tuple[Any, ...], *, count: int, device: str) -> None:
-    """Call `work(*arguments)` on `count` processes that can talk to each other, and wait for all of them.
-
-    Args:
-        work: A function of a module; it finds its place by `Processes.here()`.
-        arguments: Values that can be sent to another process.
-        count: How many processes.
-        device: As in `resolve_device`; every process gets a GPU of its own.
+    """Call `work(*arguments)` (picklable) on `count` ranks, each with its own GPU, and wait for all of them.
 
     Raises:
-        ConfigError: There are fewer GPUs than processes.
-        VireidError: What a process raised.
-        RankError: A process ended in another way, for instance because it was killed; the others were ended then.
+        ConfigError: There are fewer GPUs than ranks.
+        VireidError: Raised by a rank.
+        RankError: A rank ended in another way, for instance because it was killed; the others were ended.
     """
     kind = resolve_device(device, 0, count).type
     with tempfile.TemporaryDirectory(prefix="vireid-") as name:
         folder = Path(name)
         previous = _handlers()
         for watcher in _WATCHERS:
-            logging.getLogger(watcher).setLevel(logging.CRITICAL)  # what they would say is said better below
+            logging.getLogger(watcher).setLevel(logging.CRITICAL)  # reported below
         started = start_processes(
             name="vireid",
             entrypoint=_enter,
@@ -70,7 +64,7 @@ def launch(work: Callable[..., None], arguments: tuple[Any, ...], *, count: int,
 
 
 def _wait(started: PContext, previous: Mapping[signal.Signals, Any]) -> RunProcsResult:
-    """Wait for the processes; a signal that ends this one ends them first, and then does what it always does."""
+    """Wait for the ranks; a signal that ends this process ends them first, and then has its usual effect."""
     raised, outcome = None, None
     try:
         outcome = started.wait(period=_POLL_SECONDS)
@@ -88,7 +82,7 @@ def _wait(started: PContext, previous: Mapping[signal.Signals, Any]) -> RunProcs
 
 
 def _handlers() -> dict[signal.Signals, Any]:
-    """What signals do now: `start_processes` changes that, and only in the main thread."""
+    """The present signal handlers, which `start_processes` changes in the main thread."""
     if threading.current_thread() is not threading.main_thread():
         return {}
     return {known: signal.getsignal(known) for known in _ENDING_SIGNALS}
@@ -96,20 +90,20 @@ def _handlers() -> dict[signal.Signals, Any]:
 
 def _environment(rank: int, count: int) -> dict[str, str]:
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count}
-    # They talk within this machine: nothing needs to be reachable from outside.
+    # Communication stays within this machine.
     interfaces = {"GLOO_SOCKET_IFNAME": _LOOPBACK, "NCCL_SOCKET_IFNAME": _LOOPBACK}
     return {name: str(value) for name, value in place.items()} | interfaces
 
 
 def _enter(work: Callable[..., None], arguments: tuple[Any, ...], kind: str, folder: str) -> None:
-    """The life of one process: join, work, and say what went wrong: a known error in a file, another one in full."""
+    """One rank: join, work, and report errors: a known error in a file, another one as a traceback."""
     with ExitStack() as stack:
         stack.push(partial(_explain, Path(folder)))
         processes = stack.enter_context(joined(kind, init_method=f"file://{folder}/meeting"))
         if processes.is_first:
             console.set_up_logging()
         else:
-            console.fall_silent()
+            console.silence()
         work(*arguments)
 
 
@@ -125,7 +119,7 @@ def _explain(
         case KeyboardInterrupt():
             sys.exit(_INTERRUPTED)
         case _ if any(sign in str(error) for sign in _LOST):
-            # Another process is gone, and its end is what should be reported: wait to be ended.
+            # Another rank is lost, and its end should be reported: wait to be ended.
             signal.pause()
         case _:
             traceback.print_exception(kind, error, trace)
@@ -133,7 +127,7 @@ def _explain(
 
 
 def _what_happened(folder: Path, outcome: RunProcsResult, count: int) -> VireidError:
-    """The first process's own error if it had one, then any other's, then how a process ended."""
+    """A `VireidError` of the lowest rank that raised one, else how a rank ended."""
     for path in sorted(folder.glob("error-*.json")):
         known = json.loads(path.read_text())
         error: VireidError = getattr(errors, known["kind"])(known["message"], hint=known["hint"])
@@ -141,7 +135,7 @@ def _what_happened(folder: Path, outcome: RunProcsResult, count: int) -> VireidE
     rank, failure = next(iter(outcome.failures.items()))
     return RankError(
         f"process {rank} of {count} {_ending(failure.exitcode)}; the others were ended, the last round is kept",
-        hint="the same command goes on from there; a process that was killed may have run out of memory",
+        hint="repeat the command to resume; a killed process may have run out of memory",
     )
 
 

@@ -1,7 +1,7 @@
-"""Where randomness comes from: one seed, and a generator for each named purpose.
+"""Random generators: one seed, and a generator for each named purpose.
 
-Generators are keyed by name, stage and round, so that nothing that one consumer draws moves what another one draws,
-and a run that resumes at round 12 draws what an uninterrupted run drew there.
+Generators are keyed by name, stage and round, so that consumers do not influence each other, and a run resumed at round
+12 draws the same numbers as an uninterrupted one.
 """
 
 import hashlib

@@ -11,8 +11,8 @@ from models.encoder import DualStemEncoder, Head
 from models.modality import PerModality
 from models.precision import Precision, network_precision
 from pipeline.errors import TrainingError
+from pipeline.runtime.device import largest_fitting
 from pipeline.runtime.distributed import Processes
-from pipeline.runtime.memory import largest_fitting
 
 
 @contextmanager

@@ -12,10 +12,9 @@ from pydantic import BaseModel
 from clustering.labelling import label_images
 from clustering.matching import match_clusters
 from models.clip import load_clip
-from models.fusion import build_fusion
+from models.fusion import build_fusion, build_view_fusion
 from models.person_heads import prepare_for_people
 from models.swap import CrossModalSwap
-from models.view_fusion import build_view_fusion
 from pipeline.config import cclnet as method_config
 from pipeline.config import csdn as csdn_config
 from pipeline.config import eees as eees_config
@@ -23,8 +22,7 @@ from pipeline.config import shared as config
 from pipeline.config import supervised as person_config
 from pipeline.data.captions.store import load_captions, truncation_report
 from pipeline.data.dataset import read_dataset
-from pipeline.data.samplers.paired_sampling import paired_identity_batches
-from pipeline.data.samplers.sampling import cross_modal_batches
+from pipeline.data.samplers.sampling import cross_modal_batches, paired_identity_batches
 from pipeline.data.store import open_store
 from pipeline.data.transforms.augmentation import augment
 from pipeline.evaluation.evaluate import evaluate_features

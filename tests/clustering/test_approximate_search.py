@@ -6,11 +6,9 @@ import faiss
 import numpy as np
 import pytest
 
-from clustering import approximate_search as module
-from clustering.approximate_search import search_some_pairs
-from clustering.exact_search import search_all_pairs
+from clustering import neighbours as module
 from clustering.labelling import label_images
-from clustering.neighbours import nearest_neighbours
+from clustering.neighbours import nearest_neighbours, search_all_pairs, search_some_pairs
 from tests.reference.clustering import ranked
 from tests.reference.feature_sets import copied_features, gaussian_features, identity_features
 
@@ -120,7 +118,7 @@ def test_a_low_recall_is_a_warning_and_another_one_line(monkeypatch, caplog):
         poor = nearest_neighbours(features, 10, method="ivf")
     assert poor.recall < 0.9 < good.recall
     assert [record.levelname for record in caplog.records] == ["INFO", "WARNING"]
-    assert caplog.records[1].message == f"{poor.search}: recall {poor.recall:.3f} on 500 drawn images"
+    assert caplog.records[1].message == f"{poor.search}: recall {poor.recall:.3f} on 500 sampled images"
 
 
 @pytest.mark.parametrize("method", METHODS)

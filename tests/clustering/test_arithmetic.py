@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from clustering.arithmetic_torch import powers, row_dots, softmax_weights
-from clustering.dot_kernels import LANES, row_dot
-from clustering.weight_kernels import POWER_SCALE, fill_weights, power
+from clustering.jaccard_kernels import POWER_SCALE, fill_weights, power
+from clustering.neighbours_kernels import LANES, row_dot
 from tests.reference.feature_sets import gaussian_features
 
 SIMILARITIES = np.concatenate([np.random.default_rng(3).uniform(-1, 1, 5_000), [-1.002, -1.0, 0.0, 0.5, 1.0, 1.002]])

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from clustering import faiss_gpu
-from clustering.faiss_gpu import search_with_faiss
+from clustering import neighbours_torch
 from clustering.neighbours import nearest_neighbours
+from clustering.neighbours_torch import search_with_faiss
 from tests.reference.feature_sets import copied_features, identity_features
 
 CUDA = torch.device("cuda", 0)
@@ -26,10 +26,10 @@ def gpu(monkeypatch):
     monkeypatch.setattr(faiss, "get_num_gpus", lambda: 1)
     monkeypatch.setattr(faiss, "StandardGpuResources", lambda: None, raising=False)
     monkeypatch.setattr(faiss, "knn_gpu", knn_gpu)
-    monkeypatch.setattr(faiss_gpu, "TRIAL", "")
-    faiss_gpu._works.cache_clear()
+    monkeypatch.setattr(neighbours_torch, "TRIAL", "")
+    neighbours_torch._works.cache_clear()
     yield monkeypatch
-    faiss_gpu._works.cache_clear()
+    neighbours_torch._works.cache_clear()
 
 
 @pytest.mark.parametrize("features", [FEATURES, copied_features(4, 40, 16)])
@@ -57,13 +57,13 @@ def test_other_devices_and_lists_too_long_for_a_gpu_are_left_alone(gpu):
         # What a faiss without code for the card does: words on stderr, then an end that no `except` catches.
         (
             "import os; os.write(2, b'CUDA error 209 no kernel image is available'); os.kill(os.getpid(), 9)",
-            "it holds no code for this card",
+            "it is not built for this card",
         ),
         ("import sys; sys.exit(3)", "exit 3"),
     ],
 )
 def test_a_faiss_that_cannot_search_here_is_said_once_and_left_alone(gpu, caplog, trial, reason):
-    gpu.setattr(faiss_gpu, "TRIAL", trial)
+    gpu.setattr(neighbours_torch, "TRIAL", trial)
     with caplog.at_level(logging.WARNING):
         assert search_with_faiss(FEATURES, 10, CUDA) is None
         assert search_with_faiss(FEATURES, 10, CUDA) is None
@@ -73,8 +73,8 @@ def test_a_faiss_that_cannot_search_here_is_said_once_and_left_alone(gpu, caplog
 
 
 def test_a_trial_that_does_not_end_is_given_up(gpu, caplog):
-    gpu.setattr(faiss_gpu, "TRIAL", "while True: pass")
-    gpu.setattr(faiss_gpu, "TRIAL_SECONDS", 0.2)
+    gpu.setattr(neighbours_torch, "TRIAL", "while True: pass")
+    gpu.setattr(neighbours_torch, "TRIAL_SECONDS", 0.2)
     assert search_with_faiss(FEATURES, 10, CUDA) is None
     assert "no answer in 0.2 s" in caplog.text
 

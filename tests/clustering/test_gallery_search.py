@@ -67,7 +67,7 @@ def test_the_same_gallery_gives_the_same_lists() -> None:
 
 @pytest.mark.parametrize("content", [b"", b"nothing of faiss", b"IwSq"])
 def test_other_bytes_are_refused(content: bytes) -> None:
-    with pytest.raises(ValueError, match="no index of faiss"):
+    with pytest.raises(ValueError, match="not a faiss index"):
         GalleryLists.from_bytes(np.frombuffer(content, dtype=np.uint8), 1, 1.0)
 
 

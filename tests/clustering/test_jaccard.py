@@ -8,8 +8,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clustering.jaccard import (
-    jaccard_distances,
-    jaccard_graph,
     listed_distances,
     neighbourhood_weights,
     overlap_distances,
@@ -17,6 +15,7 @@ from clustering.jaccard import (
     smallest_overlap,
 )
 from clustering.neighbours import Neighbours, nearest_neighbours
+from tests.clustering.graphs import jaccard_distances, jaccard_graph
 from tests.reference import clustering as reference
 from tests.reference.feature_sets import (
     blob_features,

@@ -9,9 +9,9 @@ import pytest
 from sklearn.cluster import DBSCAN
 
 from clustering.dbscan import OUTLIER, dbscan
-from clustering.jaccard import jaccard_graph
 from clustering.labelling import CURVE_EPS, label_images
 from clustering.neighbours import nearest_neighbours
+from tests.clustering.graphs import jaccard_graph
 from tests.reference.clustering import jaccard_distances
 from tests.reference.feature_sets import (
     blob_features,
@@ -204,7 +204,7 @@ def peak():
 
 import numpy as np
 from clustering import joined_torch
-from clustering.blocks_torch import BLOCK_BYTES
+from clustering.arithmetic_torch import BLOCK_BYTES
 from clustering.labelling import label_images
 from tests.reference.feature_sets import identity_features
 images, device = int(sys.argv[1]), sys.argv[2]

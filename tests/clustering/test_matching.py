@@ -59,13 +59,6 @@ def test_a_modality_without_clusters_has_no_pairs(num_visible, num_infrared, lim
     monkeypatch.setattr(module, "DENSE_LIMIT", limit)
     found = match_clusters(gaussian_features(num_visible, 4), gaussian_features(num_infrared, 4))
     assert len(found.visible) == len(found.infrared) == len(found.similarity) == 0
-    assert found.share(num_visible, num_infrared) == 0.0
-
-
-def test_the_share_counts_the_matched_clusters_of_both_modalities():
-    # Two pairs hold two of three visible and two of five infrared clusters: 4 of 8.
-    found = Matching(np.array([0, 2]), np.array([4, 1]), np.array([0.5, 0.4], dtype=np.float32))
-    assert found.share(3, 5) == 0.5
 
 
 def test_a_cluster_has_one_partner_at_most():

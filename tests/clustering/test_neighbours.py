@@ -7,7 +7,7 @@ import faiss
 import numpy as np
 import pytest
 
-from clustering import exact_search as module
+from clustering import neighbours as module
 from clustering.neighbours import nearest_neighbours
 from tests.reference.clustering import ranked
 from tests.reference.feature_sets import copied_features, gaussian_features, identity_features

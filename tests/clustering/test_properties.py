@@ -6,7 +6,6 @@ import torch
 
 from clustering.communities import components, louvain
 from clustering.dbscan import dbscan, eps_curve
-from clustering.jaccard import jaccard_distances, jaccard_graph
 from clustering.joined import join_on_cpu
 from clustering.joined_torch import join_on_device
 from clustering.labelling import label_images
@@ -14,6 +13,7 @@ from clustering.matching import assign_sparsely, match_clusters
 from clustering.neighbours import nearest_neighbours
 from clustering.parallel import over_blocks
 from clustering.prototypes import cluster_prototypes
+from tests.clustering.graphs import jaccard_distances, jaccard_graph
 from tests.reference.feature_sets import copied_features, identity_features
 
 FEATURES = identity_features(200, 5, 32)

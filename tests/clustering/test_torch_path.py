@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clustering import blocks_torch, joined_torch, neighbours_torch
-from clustering.blocks_torch import full_precision, in_device_blocks
+from clustering import arithmetic_torch, joined_torch, neighbours_torch
+from clustering.arithmetic_torch import full_precision, in_device_blocks
 from clustering.jaccard import neighbourhood_weights
 from clustering.jaccard_torch import weights_on_device
 from clustering.joined import join_on_cpu
@@ -118,7 +118,7 @@ def test_weights_are_those_of_the_cpu():
 
 @pytest.mark.parametrize("size", [1 << 10, 1 << 17])
 def test_the_size_of_blocks_does_not_change_the_pairs(size, monkeypatch):
-    monkeypatch.setitem(blocks_torch.BLOCK_BYTES, "cpu", size)
+    monkeypatch.setitem(arithmetic_torch.BLOCK_BYTES, "cpu", size)
     assert_same_on_device(SETS["more copies than k1"][:100], CPU, 10, 6)
     assert_same_on_device(SETS["people"][:100], CPU, 10, 6)
 
@@ -200,7 +200,7 @@ def test_blocks_that_do_not_fit_are_halved_and_that_is_said_once(caplog):
     assert tried == [(0, 10), (0, 5), (0, 2), (2, 4), (4, 6), (6, 8), (8, 10)]
     assert [row for block in blocks for row in block] == list(range(10))
     assert [record.message for record in caplog.records] == [
-        "the device's memory is short: going on with blocks of 5 rows or fewer"
+        "the device's memory is too small: continuing with blocks of at most 5 rows"
     ]
 
 
@@ -208,7 +208,7 @@ def test_a_single_row_that_does_not_fit_is_an_error():
     def task(start, stop):
         raise torch.OutOfMemoryError
 
-    with pytest.raises(ValueError, match="too small for a single image's work: use the CPU"):
+    with pytest.raises(ValueError, match="too small for one image's work: use the CPU"):
         in_device_blocks(task, 10, 4)
 
 
@@ -221,7 +221,9 @@ def test_features_that_do_not_fit_are_an_error_with_their_size(monkeypatch):
         join_on_device(SETS["people"], device=CPU, **arguments(SETS["people"], 10, 6))
 
 
-@pytest.mark.parametrize("short", ["neighbours_torch._similarities", "join_torch._overlaps", "jaccard_torch._expanded"])
+@pytest.mark.parametrize(
+    "short", ["neighbours_torch._similarities", "jaccard_torch._overlaps", "jaccard_torch._expanded"]
+)
 def test_memory_that_runs_out_in_any_stage_changes_no_pair(short, monkeypatch):
     features = SETS["people"][:300]
     module, _, name = f"clustering.{short}".rpartition(".")
@@ -240,7 +242,8 @@ def test_memory_that_runs_out_in_any_stage_changes_no_pair(short, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("gpu", "'gpu' is no device"), ("meta", "does not run on 'meta'"), ("cuda:99", "GPUs here")]
+    ("name", "message"),
+    [("gpu", "'gpu' is not a device"), ("meta", "does not run on 'meta'"), ("cuda:99", "GPUs here")],
 )
 def test_devices_that_are_not_there_are_refused(name, message):
     with pytest.raises(ValueError, match=message):

@@ -12,7 +12,7 @@ from typing import Any
 
 from flows.cli import app as cli
 from models.torchvision_operators import define_missing_operators
-from pipeline.captioning import caption_writer, captioning
+from pipeline.captioning import captioning, files
 from tests.flows.kill_points import die, die_at_call
 
 
@@ -27,7 +27,7 @@ def import_for_all_forks() -> list[object]:
 def die_within_a_line(number: int) -> None:
     """Let the process die when the `number`-th batch is written but for its last four bytes."""
     calls = 0
-    real = caption_writer._append
+    real = files._append
 
     def half(file: FileIO, rows: Any) -> None:
         nonlocal calls
@@ -37,7 +37,7 @@ def die_within_a_line(number: int) -> None:
             file.truncate(file.tell() - 4)
             die()
 
-    caption_writer._append = half
+    files._append = half
 
 
 def main(points: list[str], arguments: list[str]) -> None:

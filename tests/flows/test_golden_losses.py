@@ -14,9 +14,9 @@ GOLDEN = Path(__file__).resolve().parents[1] / "golden" / "smoke_losses.json"
 
 @pytest.mark.slow
 def test_the_losses_of_preset_smoke_are_what_they_were(tmp_path: Path) -> None:
-    from pipeline.data.synthetic.writer import draw_dataset
+    from pipeline.data.synthetic.writer import generate_dataset
 
-    draw_dataset(tmp_path / "data", size="smoke", difficulty="easy", seed=1)
+    generate_dataset(tmp_path / "data", size="smoke", difficulty="easy", seed=1)
     execution = {"device": "cpu", "runs_folder": str(tmp_path / "runs"), "tracking": False}
     config = load_config("smoke", (), {"data": {"root": str(tmp_path / "data")}, "execution": execution})
     run_plainly(config)

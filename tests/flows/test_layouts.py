@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.config.presets import load_config
-from pipeline.data.synthetic.writer import draw_dataset
+from pipeline.data.synthetic.writer import generate_dataset
 from tests.flows.plain_runs import run_plainly
 
 # Twelve trained people and eight or twelve to be found; the searches, and who is looked for among whom.
@@ -29,7 +29,7 @@ PUBLISHED = {
 def test_the_method_runs_on_every_layout(layout: str, smoke_tree: dict[str, object], tmp_path: Path) -> None:
     # SYSU-MM01's own layout is what all other flow tests run on.
     data = tmp_path / "data"
-    draw_dataset(data, size="smoke", layout=layout, difficulty="easy", height=64, width=32, workers=1)
+    generate_dataset(data, size="smoke", layout=layout, difficulty="easy", height=64, width=32, workers=1)
     values = {
         **smoke_tree,
         "data": {"name": layout, "root": str(data), "split": 2 if layout == "regdb" else None},

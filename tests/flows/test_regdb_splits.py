@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.data.synthetic.writer import draw_dataset
+from pipeline.data.synthetic.writer import generate_dataset
 from tests.flows.command_line import Call, small
 
 pytestmark = pytest.mark.usefixtures("prefect_backend")
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("prefect_backend")
 @pytest.fixture(scope="module")
 def regdb(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("drawn") / "regdb"
-    draw_dataset(folder, size="smoke", layout="regdb", difficulty="easy", height=64, width=32, workers=1)
+    generate_dataset(folder, size="smoke", layout="regdb", difficulty="easy", height=64, width=32, workers=1)
     return folder
 
 

@@ -104,7 +104,7 @@ def test_a_lost_process_ends_the_run_and_the_last_round_is_kept(smoke_config: Ex
     # 10 steps an epoch, two calls a step: call 23 is in the second round.
     with pytest.raises(RankError, match="process 1 of 2 was killed by SIGKILL") as lost:
         launch(several_processes.lose_the_second_process, (config, 23), count=2, device="cpu")
-    assert "the same command goes on" in lost.value.hint
+    assert "repeat the command" in lost.value.hint
     with RunFolder.reopen(run_path(config)) as folder:
         checkpoint = folder.load_checkpoint()
     assert checkpoint is not None and checkpoint["completed"] == 1

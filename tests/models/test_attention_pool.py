@@ -2,8 +2,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models.attention_pool import AttentionPool, resize_grid
 from models.clip import LoadedClip
+from models.trunks import AttentionPool, resize_grid
 from tests.reference.attention_pool import all_tokens, stretch
 
 

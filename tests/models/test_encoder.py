@@ -10,7 +10,7 @@ from models.clip import LoadedClip, WeightsOrigin, open_clip_module
 from models.clip_files import state_digest
 from models.encoder import DualStemEncoder, Encoded, Head
 from models.modality import Modality, PerModality
-from models.resnet_trunk import GeneralisedMean, resnet_grid
+from models.trunks import GeneralisedMean, resnet_grid
 
 ALL = frozenset(Head)
 NECK = frozenset({Head.NECK})

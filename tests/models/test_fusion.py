@@ -207,5 +207,5 @@ def test_a_persons_text_depends_on_that_person_alone(kind):
 @pytest.mark.parametrize("kind", ["residual_mlp", "attn2"])
 @pytest.mark.parametrize("dropout", [-0.1, 1.0])
 def test_a_dropout_outside_of_its_range_is_refused(kind, dropout):
-    with pytest.raises(ValueError, match="dropout must lie in"):
+    with pytest.raises(ValueError, match="dropout must be in"):
         build_fusion(kind, WIDTH, dropout, seeded(0))

@@ -51,7 +51,7 @@ def test_there_is_no_projection_and_a_classifier_of_the_neck_alone(loaded):
     assert classifier.projection is None
     scores = classifier(torch.zeros(2, encoder.feature_width), None)
     assert [one.shape for one in scores] == [(2, 5)]
-    with pytest.raises(AssertionError, match="knows no text"):
+    with pytest.raises(AssertionError, match="has no text tower"):
         encoder(PerModality.build(lambda _: torch.zeros(1, 3, 64, 32)), frozenset({Head.PROJECTION}))
 
 

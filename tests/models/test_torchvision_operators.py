@@ -38,7 +38,7 @@ def test_nothing_is_declared_where_torchvision_is_whole(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(torchvision_operators.torch, "ops", NoOperators)
     monkeypatch.setattr(torchvision_operators, "_extension_loads", lambda: True)
-    assert torchvision_operators._stand_in.__wrapped__() is None
+    assert torchvision_operators._declared_operators.__wrapped__() is None
 
 
 def test_an_installation_without_torchvision_gets_the_declarations(monkeypatch: pytest.MonkeyPatch) -> None:

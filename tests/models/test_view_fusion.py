@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.view_fusion import ViewFusion, build_view_fusion, other_views
+from models.fusion import ViewFusion, build_view_fusion, other_views
 from tests.reference.view_fusion import fused_views
 
 WIDTH, HEADS = 6, 3

@@ -1,4 +1,1 @@
-"""Caption files: reading, checking, reporting and control captions.
-
-Writing captions belongs to `pipeline.captioning`.
-"""
+"""Caption files: reading, checks, statistics and controls. `pipeline.captioning` writes them."""

@@ -1,4 +1,4 @@
-"""Caption files as they stand: JSON lines, or one dictionary by path; each caption with the place it stands at."""
+"""Reading of caption files: JSON lines, or one dictionary by path; each caption with its place in the file."""
 
 import json
 import re
@@ -9,18 +9,15 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from models.modality import Modality
-from pipeline.data.text_files import read_text
+from pipeline.data.listing import read_text
 from pipeline.errors import DataError
 
-CAPTION_SCHEMA: Final = "vireid-captions-1"
-"""What a file's description calls its own form."""
-BESIDE_IMAGES: Final = "captions.jsonl"
-"""The file of captions in the folder of a data set that brings some."""
-FIRST: Final = 10
-"""How many offenders an error names."""
+CAPTION_SCHEMA: Final = "vireid-captions-1"  # `schema` in a file's metadata
+BESIDE_IMAGES: Final = "captions.jsonl"  # in the folder of a data set that has captions
+FIRST: Final = 10  # offenders named in an error
 _MODALITIES: Final = {"v": Modality.VISIBLE, "r": Modality.INFRARED, **{one.value: one for one in Modality}}
 _FORM: Final = (
-    "a .jsonl file holds one object a line with path, modality and caption, a .json file one object by path; "
+    "a .jsonl file has one object a line with path, modality and caption, a .json file one object by path; "
     "see docs/captions.md"
 )
 _DRIVE: Final = re.compile(r"[A-Za-z]:/")
@@ -28,9 +25,9 @@ _DRIVE: Final = re.compile(r"[A-Za-z]:/")
 
 @dataclass(frozen=True, slots=True)
 class CaptionRow:
-    """One caption of a file, with what the file says about its image besides; None where it says nothing.
+    """One caption of a file, with the file's other entries of the image; None without an entry.
 
-    `place` is where it stands, `captions.jsonl:12` or `captions.json: cam1/0001/0001.jpg`; the caption's whitespace is
+    `place` is for messages, `captions.jsonl:12` or `captions.json: cam1/0001/0001.jpg`; whitespace in the caption is
     collapsed, and it may be empty.
     """
 
@@ -48,21 +45,21 @@ def written_captions(runs_folder: Path, name: str) -> Path:
 
 
 def read_caption_rows(path: Path, *, caption_field: str, path_prefix: str) -> list[CaptionRow]:
-    """Read a caption file; nothing is compared with a data set yet.
+    """Read a caption file, without comparing it with a data set.
 
     Args:
-        path: A `.jsonl` file, one object a line: `path`, the caption, and if it likes `modality` (`visible` or `v`,
+        path: A `.jsonl` file, one object a line: `path`, the caption, optionally `modality` (`visible` or `v`,
             `infrared` or `r`), `person` or `pid`, `camera` or `cam`. Or a `.json` file: an object whose names are paths
-            and whose values are captions, or objects that hold them. Other names are not looked at.
-        caption_field: The name that the caption stands under.
-        path_prefix: What stands before every path, to be taken off.
+            and whose values are captions, or objects that contain them. Other names are ignored.
+        caption_field: The name of the caption.
+        path_prefix: Prefix of every path, to be removed.
 
     Returns:
         The rows in the file's order; their paths are relative, POSIX, and inside the root.
 
     Raises:
-        DataError: The file is missing, of another form, not UTF-8, or some of its rows are wrong: the first ten are
-            named with their lines, and how many there are.
+        DataError: The file is missing, of another form, not UTF-8, or has wrong rows: the first ten are named with
+            their lines, and their number.
     """
     text = read_text(path, kind="caption file", origin="`vireid caption` writes one")
     match path.suffix.lower():
@@ -86,12 +83,12 @@ def read_caption_rows(path: Path, *, caption_field: str, path_prefix: str) -> li
 
 
 def meta_path(path: Path) -> Path:
-    """Where a caption file's origin is described: `sysu.meta.json` beside `sysu.jsonl`."""
+    """The metadata of a caption file: `sysu.meta.json` beside `sysu.jsonl`."""
     return path.with_name(f"{path.stem}.meta.json")
 
 
 def some_of(offenders: Sequence[str], what: str) -> str:
-    """How many there are, and the first ten of them.
+    """The number of offenders, and the first ten of them.
 
     >>> some_of(["a.jpg", "b.jpg"], "images without a caption")
     'images without a caption: 2 (a.jpg; b.jpg)'
@@ -101,10 +98,10 @@ def some_of(offenders: Sequence[str], what: str) -> str:
 
 
 def inside_root(path: str) -> str:
-    """A path in its one spelling, `a//./b` as `a/b`.
+    """A normalised path, `a//./b` as `a/b`.
 
     Raises:
-        ValueError: It is empty, absolute, or leads out of the folder that it starts from.
+        ValueError: It is empty, absolute, or leads out of its root.
     """
     plain = str(PurePosixPath(path.replace("\\", "/")))
     if plain == ".":
@@ -186,7 +183,7 @@ def _modality(value: Any) -> Modality | None:
 
 
 def _number(values: Mapping[str, Any], *names: str) -> int | None:
-    """The number under one of these names, `0012` like 12; other names of people and cameras are not compared."""
+    """The number under one of these names, `0012` like 12; None for other names of persons and cameras."""
     value = next((values[name] for name in names if values.get(name) is not None), None)
     if isinstance(value, str) and value.isdecimal():
         return int(value)
@@ -194,12 +191,12 @@ def _number(values: Mapping[str, Any], *names: str) -> int | None:
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """JSON lets a name stand twice, and readers take one of the values: harmless only where they are equal."""
+    """Refuse repeated names with different values: JSON permits them, and readers keep one of the values."""
     values = dict(pairs)
     twice = [name for name, times in Counter(name for name, _ in pairs).items() if times > 1]
     for name in twice:
         if any(value != values[name] for other, value in pairs if other == name):
-            raise ValueError(f"{name!r} is there twice, with different values")
+            raise ValueError(f"{name!r} occurs twice, with different values")
     return values
 
 

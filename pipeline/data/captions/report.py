@@ -1,4 +1,4 @@
-"""What captions are like, in numbers, before anything is trained on them."""
+"""Statistics of captions, before training."""
 
 import re
 from collections import Counter
@@ -11,8 +11,7 @@ from jaxtyping import Int64
 
 from models.modality import Modality, PerModality
 
-CONTEXT_LENGTH: Final = 77
-"""Tokens of a text that CLIP reads, start and end among them."""
+CONTEXT_LENGTH: Final = 77  # tokens of a text that CLIP reads, start and end included
 # fmt: off
 COLOUR_WORDS: Final = frozenset({
     "beige", "black", "blue", "blond", "blonde", "brown", "burgundy", "cream", "cyan", "gold", "golden", "gray",
@@ -20,24 +19,16 @@ COLOUR_WORDS: Final = frozenset({
     "silver", "tan", "teal", "turquoise", "violet", "white", "yellow",
 })
 # fmt: on
-"""What counts as the name of a colour: the basic words of English and those that describers use for clothes."""
+"""Colour names: the basic words of English and those that captions use for clothes."""
 _BIN: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
 class ModalityCaptions:
-    """Captions of one modality.
+    """Statistics of the captions of one modality: shares in [0, 1], and lengths in tokens, start and end included.
 
-    Attributes:
-        images: How many images there are.
-        coverage: The share of them that has a caption.
-        duplicate_share: The share of captions that are equal to an earlier one, word for word.
-        mean_tokens: Mean length, start and end among the tokens.
-        p95_tokens: The length that 95 in 100 captions do not exceed.
-        max_tokens: The longest.
-        truncated_share: The share longer than 77 tokens, which loses its end.
-        colour_share: The share that names a colour.
-        histogram: How many captions have 0 to 9 tokens, 10 to 19, and so on, by `0-9`, `10-19`; empty ranges left out.
+    Captions of more than 77 tokens are truncated. A duplicate equals an earlier caption, word for word. 95 in 100
+    captions do not exceed `p95_tokens`. `histogram` counts captions by `0-9`, `10-19`, ..., without empty ranges.
     """
 
     images: int
@@ -60,7 +51,7 @@ class ModalityCaptions:
 
 @dataclass(frozen=True, slots=True)
 class CaptionReport:
-    """Captions of both modalities, in numbers."""
+    """Statistics of both modalities."""
 
     modalities: PerModality[ModalityCaptions]
 
@@ -72,12 +63,7 @@ class CaptionReport:
 def describe_captions(
     texts: PerModality[tuple[str, ...]], count_tokens: Callable[[list[str]], Int64[np.ndarray, " _"]]
 ) -> CaptionReport:
-    """Count words and tokens.
-
-    Args:
-        texts: One caption an image.
-        count_tokens: The number of tokens of each text, start and end included, as if there were no limit.
-    """
+    """Compute the statistics; `count_tokens` includes start and end, before truncation."""
 
     def describe(modality: Modality) -> ModalityCaptions:
         some = texts[modality]
@@ -99,7 +85,7 @@ def describe_captions(
 
 
 def names_colour(text: str) -> bool:
-    """Whether one of its words is the name of a colour.
+    """Whether a word of the text is the name of a colour.
 
     >>> names_colour("a man in a Dark-Blue coat"), names_colour("a man in a dark coat, covered")
     (True, False)

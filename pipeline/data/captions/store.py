@@ -1,6 +1,6 @@
-"""The captions of a data set's training images: read from a file, joined by path, checked before any training.
+"""The captions of a data set's training images: read from a file, joined by path, checked before training.
 
-It compares with true identities, and two controls need them: unsupervised training must not import this module.
+They are compared with true identities, which two controls need too: unsupervised training must not import this module.
 """
 
 import hashlib
@@ -35,18 +35,14 @@ _LEAD_IN: Final = re.compile(
     r"(?:the|this) (?:image|picture|photo) (?:features|shows|depicts|captures|is of))\s+(?=\S)",
     re.IGNORECASE,
 )
-_COMPLETE: Final = "complete it with `vireid caption`, which goes on where a file ends"
+_COMPLETE: Final = "complete it with `vireid caption`, which resumes a file"
 
 
 @dataclass(frozen=True, slots=True)
 class Captions:
-    """What is said about each training image.
+    """One caption for each training image: `texts[modality][i]` is that of `training.images[modality].paths[i]`.
 
-    Attributes:
-        texts: One caption an image, in the order of the training tables: `texts[modality][i]` describes
-            `dataset.training.images[modality].paths[i]`.
-        digest: SHA-256 over the texts as they are here, 64 hexadecimal digits; features that were computed from other
-            texts have another one.
+    `digest` is the SHA-256 over these texts, 64 hexadecimal digits, to identify features computed from them.
     """
 
     texts: PerModality[tuple[str, ...]]
@@ -63,22 +59,15 @@ def load_captions(
     control: Control = "none",
     control_seed: int = 1,
 ) -> Captions:
-    """Read the captions of the training images, and change them as asked.
+    """Read the captions of the training images, and apply the options.
 
-    Args:
-        dataset: Whose training images.
-        path: The caption file; see `read_caption_rows` for its forms.
-        caption_field: The name that the caption stands under.
-        path_prefix: What stands before every path in the file.
-        strip_lead_in: Take a fixed opening such as `The image shows` off every caption.
-        control: What is trained on in place of the captions, to see what they are worth: captions of other people
-            (`shuffled`), one for all (`constant`), those of any image of the same person and modality
-            (`same_person`), or those of visible images for infrared ones.
-        control_seed: Decides all but `constant`.
+    `strip_lead_in` removes a fixed opening such as `The image shows`. A `control` replaces the captions: by those of
+    other persons (`shuffled`), one for all (`constant`), those of any image of the same person and modality
+    (`same_person`), or those of visible images for infrared ones; `control_seed` draws them.
 
     Raises:
-        DataError: The file is missing or damaged, belongs to another data set, leaves an image without a caption, says
-            two things about one, or contradicts the data set; or a control cannot be made.
+        DataError: The file is missing or damaged, belongs to another data set, has no or two captions for an image, or
+            contradicts the data set; or a control cannot be made.
 
     Cost: 1.3 s for 34,167 captions, with or without a control (measured on one core).
     """
@@ -107,22 +96,14 @@ def load_captions(
 def read_captions(
     path: Path, dataset: Dataset, *, caption_field: str = "caption", path_prefix: str = ""
 ) -> PerModality[tuple[str, ...]]:
-    """The caption of every training image, in the order of the training tables.
-
-    Captions of other images of the data set, such as those of other trials, are left aside.
-
-    Args:
-        path: The caption file.
-        dataset: Whose training images.
-        caption_field: The name that the caption stands under.
-        path_prefix: What stands before every path in the file.
+    """The caption of every training image, in the order of the training tables; captions of other images are ignored.
 
     Raises:
-        DataError: As for `load_captions`; every offence names the first ten paths and how many there are.
+        DataError: As for `load_captions`; errors name the first ten paths and the number of all.
     """
     rows = read_caption_rows(path, caption_field=caption_field, path_prefix=path_prefix)
     if not meta_path(path).is_file():
-        logger.warning("%s: no %s beside it: nothing says who wrote these captions", path, meta_path(path).name)
+        logger.warning("%s: no %s beside it: the origin of these captions is unknown", path, meta_path(path).name)
     by_path = _by_path(path, rows)
     _refuse_strangers(path, dataset, by_path)
     _refuse_contradictions(path, dataset, by_path)
@@ -142,15 +123,10 @@ def read_captions(
 def truncation_report(
     captions: Captions, count_tokens: Callable[[list[str]], Int64[np.ndarray, " _"]], *, max_truncated_share: float
 ) -> CaptionReport:
-    """Count tokens, log what the captions are like, a line a modality, and refuse too many that are cut short.
-
-    Args:
-        captions: Those to train on.
-        count_tokens: The number of tokens of each text, start and end included, as if there were no limit.
-        max_truncated_share: The largest share of captions of a modality that may be longer than 77 tokens.
+    """Log statistics of the captions, a line a modality.
 
     Raises:
-        DataError: A larger share would lose its end.
+        DataError: More than `max_truncated_share` of a modality's captions have more than 77 tokens.
     """
     report = describe_captions(captions.texts, count_tokens)
     for modality, one in report.modalities.items():
@@ -189,8 +165,7 @@ def _refuse_strangers(path: Path, dataset: Dataset, by_path: dict[str, CaptionRo
         logger.warning("%s: %s", path, found)
         return
     raise DataError(
-        f"{path}: {found}",
-        hint="is it the file of another data set? path_prefix takes off what stands before every path",
+        f"{path}: {found}", hint="is it the file of another data set? path_prefix removes a prefix of every path"
     )
 
 

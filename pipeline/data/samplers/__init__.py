@@ -1,1 +1,1 @@
-"""Which images form a batch."""
+"""Batches of images."""

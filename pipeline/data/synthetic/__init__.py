@@ -1,8 +1,7 @@
-"""People, cameras and captions that stand in where licensed images cannot be: drawn, not photographed.
+"""Synthetic persons, cameras and captions, for tests and demonstrations without licensed images.
 
-The task is hard in the way the real one is: colours do not carry over to infrared; shape, texture and meaning do. From
-a seed and a few knobs to pixels: `knobs` (how hard), `wardrobe` and `people` (who), `cameras` and `scenes` (where),
-`pose` (when), `clothes` and `accessories` on a `sketch` (what), `raster` (pixels), `images` (one image), `captions`
-(one sentence), `studio` (any image of a data set), `plan` and `layout_*` (which images, under which names), `lists`
-(what lies beside them), `writer` (all, to disk).
+The task is hard in the way the real one is: colours do not carry over to infrared; shape, texture and meaning do.
+`knobs` (difficulty), `people` (garments and persons), `cameras` (cameras and scenes), `pose`, `figure` (primitives),
+`raster` (pixels), `captions`, `images` (any image of a data set), `plan` and `layouts` (images, file names and lists of
+a data set), `writer` (all of it, to disk). Everything follows from a seed and the knobs.
 """

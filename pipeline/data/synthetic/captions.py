@@ -1,13 +1,24 @@
-"""One sentence an image, from a small grammar that names only what this view and this modality show."""
+"""One sentence an image, from a small grammar that names only attributes visible in this view and modality."""
 
 from typing import Final
 
 import numpy as np
 
 from models.modality import Modality
-from pipeline.data.synthetic.people import BAGS, BARE_LEGS, HAIR, HATS, SHOES, Person
+from pipeline.data.synthetic.people import (
+    BAGS,
+    BARE_LEGS,
+    COLOURS,
+    HAIR,
+    HATS,
+    LOWER_KINDS,
+    SHOES,
+    TEXTURES,
+    UPPER_KINDS,
+    Garment,
+    Person,
+)
 from pipeline.data.synthetic.pose import Pose
-from pipeline.data.synthetic.wardrobe import COLOURS, LOWER_KINDS, TEXTURES, UPPER_KINDS, Garment
 
 Attributes = dict[str, str]
 """Attribute name to value; only attributes that the image shows."""
@@ -30,23 +41,17 @@ ATTRIBUTES: Final[dict[str, tuple[str, ...]]] = {
 """Every attribute that a caption can name, and its values."""
 
 _VIEW: Final = {
-    "front": "seen from the front",
-    "back": "seen from behind",
-    "left": "seen from the left",
+    "front": "seen from the front", "back": "seen from behind", "left": "seen from the left",
     "right": "seen from the right",
-}
+}  # fmt: skip
 _TEXTURE: Final = {
-    "plain": ("plain", ""),
-    "horizontal stripes": ("", "with horizontal stripes"),
-    "vertical stripes": ("", "with vertical stripes"),
-    "checks": ("checked", ""),
-    "dots": ("dotted", ""),
-    "block": ("", "with a broad band"),
-    "two-tone": ("two-tone", ""),
-}
-# Above the first a garment is called light, below the second dark, between them neither.
+    "plain": ("plain", ""), "horizontal stripes": ("", "with horizontal stripes"),
+    "vertical stripes": ("", "with vertical stripes"), "checks": ("checked", ""), "dots": ("dotted", ""),
+    "block": ("", "with a broad band"), "two-tone": ("two-tone", ""),
+}  # fmt: skip
+# A garment is light above the first, dark below the second.
 _LIGHT, _DARK = 0.55, 0.42
-# What describers of photographs call a garment that is bright, dark, or neither in a grey picture: chosen by us.
+# Colour guesses for a garment that is bright, dark, or neither in a grey image: chosen by us.
 _GUESSES: Final[dict[str, tuple[str, ...]]] = {
     "light": ("white", "grey", "pink"),
     "dark": ("black", "navy", "brown"),
@@ -57,7 +62,7 @@ _BLIND_GUESS: Final = 0.25
 
 
 def visible_attributes(person: Person, pose: Pose, modality: Modality) -> Attributes:
-    """What one image shows of a person: by view, by what hides what, and by modality."""
+    """Attributes of a person that one image shows, by view, occlusion and modality."""
     shown: Attributes = {"view": pose.view, "hat": person.hat, "upper": person.upper.kind}
     dressed = person.upper.kind == "dress"
     shown["lower"] = BARE_LEGS if dressed else person.lower.kind
@@ -74,37 +79,29 @@ def visible_attributes(person: Person, pose: Pose, modality: Modality) -> Attrib
 
 
 def compose_caption(shown: Attributes, rng: np.random.Generator, modality: Modality, drop: float, swap: float) -> str:
-    """Write a caption that leaves each attribute out with probability `drop` and falsifies it with `swap`."""
+    """Write a caption that omits each attribute with probability `drop` and falsifies it with `swap`."""
     return caption_of(name_attributes(shown, rng, drop, swap), modality)
 
 
 def name_attributes(shown: Attributes, rng: np.random.Generator, drop: float, swap: float) -> Attributes:
-    """What a caption names: each attribute is left out with probability `drop` and falsified with `swap`."""
+    """Attributes of a caption: each is omitted with probability `drop` and falsified with `swap`."""
     named: Attributes = {}
     for attribute, value in shown.items():
-        draw = rng.random()
-        if draw < swap:
+        chance = rng.random()
+        if chance < swap:
             options = ATTRIBUTES[attribute]
             named[attribute] = options[int(rng.integers(len(options)))]
-        elif draw < 1.0 - drop:
+        elif chance < 1.0 - drop:
             named[attribute] = value
     return named
 
 
 def guess_colours(named: Attributes, person: Person, rng: np.random.Generator, share: float) -> Attributes:
-    """Give garments of an infrared caption a colour, as describers of photographs do although they cannot see one.
+    """Add garment colours to an infrared caption, as captioning models do although infrared shows none.
 
-    A bright garment is called white, grey or pink, a dark one black, navy or brown, whatever its dye; now and then the
-    colour is any. So colours disagree between the captions of a person in the two modalities.
-
-    Args:
-        named: What an infrared caption would name; not changed.
-        person: Whose garments they are.
-        rng: Decides. Equally many numbers are drawn whatever is named.
-        share: Probability that a garment that is named gets a colour.
-
-    Returns:
-        The same with colours; bare legs have none.
+    A bright garment is called white, grey or pink, a dark one black, navy or brown, whatever its dye; sometimes the
+    colour is arbitrary. So colours disagree between a person's captions in the two modalities. `share` is the
+    probability that a named garment gets a colour; `rng` uses equally many numbers whatever is named.
     """
     guessed = dict(named)
     for slot, garment in (("upper", person.upper), ("lower", person.lower)):
@@ -158,7 +155,7 @@ def _tone(garment: Garment) -> str | None:
 
 
 def _shows_bag(person: Person, pose: Pose) -> bool:
-    """A backpack hides behind a person, a bag at the side behind the body when that side is turned away."""
+    """The body covers a backpack in front views and a side bag on the averted side."""
     if person.bag in ("none", "shoulder bag"):
         return True
     if person.bag == "backpack":

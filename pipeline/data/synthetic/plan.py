@@ -1,9 +1,9 @@
-"""What a data set will hold before anything is drawn: people, splits, and one `Shot` an image."""
+"""The content of a data set before any image is drawn: persons, splits, one `Shot` an image, and label lists."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal
 
 import numpy as np
@@ -20,7 +20,7 @@ SPLITS: Final[tuple[Split, ...]] = ("train", "val", "test")
 class Shot:
     """One image to draw. Shots sort as an adapter orders its tables: person, camera, image number.
 
-    `camera` is what a user calls it; `station` tells the visible side of a camera from its infrared one.
+    `camera` is the data set's number; `station` distinguishes a camera's visible and infrared side.
     """
 
     person: int
@@ -32,7 +32,7 @@ class Shot:
 
 @dataclass(frozen=True, slots=True)
 class PictureSize:
-    """Height and width of a picture in pixels."""
+    """Height and width of an image in pixels."""
 
     height: int
     width: int
@@ -43,27 +43,23 @@ SIZES: Final[dict[str, PictureSize]] = {
     "demo": PictureSize(128, 64),
     "large": PictureSize(288, 144),
 }
-"""The usual picture of each size."""
+"""The default image size of each data set size."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All shots in adapter order, and the people of each split that the layout has, in rising order."""
+    """All shots in adapter order, and the persons of each split in ascending order."""
 
     people: dict[Split, tuple[int, ...]]
     shots: tuple[Shot, ...]
 
     @property
     def num_people(self) -> int:
-        """How many people the data set has; they are numbered from 1 without gaps."""
+        """Number of persons; they are numbered from 1 without gaps."""
         return sum(len(numbers) for numbers in self.people.values())
 
     def counts(self, stations: Sequence[Station]) -> dict[str, dict[str, Any]]:
-        """People, visible and infrared images of each split, and both by camera, for validators to compare with.
-
-        Args:
-            stations: Those of the layout.
-        """
+        """Persons, visible and infrared images of each split, and both by camera, for validators to compare with."""
         split_of = {number: split for split, numbers in self.people.items() for number in numbers}
         modality_of = {station.number: station.modality for station in stations}
         images = Counter((split_of[shot.person], shot.camera) for shot in self.shots)
@@ -82,13 +78,7 @@ class Plan:
 
 
 def stations_passed(rng: np.random.Generator, missing: float, stations: Sequence[Station]) -> tuple[int, ...]:
-    """The numbers of the stations that one person passes: some left out, but two visible and an infrared one kept.
-
-    Args:
-        rng: Decides.
-        missing: Probability that a station is left out.
-        stations: Those there are.
-    """
+    """Sample the stations with images of one person, at least two visible and one infrared."""
     modality_of = {station.number: station.modality for station in stations}
     least = {Modality.VISIBLE: 2, Modality.INFRARED: 1}
     passed = list(modality_of)
@@ -98,3 +88,22 @@ def stations_passed(rng: np.random.Generator, missing: float, stations: Sequence
         if rng.random() < missing and left > least[modality]:
             passed.remove(number)
     return tuple(passed)
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """The content of a data set's lists; one caption a shot, in the order of the plan."""
+
+    plan: Plan
+    seed: int
+    captions: tuple[str, ...]
+
+
+def write_labelled_list(path: Path, shots: Iterable[Shot], people: Iterable[int]) -> None:
+    """Write one line an image, `path label`: the shots of these persons in the order given.
+
+    A label is a person's place among `people`, from 0: comparable between lists of the same persons only.
+    """
+    labels = {person: label for label, person in enumerate(people)}
+    lines = [f"{shot.path} {labels[shot.person]}\n" for shot in shots if shot.person in labels]
+    path.write_text("".join(lines), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""One instant of one person before one camera: pose, view, crop, and the joints that follow."""
+"""One instant of one person before one camera: pose, view, crop, and the joints."""
 
 from dataclasses import dataclass
 from math import cos, pi, sin
@@ -7,7 +7,7 @@ from typing import Literal
 import numpy as np
 
 from pipeline.data.synthetic.cameras import Camera
-from pipeline.data.synthetic.knobs import DrawnKnobs
+from pipeline.data.synthetic.knobs import SyntheticKnobs
 from pipeline.data.synthetic.people import Body
 
 View = Literal["front", "back", "left", "right"]
@@ -17,7 +17,7 @@ Point = tuple[float, float, float]
 
 @dataclass(frozen=True, slots=True)
 class Pose:
-    """What changes from image to image. Angles in radians; lengths in body heights, crops in shares of the picture."""
+    """Properties that change between images: angles in radians, lengths in body heights, crops in image shares."""
 
     facing: float
     phase: float
@@ -30,7 +30,7 @@ class Pose:
 
     @property
     def view(self) -> View:
-        """Which side shows; `left` means that the person's left side is nearest."""
+        """The visible side; `left` is the person's left side."""
         if abs(self.facing) < 0.3 * pi:
             return "front"
         if abs(self.facing) > 0.7 * pi:
@@ -38,8 +38,8 @@ class Pose:
         return "right" if self.facing > 0 else "left"
 
 
-def draw_pose(rng: np.random.Generator, camera: Camera, knobs: DrawnKnobs) -> Pose:
-    """Draw an instant: people mostly face the way that the camera's place makes them walk, or come back."""
+def draw_pose(rng: np.random.Generator, camera: Camera, knobs: SyntheticKnobs) -> Pose:
+    """Sample an instant: persons mostly face the walking direction of the camera's place, or its opposite."""
     facing = camera.facing + (pi if rng.random() < 0.35 else 0.0) + float(rng.normal(0.0, camera.facing_spread))
     walking = rng.random() < 0.8
     spread = knobs.pose_spread
@@ -57,7 +57,7 @@ def draw_pose(rng: np.random.Generator, camera: Camera, knobs: DrawnKnobs) -> Po
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """The map from a body to a picture: lateral, up and forward in body heights to pixels."""
+    """The map from a body to an image: lateral, up and forward in body heights to pixels."""
 
     pose: Pose
     height_pixels: float
@@ -66,7 +66,7 @@ class Frame:
     elevation: float
 
     def project(self, lateral: float, up: float, forward: float) -> Point:
-        """Where a point of the body appears. Lateral grows to the person's left."""
+        """Image position of a point of the body. Lateral grows to the person's left."""
         turn, rise = self.pose.facing, self.elevation
         across = lateral * cos(turn) + forward * sin(turn) + self.pose.lean * up
         nearness = forward * cos(turn) - lateral * sin(turn)
@@ -107,7 +107,7 @@ class Skeleton:
 
 
 def make_skeleton(body: Body, pose: Pose, camera: Camera, height: int, width: int) -> Skeleton:
-    """Place the joints of a body in a picture of `height` x `width` pixels."""
+    """Place the joints of a body in an image of `height` x `width` pixels."""
     pixels = 0.86 * height * camera.scale * pose.zoom * (body.height / 1.75) ** 0.7
     frame = Frame(
         pose,

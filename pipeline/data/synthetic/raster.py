@@ -1,7 +1,7 @@
-"""From primitives to pixels: filling with 2 x 2 samples, shading, blur, noise and tone. All of it compiled.
+"""From primitives to pixels: a list of painted primitives, and compiled filling, shading, blur, noise and tone.
 
 A primitive is a row of `PRIMITIVE_WIDTH` numbers: shape, x0, y0, r0, x1, y1, r1, paint, v0, v1, shade. Lengths are
-pixels, y grows downwards; v runs along the primitive in pixels from the garment's upper end; later rows hide earlier
+pixels, y grows downwards; v runs along the primitive in pixels from the garment's upper end; later rows cover earlier
 ones. A paint is a row of `PAINT_WIDTH`: two visible colours, two infrared reflectances, texture, period and extent
 in pixels. No fast-math: geometry must agree between machines.
 """
@@ -12,16 +12,21 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
+from pipeline.data.synthetic.people import TEXTURES, Garment, Tone
+from pipeline.data.synthetic.pose import Frame, Point
+
 PRIMITIVE_WIDTH: Final = 11
 PAINT_WIDTH: Final = 11
 CAPSULE, SLAB, ELLIPSE = 0, 1, 2
 
-Floats = NDArray[np.float32]
+Row = tuple[float, ...]
+Pair = tuple[float, float]
+_NONE: Pair = (0.0, 0.0)
 
 
 @njit(cache=True, nogil=True, inline="always")
 def _locate(shape, x0, y0, r0, x1, y1, r1, x, y):  # type: ignore[no-untyped-def]
-    """Whether (x, y) lies in the primitive, the position along it in [0, 1], and across it in [-1, 1]."""
+    """Whether (x, y) is in the primitive, the position along it in [0, 1], and across it in [-1, 1]."""
     dx = x1 - x0
     dy = y1 - y0
     px = x - x0
@@ -48,7 +53,7 @@ def _locate(shape, x0, y0, r0, x1, y1, r1, x, y):  # type: ignore[no-untyped-def
 def fill(primitives, owner):  # type: ignore[no-untyped-def]
     """Write, for each of the 2 x 2 samples of each pixel, the last primitive that covers it (-1: none).
 
-    From front to back, so that a sample that has its owner is not tested again.
+    From front to back, so that a covered sample is not tested again.
     """
     rows, columns = owner.shape
     owner[:] = -1
@@ -75,7 +80,7 @@ def fill(primitives, owner):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True, inline="always")
 def _second_tone(texture, v, u, period, extent):  # type: ignore[no-untyped-def]
-    """Whether the texture shows its second tone at v pixels down the garment and u pixels across."""
+    """Whether the texture has its second tone at v pixels down the garment and u pixels across."""
     if texture == 0:
         return False
     a = v / period
@@ -146,7 +151,7 @@ def shade(primitives, paints, owner, background, light, infrared, out):  # type:
 
 @njit(cache=True, nogil=True)
 def _blur_rows(source, taps, target, channels):  # type: ignore[no-untyped-def]
-    """Five taps along the rows of [h, w * channels]; values beyond an edge are those at the edge."""
+    """Five taps along the rows of [h, w * channels]; edge values are repeated."""
     height, length = source.shape
     a, b, c, d, e = taps[0], taps[1], taps[2], taps[3], taps[4]
     two = 2 * channels
@@ -170,7 +175,7 @@ def _blur_rows(source, taps, target, channels):  # type: ignore[no-untyped-def]
 
 @njit(cache=True, nogil=True)
 def _blur_columns(source, taps, target):  # type: ignore[no-untyped-def]
-    """Five taps down the columns of [h, w * channels]; values beyond an edge are those at the edge."""
+    """Five taps down the columns of [h, w * channels]; edge values are repeated."""
     height, length = source.shape
     a, b, c, d, e = taps[0], taps[1], taps[2], taps[3], taps[4]
     last = height - 1
@@ -204,3 +209,70 @@ def develop(scene, taps_x, taps_y, bank, offset, noise, tone, out):  # type: ign
                 position += 1
                 value = min(max(value, np.float32(0.0)), np.float32(1.0))
                 out[i, j, c] = tone[int(value * np.float32(1023.0) + np.float32(0.5))]
+
+
+class Sketch:
+    """A list of primitives with layers; `finish` sorts them so that higher layers cover lower ones.
+
+    Args:
+        frame: The map from body to image; its scale turns periods from body heights into pixels.
+    """
+
+    def __init__(self, frame: Frame) -> None:
+        self.frame = frame
+        self._rows: list[tuple[float, int, Row]] = []
+        self._paints: list[Row] = []
+
+    def garment(self, garment: Garment, extent: float) -> int:
+        """The paint of a garment that is `extent` body heights long."""
+        scale = self.frame.height_pixels
+        (ground, second), (low, high) = garment.albedo, garment.reflectance
+        texture = TEXTURES.index(garment.texture)
+        self._paints.append((*ground, *second, low, high, texture, garment.period * scale, extent * scale))
+        return len(self._paints) - 1
+
+    def plain(self, tone: Tone, factor: float = 1.0) -> int:
+        """The paint of a plain surface, darkened by `factor`."""
+        red, green, blue = (factor * value for value in tone.albedo)
+        rho = factor * tone.reflectance
+        self._paints.append((red, green, blue, red, green, blue, rho, rho, 0.0, 1.0, 1.0))
+        return len(self._paints) - 1
+
+    def capsule(
+        self, layer: float, paint: int, start: Point, end: Point, radii: Pair, along: Pair = _NONE, shade: float = 1.0
+    ) -> None:
+        """A limb with round ends; radii and `along` (position on the garment) in body heights."""
+        self._segment(CAPSULE, layer, paint, (start, end), radii, along, shade)
+
+    def slab(
+        self, layer: float, paint: int, start: Point, end: Point, radii: Pair, along: Pair = _NONE, shade: float = 1.0
+    ) -> None:
+        """A trapezium with flat ends; half widths and `along` in body heights."""
+        self._segment(SLAB, layer, paint, (start, end), radii, along, shade)
+
+    def ellipse(self, layer: float, paint: int, centre: Pair, radii: Pair, shade: float = 1.0) -> None:
+        """An upright ellipse; centre and radii in pixels."""
+        row = (ELLIPSE, centre[0], centre[1], max(radii[0], 0.3), 0.0, 0.0, max(radii[1], 0.3), paint, 0.0, 0.0, shade)
+        self._rows.append((layer, len(self._rows), row))
+
+    def finish(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Primitives [n, 11] from back to front, and paints [m, 11]."""
+        self._rows.sort()
+        primitives = np.array([row for _, _, row in self._rows], np.float32).reshape(-1, PRIMITIVE_WIDTH)
+        paints = np.array(self._paints, np.float32).reshape(-1, PAINT_WIDTH)
+        return primitives, paints
+
+    def _segment(
+        self, shape: int, layer: float, paint: int, ends: tuple[Point, Point], radii: Pair, along: Pair, shade: float
+    ) -> None:
+        scale = self.frame.height_pixels
+        (x0, y0, _), (x1, y1, _) = ends
+        first, last = max(scale * radii[0], 0.3), max(scale * radii[1], 0.3)
+        row = (shape, x0, y0, first, x1, y1, last, paint, scale * along[0], scale * along[1], shade)
+        self._rows.append((layer, len(self._rows), row))
+
+
+def between(start: Point, end: Point, share: float) -> Point:
+    """Interpolate from `start` (share 0) to `end` (share 1)."""
+    x, y, near = (first + share * (last - first) for first, last in zip(start, end, strict=True))
+    return x, y, near

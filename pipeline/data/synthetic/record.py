@@ -1,4 +1,4 @@
-"""What a drawn data set says about itself: the file by which an adapter tells it from photographs."""
+"""The description file by which an adapter recognises a synthetic data set."""
 
 import json
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ DRAWN_FILE = "drawn.json"
 
 
 def read_drawn(root: Path) -> Mapping[str, Any] | None:
-    """What `drawn.json` holds; None for photographs, which have no such file.
+    """Content of `drawn.json`; None for photographs, which have no such file.
 
     Raises:
         DataError: The file is damaged.
@@ -22,7 +22,7 @@ def read_drawn(root: Path) -> Mapping[str, Any] | None:
     try:
         drawn = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
-        raise DataError(f"{path} is not JSON: {error}", hint="draw the data set again") from error
+        raise DataError(f"{path} is not JSON: {error}", hint="generate the data set again") from error
     if not isinstance(drawn, dict):
-        raise DataError(f"{path} holds no JSON object", hint="draw the data set again")
+        raise DataError(f"{path} is not a JSON object", hint="generate the data set again")
     return drawn

@@ -1,4 +1,4 @@
-"""Draw a whole data set to disk: in parallel, the same bytes for any number of workers, all of it or nothing."""
+"""Generate a data set on disk: in parallel, the same bytes for any number of workers, complete or not at all."""
 
 import hashlib
 import json
@@ -21,30 +21,36 @@ from models.modality import Modality
 from pipeline.console import progress
 from pipeline.data.captions.files import CAPTION_SCHEMA
 from pipeline.data.synthetic.cameras import LLCM_STATIONS, REGDB_STATIONS, SYSU_STATIONS, Station
-from pipeline.data.synthetic.knobs import DrawnKnobs, knobs_for
-from pipeline.data.synthetic.layout_llcm import plan_llcm, write_llcm_lists
-from pipeline.data.synthetic.layout_manifest import plan_manifest, write_manifest
-from pipeline.data.synthetic.layout_regdb import REGDB_SIZES, plan_regdb, write_regdb_lists
-from pipeline.data.synthetic.layout_sysu import plan_sysu, write_sysu_lists
-from pipeline.data.synthetic.lists import Listing
-from pipeline.data.synthetic.plan import SIZES, PictureSize, Plan, Shot, Size
-from pipeline.data.synthetic.studio import Studio, StudioSettings
+from pipeline.data.synthetic.images import Studio, StudioSettings
+from pipeline.data.synthetic.knobs import SyntheticKnobs, knobs_for
+from pipeline.data.synthetic.layouts import (
+    REGDB_SIZES,
+    plan_llcm,
+    plan_manifest,
+    plan_regdb,
+    plan_sysu,
+    write_llcm_lists,
+    write_manifest,
+    write_regdb_lists,
+    write_sysu_lists,
+)
+from pipeline.data.synthetic.plan import SIZES, Listing, PictureSize, Plan, Shot, Size
 from pipeline.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
 
 GENERATOR_VERSION: Final = 1
 _CHUNK: Final = 64
-# Below this a second process costs more to start than it draws.
+# Below this number of images, starting a second process costs more than it saves.
 _WORTH_WORKERS: Final = 1500
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """One way to lay the same people out on disk; a new layout is one more of these."""
+    """One way to lay out the same persons on disk."""
 
     stations: tuple[Station, ...]
-    plan: Callable[[Size, int, DrawnKnobs], Plan]
+    plan: Callable[[Size, int, SyntheticKnobs], Plan]
     write_lists: Callable[[Path, Listing], None]
     pictures: Mapping[str, PictureSize]
 
@@ -58,8 +64,8 @@ LAYOUTS: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class DrawnSummary:
-    """What was drawn: where, how much of it, a digest over all pixels before JPEG, and how fast."""
+class SyntheticSummary:
+    """The generated data set: folder, size, a digest over all pixels before JPEG, and time."""
 
     folder: Path
     num_people: int
@@ -70,11 +76,11 @@ class DrawnSummary:
 
     @property
     def images_per_second(self) -> float:
-        """Images drawn and written a second, set-up of the workers included."""
+        """Images drawn and written a second, including the start of the workers."""
         return (self.num_visible + self.num_infrared) / max(self.seconds, 1e-9)
 
 
-def draw_dataset(
+def generate_dataset(
     out: Path,
     *,
     size: str,
@@ -84,33 +90,33 @@ def draw_dataset(
     height: int | None = None,
     width: int | None = None,
     workers: int | None = None,
-    knobs: DrawnKnobs | None = None,
-) -> DrawnSummary:
-    """Draw a data set into a new folder, which appears only when it is complete.
+    knobs: SyntheticKnobs | None = None,
+) -> SyntheticSummary:
+    """Generate a data set in a new folder `out`, which appears only when it is complete.
 
     Args:
         out: The data root to create; must not exist, or be empty.
         size: `smoke`, `demo` or `large`.
         layout: `sysu`, `regdb`, `llcm` or `manifest`: the data set whose folders and lists are written.
-        seed: Decides everything; equal arguments give equal pixels on every machine.
+        seed: Equal arguments give equal pixels on every machine.
         difficulty: `easy`, `moderate`, `default` or `hard`.
-        height: Picture height in pixels; the usual one of size and layout when absent.
-        width: Picture width in pixels; likewise.
+        height: Image height in pixels; by default that of size and layout.
+        width: Image width in pixels; likewise.
         workers: Processes; by default one a core, one for small sets. Does not change a pixel.
-        knobs: In place of those that `difficulty` names, which then is only a label.
+        knobs: Overrides those of `difficulty`, which then is only a label.
 
     Raises:
         ConfigError: No such size, layout or difficulty.
-        DataError: `out` holds something.
+        DataError: `out` is not empty.
 
-    Cost: about 1.3 ms of one core an image at 64 x 128, 4.2 ms at 144 x 288; 5 KB and 20 KB on disk, or 17 KB and
-    81 KB as a bitmap of `regdb` (measured on one thread).
+    Cost: about 1.3 ms of one core an image at 64 x 128, 4.2 ms at 144 x 288; 5 KB and 20 KB on disk, or 17 KB and 81 KB
+    as a bitmap of `regdb` (measured on one thread).
     """
     chosen = _known("layout", layout, LAYOUTS)
     picture = _known("size", size, chosen.pictures)
     knobs = knobs or knobs_for(difficulty)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise DataError(f"{out} exists and is not empty", hint="name another folder, or remove this one")
+        raise DataError(f"{out} exists and is not empty", hint="choose another folder, or remove this one")
     started = time.monotonic()
     plan = chosen.plan(size, seed, knobs)
     settings = StudioSettings(
@@ -124,20 +130,22 @@ def draw_dataset(
         _write_truth(folder, rows, plan, settings, description)
     num_infrared = sum(row["modality"] == Modality.INFRARED.value for row in rows)
     seconds = time.monotonic() - started
-    summary = DrawnSummary(out, plan.num_people, len(rows) - num_infrared, num_infrared, digest, seconds)
-    logger.info("drew %d images of %d people: %.0f images/s", len(rows), plan.num_people, summary.images_per_second)
+    summary = SyntheticSummary(out, plan.num_people, len(rows) - num_infrared, num_infrared, digest, seconds)
+    logger.info(
+        "generated %d images of %d persons: %.0f images/s", len(rows), plan.num_people, summary.images_per_second
+    )
     return summary
 
 
 def _known(what: str, name: str, options: Mapping[str, Any]) -> Any:
     if name not in options:
-        raise ConfigError(f"no {what} {name!r} of drawn data", hint=f"one of {', '.join(options)}")
+        raise ConfigError(f"no {what} {name!r} of synthetic data", hint=f"one of {', '.join(options)}")
     return options[name]
 
 
 @contextmanager
 def _appearing_whole(out: Path) -> Iterator[Path]:
-    """A sibling folder that takes the name `out` at the end, and is removed if the end is not reached."""
+    """A sibling folder that is renamed to `out` at the end, and removed after an error."""
     out.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", suffix=".tmp", dir=out.parent))
     try:
@@ -167,7 +175,7 @@ def _draw_all(
 
 
 def _collected(drawn: Iterable[list[dict[str, Any]]], num_chunks: int) -> list[dict[str, Any]]:
-    return [row for rows in progress(drawn, "draw people", num_chunks, f"x {_CHUNK} images") for row in rows]
+    return [row for rows in progress(drawn, "generate images", num_chunks, f"x {_CHUNK} images") for row in rows]
 
 
 _opened: list[tuple[Path, Studio]] = []
@@ -187,7 +195,7 @@ def _draw_chunk(folder: Path, studio: Studio, shots: Sequence[Shot]) -> list[dic
     for shot in shots:
         portrait = studio.draw(shot.person, shot.station, shot.index)
         picture = Image.fromarray(portrait.pixels)
-        # Bitmaps, which the suffix asks for, are written as they are.
+        # A .bmp suffix writes an uncompressed bitmap.
         picture.save(folder / shot.path, quality=studio.cameras[shot.station].jpeg_quality, subsampling=0)
         rows.append(
             {

@@ -10,9 +10,9 @@ import torch
 from jaxtyping import Float32, Int64
 
 from clustering.dbscan import EpsPoint, PseudoLabels
+from clustering.jaccard import TooManyPairsError
 from clustering.labelling import Labelling, label_images
 from clustering.matching import Matching, match_clusters
-from clustering.pair_limit import TooManyPairsError
 from clustering.prototypes import cluster_prototypes
 from models.modality import Modality, PerModality
 from pipeline.config.cclnet import ClusteringConfig, LabellingConfig, MatchingConfig

@@ -5,9 +5,8 @@ from torch import nn
 
 from models.clip import LoadedClip
 from models.encoder import DualStemEncoder
-from models.linear import drawn_linear
+from models.fusion import PairViewFusion, build_view_fusion, drawn_linear
 from models.text_tower import TextTower
-from models.view_fusion import PairViewFusion, build_view_fusion
 from pipeline.config.eees import EeesConfig
 from pipeline.config.rounds import Stage
 from pipeline.errors import ConfigError

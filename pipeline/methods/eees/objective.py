@@ -19,10 +19,10 @@ from models.caption_losses import (
     relation_distillation,
 )
 from models.encoder import Encoded, Head
+from models.fusion import PairViewFusion, other_views
 from models.losses import prototype_contrast
 from models.modality import PerModality
 from models.text_tower import TextTower
-from models.view_fusion import PairViewFusion, other_views
 from pipeline.methods.identity_objective import PersonObjective
 
 Captioned = Callable[[Int64[Tensor, " images"]], Float[Tensor, "images embed"]]

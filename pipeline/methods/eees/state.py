@@ -7,9 +7,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from models.fusion import PairViewFusion
 from models.person_heads import PersonClassifier
 from models.text_tower import TextTower
-from models.view_fusion import PairViewFusion
 from pipeline.config.eees import EeesConfig
 from pipeline.data.person_labels import PersonLabels
 from pipeline.runs.run import Run

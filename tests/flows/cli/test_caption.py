@@ -9,23 +9,23 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.captioning import adapters
-from pipeline.captioning.adapters import ChatCaptioner
+from pipeline.captioning import models
+from pipeline.captioning.models import ChatCaptioner
 from pipeline.data.captions.store import load_captions
 from pipeline.data.dataset import read_dataset
-from pipeline.data.synthetic.writer import draw_dataset
+from pipeline.data.synthetic.writer import generate_dataset
 from tests.flows.command_line import Call
 
 ROOT = Path(__file__).resolve().parents[3]
 
 # In the order in which the command meets them; each start goes on from what is on disk.
 KILL_POINTS = (
-    "pipeline.captioning.caption_writer:atomic_files.write_json:1",  # the file is there, its description is not
-    "pipeline.captioning.adapters:_generate:2",  # the second batch is being described
-    "pipeline.captioning.caption_writer:_append:3",  # the third batch of this start is described, not written
+    "pipeline.captioning.files:atomic_files.write_json:1",  # the file is there, its description is not
+    "pipeline.captioning.models:_generate:2",  # the second batch is being described
+    "pipeline.captioning.files:_append:3",  # the third batch of this start is described, not written
     "caption_writer:half:2",  # its last line lacks four bytes
-    "pipeline.captioning.caption_writer:os.fsync:4",  # written, not synced
-    "pipeline.captioning.caption_writer:os.fsync:1",  # while the half line is dropped
+    "pipeline.captioning.files:os.fsync:4",  # written, not synced
+    "pipeline.captioning.files:os.fsync:1",  # while the half line is dropped
 )
 
 
@@ -34,7 +34,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A drawn data set in two layouts."""
     place = tmp_path_factory.mktemp("drawn")
     for layout in ("sysu", "regdb", "manifest"):
-        draw_dataset(place / layout, size="smoke", layout=layout, difficulty="easy", height=32, width=16, workers=1)
+        generate_dataset(place / layout, size="smoke", layout=layout, difficulty="easy", height=32, width=16, workers=1)
     return {"sysu": place / "sysu", "regdb": place / "regdb", "manifest": place / "manifest" / "manifest.csv"}
 
 
@@ -149,7 +149,7 @@ def test_out_of_memory_on_the_device_halves_the_batch_and_is_said_once(
     assert code == 0
     assert sizes[:4] == [100, 50, 25, 25]
     assert max(sizes[2:]) == 25
-    assert err.count("out of memory with 100 images at once: going on with fewer") == 1
+    assert err.count("out of memory with 100 images at once: continuing with fewer") == 1
     assert len(lines(out)) == sum(map(len, read_dataset("sysu", drawn["sysu"]).training.images))
 
 
@@ -218,7 +218,7 @@ def test_each_modality_is_asked_in_its_own_way(vireid: Call, drawn: dict[str, Pa
     assert starts == {"visible": "Who", "infrared": "Who, without colours"}
     code, _, err = vireid(*command, "--prompt-variant", "greyscale")
     assert code == 1
-    assert "was begun otherwise: prompt was" in err and "--new" in err
+    assert "was begun with other options: prompt was" in err and "--new" in err
     assert vireid(*command, "--prompt-variant", "greyscale", "--new")[0] == 0
     assert (tmp_path / "c.jsonl.old").exists()
 
@@ -253,7 +253,7 @@ def test_the_captions_that_come_with_drawn_people_are_not_written_into(
     code, _, err = vireid("caption", "sysu", str(drawn["sysu"]), "--model", "stub", "--out", str(captions))
 
     assert code == 1
-    assert "was begun otherwise: model_id" in err
+    assert "was begun with other options: model_id" in err
     assert captions.read_bytes() == before
 
 
@@ -261,7 +261,7 @@ def test_the_captions_that_come_with_drawn_people_are_not_written_into(
     ("arguments", "said"),
     [
         (["--model", "./absent"], "there is no folder ./absent"),
-        (["--model", "stub", "--shard", "3/2"], "no part of a whole"),
+        (["--model", "stub", "--shard", "3/2"], "is not a shard"),
         (["--model", "stub", "--prompt-variant", "poetic"], "--prompt-variant 'poetic' does not exist"),
         (["--model", "stub", "--precision", "int8"], "--precision 'int8' does not exist"),
         (["--model", "stub", "--out", "c.csv"], "written as JSON lines"),
@@ -287,6 +287,6 @@ def test_nothing_is_generated_once_everything_is_there(
 ) -> None:
     command = ["caption", "sysu", str(drawn["sysu"]), *options(tiny_llava, tmp_path / "c.jsonl"), "--batch-size", "64"]
     assert vireid(*command)[0] == 0
-    monkeypatch.setattr(adapters, "_generate", lambda *_: pytest.fail("described again"))
+    monkeypatch.setattr(models, "_generate", lambda *_: pytest.fail("described again"))
 
     assert vireid(*command)[0] == 0

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.data.synthetic.writer import LAYOUTS, draw_dataset
+from pipeline.data.synthetic.writer import LAYOUTS, generate_dataset
 from tests.flows.command_line import Call
 
 
@@ -17,7 +17,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A drawn data set in every layout."""
     place = tmp_path_factory.mktemp("drawn")
     for layout in LAYOUTS:
-        draw_dataset(place / layout, size="smoke", layout=layout, difficulty="easy", height=32, width=16, workers=1)
+        generate_dataset(place / layout, size="smoke", layout=layout, difficulty="easy", height=32, width=16, workers=1)
     return {layout: place / layout for layout in LAYOUTS}
 
 

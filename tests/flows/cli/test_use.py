@@ -25,10 +25,10 @@ from tests.flows.plain_runs import ROOT, run_plainly
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Drawn people in the layout of a manifest."""
-    from pipeline.data.synthetic.writer import draw_dataset
+    from pipeline.data.synthetic.writer import generate_dataset
 
     folder = tmp_path_factory.mktemp("site") / "drawn"
-    draw_dataset(folder, size="smoke", layout="manifest", difficulty="easy", height=64, width=32, workers=1)
+    generate_dataset(folder, size="smoke", layout="manifest", difficulty="easy", height=64, width=32, workers=1)
     return folder
 
 
@@ -212,7 +212,7 @@ class TestRefused:
         ("arguments", "words"),
         [
             (("embed", "nowhere", "{site}", "--modality", "visible", "-o", "x.npz"), "holds no run"),
-            (("embed", "{run}", "{site}", "-o", "x.npz"), "nobody says whether"),
+            (("embed", "{run}", "{site}", "-o", "x.npz"), "may be visible or infrared"),
             (("embed", "{run}", "{site}", "--modality", "thermal", "-o", "x.npz"), "'thermal' does not exist"),
             (("embed", "{run}", "{site}", "--modality", "visible", "-o", "x.txt"), "written as a .npz archive"),
             (("export", "{run}", "--format", "caffe"), "'caffe' does not exist"),

@@ -10,10 +10,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from models.modality import PerModality
-from pipeline.captioning import caption_writer
-from pipeline.captioning.caption_writer import Answer, failures_path, open_writer
-from pipeline.captioning.provenance import Provenance, image_list
-from pipeline.captioning.shards import Shard
+from pipeline.captioning import files
+from pipeline.captioning.files import Answer, Provenance, failures_path, image_list, open_writer
+from pipeline.captioning.settings import Shard
 from pipeline.errors import CheckpointError, ConfigError, DataError
 
 PATHS = [f"cam1/{number}.jpg" for number in range(6)]
@@ -170,7 +169,7 @@ def test_a_file_of_somebody_else_is_never_touched(tmp_path, start_over):
     file.write_text('{"path": "a.jpg", "caption": "mine"}\n')
 
     with (
-        pytest.raises(DataError, match=r"no captions\.meta\.json beside it"),
+        pytest.raises(DataError, match=r"exists without captions\.meta\.json"),
         open_writer(file, provenance(), start_over=start_over),
     ):
         pass
@@ -198,7 +197,7 @@ def test_other_versions_of_libraries_are_noted_and_no_reason_to_refuse(tmp_path,
     meta = json.loads((tmp_path / "c.meta.json").read_text())
     assert meta["library_versions"] == {"torch": "1"}
     assert meta["later_library_versions"] == [{"torch": "2"}]
-    assert "other versions of libraries" in caplog.text
+    assert "other library versions" in caplog.text
 
 
 def test_more_images_than_before_are_no_reason_to_refuse(tmp_path):
@@ -244,12 +243,12 @@ def test_a_full_disk_is_an_error_and_what_was_written_stays(tmp_path, monkeypatc
 
     with open_writer(file, provenance(), start_over=False) as writer:
         writer.add(answers(PATHS[0]))
-        monkeypatch.setattr(caption_writer.os, "fsync", full)
+        monkeypatch.setattr(files.os, "fsync", full)
         with pytest.raises(CheckpointError, match="No space left on device") as caught:
             writer.add(answers(PATHS[1]))
         monkeypatch.undo()
 
-    assert "goes on" in caught.value.hint
+    assert "it resumes" in caught.value.hint
     assert lines(file)[0]["path"] == PATHS[0]
 
 

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from models.modality import PerModality
-from pipeline.captioning.caption_writer import CaptionWriter, failures_path, open_writer
-from pipeline.captioning.captioner import PATH_ENTRY
-from pipeline.captioning.describing import Outcome, _Pace, caption_images
+from pipeline.captioning.captioning import Outcome, _Pace, caption_images
+from pipeline.captioning.files import CaptionWriter, failures_path, open_writer
+from pipeline.captioning.models import PATH_ENTRY
 from pipeline.errors import DataError, TrainingError, WeightsError
 from tests.pipeline.captioning.test_caption_writer import lines, provenance
 
@@ -103,7 +103,7 @@ def test_out_of_memory_halves_the_batch_for_good_and_says_so_once(root, caplog):
     # Five do not fit; half of five is two.
     assert captioner.sizes == [5, 2, 2, 1, 2]
     assert [row["path"] for row in lines(root.parent / "c.jsonl")] == [*VISIBLE, *INFRARED]
-    assert caplog.messages == ["out of memory with 5 images at once: going on with fewer"]
+    assert caplog.messages == ["out of memory with 5 images at once: continuing with fewer"]
 
 
 def test_halving_goes_on_until_it_fits_and_is_said_once_all_the_same(root, caplog):
@@ -154,7 +154,7 @@ def test_an_image_about_which_nothing_is_said_is_noted_and_never_written(root):
     assert (outcome.captioned, outcome.failed) == (6, 1)
     assert VISIBLE[0] not in {row["path"] for row in lines(root.parent / "c.jsonl")}
     assert lines(failures_path(root.parent / "c.jsonl")) == [
-        {"path": VISIBLE[0], "modality": "visible", "error": "the captioner said nothing"}
+        {"path": VISIBLE[0], "modality": "visible", "error": "the captioner returned an empty text"}
     ]
 
 
@@ -206,7 +206,7 @@ def test_an_interrupted_loop_leaves_the_finished_batches(root):
 
 def test_a_line_a_minute_says_how_fast_it_goes_and_how_long_it_takes(monkeypatch, caplog):
     now = [0.0]
-    monkeypatch.setattr("pipeline.captioning.describing.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("pipeline.captioning.captioning.time.monotonic", lambda: now[0])
     pace = _Pace(1000)
     with caplog.at_level(logging.INFO):
         for seconds in (30.0, 60.0, 90.0):

@@ -7,10 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.captioning.caption_writer import open_writer
-from pipeline.captioning.merging import merge_captions
-from pipeline.captioning.provenance import image_list
-from pipeline.captioning.shards import Shard
+from pipeline.captioning.files import image_list, merge_captions, open_writer
+from pipeline.captioning.settings import Shard
 from pipeline.errors import ConfigError, DataError
 from tests.pipeline.captioning.test_caption_writer import answers, lines, provenance
 
@@ -46,7 +44,7 @@ def test_shards_are_of_about_equal_size():
 
 @pytest.mark.parametrize("text", ["0/4", "5/4", "1", "1/0", "a/b", "-1/2", "1/2/3", ""])
 def test_what_is_no_part_of_a_whole_is_refused(text):
-    with pytest.raises(ConfigError, match="no part of a whole"):
+    with pytest.raises(ConfigError, match="is not a shard"):
         Shard.parse(text)
 
 
@@ -77,7 +75,7 @@ def test_a_shard_that_is_missing_is_named(tmp_path):
 def test_a_shard_given_twice_is_an_overlap(tmp_path):
     written = shards(tmp_path)
 
-    assert "images that are there twice" in refusal(tmp_path, [*written, written[0]])
+    assert "images in two shards" in refusal(tmp_path, [*written, written[0]])
 
 
 def test_an_image_in_two_shards_is_named_with_both_places(tmp_path):
@@ -86,7 +84,7 @@ def test_an_image_in_two_shards_is_named_with_both_places(tmp_path):
 
     message = refusal(tmp_path, [first, second, third])
 
-    assert message.startswith("images that are there twice: 1 (")
+    assert message.startswith("images in two shards: 1 (")
     assert f"({first.name}:1 and {second.name}:" in message
 
 
@@ -102,7 +100,7 @@ def test_an_image_exchanged_for_another_is_a_gap(tmp_path):
     first, second, third = shards(tmp_path)
     third.write_text(third.read_text().replace(lines(third)[0]["path"], "other.jpg"))
 
-    assert "not of the images that were to be described" in refusal(tmp_path, [first, second, third])
+    assert "captions of other images than those of the data set" in refusal(tmp_path, [first, second, third])
 
 
 def test_shards_of_different_divisions_are_refused(tmp_path):
@@ -124,7 +122,7 @@ def test_shards_that_were_made_otherwise_are_refused(tmp_path):
 def test_a_file_that_is_no_shard_is_refused(tmp_path):
     whole = write_shard(tmp_path, 1, shard=None)
 
-    assert "which shard it is" in refusal(tmp_path, [whole])
+    assert "names its shard" in refusal(tmp_path, [whole])
 
 
 def test_what_is_there_is_not_overwritten(tmp_path):

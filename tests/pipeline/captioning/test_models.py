@@ -13,11 +13,9 @@ import torch
 from PIL import Image
 
 from models.modality import PerModality
-from pipeline.captioning import loading
-from pipeline.captioning.adapters import BlipCaptioner, ChatCaptioner
-from pipeline.captioning.captioner import PATH_ENTRY, StubCaptioner
-from pipeline.captioning.loading import LoadedModel, load_model
-from pipeline.captioning.prompts import GREYSCALE, PLAIN, RESTRAINED, choose_prompts
+from pipeline.captioning import models
+from pipeline.captioning.models import PATH_ENTRY, BlipCaptioner, ChatCaptioner, LoadedModel, StubCaptioner, load_model
+from pipeline.captioning.settings import GREYSCALE, PLAIN, RESTRAINED, choose_prompts
 from pipeline.errors import ConfigError, WeightsError
 from tests.pipeline.captioning.tiny_models import make_llava, make_qwen
 
@@ -65,7 +63,7 @@ def test_a_package_that_a_model_needs_is_named(tiny_llava, monkeypatch):
 
     monkeypatch.setattr(transformers.AutoProcessor, "from_pretrained", incomplete)
 
-    with pytest.raises(ConfigError, match="needs a package that is not here: Package `num2words`"):
+    with pytest.raises(ConfigError, match="needs a package that is not installed: Package `num2words`"):
         load(tiny_llava)
 
 
@@ -196,7 +194,7 @@ def test_a_hub_that_does_not_answer_is_an_error_that_names_the_way_out(monkeypat
     with pytest.raises(WeightsError, match="couldn't connect to the hub to load the files, and") as caught:
         load_model("llava-hf/llava-1.5-7b-hf", device="cpu", precision="auto", local_files_only=False)
 
-    assert caught.value.hint.startswith("name a folder that holds the model")
+    assert caught.value.hint.startswith("use the folder of a model")
 
 
 def test_a_model_that_was_not_downloaded_is_refused_without_asking_its_hub(monkeypatch, tmp_path):
@@ -216,7 +214,7 @@ def test_without_transformers_the_error_says_how_to_install_it(monkeypatch):
             raise ModuleNotFoundError("No module named 'transformers'", name="transformers")
         return real(name, *arguments)
 
-    monkeypatch.setattr(loading.importlib, "import_module", absent)
+    monkeypatch.setattr(models.importlib, "import_module", absent)
 
     with pytest.raises(ConfigError, match="transformers") as caught:
         load("llava-hf/llava-1.5-7b-hf")
@@ -225,7 +223,7 @@ def test_without_transformers_the_error_says_how_to_install_it(monkeypatch):
 
 
 def test_the_stub_needs_no_library(monkeypatch):
-    monkeypatch.setattr(loading.importlib, "import_module", lambda name, *_: pytest.fail(f"imports {name}"))
+    monkeypatch.setattr(models.importlib, "import_module", lambda name, *_: pytest.fail(f"imports {name}"))
 
     model = load_model("stub", device="cpu", precision="auto", local_files_only=False)
 

@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipeline.data.any_image import Adjustment, decode_any_image, open_any_image
-from pipeline.data.decoding import decode_image
+from pipeline.data.decoding import Adjustment, decode_any_image, decode_image, open_any_image
 
 pytestmark = pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 

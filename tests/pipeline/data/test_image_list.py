@@ -95,11 +95,11 @@ def test_the_modality_chooses_rows_of_a_manifest(tmp_path: Path) -> None:
     [
         ("nothing", None, VISIBLE, (), DataError, "there is no file or folder"),
         ("m.csv", MANIFEST, None, ("tests",), ConfigError, "no split 'tests'"),
-        ("m.csv", MANIFEST, INFRARED, ("gallery",), DataError, "names no image"),
+        ("m.csv", MANIFEST, INFRARED, ("gallery",), DataError, "contains no image"),
         ("m.csv", MANIFEST.replace("hall,anna", ",anna"), None, (), DataError, "in line 2"),
-        ("l.txt", "a.jpg\n", None, (), ConfigError, "nobody says whether"),
-        ("l.txt", "a.jpg\n", VISIBLE, ("query",), ConfigError, "is no manifest"),
-        ("l.txt", "# none\n", VISIBLE, (), DataError, "names no image"),
+        ("l.txt", "a.jpg\n", None, (), ConfigError, "may be visible or infrared"),
+        ("l.txt", "a.jpg\n", VISIBLE, ("query",), ConfigError, "is not a manifest"),
+        ("l.txt", "# none\n", VISIBLE, (), DataError, "contains no image"),
         ("l.txt", b"\xff\xff", VISIBLE, (), DataError, "not UTF-8"),
     ],
     ids=["missing", "split", "nothing-left", "mistake", "no-modality", "list-split", "empty-list", "encoding"],
@@ -120,5 +120,5 @@ def test_what_cannot_be_listed_is_refused(
 
 
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="names no image"):
+    with pytest.raises(DataError, match="contains no image"):
         list_images(tmp_path, VISIBLE)

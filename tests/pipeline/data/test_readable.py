@@ -7,10 +7,9 @@ import pytest
 from PIL import Image
 
 from models.modality import Modality
-from pipeline.data import readable
-from pipeline.data.decoding import Unreadable
+from pipeline.data import decoding
+from pipeline.data.decoding import Unreadable, unreadable_images
 from pipeline.data.images import ImageTable
-from pipeline.data.readable import unreadable_images
 
 
 def write_image(path: Path, mode: str = "RGB") -> None:
@@ -65,13 +64,13 @@ def test_an_image_in_several_tables_is_decoded_and_named_once(tmp_path, monkeypa
     write_image(tmp_path / "a.png")
     (tmp_path / "b.png").touch()
     decoded: list[str] = []
-    decode = readable.decode_image
+    decode = decoding.decode_image
 
     def counting(path: Path, height: int, width: int):
         decoded.append(path.name)
         return decode(path, height, width)
 
-    monkeypatch.setattr(readable, "decode_image", counting)
+    monkeypatch.setattr(decoding, "decode_image", counting)
     found = unreadable_images([table(tmp_path, "a.png", "b.png"), table(tmp_path, "b.png", "a.png")])
     assert [problem.path for problem in found] == ["b.png"]
     assert sorted(decoded) == ["a.png", "b.png"]

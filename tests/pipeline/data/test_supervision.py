@@ -70,7 +70,7 @@ def test_people_of_one_modality_are_left_out_and_counted_once(caplog):
     assert found.num_people == 2
     assert LEFT_OUT == -1
     assert [record.getMessage() for record in caplog.records] == [
-        "4 people are left out: 3 are seen in visible images only, 1 in infrared ones"
+        "4 persons are excluded: 3 have visible images only, 1 infrared ones only"
     ]
 
 
@@ -96,7 +96,7 @@ def test_every_number_up_to_the_number_of_people_occurs_in_both_modalities_and_o
 def test_an_image_of_nobody_known_is_refused_with_the_way_to_train_without(modality):
     known, unknown = [1, 2, 3], [1, UNKNOWN_PERSON, 2]
     ids = PerModality.build(lambda one: unknown if one is modality else known)
-    with pytest.raises(DataError, match=f"{modality} training images of drawn do not all say whom they show") as caught:
+    with pytest.raises(DataError, match=f"not all {modality} training images of drawn have a person") as caught:
         labels_of(*ids)
     assert "vireid train cclnet-sysu" in caught.value.hint
 
@@ -106,7 +106,9 @@ def test_an_image_of_nobody_known_is_refused_with_the_way_to_train_without(modal
     [([0, 0, 1], [1, 2, 3, 3], 1), ([0, 1], [2, 3], 0), ([0, 0], [0], 1)],
 )
 def test_fewer_than_two_people_in_both_modalities_cannot_be_told_apart(visible, infrared, count):
-    with pytest.raises(DataError, match=f"{count} people of drawn are seen in both modalities; at least 2") as caught:
+    with pytest.raises(
+        DataError, match=f"{count} persons of drawn have images of both modalities; 2 are needed"
+    ) as caught:
         labels_of(visible, infrared)
     assert "same name in both modalities" in caught.value.hint
 

@@ -9,9 +9,15 @@ import torch
 from models.clip import demo_clip_folder, load_clip, open_clip_module
 from models.modality import Modality
 from pipeline.data.synthetic.captions import ATTRIBUTES
-from pipeline.demo_clip.card import CARD_NAME, MAX_BYTES, file_digest
-from pipeline.demo_clip.network import (
+from pipeline.demo_clip.making import CARD_NAME, MAX_BYTES, file_digest
+from pipeline.demo_clip.pairs import PairSettings, PairSource, attribute_prompts, attribute_values, tokenize
+from pipeline.demo_clip.training import (
+    CONFIG_NAME,
     MODEL_CONFIG,
+    WEIGHTS_NAME,
+    Recipe,
+    attribute_contrast,
+    contrast,
     encode_captions,
     encode_images,
     equalise_lengths,
@@ -19,14 +25,6 @@ from pipeline.demo_clip.network import (
     normalise,
     project_captions,
     project_images,
-)
-from pipeline.demo_clip.pairs import PairSettings, PairSource, attribute_prompts, attribute_values, tokenize
-from pipeline.demo_clip.training import (
-    CONFIG_NAME,
-    WEIGHTS_NAME,
-    Recipe,
-    attribute_contrast,
-    contrast,
     save_weights,
     train_demo_clip,
 )

@@ -7,7 +7,7 @@ from models.clip import load_clip
 from models.encoder import DualStemEncoder
 from models.modality import PerModality
 from pipeline.data.synthetic.knobs import PRESETS
-from pipeline.demo_clip.frozen import GATE, FrozenFigures, draw_demo, measure_frozen, pairs_right
+from pipeline.demo_clip.evaluation import GATE, FrozenFigures, generate_demo, measure_frozen, pairs_right
 
 # 40 people, about 3.6 visible cameras each: some 145 gallery images with 3.4 right ones. In a random order the mean
 # average precision is a little above 3.4 / 145 = .023, and simulation gives .045.
@@ -17,7 +17,7 @@ CHANCE = 0.045
 @pytest.fixture(scope="module")
 def measured() -> dict[str, dict[str, FrozenFigures]]:
     encoder = DualStemEncoder.from_clip(load_clip("demo", "demo"), image_height=96, image_width=48)
-    drawn = {difficulty: draw_demo(knobs, seed=1, per_camera=2) for difficulty, knobs in PRESETS.items()}
+    drawn = {difficulty: generate_demo(knobs, seed=1, per_camera=2) for difficulty, knobs in PRESETS.items()}
     return {
         difficulty: {figures.feature: figures for figures in measure_frozen(encoder, images, 96, 48)}
         for difficulty, images in drawn.items()

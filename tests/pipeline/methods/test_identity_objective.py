@@ -13,7 +13,7 @@ from models.modality import Modality, PerModality
 from models.person_heads import PersonClassifier, prepare_for_people
 from pipeline.data.images import gather_pixels
 from pipeline.data.pixel_supply import StreamedPixels
-from pipeline.data.samplers.paired_sampling import paired_identity_batches
+from pipeline.data.samplers.sampling import paired_identity_batches
 from pipeline.data.transforms.channel_augmentation import augment_channels
 from pipeline.methods.identity_objective import LossWeights, PersonObjective, build_view_augmentation
 from pipeline.runtime.distributed import ALONE, Processes

@@ -12,7 +12,7 @@ from models.modality import Modality
 from pipeline.data.images import TrainingImages
 from pipeline.errors import TrainingError
 from pipeline.features import extract_features
-from pipeline.runtime.memory import largest_fitting
+from pipeline.runtime.device import largest_fitting
 
 
 class Memory:

@@ -12,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from models.modality import Modality
-from pipeline.data.text_files import read_text
+from pipeline.data.listing import read_text
 from pipeline.errors import DataError
 
 logger = logging.getLogger(__name__)

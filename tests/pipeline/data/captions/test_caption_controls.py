@@ -85,9 +85,9 @@ def test_each_visible_caption_of_a_person_is_taken_by_chance():
 
 
 def test_controls_that_need_people_refuse_images_that_do_not_say_whom_they_show():
-    with pytest.raises(DataError, match="do not all say whom they show"):
+    with pytest.raises(DataError, match="not all infrared training images have a person"):
         shuffled_captions(("a", "b"), people(-1, -1), Modality.INFRARED, 1)
-    with pytest.raises(DataError, match="infrared training images do not all say"):
+    with pytest.raises(DataError, match="not all infrared training images have a person"):
         infrared_from_visible(PerModality(("a",), ("b",)), PerModality(people(1), people(-1)), 1)
 
 

@@ -9,7 +9,7 @@ import pytest
 from models.modality import PerModality
 from pipeline.data.captions.store import load_captions, read_captions
 from pipeline.data.dataset import read_dataset
-from pipeline.data.synthetic.writer import draw_dataset
+from pipeline.data.synthetic.writer import generate_dataset
 from pipeline.errors import DataError
 from tests.pipeline.data.captions.caption_inputs import INFRARED, TEST, VISIBLE, rows, small_dataset, write_lines
 
@@ -162,7 +162,7 @@ def test_a_copy_that_is_not_complete_may_lack_images_that_have_captions(tmp_path
         ('{"path": "/etc/x.jpg", "caption": "x"}', "path must stay inside the data root"),
         ('{"path": "C:\\\\x.jpg", "caption": "x"}', "path must stay inside the data root"),
         ('{"path": "a.jpg", "caption": 5}', "caption is 5, not a text"),
-        ('{"path": "a.jpg", "caption": "x", "caption": "y"}', "'caption' is there twice"),
+        ('{"path": "a.jpg", "caption": "x", "caption": "y"}', "'caption' occurs twice"),
         ('{"path": "a.jpg", "modality": "thermal", "caption": "x"}', "modality 'thermal'"),
     ],
 )
@@ -193,7 +193,7 @@ def test_another_encoding_is_named_by_its_line(tmp_path):
         ("c.json", "{}", "no captions"),
         ("c.json", "[]", "not a JSON object"),
         ("c.json", '{"a":\n}', "c.json:2: not JSON"),
-        ("c.json", '{"a.jpg": "x", "a.jpg": "y"}', "'a.jpg' is there twice, with different values"),
+        ("c.json", '{"a.jpg": "x", "a.jpg": "y"}', "'a.jpg' occurs twice, with different values"),
         ("c.json", '{"a.jpg": 5}', "neither a caption nor a JSON object"),
         ("c.csv", "path,caption", "a caption file is a .jsonl or a .json file"),
         (None, "", "there is no caption file"),
@@ -282,7 +282,7 @@ def test_texts_that_change_modality_have_another_digest(tmp_path):
 @pytest.mark.parametrize(("layout", "split"), [("sysu", None), ("regdb", 3), ("llcm", None)])
 def test_the_captions_that_come_with_drawn_people_fit_them(tmp_path, layout, split):
     folder = tmp_path / layout
-    draw_dataset(folder, size="smoke", layout=layout, height=32, width=16, workers=1)
+    generate_dataset(folder, size="smoke", layout=layout, height=32, width=16, workers=1)
     dataset = read_dataset(layout, folder, split=split)
 
     texts = load_captions(dataset, folder / "captions.jsonl").texts

@@ -23,7 +23,7 @@ from pipeline.data.datasets.manifest.checks import numbers_of
 from pipeline.data.datasets.manifest.writer import write_manifest
 from pipeline.data.datasets.sysu.adapter import read_sysu_mm01
 from pipeline.data.images import file_list_digest
-from pipeline.data.synthetic.writer import draw_dataset
+from pipeline.data.synthetic.writer import generate_dataset
 from pipeline.data.truth import UNKNOWN_PERSON, Dataset, SplitTables
 from pipeline.errors import DataError
 
@@ -806,7 +806,7 @@ def drawn(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same drawn people in three layouts."""
     place = tmp_path_factory.mktemp("drawn")
     for layout in ("sysu", "manifest", "regdb"):
-        draw_dataset(place / layout, size="smoke", layout=layout, height=32, width=16, workers=1)
+        generate_dataset(place / layout, size="smoke", layout=layout, height=32, width=16, workers=1)
     return place
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 
 from models.modality import PerModality
-from pipeline.data.samplers.paired_sampling import paired_identity_batches
+from pipeline.data.samplers.sampling import paired_identity_batches
 
 
 def generator(seed=0):
@@ -137,15 +137,15 @@ def test_images_left_out_draw_nothing_so_the_others_are_drawn_as_if_they_were_al
 
 def test_fewer_people_than_wanted_are_all_shown_in_every_batch_and_reported_once(caplog):
     person_ids = ids_of(np.arange(100) % 3, np.arange(40) % 3)
-    with caplog.at_level(logging.INFO, logger="pipeline.data.samplers.paired_sampling"):
+    with caplog.at_level(logging.INFO, logger="pipeline.data.samplers.sampling"):
         batches = batches_of(person_ids)
     # 100 / (8 * 4) = 3.1: the steps follow what was asked for.
     assert batches.positions.visible.shape == (4, 12)
-    assert [record.getMessage() for record in caplog.records] == ["batches show all 3 people; 8 were asked for"]
+    assert [record.getMessage() for record in caplog.records] == ["batches contain all 3 persons, not 8"]
 
 
 def test_nothing_is_reported_where_nothing_is_missing(caplog):
-    with caplog.at_level(logging.INFO, logger="pipeline.data.samplers.paired_sampling"):
+    with caplog.at_level(logging.INFO, logger="pipeline.data.samplers.sampling"):
         batches_of(ids_of(np.arange(16) % 8, np.arange(16) % 8))
     assert caplog.records == []
 
@@ -154,7 +154,7 @@ def test_nothing_is_reported_where_nothing_is_missing(caplog):
     ("visible", "infrared"), [([0, 0, 1], [1, 2, 3, 3]), ([0, 1], []), ([0, 0], [0]), ([0, -1], [0, -1])]
 )
 def test_fewer_than_two_people_in_both_modalities_are_our_mistake(visible, infrared):
-    with pytest.raises(AssertionError, match="refused where labels are made"):
+    with pytest.raises(AssertionError, match="person_labels refuses"):
         batches_of(ids_of(visible, infrared))
 
 

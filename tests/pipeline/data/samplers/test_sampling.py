@@ -101,9 +101,7 @@ def test_a_modality_with_fewer_clusters_shows_all_of_them_and_says_so_once(caplo
     with caplog.at_level(logging.INFO, logger="pipeline.data.samplers.sampling"):
         batches = batches_of(labels)
         assert [(len(batch.visible), len(batch.infrared)) for batch in batches] == [(8, 16)] * 3
-    assert [record.getMessage() for record in caplog.records] == [
-        "batches show all 2 visible clusters; 4 were asked for"
-    ]
+    assert [record.getMessage() for record in caplog.records] == ["batches contain all 2 visible clusters, not 4"]
 
 
 def test_label_numbers_may_have_gaps():

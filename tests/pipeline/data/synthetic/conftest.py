@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.data.synthetic.cameras import SYSU_STATIONS
+from pipeline.data.synthetic.images import Studio, StudioSettings
 from pipeline.data.synthetic.knobs import DEFAULT
-from pipeline.data.synthetic.studio import Studio, StudioSettings
-from pipeline.data.synthetic.writer import LAYOUTS, DrawnSummary, draw_dataset
+from pipeline.data.synthetic.writer import LAYOUTS, SyntheticSummary, generate_dataset
 
 
 @pytest.fixture(scope="session")
@@ -21,13 +21,13 @@ def studio(settings: StudioSettings) -> Studio:
 
 
 @pytest.fixture(scope="session")
-def smoke_sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, DrawnSummary]]:
+def smoke_sets(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[Path, SyntheticSummary]]:
     """Folder and summary by layout, of seed 1."""
     root = tmp_path_factory.mktemp("layouts")
     return {
         layout: (
             root / layout,
-            draw_dataset(root / layout, size="smoke", layout=layout, height=48, width=24, workers=1),
+            generate_dataset(root / layout, size="smoke", layout=layout, height=48, width=24, workers=1),
         )
         for layout in LAYOUTS
     }

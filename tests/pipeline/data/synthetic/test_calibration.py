@@ -8,9 +8,9 @@ import pytest
 from models.modality import Modality, PerModality
 from pipeline.data.synthetic.cameras import SYSU_STATIONS
 from pipeline.data.synthetic.captions import Attributes
+from pipeline.data.synthetic.images import Studio, StudioSettings
 from pipeline.data.synthetic.knobs import DEFAULT
 from pipeline.data.synthetic.people import Person
-from pipeline.data.synthetic.studio import Studio, StudioSettings
 
 NUM_PEOPLE = 40
 CHANCE = 1 / NUM_PEOPLE

@@ -11,9 +11,8 @@ from pipeline.data.synthetic.captions import (
     visible_attributes,
 )
 from pipeline.data.synthetic.knobs import DEFAULT
-from pipeline.data.synthetic.people import data_set_people
+from pipeline.data.synthetic.people import COLOURS, data_set_people
 from pipeline.data.synthetic.pose import Pose
-from pipeline.data.synthetic.wardrobe import COLOURS
 from pipeline.runtime.seeds import numpy_generator
 
 FACINGS = {"front": 0.0, "back": 3.1, "right": 1.5, "left": -1.5}

@@ -12,12 +12,12 @@ from scipy.io import loadmat
 from models.modality import Modality
 from pipeline.data.datasets.sysu.adapter import read_sysu_mm01
 from pipeline.data.synthetic.cameras import SYSU_STATIONS
+from pipeline.data.synthetic.images import Studio, StudioSettings
 from pipeline.data.synthetic.knobs import DEFAULT
-from pipeline.data.synthetic.layout_sysu import plan_sysu
+from pipeline.data.synthetic.layouts import plan_sysu
+from pipeline.data.synthetic.people import COLOURS
 from pipeline.data.synthetic.plan import Plan
-from pipeline.data.synthetic.studio import Studio, StudioSettings
-from pipeline.data.synthetic.wardrobe import COLOURS
-from pipeline.data.synthetic.writer import DrawnSummary, draw_dataset
+from pipeline.data.synthetic.writer import SyntheticSummary, generate_dataset
 from pipeline.errors import ConfigError, DataError
 
 MODALITIES = {station.number: station.modality for station in SYSU_STATIONS}
@@ -36,7 +36,7 @@ def large() -> Plan:
 
 
 @pytest.fixture(scope="module")
-def drawn(smoke_sets: dict[str, tuple[Path, DrawnSummary]]) -> tuple[Path, DrawnSummary]:
+def drawn(smoke_sets: dict[str, tuple[Path, SyntheticSummary]]) -> tuple[Path, SyntheticSummary]:
     return smoke_sets["sysu"]
 
 
@@ -132,7 +132,7 @@ def test_a_subset_drawn_alone_has_the_pixels_of_the_whole(drawn):
 def test_another_seed_gives_another_digest(drawn, tmp_path):
     _, summary = drawn
 
-    other = draw_dataset(tmp_path / "other", size="smoke", seed=2, height=48, width=24, workers=1)
+    other = generate_dataset(tmp_path / "other", size="smoke", seed=2, height=48, width=24, workers=1)
 
     assert other.pixel_digest != summary.pixel_digest
 
@@ -242,7 +242,7 @@ def test_nothing_is_left_behind_when_drawing_fails(tmp_path, monkeypatch):
     monkeypatch.setattr(Studio, "draw", fail)
 
     with pytest.raises(OSError, match="disk full"):
-        draw_dataset(tmp_path / "set", size="smoke", workers=1)
+        generate_dataset(tmp_path / "set", size="smoke", workers=1)
 
     assert list(tmp_path.iterdir()) == []
 
@@ -251,7 +251,7 @@ def test_a_folder_that_holds_something_is_not_written_into(tmp_path):
     (tmp_path / "mine.txt").write_text("keep")
 
     with pytest.raises(DataError, match="not empty"):
-        draw_dataset(tmp_path, size="smoke")
+        generate_dataset(tmp_path, size="smoke")
 
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
@@ -259,7 +259,7 @@ def test_a_folder_that_holds_something_is_not_written_into(tmp_path):
 @pytest.mark.parametrize(("name", "value"), [("size", "huge"), ("layout", "market"), ("difficulty", "cruel")])
 def test_an_unknown_name_is_an_error_that_lists_the_known_ones(tmp_path, name, value):
     with pytest.raises(ConfigError) as caught:
-        draw_dataset(tmp_path / "set", **{"size": "smoke", name: value})
+        generate_dataset(tmp_path / "set", **{"size": "smoke", name: value})
 
     assert value in caught.value.message
     assert "one of" in caught.value.hint
@@ -282,7 +282,7 @@ def test_infrared_captions_name_colours_as_often_as_the_knob_says(tmp_path):
     for share in (0.0, 1.0):
         knobs = DEFAULT.model_copy(update={"infrared_colours": share, "caption_noise": 0.0})
         folder = tmp_path / str(share)
-        draw_dataset(folder, size="smoke", height=48, width=24, workers=1, knobs=knobs)
+        generate_dataset(folder, size="smoke", height=48, width=24, workers=1, knobs=knobs)
         captions = [row["caption"] for row in lines(folder / "captions.jsonl") if row["modality"] == "infrared"]
         shares[share] = sum(bool(set(re.findall(r"[a-z]+", one)) & set(COLOURS)) for one in captions) / len(captions)
 
@@ -293,7 +293,7 @@ def test_visible_captions_and_pixels_do_not_depend_on_colours_of_infrared_ones(d
     folder, summary = drawn
     knobs = DEFAULT.model_copy(update={"infrared_colours": 1.0})
 
-    other = draw_dataset(tmp_path / "set", size="smoke", height=48, width=24, workers=1, knobs=knobs)
+    other = generate_dataset(tmp_path / "set", size="smoke", height=48, width=24, workers=1, knobs=knobs)
 
     assert other.pixel_digest == summary.pixel_digest
     visible = [

@@ -5,11 +5,10 @@ import pytest
 
 from models.modality import Modality
 from pipeline.data.synthetic.cameras import SYSU_STATIONS, noise_bank, station_cameras, wild_camera
-from pipeline.data.synthetic.images import draw_image
+from pipeline.data.synthetic.images import Studio, StudioSettings, draw_image
 from pipeline.data.synthetic.knobs import DEFAULT, EASY, HARD
 from pipeline.data.synthetic.people import Person, data_set_people
 from pipeline.data.synthetic.raster import CAPSULE, ELLIPSE, SLAB, develop, fill
-from pipeline.data.synthetic.studio import Studio, StudioSettings
 from pipeline.runtime.seeds import numpy_generator
 
 

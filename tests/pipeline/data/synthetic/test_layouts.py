@@ -14,15 +14,13 @@ from models.modality import Modality
 from pipeline.data.datasets.llcm.adapter import check_llcm, read_llcm
 from pipeline.data.datasets.regdb.adapter import check_regdb, read_regdb
 from pipeline.data.synthetic.cameras import LLCM_STATIONS, REGDB_STATIONS, SYSU_STATIONS, station_cameras
+from pipeline.data.synthetic.images import Studio, StudioSettings
 from pipeline.data.synthetic.knobs import DEFAULT
-from pipeline.data.synthetic.layout_llcm import plan_llcm
-from pipeline.data.synthetic.layout_regdb import plan_regdb
-from pipeline.data.synthetic.lists import write_labelled_list
-from pipeline.data.synthetic.plan import Plan, Shot
-from pipeline.data.synthetic.studio import Studio, StudioSettings
-from pipeline.data.synthetic.writer import LAYOUTS, DrawnSummary, draw_dataset
+from pipeline.data.synthetic.layouts import plan_llcm, plan_regdb
+from pipeline.data.synthetic.plan import Plan, Shot, write_labelled_list
+from pipeline.data.synthetic.writer import LAYOUTS, SyntheticSummary, generate_dataset
 
-Sets = dict[str, tuple[Path, DrawnSummary]]
+Sets = dict[str, tuple[Path, SyntheticSummary]]
 LLCM_MODALITIES = {station.number: station.modality for station in LLCM_STATIONS}
 
 # Over all pixels before JPEG of size smoke at 48 x 24, seed 1, difficulty default. They change with the drawing only:
@@ -57,13 +55,15 @@ class TestEveryLayout:
 
     def test_the_same_pixels_come_from_two_workers(self, tmp_path):
         # Workers know nothing of layouts: this one, where a camera is two stations, speaks for all.
-        again = draw_dataset(tmp_path / "again", size="smoke", layout="llcm", height=48, width=24, workers=2)
+        again = generate_dataset(tmp_path / "again", size="smoke", layout="llcm", height=48, width=24, workers=2)
 
         assert again.pixel_digest == GOLDEN["llcm"]
 
     @pytest.mark.parametrize("layout", ["regdb", "llcm"])
     def test_another_seed_gives_other_pixels(self, tmp_path, layout):
-        other = draw_dataset(tmp_path / "other", size="smoke", layout=layout, seed=2, height=48, width=24, workers=1)
+        other = generate_dataset(
+            tmp_path / "other", size="smoke", layout=layout, seed=2, height=48, width=24, workers=1
+        )
 
         assert other.pixel_digest != GOLDEN[layout]
 

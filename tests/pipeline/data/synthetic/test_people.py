@@ -4,14 +4,22 @@ import numpy as np
 import pytest
 
 from pipeline.data.synthetic.captions import ATTRIBUTES
-from pipeline.data.synthetic.knobs import DEFAULT, EASY, HARD, DrawnKnobs, blend_knobs, knobs_for
-from pipeline.data.synthetic.people import data_set_people, fresh_people, purpose_of
-from pipeline.data.synthetic.wardrobe import COLOURS, Garment, luminance, make_wardrobe, reflectance
+from pipeline.data.synthetic.knobs import DEFAULT, EASY, HARD, SyntheticKnobs, blend_knobs, knobs_for
+from pipeline.data.synthetic.people import (
+    COLOURS,
+    Garment,
+    data_set_people,
+    fresh_people,
+    luminance,
+    make_wardrobe,
+    purpose_of,
+    reflectance,
+)
 from pipeline.errors import ConfigError
 from pipeline.runtime.seeds import numpy_generator
 
 
-def wardrobe(knobs: DrawnKnobs, num_garments: int = 400) -> list[Garment]:
+def wardrobe(knobs: SyntheticKnobs, num_garments: int = 400) -> list[Garment]:
     many = knobs.model_copy(update={"wardrobe": num_garments})
     uppers, lowers = make_wardrobe(numpy_generator(3, "wardrobe"), many)
     return [*uppers, *lowers]
@@ -61,7 +69,7 @@ def test_two_fifths_of_all_tuples_are_for_pretraining():
 
 
 def test_reflectance_is_the_mean_of_the_material_plus_leaked_brightness_plus_noise():
-    knobs = DrawnKnobs(colour_leak=0.2, reflectance_noise=0.1, material_spread=0.5)
+    knobs = SyntheticKnobs(colour_leak=0.2, reflectance_noise=0.1, material_spread=0.5)
 
     # Leather reflects .25: half the way to .5 is .375. White at .9 brightness leaks .2 * .4 = .08. Noise: .1 * -1.
     assert reflectance("leather", (0.9, 0.9, 0.9), -1.0, knobs) == pytest.approx(0.375 + 0.08 - 0.1)

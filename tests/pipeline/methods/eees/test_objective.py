@@ -10,10 +10,10 @@ from torch import nn
 
 from models.clip import load_clip
 from models.encoder import DualStemEncoder, Encoded, Head
+from models.fusion import build_view_fusion
 from models.modality import PerModality
 from models.person_heads import PersonClassifier, prepare_for_people
 from models.text_tower import TextTower
-from models.view_fusion import build_view_fusion
 from pipeline.data.pixel_supply import StreamedPixels
 from pipeline.methods.eees.objective import (
     CaptionObjective,

@@ -1,14 +1,14 @@
-"""Compiled loops of DBSCAN on a list of pairs."""
+"""Compiled loops of DBSCAN and of the prototypes."""
 
 import numpy as np
-from jaxtyping import Bool, Int32, Int64
+from jaxtyping import Bool, Float32, Float64, Int, Int32, Int64
 
 from clustering.parallel import kernel
 
 
 @kernel
 def _root(parents: Int32[np.ndarray, "n"], image: int) -> int:
-    """Root of an image's tree, halving the path on the way."""
+    """Root of an image's tree, with path halving."""
     while parents[image] != image:
         parents[image] = parents[parents[image]]
         image = parents[image]
@@ -55,3 +55,14 @@ def label_images(
             border, founder = (second, first) if core[first] else (first, second)
             if labels[border] == -1 or labels[founder] < labels[border]:
                 labels[border] = labels[founder]
+
+
+@kernel
+def sum_by_cluster(
+    features: Float32[np.ndarray, "n d"], labels: Int[np.ndarray, "n"], sums: Float64[np.ndarray, "c d"]
+) -> None:
+    """Add each image's features to its cluster's sum, except for negative labels."""
+    for image in range(len(labels)):
+        if labels[image] >= 0:
+            for place in range(features.shape[1]):
+                sums[labels[image], place] += features[image, place]
