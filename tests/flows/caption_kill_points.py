@@ -10,7 +10,7 @@ import sys
 from io import FileIO
 from typing import Any
 
-from flows.cli.app import app as cli
+from flows.cli import app as cli
 from models.torchvision_operators import define_missing_operators
 from pipeline.captioning import caption_writer, captioning
 from tests.flows.kill_points import die, die_at_call

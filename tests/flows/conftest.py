@@ -2,7 +2,7 @@
 
 import pytest
 
-from flows.cli.app import app as cli
+from flows.cli import app as cli
 from tests.flows.command_line import Call
 
 

@@ -1,8 +1,6 @@
 """`vireid label` as its users call it: labels in a file, a table or JSON on stdout, wrong input as one error."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +8,7 @@ import pytest
 
 from clustering.labelling import label_images
 from tests.flows.command_line import Call
+from tests.fresh_process import run_fresh
 from tests.reference.feature_sets import identity_features
 
 ROWS = identity_features(200, 5, 32)
@@ -121,7 +120,7 @@ def test_few_images_are_no_error(vireid: Call, tmp_path: Path, num_images: int) 
 def test_torch_is_not_needed(features: Path) -> None:
     program = (
         "import sys\n"
-        "from flows import cli\n"
+        "from flows.cli import app as cli\n"
         f"sys.argv = ['vireid', 'label', {str(features)!r}, '--json']\n"
         "try:\n"
         "    cli.main()\n"
@@ -129,4 +128,4 @@ def test_torch_is_not_needed(features: Path) -> None:
         "    pass\n"
         "assert 'torch' not in sys.modules, 'torch was imported'\n"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[3], capture_output=True)
+    run_fresh(program)
