@@ -25,7 +25,7 @@ STAMP := .venv/set-up-$(EXTRA)-$(shell cat pyproject.toml constraints.txt | cksu
 INSTALL := install --quiet -c constraints.txt -e '.[$(EXTRA),test]'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test unsupervised-demo unsupervised-sysu unsupervised-regdb unsupervised-llcm \
+.PHONY: help setup check test test-slow test-all unsupervised-demo unsupervised-sysu unsupervised-regdb unsupervised-llcm \
 	csdn-demo csdn-sysu csdn-regdb csdn-llcm eees-demo eees-sysu eees-regdb eees-llcm demo-clip server deploy ui clean
 
 help:  ## list these targets
@@ -56,8 +56,16 @@ check: setup  ## style, types, layers
 		echo "error: constraints.txt holds something else than name==version" >&2; exit 1; }
 
 # One thread a worker, and a worker a core: the tests' tensors are so small that a second thread only waits.
-test: setup  ## all tests, and the examples in docstrings
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+PYTEST := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+
+test: setup  ## all tests but the slow ones, and the examples in docstrings
+	$(PYTEST) -m "not slow"
+
+test-slow: setup  ## the slow tests: whole runs, servers, processes that are killed
+	$(PYTEST) -m slow
+
+test-all: setup  ## all tests
+	$(PYTEST)
 
 unsupervised-demo: setup  ## train on drawn people with the demo weights: no data set needed
 	$(BIN)/vireid demo

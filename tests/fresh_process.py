@@ -14,15 +14,16 @@ ROOT = Path(__file__).resolve().parents[1]
 _PRELOADED = "import numba, numpy, pydantic, scipy.sparse.csgraph, sklearn.cluster, sklearn.metrics"
 
 
-def run_fresh(program: str, *arguments: str) -> str:
+def run_fresh(program: str, *arguments: str, exit_code: int = 0) -> str:
     """Run the text of a Python program in the repository's root; gives what it printed.
 
     Args:
         program: Its text.
         arguments: What it finds in `sys.argv[1:]`.
+        exit_code: Expected; negative for the signal that kills it.
 
     Raises:
-        AssertionError: Its exit code is not 0; with what it wrote to stderr.
+        AssertionError: Its exit code is another one; with what it wrote to stderr.
     """
     server = _server()
     assert server.stdin is not None and server.stdout is not None
@@ -30,7 +31,7 @@ def run_fresh(program: str, *arguments: str) -> str:
         server.stdin.write(json.dumps({"program": program, "arguments": arguments, "folder": folder}) + "\n")
         server.stdin.flush()
         code = int(server.stdout.readline())
-        assert code == 0, (code, (Path(folder) / "stderr").read_text())
+        assert code == exit_code, (code, (Path(folder) / "stderr").read_text())
         return (Path(folder) / "stdout").read_text()
 
 

@@ -33,7 +33,7 @@ def test_the_method_runs_on_every_layout(layout: str, smoke_tree: dict[str, obje
     values = {
         **smoke_tree,
         "data": {"name": layout, "root": str(data), "trial": 2 if layout == "regdb" else None},
-        "execution": {"device": "cpu", "runs_folder": str(tmp_path / "runs"), "tracking": False},
+        "execution": {"device": "cpu", "runs_folder": str(tmp_path / "runs"), "tracking": False, "figures": False},
     }
     report = run_plainly(load_config("smoke", (), values))
     assert report is not None
