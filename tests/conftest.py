@@ -73,7 +73,7 @@ def smoke_tree() -> dict[str, object]:
 
 @pytest.fixture
 def smoke_config(smoke_data: Path, smoke_tree: dict[str, object], tmp_path: Path) -> ExperimentConfig:
-    """Preset `smoke`, made small, its runs in a folder of the test's own; without figures, which take most of the time."""
+    """Preset `smoke`, made small, with its runs in a folder of the test's own; figures would take most of the time."""
     execution = {"device": "cpu", "runs_folder": str(tmp_path / "runs"), "tracking": False, "figures": False}
     return load_config("smoke", (), {**smoke_tree, "data": {"root": str(smoke_data)}, "execution": execution})
 
