@@ -83,7 +83,7 @@ def prefect_backend() -> Iterator[None]:
     """A Prefect server of the session's own, in a temporary folder."""
     from prefect.testing.utilities import prefect_test_harness
 
-    with prefect_test_harness(server_startup_timeout=120):
+    with prefect_test_harness(server_startup_timeout=600):
         yield
 
 
