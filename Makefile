@@ -25,7 +25,7 @@ STAMP := .venv/set-up-$(EXTRA)-$(shell cat pyproject.toml constraints.txt | cksu
 INSTALL := install --quiet -c constraints.txt -e '.[$(EXTRA),test]'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test demo-clip server deploy ui clean
+.PHONY: help setup check test test-slow test-all demo-clip server deploy ui clean
 
 help:  ## list these targets
 	@sed 's/^%/METHOD/' Makefile | awk -F ':.*## ' '/^[A-Za-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }'
@@ -56,8 +56,16 @@ check: setup  ## style, types, layers
 		echo "error: constraints.txt holds something else than name==version" >&2; exit 1; }
 
 # One thread a worker, and a worker a core: the tests' tensors are so small that a second thread only waits.
-test: setup  ## all tests, and the examples in docstrings
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+PYTEST := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+
+test: setup  ## all tests but the slow ones, and the examples in docstrings
+	$(PYTEST) -m "not slow"
+
+test-slow: setup  ## the slow tests: whole runs, servers, processes that are killed
+	$(PYTEST) -m slow
+
+test-all: setup  ## all tests
+	$(PYTEST)
 
 # METHOD is the name of a flow: unsupervised (CCLNet), csdn or eees; any other method that is added has the same targets.
 PRESET = $(patsubst unsupervised,cclnet,$*)

@@ -1,6 +1,9 @@
 """What the whole suite shares: one drawn data set, one tiny configuration, one Prefect back end."""
 
-from collections.abc import Iterator
+import fcntl
+import gc
+import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -9,14 +12,52 @@ from pipeline.config.presets import load_config
 from pipeline.config.shared import ExperimentConfig
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A slow test may take longer than the limit of the others, which is there to end what hangs."""
+    for item in items:
+        if item.get_closest_marker("slow") is not None:
+            item.add_marker(pytest.mark.timeout(1200))
+
+
+def pytest_collection_finish() -> None:
+    """Hundreds of thousands of objects of imported libraries: no collection of garbage looks at them again."""
+    gc.collect()
+    gc.freeze()
+
+
+Fill = Callable[[Path], object]
+
+
 @pytest.fixture(scope="session")
-def smoke_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made_once(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, Fill], Path]:
+    """Give a folder that the first worker which needs it fills, for all workers of this run; no test may change it."""
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+
+    def folder_of(name: str, fill: Fill) -> Path:
+        folder, filled = root / name, root / f"{name}.filled"
+        with (root / f"{name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            if not filled.exists():
+                fill(folder)
+                filled.touch()
+        return folder
+
+    return folder_of
+
+
+@pytest.fixture(scope="session")
+def smoke_data(made_once: Callable[[str, Fill], Path]) -> Path:
     """The drawn data set of size `smoke` in SYSU-MM01's layout."""
+    return made_once("smoke", lambda folder: generate_smoke(folder, "sysu"))
+
+
+def generate_smoke(folder: Path, layout: str) -> None:
+    """Generate the synthetic data set of size `smoke`, at 64 x 32 pixels."""
     from pipeline.data.synthetic.writer import generate_dataset
 
-    folder = tmp_path_factory.mktemp("drawn") / "smoke"
-    generate_dataset(folder, size="smoke", difficulty="easy", height=64, width=32, workers=1)
-    return folder
+    generate_dataset(folder, size="smoke", layout=layout, difficulty="easy", height=64, width=32, workers=1)
 
 
 @pytest.fixture(scope="session")
@@ -32,8 +73,8 @@ def smoke_tree() -> dict[str, object]:
 
 @pytest.fixture
 def smoke_config(smoke_data: Path, smoke_tree: dict[str, object], tmp_path: Path) -> ExperimentConfig:
-    """Preset `smoke`, made small, with its runs in a folder of the test's own."""
-    execution = {"device": "cpu", "runs_folder": str(tmp_path / "runs"), "tracking": False}
+    """Preset `smoke`, made small, with its runs in a folder of the test's own; figures would take most of the time."""
+    execution = {"device": "cpu", "runs_folder": str(tmp_path / "runs"), "tracking": False, "figures": False}
     return load_config("smoke", (), {**smoke_tree, "data": {"root": str(smoke_data)}, "execution": execution})
 
 
@@ -42,7 +83,7 @@ def prefect_backend() -> Iterator[None]:
     """A Prefect server of the session's own, in a temporary folder."""
     from prefect.testing.utilities import prefect_test_harness
 
-    with prefect_test_harness(server_startup_timeout=120):
+    with prefect_test_harness(server_startup_timeout=600):
         yield
 
 

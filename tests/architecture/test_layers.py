@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from tests.architecture.source_tree import MODULES, ROOT
+from tests.fresh_process import run_fresh
 
 
 def run(*command: str) -> subprocess.CompletedProcess[str]:
@@ -33,11 +34,9 @@ def test_importing_lower_layers_brings_nothing_of_the_upper_ones(packages, absen
         f"for name in {names!r}: importlib.import_module(name)\n"
         f"sys.exit(', '.join(name for name in {absent!r} if name in sys.modules) or 0)"
     )
-    answer = run(sys.executable, "-c", script)
-    assert answer.returncode == 0, answer.stderr
+    run_fresh(script)
 
 
 def test_importing_writes_nothing():
     script = "import importlib\n" + "".join(f"importlib.import_module({module.name!r})\n" for module in MODULES)
-    answer = run(sys.executable, "-c", script)
-    assert (answer.returncode, answer.stdout) == (0, ""), answer.stderr
+    assert run_fresh(script) == ""

@@ -1,8 +1,6 @@
 """Features in, labels out: equal to scikit-learn on the dense definition, at any edge."""
 
 import math
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -12,6 +10,7 @@ from clustering.dbscan import OUTLIER, dbscan
 from clustering.labelling import CURVE_EPS, label_images
 from clustering.neighbours import nearest_neighbours
 from tests.clustering.graphs import jaccard_graph
+from tests.fresh_process import run_fresh
 from tests.reference.clustering import jaccard_distances
 from tests.reference.feature_sets import (
     blob_features,
@@ -220,9 +219,7 @@ print(before, peak())
 
 def peaks(images, device):
     """Largest memory of a process in bytes, before and after it labels; on the CPU both with loops and with tensors."""
-    command = [sys.executable, "-c", PEAK_SCRIPT, str(images), device]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    return [int(size) * 1024 for size in done.stdout.split()]
+    return [int(size) * 1024 for size in run_fresh(PEAK_SCRIPT, str(images), device).split()]
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])

@@ -1,14 +1,12 @@
 """The search finds what a full sort finds, ties included."""
 
-import subprocess
-import sys
-
 import faiss
 import numpy as np
 import pytest
 
 from clustering import neighbours as module
 from clustering.neighbours import nearest_neighbours
+from tests.fresh_process import run_fresh
 from tests.reference.clustering import ranked
 from tests.reference.feature_sets import copied_features, gaussian_features, identity_features
 
@@ -98,5 +96,4 @@ def test_the_first_bad_row_is_named_and_all_are_counted(value, message):
 
 def test_importing_the_package_loads_neither_faiss_nor_torch():
     script = "import sys, clustering.labelling, clustering.matching; print({'faiss', 'torch'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "set()"
+    assert run_fresh(script).strip() == "set()"

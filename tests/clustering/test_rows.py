@@ -1,12 +1,10 @@
 """Bad features are refused with what is wrong about them, by every function that takes them."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 
 from clustering.rows import check_matrix, check_unit_rows
+from tests.fresh_process import run_fresh
 
 
 @pytest.mark.parametrize(
@@ -51,7 +49,6 @@ for features in (np.zeros(5, np.float32), np.eye(4), np.eye(4, dtype=int), zero,
         except ValueError as error:
             print(error)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     expected = [
         "features must be a 2-D array of float32, not 1-D of float32",
         "features must be a 2-D array of float32, not 2-D of float64",
@@ -59,4 +56,4 @@ for features in (np.zeros(5, np.float32), np.eye(4), np.eye(4, dtype=int), zero,
         "row 2 has length 0, not 1 (1 of 4 rows are bad)",
         "row 3 is not finite (1 of 4 rows are bad)",
     ]
-    assert done.stdout.splitlines() == [line for line in expected for _ in range(2)]
+    assert run_fresh(script).splitlines() == [line for line in expected for _ in range(2)]

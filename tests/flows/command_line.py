@@ -9,6 +9,7 @@ Call = Callable[..., tuple[int, str, str]]
 
 def small(runs: Path, data: Path) -> list[str]:
     """Options that make preset `smoke` small."""
-    changes = ("model.architecture=tiny", "model.weights=random", "stages.prepare_rounds=1", "stages.clip_rounds=0")
+    changes = ["model.architecture=tiny", "model.weights=random", "stages.prepare_rounds=1", "stages.clip_rounds=0"]
+    changes += ["execution.tracking=false", "execution.figures=false"]
     options = [part for change in changes for part in ("--set", change)]
-    return ["--data", str(data), "--runs", str(runs), "--device", "cpu", "--set", "execution.tracking=false", *options]
+    return ["--data", str(data), "--runs", str(runs), "--device", "cpu", *options]

@@ -1,8 +1,5 @@
 """Runs of any method without Prefect: to the end in this process, or in others that are killed."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,6 +11,7 @@ from pipeline.evaluation.report import EvaluationReport
 from pipeline.methods.train import train
 from pipeline.runs.open import run_path
 from pipeline.storage.run_folder import RunFolder
+from tests.fresh_process import run_fresh
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -34,17 +32,14 @@ def checkpoint_of(config: AnyConfig) -> dict[str, Any]:
 
 
 def run_calm_and_killed(config: Config, points: Sequence[str], folder: Path) -> tuple[Config, Config]:
-    """Run an experiment twice, each in a process of its own: undisturbed, and killed at each point in turn."""
+    """Run an experiment twice in processes of its own: undisturbed, and killed at each point in turn."""
     both = []
-    for name, where in (("calm", ()), ("killed", points)):
-        execution = config.execution.model_copy(update={"runs_folder": folder / name / "runs"})
-        one = config.model_copy(update={"execution": execution})
-        file = folder / f"{name}.json"
-        file.write_text(one.model_dump_json())
-        environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "tests.flows.kill_points", str(file), *where]
-        subprocess.run(command, check=True, cwd=ROOT, env=environment, timeout=300)
-        both.append(one)
+    for name in ("calm", "killed"):
+        execution = config.execution.model_copy(update={"runs_folder": folder / name / "runs", "figures": True})
+        both.append(config.model_copy(update={"execution": execution}))
+        (folder / f"{name}.json").write_text(both[-1].model_dump_json())
+    program = "import sys; from tests.flows.kill_points import main; main(*sys.argv[1:])"
+    run_fresh(program, str(folder / "calm.json"), str(folder / "killed.json"), *points)
     return both[0], both[1]
 
 

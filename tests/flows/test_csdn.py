@@ -36,7 +36,7 @@ KILL_POINTS = (
 
 @pytest.fixture
 def small_csdn(smoke_data: Path, tmp_path: Path) -> CsdnConfig:
-    execution = {"device": "cpu", "runs_folder": str(tmp_path / "runs"), "tracking": False}
+    execution = {"device": "cpu", "runs_folder": str(tmp_path / "runs"), "tracking": False, "figures": False}
     config = load_config("csdn-sysu", (), {**SMALL, "data": {"root": str(smoke_data)}, "execution": execution})
     assert isinstance(config, CsdnConfig)
     return config
@@ -140,6 +140,7 @@ def test_a_vision_transformer_is_refused(small_csdn: CsdnConfig) -> None:
         run_plainly(small_csdn.model_copy(update={"model": model}))
 
 
+@pytest.mark.slow
 def test_a_network_without_text_trains_on_people_alone(small_csdn: CsdnConfig, smoke_data: Path) -> None:
     execution = small_csdn.execution.model_dump()
     small = {name: SMALL[name] for name in ("images", "batches", "evaluation")}
@@ -174,6 +175,8 @@ def test_a_network_without_text_is_refused_where_texts_are_met(
 def test_texts_are_drawn_when_they_are_learned_and_what_queries_found_when_that_is_measured(
     small_csdn: CsdnConfig,
 ) -> None:
+    execution = small_csdn.execution.model_copy(update={"figures": True})
+    small_csdn = small_csdn.model_copy(update={"execution": execution})
     run_plainly(small_csdn)
     figures = sorted(file.name for file in (run_path(small_csdn) / "figures").iterdir())
     assert figures[-1] == "text-similarity-001.png"

@@ -47,7 +47,7 @@ def captions(smoke_data: Path, tmp_path: Path) -> Path:
 
 @pytest.fixture
 def small_eees(smoke_data: Path, tmp_path: Path) -> EeesConfig:
-    execution = {"device": "cpu", "runs_folder": str(tmp_path / "runs"), "tracking": False}
+    execution = {"device": "cpu", "runs_folder": str(tmp_path / "runs"), "tracking": False, "figures": False}
     config = load_config("eees-sysu", (), {**SMALL, "data": {"root": str(smoke_data)}, "execution": execution})
     assert isinstance(config, EeesConfig)
     return config

@@ -22,7 +22,7 @@ from tests.flows.test_round_figures import with_execution
 
 @pytest.fixture
 def config(smoke_config: ExperimentConfig) -> ExperimentConfig:
-    return with_execution(smoke_config, figures=False, keep_checkpoints="all")
+    return with_execution(smoke_config, keep_checkpoints="all")
 
 
 def kept_by(config: ExperimentConfig) -> dict[str, int]:

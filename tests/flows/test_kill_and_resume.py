@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from pipeline.config.shared import ExperimentConfig
 from tests.flows.plain_runs import assert_same_result, checkpoint_of, run_calm_and_killed
 
@@ -19,6 +21,7 @@ KILL_POINTS = (
 )
 
 
+@pytest.mark.slow
 def test_a_run_killed_in_every_stage_equals_the_uninterrupted_run(
     smoke_config: ExperimentConfig, tmp_path: Path
 ) -> None:

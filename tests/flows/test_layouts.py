@@ -35,7 +35,7 @@ def test_the_method_runs_on_every_layout(layout: str, smoke_tree: dict[str, obje
         "data": {"name": layout, "root": str(data), "split": 2 if layout == "regdb" else None},
         # Galleries are drawn for LLCM alone: two of them.
         "evaluation": {"every": 1} | ({"trials": 2} if layout == "llcm" else {}),
-        "execution": {"device": "cpu", "runs_folder": str(tmp_path / "runs"), "tracking": False},
+        "execution": {"device": "cpu", "runs_folder": str(tmp_path / "runs"), "tracking": False, "figures": False},
     }
     report = run_plainly(load_config("smoke", (), values))
     assert report is not None

@@ -42,10 +42,8 @@ class Server:
             self._process = subprocess.Popen(
                 command, env=environment, stdout=log, stderr=log, cwd=self._folder, start_new_session=True
             )
-        limit = time.monotonic() + 90
         while not self._answers():
             assert self._process.poll() is None, (self._folder / "server.log").read_text()
-            assert time.monotonic() < limit, "the server does not answer"
             time.sleep(0.1)
 
     def kill(self) -> None:
@@ -73,7 +71,7 @@ def test_a_server_that_dies_in_the_middle_misses_nothing(
 ) -> None:
     server = Server(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", server.uri)
-    config = with_execution(smoke_config, tracking=True, figures=False, keep_checkpoints="all", log_checkpoints=True)
+    config = with_execution(smoke_config, tracking=True, keep_checkpoints="all", log_checkpoints=True)
     folder, known = run_path(config), {}
     publish = RunRecord.publish
 

@@ -48,8 +48,8 @@ def files_of(client: MlflowClient, name: str, version: str = "1") -> Path:
 
 METHODS = [
     ("smoke", "cclnet", {"evaluation": {"trials": 1, "selection": "test_best", "every": 1, "flip": "mean"}}),
-    ("csdn-sysu", "csdn", SMALL_CSDN),
-    ("eees-sysu", "eees", SMALL_EEES),
+    pytest.param("csdn-sysu", "csdn", SMALL_CSDN, marks=pytest.mark.slow),
+    pytest.param("eees-sysu", "eees", SMALL_EEES, marks=pytest.mark.slow),
 ]
 
 

@@ -119,12 +119,11 @@ def test_choosing_a_round_changes_no_weight_of_the_last(smoke_config: Experiment
     assert all(torch.equal(last["encoder"][name], chosen["encoder"][name]) for name in last["encoder"])
 
 
-def test_exported_features_give_the_same_numbers_to_anybody(smoke_config: ExperimentConfig, tmp_path: Path) -> None:
-    config = changed(smoke_config, stages={"prepare_rounds": 1, "clip_rounds": 0})
-    report = run_plainly(config)
+def test_exported_features_give_the_same_numbers_to_anybody(finished_run: ExperimentConfig, tmp_path: Path) -> None:
+    report = run_plainly(finished_run)
     assert report is not None
     exported, queries = tmp_path / "features.npz", tmp_path / "queries.npz"
-    with reopen_run(run_path(config), method_of, data_root=None, device="cpu") as (run, evaluator):
+    with reopen_run(run_path(finished_run), method_of, data_root=None, device="cpu") as (run, evaluator):
         assert evaluator.measure_to_files(run, exported, queries) == report
     for protocol in ("sysu/all", "sysu/indoor"):
         draws = GalleryDraws(trials=2)
@@ -138,10 +137,8 @@ def test_exported_features_give_the_same_numbers_to_anybody(smoke_config: Experi
     assert precision[valid].mean() == pytest.approx(report.searches[0].trials[0].map, abs=1e-12)
 
 
-def test_a_run_is_not_measured_on_other_images(smoke_config: ExperimentConfig, tmp_path: Path) -> None:
-    config = changed(smoke_config, stages={"prepare_rounds": 1, "clip_rounds": 0})
-    run_plainly(config)
-    other = copy_of(config.data.root, tmp_path / "other")
+def test_a_run_is_not_measured_on_other_images(finished_run: ExperimentConfig, tmp_path: Path) -> None:
+    other = copy_of(finished_run.data.root, tmp_path / "other")
     # A trained and a tested person who were seen by the same cameras change places: no count differs.
     lists = PerSplit(
         *((other / "exp" / f"{split}_id.txt").read_text().strip().split(",") for split in ("train", "test"))
@@ -161,17 +158,16 @@ def test_a_run_is_not_measured_on_other_images(smoke_config: ExperimentConfig, t
         (other / "exp" / f"{split}_id.mat").unlink()
     with (
         pytest.raises(CheckpointError, match="made with other training images"),
-        reopen_run(run_path(config), method_of, data_root=other, device="cpu"),
+        reopen_run(run_path(finished_run), method_of, data_root=other, device="cpu"),
     ):
         pass
 
 
-def test_a_moved_data_set_is_the_same_data_set(smoke_config: ExperimentConfig, tmp_path: Path) -> None:
-    config = changed(smoke_config, stages={"prepare_rounds": 1, "clip_rounds": 0})
-    report = run_plainly(config)
+def test_a_moved_data_set_is_the_same_data_set(finished_run: ExperimentConfig, tmp_path: Path) -> None:
+    report = run_plainly(finished_run)
     assert report is not None
-    moved = copy_of(config.data.root, tmp_path / "my_cam3_0001" / "moved")
-    with reopen_run(run_path(config), method_of, data_root=moved, device="cpu") as (run, evaluator):
+    moved = copy_of(finished_run.data.root, tmp_path / "my_cam3_0001" / "moved")
+    with reopen_run(run_path(finished_run), method_of, data_root=moved, device="cpu") as (run, evaluator):
         assert dataclasses.replace(evaluator.measure_to_files(run), model=report.model) == report
 
 

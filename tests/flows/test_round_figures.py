@@ -23,28 +23,26 @@ def figures_of(config: AnyConfig, number: int) -> set[str]:
     return {file.stem.rpartition("-")[0] for file in files}
 
 
-def test_a_round_leaves_its_figures_and_they_change_no_number(smoke_config: ExperimentConfig, tmp_path: Path) -> None:
-    run_plainly(smoke_config)
+def test_a_round_leaves_its_figures_and_they_change_no_number(finished_run: ExperimentConfig, tmp_path: Path) -> None:
     # Rounds 1 and 2 are of stage `prepare`, which has no texts.
-    assert figures_of(smoke_config, 2) == CLUSTERS | {"retrieval"}
-    assert figures_of(smoke_config, 3) == figures_of(smoke_config, 4) == CLUSTERS | {"retrieval", "text-similarity"}
-    for name in figures_of(smoke_config, 4):
-        Image.open(figure_path(run_path(smoke_config), name, 4)).verify()
+    assert figures_of(finished_run, 2) == CLUSTERS | {"retrieval"}
+    assert figures_of(finished_run, 3) == figures_of(finished_run, 4) == CLUSTERS | {"retrieval", "text-similarity"}
+    for name in figures_of(finished_run, 4):
+        Image.open(figure_path(run_path(finished_run), name, 4)).verify()
         assert name in FIGURES, "the page of a comparison says what it shows"
     # Two panels, losses and results, since every round was measured.
-    assert Image.open(figure_path(run_path(smoke_config), "learning-curves", 4)).width == 828
-    without = with_execution(smoke_config, figures=False, runs_folder=tmp_path / "without")
+    assert Image.open(figure_path(run_path(finished_run), "learning-curves", 4)).width == 828
+    without = with_execution(finished_run, figures=False, runs_folder=tmp_path / "without")
     run_plainly(without)
     assert not (run_path(without) / "figures").exists()
     for name in ("metrics.jsonl", "evaluation.json"):
-        assert (run_path(without) / name).read_bytes() == (run_path(smoke_config) / name).read_bytes()
+        assert (run_path(without) / name).read_bytes() == (run_path(finished_run) / name).read_bytes()
 
 
-def test_the_same_run_draws_the_same_bytes(smoke_config: ExperimentConfig, tmp_path: Path) -> None:
-    again = with_execution(smoke_config, runs_folder=tmp_path / "again")
-    for config in (smoke_config, again):
-        run_plainly(config)
-    files = sorted((run_path(smoke_config) / "figures").iterdir())
+def test_the_same_run_draws_the_same_bytes(finished_run: ExperimentConfig, tmp_path: Path) -> None:
+    again = with_execution(finished_run, runs_folder=tmp_path / "again")
+    run_plainly(again)
+    files = sorted((run_path(finished_run) / "figures").iterdir())
     assert [file.name for file in files] == sorted(file.name for file in (run_path(again) / "figures").iterdir())
     for file in files:
         assert file.read_bytes() == (run_path(again) / "figures" / file.name).read_bytes(), file.name

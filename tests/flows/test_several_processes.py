@@ -112,6 +112,7 @@ def test_a_lost_process_ends_the_run_and_the_last_round_is_kept(smoke_config: Ex
     assert len((run_path(config) / "metrics.jsonl").read_text().splitlines()) == 3
 
 
+@pytest.mark.slow
 def test_what_a_process_raises_is_raised_where_it_was_started(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(DataError, match="an image is missing") as known:
         launch(several_processes.fail, (1, "known"), count=2, device="cpu")
@@ -119,6 +120,7 @@ def test_what_a_process_raises_is_raised_where_it_was_started(capfd: pytest.Capt
     assert "Traceback" not in capfd.readouterr().err
 
 
+@pytest.mark.slow
 def test_a_mistake_in_a_process_is_shown_in_full(capfd: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(RankError, match="process 1 of 2 ended with exit code 1"):
         launch(several_processes.fail, (1, "mistake"), count=2, device="cpu")

@@ -41,7 +41,7 @@ def test_a_run_leaves_a_task_a_child_run_and_a_label_file_for_every_round(
     from flows.deployments import train
 
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
-    config = changed(smoke_config, smoke_config.execution.runs_folder, execution={"tracking": True})
+    config = changed(smoke_config, smoke_config.execution.runs_folder, execution={"tracking": True, "figures": True})
     config = changed(config, smoke_config.execution.runs_folder)
     report = train(config)
     assert report is not None
@@ -138,20 +138,18 @@ def test_without_carry_over_stage_clip_starts_from_clip_and_with_it_from_stage_p
             assert np.array_equal(text.visible.labels, clusters.of_images.visible)
 
 
-def test_every_number_of_a_round_is_finite(smoke_config: ExperimentConfig) -> None:
-    run_plainly(smoke_config)
-    for line in (run_path(smoke_config) / "metrics.jsonl").read_text().splitlines():
+def test_every_number_of_a_round_is_finite(finished_run: ExperimentConfig) -> None:
+    for line in (run_path(finished_run) / "metrics.jsonl").read_text().splitlines():
         row = json.loads(line)
         assert all(math.isfinite(value) for value in row.values() if isinstance(value, int | float)), row
 
 
-def test_decoded_images_that_were_changed_on_disk_are_refused(smoke_config: ExperimentConfig) -> None:
-    run_plainly(smoke_config)
-    array = next(smoke_config.execution.runs_folder.glob("images/*/visible.npy"))
+def test_decoded_images_that_were_changed_on_disk_are_refused(finished_run: ExperimentConfig) -> None:
+    array = next(finished_run.execution.runs_folder.glob("images/*/visible.npy"))
     with array.open("r+b") as file:
         file.seek(-1, 2)
         last = file.read(1)
         file.seek(-1, 2)
         file.write(bytes([last[0] ^ 1]))
     with pytest.raises(DataError, match="not the bytes that were written"):
-        run_plainly(smoke_config)
+        run_plainly(finished_run)

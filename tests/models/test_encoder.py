@@ -1,4 +1,5 @@
 import copy
+import dataclasses
 from typing import Any
 
 import pytest
@@ -30,6 +31,11 @@ def make_encoder(clip: LoadedClip, size: tuple[int, int] = SIZE, **settings: flo
 
 def images(count: int, size: tuple[int, int] = SIZE, seed: int = 0) -> Tensor:
     return torch.randn(count, 3, *size, generator=torch.Generator().manual_seed(seed))
+
+
+def exact(clip: LoadedClip) -> LoadedClip:
+    """A copy in float64: there the order of a convolution's sums, which is the processor's, does not show."""
+    return dataclasses.replace(clip, model=copy.deepcopy(clip.model).double())
 
 
 def features(encoded: Encoded) -> tuple[Tensor, Tensor, Tensor]:
@@ -66,28 +72,30 @@ def test_every_weight_of_rn50_has_its_place_and_the_last_map_is_18_by_9() -> Non
 
 
 def test_the_last_layer_computes_what_open_clips_does_without_its_pooling(tiny_clip: LoadedClip) -> None:
-    visual: Any = tiny_clip.model.get_submodule("visual")
-    encoder = make_encoder(tiny_clip)
+    clip, batch = exact(tiny_clip), images(2).double()
+    visual: Any = clip.model.get_submodule("visual")
+    encoder = make_encoder(clip).double()
     with torch.no_grad():
-        given = visual.layer3(visual.layer2(visual.layer1(visual.stem(images(2)))))
+        given = visual.layer3(visual.layer2(visual.layer1(visual.stem(batch))))
         block = visual.layer4[0]
         branch = block.act1(block.bn1(block.conv1(given)))
         branch = block.bn3(block.conv3(block.act2(block.bn2(block.conv2(branch)))))
         expected = torch.relu(branch + block.downsample[2](block.downsample[1](given)))
-        mine = encoder.trunk(encoder.stems["visible"](images(2)))
+        mine = encoder.trunk(encoder.stems["visible"](batch))
     assert mine.shape == (2, 256, 3, 2)
-    torch.testing.assert_close(mine, expected, rtol=0, atol=1e-5)
+    torch.testing.assert_close(mine, expected, rtol=0, atol=1e-12)
 
 
 @pytest.mark.parametrize("name", ["vit_clip", "mean_vit_clip"])
 def test_a_vision_transformer_agrees_with_open_clip_at_its_own_size(name: str, request: pytest.FixtureRequest) -> None:
-    clip: LoadedClip = request.getfixturevalue(name)
+    clip = exact(request.getfixturevalue(name))
     visual: Any = clip.model.get_submodule("visual")
-    batch = images(3, (32, 32))
+    batch = images(3, (32, 32)).double()
+    encoder = make_encoder(clip, (32, 32)).double()
     with torch.no_grad():
-        _, projection, pooled = features(make_encoder(clip, (32, 32)).encode(batch, Modality.INFRARED, heads=ALL))
-        torch.testing.assert_close(projection, visual(batch), rtol=0, atol=1e-5)
-        torch.testing.assert_close(pooled @ visual.proj, visual(batch), rtol=0, atol=1e-5)
+        _, projection, pooled = features(encoder.encode(batch, Modality.INFRARED, heads=ALL))
+        torch.testing.assert_close(projection, visual(batch), rtol=0, atol=1e-12)
+        torch.testing.assert_close(pooled @ visual.proj, visual(batch), rtol=0, atol=1e-12)
 
 
 def test_an_attentional_pooler_agrees_with_open_clip() -> None:
@@ -99,15 +107,16 @@ def test_an_attentional_pooler_agrees_with_open_clip() -> None:
                 "attentional_pool": True, "attn_pooler_queries": 3, "attn_pooler_heads": 4,
             },
             text_cfg={"vocab_size": 10, "width": 8, "heads": 1, "layers": 1},
-        ).visual.eval()  # fmt: skip
+        ).visual.double().eval()  # fmt: skip
     holder = nn.Module()
     holder.visual = visual
-    encoder = make_encoder(LoadedClip(holder, WeightsOrigin("random", "coca", ""), lambda _: torch.zeros(1)), (32, 32))
+    clip = LoadedClip(holder, WeightsOrigin("random", "coca", ""), lambda _: torch.zeros(1))
+    encoder = make_encoder(clip, (32, 32)).double()
     assert (encoder.feature_width, encoder.projection_width) == (16, 16)
-    batch = images(2, (32, 32))
+    batch = images(2, (32, 32)).double()
     with torch.no_grad():
         projection = encoder.encode(batch, Modality.VISIBLE, heads=ALL).projection
-        torch.testing.assert_close(projection, visual(batch), rtol=0, atol=1e-5)
+        torch.testing.assert_close(projection, visual(batch), rtol=0, atol=1e-12)
 
 
 def test_only_what_is_asked_for_is_computed(any_clip: LoadedClip) -> None:
@@ -153,11 +162,12 @@ def test_the_generalised_mean_by_hand() -> None:
 
 
 def test_the_power_of_the_pool_is_that_of_the_caller(tiny_clip: LoadedClip) -> None:
-    encoder = make_encoder(tiny_clip, gem_power=1.0)
+    encoder, batch = make_encoder(tiny_clip, gem_power=1.0).double(), images(2).double()
     with torch.no_grad():
-        mean = encoder.trunk(encoder.stems["visible"](images(2))).mean(dim=(2, 3))
-        pooled = encoder.encode(images(2), Modality.VISIBLE, heads=ALL).pooled
-    torch.testing.assert_close(pooled, mean, rtol=1e-5, atol=1e-6)
+        # The pool's floor of 1e-12 is added to what is less.
+        mean = encoder.trunk(encoder.stems["visible"](batch)).mean(dim=(2, 3))
+        pooled = encoder.encode(batch, Modality.VISIBLE, heads=ALL).pooled
+    torch.testing.assert_close(pooled, mean, rtol=1e-9, atol=1e-11)
 
 
 def test_both_stems_start_equal(any_clip: LoadedClip) -> None:
@@ -193,29 +203,29 @@ def test_the_clip_model_stays_untouched(any_clip: LoadedClip) -> None:
 
 
 def test_both_modalities_in_one_pass_equal_two_passes_in_evaluation(any_clip: LoadedClip) -> None:
-    encoder = make_encoder(any_clip)
+    encoder = make_encoder(any_clip).double()
     with torch.no_grad():
         encoder.stems["infrared"].get_parameter(next(iter(dict(encoder.stems["infrared"].named_parameters())))).mul_(2)
-        batches = PerModality(images(3, seed=1), images(2, seed=2))
+        batches = PerModality(images(3, seed=1).double(), images(2, seed=2).double())
         together = encoder(batches, ALL)
         for modality, batch in batches.items():
             alone = encoder.encode(batch, modality, heads=ALL)
             for one, other in zip(features(together[modality]), features(alone), strict=True):
-                torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+                torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-12)
     assert len(features(together.visible)[0]) == 3
     assert len(features(together.infrared)[0]) == 2
 
 
 def test_shared_batch_norms_see_the_mixture_in_training(tiny_clip: LoadedClip) -> None:
-    batches = PerModality(images(4, seed=1), 3 * images(4, seed=2) + 1)
-    encoder = make_encoder(tiny_clip).train()
+    batches = PerModality(images(4, seed=1).double(), 3 * images(4, seed=2).double() + 1)
+    encoder = make_encoder(tiny_clip).double().train()
     encoded = encoder(batches, ALL)
     pooled = torch.cat([features(part)[2] for part in encoded])
     neck = torch.cat([features(part)[0] for part in encoded])
     # The neck normalises by mean and variance of all eight images, not of four and four.
     expected = (pooled - pooled.mean(dim=0)) / (pooled.var(dim=0, unbiased=False) + 1e-5).sqrt()
-    torch.testing.assert_close(neck, expected, rtol=0, atol=1e-4)
-    torch.testing.assert_close(encoder.neck.running_mean, 0.1 * pooled.mean(dim=0), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(neck, expected, rtol=0, atol=1e-10)
+    torch.testing.assert_close(encoder.neck.running_mean, 0.1 * pooled.mean(dim=0), rtol=1e-9, atol=1e-12)
     first: Any = encoder.trunk.get_submodule("layer1.0.bn1")
     stems = torch.cat([encoder.stems[modality.value].eval()(batches[modality]) for modality in Modality])
     assert first.num_batches_tracked == 1  # one pass, not one a modality

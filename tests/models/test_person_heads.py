@@ -163,13 +163,13 @@ class TestPreparedEncoder:
         assert all(torch.equal(one, other) for one, other in zip(*pairs, strict=True))
 
     def test_each_feature_comes_from_its_own_part(self, tiny_clip):
-        encoder = prepared_encoder(tiny_clip)
+        encoder, batch = prepared_encoder(tiny_clip).double(), images(2).double()
         with torch.no_grad():
             encoder.projection_neck.bias.add_(0.5)
-            feature_map = encoder.trunk(encoder.stems["visible"](images(2)))
-            encoded = encoder.encode(images(2), Modality.VISIBLE, heads=ALL)
-            pooled = reference.learned_generalised_mean(feature_map.double(), torch.tensor(3.0), 1e-6).float()
-            torch.testing.assert_close(encoded.pooled, pooled, rtol=1e-4, atol=1e-6)
+            feature_map = encoder.trunk(encoder.stems["visible"](batch))
+            encoded = encoder.encode(batch, Modality.VISIBLE, heads=ALL)
+            pooled = reference.learned_generalised_mean(feature_map, torch.tensor(3.0), 1e-6)
+            torch.testing.assert_close(encoded.pooled, pooled, rtol=1e-9, atol=1e-12)
             # Untrained statistics are mean 0 and variance 1; the bias comes last.
             scale = (1 + 1e-5) ** -0.5
             torch.testing.assert_close(encoded.neck, encoded.pooled * scale)
@@ -195,16 +195,16 @@ class TestPreparedEncoder:
         assert before.projection.shape == (2, encoder.projection_width)
 
     def test_the_projections_neck_sees_the_mixture_of_both_modalities_in_training(self, tiny_clip):
-        encoder = prepared_encoder(tiny_clip).train()
-        encoded = encoder(PerModality(images(6, 1), 3 * images(3, 2) + 1), ALL)
+        encoder = prepared_encoder(tiny_clip).double().train()
+        encoded = encoder(PerModality(images(6, 1).double(), 3 * images(3, 2).double() + 1), ALL)
         assert [len(one.projection_neck) for one in encoded] == [6, 3]
         projection, neck = (
             torch.cat([getattr(one, name) for one in encoded]) for name in ("projection", "projection_neck")
         )
         expected = functional.batch_norm(projection, None, None, training=True)
-        torch.testing.assert_close(neck, expected, rtol=0, atol=1e-5)
+        torch.testing.assert_close(neck, expected, rtol=0, atol=1e-10)
         torch.testing.assert_close(
-            encoder.projection_neck.running_mean, 0.1 * projection.mean(dim=0), rtol=1e-4, atol=1e-6
+            encoder.projection_neck.running_mean, 0.1 * projection.mean(dim=0), rtol=1e-9, atol=1e-12
         )
 
     def test_the_power_and_both_necks_get_gradients(self, tiny_clip):

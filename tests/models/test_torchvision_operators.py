@@ -1,11 +1,9 @@
-import subprocess
-import sys
-
 import pytest
 import torch
 
 from models import torchvision_operators
 from models.torchvision_operators import define_missing_operators
+from tests.fresh_process import run_fresh
 
 FRESH = """
 import sys
@@ -20,8 +18,7 @@ assert v2.functional.hflip(torch.tensor([[[1, 2]]])).tolist() == [[[2, 1]]]
 
 
 def test_open_clip_and_transforms_can_be_imported_in_a_fresh_interpreter() -> None:
-    finished = subprocess.run([sys.executable, "-c", FRESH], capture_output=True, text=True, check=False)
-    assert finished.returncode == 0, finished.stderr
+    run_fresh(FRESH)
 
 
 def test_declaring_twice_changes_nothing() -> None:

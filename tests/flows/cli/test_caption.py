@@ -1,10 +1,7 @@
 """`vireid caption`, with real classes of transformers and random weights."""
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -15,8 +12,7 @@ from pipeline.data.captions.store import load_captions
 from pipeline.data.dataset import read_dataset
 from pipeline.data.synthetic.writer import generate_dataset
 from tests.flows.command_line import Call
-
-ROOT = Path(__file__).resolve().parents[3]
+from tests.fresh_process import run_fresh
 
 # In the order in which the command meets them; each start goes on from what is on disk.
 KILL_POINTS = (
@@ -87,13 +83,8 @@ def test_captioning_killed_again_and_again_equals_the_uninterrupted_one(
     assert vireid("caption", "sysu", str(drawn["sysu"]), *options(tiny_llava, calm), "--batch-size", "16")[0] == 0
 
     command = ["caption", "sysu", str(drawn["sysu"]), *options(tiny_llava, killed), "--batch-size", "16"]
-    subprocess.run(
-        [sys.executable, "-m", "tests.flows.caption_kill_points", " ".join(KILL_POINTS), *command],
-        check=True,
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        timeout=200,
-    )
+    program = "import sys; from tests.flows.caption_kill_points import main; main(*sys.argv[1:])"
+    run_fresh(program, " ".join(KILL_POINTS), *command)
 
     expected, found = (sorted(path.read_text().splitlines()) for path in (calm, killed))
     assert found == expected

@@ -1,8 +1,6 @@
 """`vireid label` as its users call it: labels in a file, a table or JSON on stdout, wrong input as one error."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +8,7 @@ import pytest
 
 from clustering.labelling import label_images
 from tests.flows.command_line import Call
+from tests.fresh_process import run_fresh
 from tests.reference.feature_sets import identity_features
 
 ROWS = identity_features(200, 5, 32)
@@ -129,4 +128,4 @@ def test_torch_is_not_needed(features: Path) -> None:
         "    pass\n"
         "assert 'torch' not in sys.modules, 'torch was imported'\n"
     )
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=Path(__file__).parents[3], capture_output=True)
+    run_fresh(program)

@@ -2,12 +2,8 @@
 
 import json
 import logging
-import os
 import shutil
 import signal
-import subprocess
-import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,7 +15,8 @@ from pipeline.config.presets import load_config
 from pipeline.config.shared import ExperimentConfig
 from pipeline.runs.open import run_path
 from tests.flows.command_line import Call
-from tests.flows.plain_runs import ROOT, run_plainly
+from tests.flows.plain_runs import run_plainly
+from tests.fresh_process import run_fresh
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +38,12 @@ def run(site: Path, smoke_tree: dict[str, object], tmp_path_factory: pytest.Temp
         {
             **smoke_tree,
             "data": {"name": "manifest", "root": str(site)},
-            "execution": {"device": "cpu", "runs_folder": str(tmp_path_factory.mktemp("runs")), "tracking": False},
+            "execution": {
+                "device": "cpu",
+                "runs_folder": str(tmp_path_factory.mktemp("runs")),
+                "tracking": False,
+                "figures": False,
+            },
         },
     )
     assert isinstance(config, ExperimentConfig)
@@ -96,16 +98,16 @@ class TestEmbed:
         folder = tmp_path / "many"
         for copy in range(12):
             shutil.copytree(site, folder / str(copy), ignore=shutil.ignore_patterns("*.csv", "*.json*"))
-        command = [sys.executable, "-c", "from flows.cli.app import main; main()", "embed", str(run), str(folder)]
-        command += ["--modality", "visible", "-o", str(tmp_path / "killed.npz"), "--device", "cpu", "--batch-size", "8"]
-        environment = os.environ | {"PYTHONPATH": str(ROOT)}
-        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL)
+        # The plan is the first file that is replaced, a part the second, another part the third.
+        program = (
+            "from flows.cli.app import main\n"
+            "from tests.flows.kill_points import die_at_call\n"
+            "die_at_call('pipeline.runtime.atomic_files', 'Path.replace', 3)\n"
+            "main()\n"
+        )
+        options = ("--modality", "visible", "-o", str(tmp_path / "killed.npz"), "--device", "cpu", "--batch-size", "8")
+        run_fresh(program, "embed", str(run), str(folder), *options, exit_code=-signal.SIGKILL)
         parts = tmp_path / "killed.npz.parts"
-        deadline = time.monotonic() + 120
-        while not list(parts.glob("*.npz")) and time.monotonic() < deadline and process.poll() is None:
-            time.sleep(0.02)
-        process.send_signal(signal.SIGKILL)
-        process.wait()
         assert list(parts.glob("*.npz")) and not (tmp_path / "killed.npz").exists()
         for name in ("killed", "calm"):
             code, _, err = vireid(

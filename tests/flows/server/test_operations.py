@@ -29,6 +29,9 @@ PREPARE_ROUNDS = 7
 KILLED_AFTER = 2
 ROUNDS = PREPARE_ROUNDS + 1
 
+PATIENCE = 600
+"""Seconds; less would make a busy machine a defect."""
+
 
 @dataclass(frozen=True, slots=True)
 class Servers:
@@ -50,10 +53,9 @@ def free_ports(count: int) -> list[int]:
     return ports
 
 
-def wait_until(condition: Callable[[], bool], seconds: float, what: str) -> None:
-    limit = time.monotonic() + seconds
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Wait for as long as it takes: on a busy machine nobody knows; pytest's own limit ends what hangs."""
     while not condition():
-        assert time.monotonic() < limit, f"no {what} after {seconds:.0f} s"
         time.sleep(0.1)
 
 
@@ -93,13 +95,13 @@ def serving(folder: Path) -> Iterator[Servers]:
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, cwd=folder)
     try:
-        wait_until(lambda: "ready" in log.read_text() or process.poll() is not None, 120, "start of the servers")
+        wait_until(lambda: "ready" in log.read_text() or process.poll() is not None)
         assert process.poll() is None, log.read_text()
         yield Servers(process, environment | {"PREFECT_API_URL": api}, api, f"http://127.0.0.1:{mlflow_port}", log)
     finally:
         process.send_signal(signal.SIGTERM)
         try:
-            process.wait(60)
+            process.wait(PATIENCE)
         finally:
             left = processes_with(f"PREFECT_HOME={folder / 'prefect'}")
             for pid in left:
@@ -136,11 +138,11 @@ def started(servers: Servers, config: dict[str, Any], *options: str) -> subproce
 
 
 def the_flow_run(servers: Servers) -> dict[str, Any]:
-    (run,) = httpx.post(f"{servers.api}/flow_runs/filter", json={}, timeout=60).json()
+    (run,) = httpx.post(f"{servers.api}/flow_runs/filter", json={}, timeout=PATIENCE).json()
     return dict(run)
 
 
-@pytest.mark.timeout(420)  # it took 150 s on two cores that others used, too
+@pytest.mark.slow
 def test_a_run_whose_worker_is_killed_goes_on_after_its_last_round(smoke_data: Path, tmp_path: Path) -> None:
     config = smoke(smoke_data, tmp_path / "runs")
     with serving(tmp_path) as servers:
@@ -153,23 +155,26 @@ def test_a_run_whose_worker_is_killed_goes_on_after_its_last_round(smoke_data: P
         )
         # A wrong parameter is refused before there is a run, with the field named.
         refused = started(servers, {"stages": {"prepare_rounds": -1}})
-        answer = " ".join(refused.communicate(timeout=60)[0].split())
+        answer = " ".join(refused.communicate(timeout=PATIENCE)[0].split())
         assert refused.returncode == 1
         assert "Validation failed for field 'config.stages.prepare_rounds'" in answer
-        assert httpx.post(f"{servers.api}/flow_runs/filter", json={}, timeout=60).json() == []
+        assert httpx.post(f"{servers.api}/flow_runs/filter", json={}, timeout=PATIENCE).json() == []
 
         watching = started(servers, config.model_dump(mode="json"), "--watch")
-        wait_until(lambda: finished_rounds(config) >= KILLED_AFTER, 120, "second round")
+        wait_until(lambda: finished_rounds(config) >= KILLED_AFTER or watching.poll() is not None)
         mine = processes_with(f"PREFECT_HOME={tmp_path / 'prefect'}")
         of_the_run = mine.keys() & processes_with("PREFECT__FLOW_RUN_ID=").keys()
         assert of_the_run
+        # The run stands still, so that it does not end before the next worker has found it.
+        for pid in of_the_run:
+            os.kill(pid, signal.SIGSTOP)
         (worker,) = (pid for pid, command in mine.items() if "prefect worker start" in command)
         os.kill(worker, signal.SIGKILL)
-        wait_until(lambda: not of_the_run & processes_with("PREFECT__FLOW_RUN_ID=").keys(), 60, "end of what was left")
+        wait_until(lambda: not of_the_run & processes_with("PREFECT__FLOW_RUN_ID=").keys())
         before = finished_rounds(config)
         assert KILLED_AFTER <= before < ROUNDS, "the worker was to be killed in the middle"
 
-        output, _ = watching.communicate(timeout=240)
+        output, _ = watching.communicate(timeout=PATIENCE)
         assert watching.returncode == 0, output
         assert "the worker has ended by itself: it is started again" in servers.log.read_text()
         flow_run = the_flow_run(servers)
@@ -189,7 +194,7 @@ def test_a_run_whose_worker_is_killed_goes_on_after_its_last_round(smoke_data: P
 def assert_tasks_are_of_their_attempts(servers: Servers, flow_run: UUID, before: int) -> None:
     """Each round was finished once, and no task is said to be running still."""
     query = {"flow_runs": {"id": {"any_": [str(flow_run)]}}}
-    tasks = httpx.post(f"{servers.api}/task_runs/filter", json=query, timeout=60).json()
+    tasks = httpx.post(f"{servers.api}/task_runs/filter", json=query, timeout=PATIENCE).json()
     assert {task["state_type"] for task in tasks} <= {"COMPLETED", "CRASHED"}
     logged = sorted(
         task["name"] for task in tasks if task["name"].startswith("log-") and task["state_type"] == "COMPLETED"
@@ -202,7 +207,7 @@ def assert_tasks_are_of_their_attempts(servers: Servers, flow_run: UUID, before:
 def assert_pages_show_all_rounds(servers: Servers, config: ExperimentConfig) -> None:
     """The last table of rounds is whole, and leads to the run in MLflow."""
     query = {"artifacts": {"key": {"any_": ["rounds"]}}, "sort": "CREATED_DESC", "limit": 1}
-    (page,) = httpx.post(f"{servers.api}/artifacts/filter", json=query, timeout=60).json()
+    (page,) = httpx.post(f"{servers.api}/artifacts/filter", json=query, timeout=PATIENCE).json()
     assert page["description"] == f"{ROUNDS} of {ROUNDS} rounds of demo, seed 1"
     assert [f"| {number} |" in page["data"] for number in range(1, ROUNDS + 1)] == [True] * ROUNDS
     run_id = json.loads((run_path(config) / "tracking.json").read_text())["run_id"]

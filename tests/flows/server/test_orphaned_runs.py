@@ -56,8 +56,8 @@ def test_processes_are_found_by_run_and_server() -> None:
 @pytest.mark.parametrize(
     ("code", "grace", "ending"),
     [
-        ("", 30.0, -15),
-        ("import signal; signal.signal(signal.SIGTERM, lambda *_: exit(0))", 30.0, 0),
+        ("", 600.0, -15),
+        ("import signal; signal.signal(signal.SIGTERM, lambda *_: exit(0))", 600.0, 0),
         ("import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)", 0.2, -9),
         ("import signal; signal.signal(signal.SIGTERM, lambda *_: exit(0))", 0.0, -9),
     ],

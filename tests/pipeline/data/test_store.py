@@ -248,13 +248,13 @@ class TestInterruption:
         try:
             with caplog.at_level(logging.INFO, "pipeline"), store._locked(cache / f"{key}.lock"):
                 thread.start()
-                assert waiting.wait(30)
+                assert waiting.wait(300)
                 assert not opened
                 assert not decoded
                 other = open_small(tables, tmp_path / "other")
                 shutil.copytree(other.folder, cache / key)  # what the holder of the lock does
                 decoded.clear()
-            thread.join(30)
+            thread.join(300)
         finally:
             logging.getLogger("pipeline.data.store").removeHandler(listener)
         assert opened[0].folder == cache / key

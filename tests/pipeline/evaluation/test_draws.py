@@ -1,10 +1,7 @@
 """Which images of a person and camera a gallery shows: both draws, one image or several, by file name or by row."""
 
 import random
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,6 +15,7 @@ from pipeline.evaluation.evaluate import evaluate_features
 from pipeline.evaluation.protocol import Sightings, sightings_of
 from pipeline.evaluation.protocols.spec import GalleryDraws
 from pipeline.evaluation.searches import plan_search
+from tests.fresh_process import run_fresh
 from tests.pipeline.evaluation.layout import gallery_paths, random_features, small_layout, sysu_layout, trials_of
 
 
@@ -182,7 +180,7 @@ def test_no_draw_touches_the_global_generators():
         "random.seed(2)\n"
         "assert draw_agw(folders, 0).tolist() == first\n"
     )
-    subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[3], check=True)
+    run_fresh(program)
 
 
 @pytest.mark.parametrize("seed", range(3))

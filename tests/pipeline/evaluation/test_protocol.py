@@ -1,10 +1,7 @@
 """Who may be shown to whom: galleries drawn as published code draws them, and what a query never sees."""
 
 import random
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +10,7 @@ from models.modality import Modality, PerModality
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.protocol import RetrievalTrial, Search, Sightings, hidden_pairs, sightings_of
 from pipeline.evaluation.searches import plan_search
+from tests.fresh_process import run_fresh
 from tests.pipeline.evaluation.layout import gallery_paths, small_layout, sysu_layout, trials_of
 
 SEARCHES = ("sysu/all", "sysu/indoor")
@@ -51,7 +49,7 @@ def test_drawing_leaves_the_global_generator_untouched():
         "trials_of(small_layout(), 'sysu/all')\n"
         "assert random.getstate() == state\n"
     )
-    subprocess.run([sys.executable, "-c", program], cwd=Path(__file__).parents[3], check=True)
+    run_fresh(program)
 
 
 def test_the_draw_does_not_depend_on_the_order_of_the_table():

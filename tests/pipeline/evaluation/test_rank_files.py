@@ -1,8 +1,6 @@
 """Features from files under every protocol: what is read, what is refused, and that the numbers are those of a run."""
 
 import random
-import subprocess
-import sys
 import zipfile
 from dataclasses import asdict, replace
 from functools import cache
@@ -21,6 +19,7 @@ from pipeline.evaluation.protocol import sightings_of
 from pipeline.evaluation.protocols.spec import GalleryDraws, GalleryRules
 from pipeline.evaluation.rank_files import file_protocols, rank_files
 from pipeline.evaluation.searches import DIRECTIONS, plan_search
+from tests.fresh_process import run_fresh
 from tests.pipeline.evaluation.layout import random_features, small_layout
 
 TO_VISIBLE, TO_INFRARED = DIRECTIONS
@@ -780,6 +779,4 @@ def test_ranking_files_needs_no_torch(tmp_path):
         f"flows.cli.rank.rank(Path({str(path)!r}), 'sysu/all', allow_partial=True, rerank=True, trials=2)\n"
         "assert not {'torch', 'open_clip', 'prefect', 'mlflow'} & set(sys.modules)\n"
     )
-    root = Path(__file__).parents[3]
-    done = subprocess.run([sys.executable, "-c", program], cwd=root, check=True, capture_output=True, text=True)
-    assert "sysu/all/1-shot/agw" in done.stdout
+    assert "sysu/all/1-shot/agw" in run_fresh(program)

@@ -1,8 +1,6 @@
 """Ranks and their means: worked by hand, compared with a slow twin, and held to what must always be true."""
 
 import json
-import subprocess
-import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -15,6 +13,7 @@ from hypothesis.extra import numpy as arrays
 from clustering import parallel
 from pipeline.errors import DataError
 from pipeline.evaluation.ranking import QueryRanks, best_gallery, rank_queries, rank_trial, summarise, unit_rows
+from tests.fresh_process import run_fresh
 from tests.reference.ranking import (
     best_of_all_queries,
     chance_of_the_first_rank,
@@ -280,7 +279,7 @@ def test_ranking_needs_no_torch():
         "import pipeline.evaluation.ranking, pipeline.evaluation.reranking\n"
         "sys.exit('torch' in sys.modules)\n"
     )
-    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
+    run_fresh(program)
 
 
 def test_the_order_of_the_queries_changes_no_metric():

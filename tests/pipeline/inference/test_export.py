@@ -36,7 +36,7 @@ def encoder_of(kind: str, folder: Path, **evaluation: object) -> RunEncoder:
     return RunEncoder("run", encoder, config, 1, CPU)
 
 
-@pytest.mark.parametrize("form", ["safetensors", "torchscript", "onnx"])
+@pytest.mark.parametrize("form", ["safetensors", "torchscript", pytest.param("onnx", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", ["resnet", "vit", "mean-vit"])
 def test_a_network_is_written_that_gives_the_same_vectors(kind: str, form: Format, tmp_path: Path) -> None:
     encoder = encoder_of(kind, tmp_path, flip="mean")

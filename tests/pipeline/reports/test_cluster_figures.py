@@ -1,8 +1,6 @@
 """Figures of a round as pictures."""
 
 import io
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable
 from functools import partial
@@ -21,6 +19,7 @@ from pipeline.reports.cluster_figures import (
     draw_feature_map,
     draw_similarity,
 )
+from tests.fresh_process import run_fresh
 
 POINTS = tuple(EpsPoint(eps, clusters, 0.5 - eps / 2, 0.1) for eps, clusters in ((0.4, 10), (0.5, 14), (0.6, 12)))
 
@@ -108,7 +107,7 @@ def test_nothing_to_show_is_drawn_all_the_same() -> None:
 def test_drawing_leaves_no_global_state_behind() -> None:
     script = "import sys, pipeline.reports.cluster_figures, pipeline.reports.curves\n"
     script += "sys.exit(any(name.startswith('matplotlib') for name in sys.modules))"
-    assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+    run_fresh(script)
     script = "import io, sys; from pipeline.reports.curves import draw_curves, Curve\n"
     script += "draw_curves([Curve('A', (1,), (1.0,))], 'x'); sys.exit('matplotlib.pyplot' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+    run_fresh(script)

@@ -2,8 +2,6 @@
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from pipeline.errors import CheckpointError, ConfigError
 from pipeline.runtime.folder_lock import lock_folder, lock_holder
 from pipeline.storage.run_folder import RunFolder
 from pipeline.storage.run_reader import RecordedRun, RoundScore, read_run, read_runs
+from tests.fresh_process import run_fresh
 from tests.pipeline.reports.recorded_runs import HEADLINE, begin_run, make_run, row
 
 TWO = [row(1, 0.25, 0.5), row(2, 0.25, 0.75)]
@@ -40,7 +39,7 @@ def test_a_run_that_a_process_has_open_is_running_and_is_not_disturbed(tmp_path:
 def test_a_lock_left_by_a_process_that_is_gone_is_held_by_nobody(tmp_path: Path) -> None:
     script = "import sys; from pathlib import Path; from pipeline.runtime.folder_lock import lock_folder\n"
     script += "lock_folder(Path(sys.argv[1]), 'lock')"
-    subprocess.run([sys.executable, "-c", script, str(tmp_path)], check=True)
+    run_fresh(script, str(tmp_path))
     assert (tmp_path / "lock").read_text().strip().isdecimal()
     assert lock_holder(tmp_path, "lock") is None
 
@@ -172,8 +171,7 @@ def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
 
 
 def test_runs_are_read_without_torch() -> None:
-    script = "import sys, pipeline.storage.run_reader; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", script]).returncode == 0
+    run_fresh("import sys, pipeline.storage.run_reader; sys.exit('torch' in sys.modules)")
 
 
 def test_the_record_is_plain_json(tmp_path: Path) -> None:

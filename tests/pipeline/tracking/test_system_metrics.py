@@ -50,7 +50,7 @@ def test_samples_are_told_one_by_one_until_the_end() -> None:
             three.set()
 
     sampler = SystemSampler(tell, [Thermometer()], interval_seconds=0.01)
-    assert three.wait(30)
+    assert three.wait(300)
     sampler.stop()
     assert told[:3] == [{"system/temperature": 21}, {"system/temperature": 22}, {"system/temperature": 23}]
     assert sampling_threads() == []
@@ -67,7 +67,7 @@ def test_a_store_that_is_away_ends_neither_the_thread_nor_the_run() -> None:
         heard.set()
 
     sampler = SystemSampler(tell, [Thermometer()], interval_seconds=0.01)
-    assert heard.wait(30)
+    assert heard.wait(300)
     sampler.stop()
 
 
@@ -94,7 +94,7 @@ def test_the_parent_run_gets_them_and_no_round_does(tmp_path: Path, monkeypatch:
     assert set(parent.data.metrics) == {"a", "system/temperature"}
     assert set(child.data.metrics) == {"a"}
     steps = [point.step for point in client.get_metric_history(note.run_id, "system/temperature")]
-    assert steps == sorted(steps) and 0 <= steps[0] < 60  # seconds since the record was begun
+    assert steps == sorted(steps) and 0 <= steps[0] < 300  # seconds since the record was begun
 
 
 def test_without_psutil_nothing_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -112,7 +112,7 @@ def test_this_machine_is_measured() -> None:
         heard.set()
 
     sampler = SystemSampler(tell, available_monitors(), interval_seconds=0.01)
-    assert heard.wait(30)
+    assert heard.wait(300)
     sampler.stop()
     assert 0 < told[0]["system/system_memory_usage_percentage"] < 100
     assert "system/disk_usage_percentage" in told[0]
