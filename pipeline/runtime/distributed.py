@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32
+from jaxtyping import Float, Num
 from torch import Tensor, distributed
 
 _PATIENCE = timedelta(days=2)
@@ -80,7 +80,7 @@ class Processes:
             return value
         return torch.load(io.BytesIO(packed.numpy().data), map_location="cpu", weights_only=True)
 
-    def gather_rows(self, rows: Float32[np.ndarray, "share d"], total: int) -> Float32[np.ndarray, "total d"]:
+    def gather_rows(self, rows: Num[np.ndarray, "share d"], total: int) -> Num[np.ndarray, "total d"]:
         """Put together the rows of all processes, each of which has its `share` of them, on every process.
 
         Cost:
@@ -88,7 +88,8 @@ class Processes:
         """
         if self.count == 1:
             return rows
-        return torch.cat(self._all(torch.from_numpy(rows), total)).numpy()
+        gathered: np.ndarray = torch.cat(self._all(torch.from_numpy(rows), total)).numpy()
+        return gathered
 
     def gather_features(self, rows: Float[Tensor, "share d"], total: int) -> Float[Tensor, "total d"]:
         """Like `gather_rows` for tensors on the device, and differentiable.
