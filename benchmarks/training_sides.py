@@ -16,16 +16,18 @@ from benchmarks.plain_images import PlainImages, PlainPairs, plain_loader, train
 from benchmarks.plain_training import PlainMemory, PlainNetwork, plain_extract, plain_network, plain_train_epoch
 from benchmarks.training_inputs import SEED, Task, labels_of_pool, on_device, positions_in_pool
 from models.encoder import Head
-from models.memory import PrototypeMemory
+from models.memory import PrototypeMemory, memory_update
 from models.modality import Modality, PerModality
 from models.precision import Precision
 from models.swap import CrossModalSwap
 from pipeline.data.images import StoredImages
 from pipeline.data.pixel_supply import PixelSupply, ResidentPixels, StreamedPixels
+from pipeline.data.transforms.augmentation import training_views
 from pipeline.features import FeatureBank, extract_features
-from pipeline.methods.cclnet.objective import TextLoss, build_augmentation, labelled_images, train_epoch
+from pipeline.methods.cclnet.objective import TextLoss, cluster_objective
 from pipeline.methods.cclnet.state import TextPrototypes
 from pipeline.runtime.seeds import torch_generator
+from pipeline.training.loop import Compute, EpochSteps, run_epoch
 from pipeline.training.optimiser import build_image_optimiser
 
 T = TypeVar("T")
@@ -88,8 +90,8 @@ class Engine:
         task, config = self.task, self.task.config
         memories = on_device(task.prototypes, self.device).map(PrototypeMemory)
         texts = on_device(task.texts, self.device)
-        words = texts.map_with(lambda rows, found: TextPrototypes(rows, found.labels, rows[:, None]), task.labels)
-        augmentation = build_augmentation(
+        prototypes = texts.map_with(lambda rows, own: TextPrototypes(rows, own.labels, rows[:, None]), task.labels)
+        views = training_views(
             recipe=config.augmentation.recipe,
             padding=config.augmentation.padding,
             normalisation=config.images.normalisation,
@@ -102,23 +104,22 @@ class Engine:
             min_similarity=config.swap.min_similarity,
             every=config.swap.every,
         )
-        return timed(
-            lambda: train_epoch(
-                self.encoder,
-                self.optimisers[case.text],
-                pixels.map_with(labelled_images, task.labels, words if case.text else PerModality(None, None)),
+        batches = task.steps(steps)
+
+        def epoch() -> dict[str, float]:
+            objective = cluster_objective(
+                task.labels.map(lambda own: own.labels),
                 memories,
-                task.steps(steps),
                 temperature=config.memory.temperature,
-                momentum=config.memory.momentum,
+                update=memory_update(config.memory.update, config.memory.momentum),
                 swap=swap if case.swap else None,
-                text=TextLoss(texts, config.prompts.text_weight, config.prompts.smoothing) if case.text else None,
-                augmentation=augmentation,
-                device=self.device,
-                precision=self.precision,
-            ),
-            self.device,
-        )[1]
+                text=TextLoss(prototypes, config.prompts.text_weight, config.prompts.smoothing) if case.text else None,
+            )
+            shown = EpochSteps(pixels, batches.positions, views, batches.clusters_per_batch, "images_per_cluster")
+            compute = Compute(self.device, self.precision)
+            return run_epoch(self.encoder, self.optimisers[case.text], objective, shown, compute)
+
+        return timed(epoch, self.device)[1]
 
     def extract(
         self, images: StoredImages, pixels: PixelSupply | None = None, head: Head = Head.NECK

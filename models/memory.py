@@ -1,11 +1,14 @@
-"""One unit vector per cluster, in each modality: compared with, moved by momentum, swapped between the modalities.
+"""One unit vector per cluster of a modality, and the rules that move it towards the images of a batch.
 
 Nothing here happens inside `backward`. `PrototypeMemory.logits` only reads; `PrototypeMemory.update` and the swap of
-`models.swap` are called by name, after the optimiser's step. Labels are used on the host: hand them over as CPU
-tensors, because a label vector on a GPU is waited for.
+`models.swap` are called by name, after the optimiser's step. Labels are used on the host: pass them as CPU tensors,
+because the host waits for a label vector on a GPU.
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Literal
 
 import numpy as np
 import torch
@@ -52,25 +55,18 @@ class PrototypeMemory:
         """
         return features @ self._prototypes.T / temperature
 
-    def update(self, features: Float[Tensor, "batch dim"], labels: Int64[Tensor, " batch"], momentum: float) -> None:
-        """Mix the batch into its clusters' prototypes, one image after the other, in batch order.
-
-        With momentum 0.1 the last image or two of a cluster decide: after 16 images the old row weighs about 1e-16.
+    def update(
+        self, features: Float[Tensor, "batch dim"], labels: Int64[Tensor, " batch"], rule: "MemoryUpdate"
+    ) -> None:
+        """Move the prototypes of a batch's clusters; those of other clusters stay.
 
         Args:
             features: Unit rows; their gradient is not followed.
             labels: The cluster of each row, in any order and any number, in [0, clusters).
-            momentum: The weight of the old prototype, in [0, 1].
+            rule: From old rows and the images of each cluster to new rows.
 
         Raises:
             ValueError: A label has no prototype.
-
-        Cost:
-            As many vectorised steps as the most frequent cluster has images (16 of 64), not one an image.
-
-        Source: Chen et al., ACM MM 2023 (CCLNet), momentum update of the cluster memory. Differs: the images that
-        are the first of their cluster are taken together, then the second ones, and so on. Clusters do not meet, so
-        the outcome is that of the image-by-image rule.
         """
         if labels.shape[0] == 0:
             return
@@ -83,10 +79,7 @@ class PrototypeMemory:
         plan = _plan_visits(host_labels)
         device = self._prototypes.device
         visitors = features.detach()[upload(plan.order, device)].split(plan.widths)
-        rows = self._prototypes[upload(plan.clusters, device)]
-        for width, visitor in zip(plan.widths, visitors, strict=True):
-            rows[:width] = unit_rows(momentum * rows[:width] + (1.0 - momentum) * visitor)
-        self.replace(plan.clusters, rows)
+        self.replace(plan.clusters, rule(self._prototypes[upload(plan.clusters, device)], visitors))
 
     def replace(self, clusters: Int64[np.ndarray, " some"], rows: Float[Tensor, "some dim"]) -> None:
         """Give clusters, each named once, new prototypes of unit length."""
@@ -98,6 +91,70 @@ class PrototypeMemory:
         written = np.flatnonzero(self._written)
         self._written[:] = False
         return written
+
+
+MemoryUpdate = Callable[[Tensor, Sequence[Tensor]], Tensor]
+"""`(rows, visitors) -> rows`: new unit prototypes of the clusters in a batch.
+
+`rows` are their old prototypes, in the order of falling numbers of images. `visitors[r]` holds the r-th image, in batch
+order, of each cluster that has so many: its i-th row belongs to the i-th prototype. A rule returns new rows of length 1
+and leaves its arguments as they are.
+"""
+
+
+def memory_update(update: Literal["momentum", "hard"], momentum: float) -> MemoryUpdate:
+    """The rule of a setting.
+
+    Args:
+        update: `momentum` is `mix_every_image`, `hard` is `mix_hardest_image`.
+        momentum: The weight of the old prototype, in [0, 1].
+    """
+    match update:
+        case "momentum":
+            return partial(mix_every_image, momentum=momentum)
+        case "hard":
+            return partial(mix_hardest_image, momentum=momentum)
+
+
+@torch.no_grad()
+def mix_every_image(
+    rows: Float[Tensor, "present dim"], visitors: Sequence[Float[Tensor, "_ dim"]], *, momentum: float
+) -> Float[Tensor, "present dim"]:
+    """Mix the images of each cluster into its prototype, one after the other, in batch order.
+
+    With momentum 0.1 the last image or two of a cluster decide: after 16 images the old row weighs about 1e-16.
+
+    Cost:
+        As many vectorised steps as the most frequent cluster has images (16 of 64), not one an image.
+
+    Source: Chen et al., ACM MM 2023 (CCLNet), momentum update of the cluster memory. Differs: images that are the first
+    of their cluster are taken together, then the second ones, and so on. The result is that of the image-by-image rule.
+    """
+    rows = rows.clone()
+    for visitor in visitors:
+        rows[: len(visitor)] = unit_rows(momentum * rows[: len(visitor)] + (1.0 - momentum) * visitor)
+    return rows
+
+
+@torch.no_grad()
+def mix_hardest_image(
+    rows: Float[Tensor, "present dim"], visitors: Sequence[Float[Tensor, "_ dim"]], *, momentum: float
+) -> Float[Tensor, "present dim"]:
+    """Mix the hardest image of each cluster into its prototype: the one least similar to the old prototype.
+
+    Of equally similar images the first in batch order is taken.
+
+    Source: hard prototypes of PCLHD, NeurIPS 2024, released code. Differs: there they stand beside a memory of mean
+    features, by which hardness is measured; here they are the memory.
+    """
+    hardest = visitors[0].clone()
+    least = (rows * hardest).sum(dim=1)
+    for visitor in visitors[1:]:
+        similarity = (rows[: len(visitor)] * visitor).sum(dim=1)
+        harder = similarity < least[: len(visitor)]
+        least[: len(visitor)] = torch.where(harder, similarity, least[: len(visitor)])
+        hardest[: len(visitor)] = torch.where(harder[:, None], visitor, hardest[: len(visitor)])
+    return unit_rows(momentum * rows + (1.0 - momentum) * hardest)
 
 
 @dataclass(frozen=True, slots=True)

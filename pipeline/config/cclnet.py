@@ -96,8 +96,10 @@ class MemoryConfig(BaseModel):
 
     temperature: float = Field(0.05, gt=0)
     """What similarities are divided by before the softmax."""
+    update: Literal["momentum", "hard"] = "momentum"
+    """Which images of a batch move their cluster's prototype: `momentum` all in turn, `hard` the least similar one."""
     momentum: float = Field(0.1, ge=0, le=1)
-    """The weight of the old prototype when a batch feature is mixed in."""
+    """The weight of the old prototype when an image is mixed in."""
 
 
 class SwapConfig(BaseModel):

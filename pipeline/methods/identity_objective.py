@@ -1,152 +1,103 @@
-"""One epoch of CSDN's image stage: people are classified, and images compared with each other and with fused texts."""
+"""What the supervised methods minimise: people are classified, and images compared with each other and with texts.
+
+A batch has the same people in both modalities: the k-th infrared image and the k-th image of every visible view are of
+one person. All views are classified and enter the triplet; the gap between the modalities reads first views only.
+
+Source: Yu et al., IEEE TMM 2025 (CSDN), high-level semantic embedding; public code, stage 3.
+"""
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from models.encoder import Encoded, Head
+from models.encoder import Head
 from models.losses import prototype_contrast, text_classification
 from models.metric_losses import modality_gap, weighted_triplet
 from models.modality import Modality, PerModality
 from models.person_heads import PersonClassifier
-from pipeline.data.transforms.augmentation import Normalisation
-from pipeline.data.transforms.channel_augmentation import View, augment_channels
-from pipeline.runtime.distributed import ALONE, Processes
-from pipeline.training.loop import Augmentation
+from pipeline.training.objective import Batch, Term
+
+People = PerModality[Int64[Tensor, " n"]]
+"""The person of each training image, on the device."""
 
 
-@dataclass(frozen=True, slots=True)
-class LossWeights:
-    """What each term of the image stage weighs; 0 removes it."""
-
-    gap_weight: float
-    triplet_weight: float
-    triplet_softmax: Literal["released", "stable"]
-    visible_text_weight: float
-    infrared_text_weight: float
-    text_on_second_view: bool
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class PersonObjective:
-    """Identity, triplet, gap between the modalities, and texts.
-
-    A batch shows the same people in both modalities, and visible images twice: their first views, then their second.
+def person_terms(
+    people: People,
+    classifier: PersonClassifier,
+    *,
+    gap_weight: float,
+    triplet_weight: float,
+    triplet_softmax: Literal["released", "stable"],
+) -> list[Term]:
+    """Identity, triplet, and the gap between the modalities; a weight of 0 removes a term.
 
     Args:
-        classifier: Of the people, in training mode.
-        texts: One a person, for images of each modality; None where no term uses them.
-        labels: Whom each infrared image of a step shows; each visible view shows the same people in the same order.
-        weights: Of the terms.
-
-    Source: Yu et al., IEEE TMM 2025 (CSDN), high-level semantic embedding; public code, stage 3.
+        people: The labels.
+        classifier: Of the people, in training mode; it reads the necks.
+        gap_weight: Weight of `modality_gap`.
+        triplet_weight: Weight of `weighted_triplet`.
+        triplet_softmax: How the triplet averages the distances of an anchor.
     """
+    projects = classifier.projection is not None
+    necks = (Head.NECK, Head.PROJECTION_NECK) if projects else (Head.NECK,)
+    compared = (Head.POOLED, Head.PROJECTION) if projects else (Head.POOLED,)
 
-    classifier: PersonClassifier
-    texts: PerModality[Float[Tensor, "people embed"]] | None
-    labels: Int64[Tensor, "steps images"]
-    weights: LossWeights
+    def everyone(batch: Batch) -> Tensor:
+        return torch.cat([*batch.values(people)])
 
-    @property
-    def heads(self) -> frozenset[Head]:
-        """All that the encoder has: classifiers read the necks, the other terms what comes before."""
-        if self.classifier.projection is None:
-            return frozenset({Head.POOLED, Head.NECK})
-        return frozenset(Head)
+    def identity(batch: Batch) -> Tensor:
+        labels, features = batch.once(everyone), [batch.all_rows(head) for head in necks]
+        scores = classifier(features[0], features[1] if projects else None)
+        return _sum(prototype_contrast(some, labels) for some in scores)
 
-    def terms(self, encoded: PerModality[Encoded], step: int) -> dict[str, Float[Tensor, ""]]:
-        """The weighted losses of a step."""
-        labels, weights = self.labels[step], self.weights
-        everyone = labels.repeat(3)
-        features = {head: torch.cat([_present(getattr(one, head)) for one in encoded]) for head in sorted(self.heads)}
-        compared = [features[head] for head in (Head.POOLED, Head.PROJECTION) if head in features]
-        scores = self.classifier(features[Head.NECK], features.get(Head.PROJECTION_NECK))
-        terms = {"identity": _sum(prototype_contrast(some, everyone) for some in scores)}
-        if weights.triplet_weight > 0:
-            triplets = (weighted_triplet(some, everyone, weights.triplet_softmax) for some in compared)
-            terms["triplet"] = weights.triplet_weight * _sum(triplets)
-        if weights.gap_weight > 0:
-            terms["gap"] = weights.gap_weight * _sum(self._gap(some, labels) for some in compared)
-        return terms | self._text_terms(features.get(Head.PROJECTION), labels)
+    def triplet(batch: Batch) -> Tensor:
+        labels, features = batch.once(everyone), [batch.all_rows(head) for head in compared]
+        return _sum(weighted_triplet(some, labels, triplet_softmax) for some in features)
 
-    def after_step(self, step: int) -> None:
-        """Nothing remembers."""
+    def gap(batch: Batch) -> Tensor:
+        labels = batch.first(batch.values(people))
+        first = (batch.views(head).map(lambda views: views[0]) for head in compared)
+        return _sum(modality_gap(*some, *labels) for some in first)
 
-    def finish(self) -> None:
-        """Nothing is left."""
-
-    def _gap(self, features: Tensor, labels: Tensor) -> Tensor:
-        first, _, infrared = features.split(len(labels))
-        return modality_gap(first, infrared, labels, labels)
-
-    def _text_terms(self, projection: Tensor | None, labels: Tensor) -> dict[str, Tensor]:
-        if self.texts is None or projection is None:
-            return {}
-        texts = self.texts
-        first, second, infrared = projection.split(len(labels))
-        terms = {}
-        if self.weights.visible_text_weight > 0:
-            views = (first, second) if self.weights.text_on_second_view else (first,)
-            losses = [text_classification(view @ texts.visible.T, labels, 0.0) for view in views]
-            terms["visible_text"] = self.weights.visible_text_weight * torch.stack(losses).sum()
-        if self.weights.infrared_text_weight > 0:
-            loss = text_classification(infrared @ texts.infrared.T, labels, 0.0)
-            terms["infrared_text"] = self.weights.infrared_text_weight * loss
-        return terms
+    return [
+        Term("identity", 1.0, frozenset(necks), identity),
+        Term("triplet", triplet_weight, frozenset(compared), triplet),
+        Term("gap", gap_weight, frozenset(compared), gap),
+    ]
 
 
-def build_view_augmentation(
+def text_terms(
+    people: People,
+    texts: PerModality[Float[Tensor, "people embed"]],
     *,
-    recipe: Literal["channels", "plain"],
-    padding: int,
-    normalisation: Normalisation,
-    generator: torch.Generator,
-    processes: Processes = ALONE,
-) -> Augmentation:
-    """Bind the settings and the generator of an epoch's random changes; visible batches hold first and second views.
+    visible_text_weight: float,
+    infrared_text_weight: float,
+    text_on_second_view: bool,
+) -> list[Term]:
+    """Classification of images by text prototypes of people; a weight of 0 removes a modality's term.
 
-    The views of a batch are drawn for all of it, first views before second ones; a process changes its own share. With
-    recipe `plain` every image is moved and erased as a first view is, and keeps its channels.
+    Args:
+        people: The labels.
+        texts: One text prototype a person, for the images of each modality.
+        visible_text_weight: Weight of the term of visible images.
+        infrared_text_weight: Weight of the term of infrared images.
+        text_on_second_view: Whether further views are classified beside the first one.
     """
-    second_view: View = "visible_two" if recipe == "channels" else "visible_one"
-    infrared_view: View = "infrared" if recipe == "channels" else "visible_one"
 
-    def change(pixels: Tensor, modality: Modality, num_images: int) -> Tensor:
-        share = processes.share(num_images)
-        if modality is Modality.INFRARED:
-            return augment_channels(
-                pixels, infrared_view, padding=padding, normalisation=normalisation, generator=generator,
-                num_images=num_images, share=share,
-            )  # fmt: skip
-        half = num_images // 2
-        views = []
-        starts: tuple[tuple[View, int], ...] = (("visible_one", 0), (second_view, half))
-        for view, start in starts:
-            own = slice(max(share.start, start), max(max(share.start, start), min(share.stop, start + half)))
-            views.append(
-                augment_channels(
-                    pixels[own.start - share.start : own.stop - share.start],
-                    view,
-                    padding=padding,
-                    normalisation=normalisation,
-                    generator=generator,
-                    num_images=half,
-                    share=slice(own.start - start, own.stop - start),
-                )
-            )
-        return torch.cat(views)
+    def term(modality: Modality, weight: float) -> Term:
+        def loss(batch: Batch) -> Tensor:
+            views = batch.views(Head.PROJECTION)[modality]
+            chosen = views if text_on_second_view else views[:1]
+            labels = batch.first(batch.values(people))[modality]
+            return _sum(text_classification(view @ texts[modality].T, labels, 0.0) for view in chosen)
 
-    return change
+        return Term(f"{modality}_text", weight, frozenset({Head.PROJECTION}), loss)
+
+    return [term(Modality.VISIBLE, visible_text_weight), term(Modality.INFRARED, infrared_text_weight)]
 
 
 def _sum(losses: Iterable[Tensor]) -> Tensor:
     return torch.stack(list(losses)).sum()
-
-
-def _present(features: Tensor | None) -> Tensor:
-    assert features is not None
-    return features

@@ -1,6 +1,6 @@
 """What the supervised methods share: the classifier of people, batches, training for an epoch, the round's record."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,14 +14,16 @@ from pipeline.config.experiment import SupervisedConfig
 from pipeline.config.rounds import Round
 from pipeline.data.person_labels import PersonLabels
 from pipeline.data.samplers.sampling import PairedIdentityBatches, paired_identity_batches
+from pipeline.data.transforms.channel_augmentation import channel_views
 from pipeline.errors import ConfigError
 from pipeline.evaluation.report import EvaluationReport
-from pipeline.methods.identity_objective import LossWeights, PersonObjective, build_view_augmentation
+from pipeline.methods.identity_objective import People
 from pipeline.runs.run import Run
 from pipeline.runs.stage import rank_zero
 from pipeline.runs.stages import record_round
 from pipeline.runtime.seeds import torch_generator
-from pipeline.training.loop import EpochSteps, Objective, run_epoch
+from pipeline.training.loop import Compute, EpochSteps, run_epoch
+from pipeline.training.objective import Objective, Term
 from pipeline.training.optimiser import person_learning_rate, set_learning_rate
 
 SupervisedRun = Run[Any, Any]
@@ -85,49 +87,36 @@ def person_batches(run: SupervisedRun, generator: np.random.Generator) -> Paired
     )
 
 
-def person_objective(
-    run: SupervisedRun, batches: PairedIdentityBatches, texts: PerModality[Any] | None, weights: LossWeights
-) -> PersonObjective:
-    """What an epoch minimises over people, and over their texts if there are any."""
-    own = run.state.method
-    shown = own.people.labels.infrared[batches.positions.infrared]
-    return PersonObjective(
-        classifier=own.classifier.train(), texts=texts, labels=upload(shown, run.device), weights=weights
-    )
+def people_on_device(run: SupervisedRun) -> People:
+    """The person of each training image, where losses need it."""
+    people: PersonLabels = run.state.method.people
+    return people.labels.map(lambda labels: upload(labels, run.device))
 
 
-def train_epoch_on_people(run: SupervisedRun, batches: PairedIdentityBatches, objective: Objective) -> dict[str, float]:
-    """Train for one epoch on batches whose visible images are shown in two views.
+def train_epoch_on_people(
+    run: SupervisedRun, batches: PairedIdentityBatches, terms: Sequence[Term]
+) -> dict[str, float]:
+    """Train for one epoch on two views of visible images and one of infrared images.
 
     Raises:
         TrainingError: The loss is not finite, or a batch does not fit into memory.
     """
     config = run.config
     set_learning_rate(run.state.optimiser, learning_rate_of(config, run.round))
-    # Visible images are shown twice; the second views follow the first ones.
-    twice = np.concatenate([batches.positions.visible, batches.positions.visible], axis=1)
     steps = EpochSteps(
         pixels=run.training_pixels,
-        positions=PerModality(twice, batches.positions.infrared),
-        groups=PerModality(2 * batches.people_per_batch, batches.people_per_batch),
-        setting="batches.images_per_person",
-        processes=run.processes,
-    )
-    return run_epoch(
-        run.state.encoder,
-        run.state.optimiser,
-        objective,
-        steps,
-        augmentation=build_view_augmentation(
+        positions=batches.positions,
+        views=channel_views(
             recipe=config.augmentation.recipe,
             padding=config.augmentation.padding,
             normalisation=config.images.normalisation,
             generator=torch_generator(config.seed, "train", run.round.number, "augment"),
-            processes=run.processes,
         ),
-        device=run.device,
-        precision=run.precision,
+        groups=PerModality(batches.people_per_batch, batches.people_per_batch),
+        setting="batches.images_per_person",
     )
+    compute = Compute(run.device, run.precision, run.processes)
+    return run_epoch(run.state.encoder, run.state.optimiser, Objective(tuple(terms)), steps, compute)
 
 
 @rank_zero

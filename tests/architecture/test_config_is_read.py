@@ -13,6 +13,7 @@ from clustering.labelling import label_images
 from clustering.matching import match_clusters
 from models.clip import load_clip
 from models.fusion import build_fusion, build_view_fusion
+from models.memory import memory_update
 from models.person_heads import prepare_for_people
 from models.swap import CrossModalSwap
 from pipeline.config import cclnet as method_config
@@ -25,14 +26,15 @@ from pipeline.data.dataset import read_dataset
 from pipeline.data.samplers.sampling import cross_modal_batches, paired_identity_batches
 from pipeline.data.store import open_store
 from pipeline.data.transforms.augmentation import augment
+from pipeline.data.transforms.channel_augmentation import channel_views
 from pipeline.evaluation.evaluate import evaluate_features
 from pipeline.evaluation.protocols.spec import GalleryDraws, GalleryRules
 from pipeline.features import extract_features
-from pipeline.methods.cclnet.objective import TextLoss, train_epoch
+from pipeline.methods.cclnet.objective import TextLoss, cluster_objective
 from pipeline.methods.cclnet.prompts import learn_prompts
 from pipeline.methods.csdn.prompts import learn_fusion, learn_person_prompts
 from pipeline.methods.eees.objective import CaptionWeights
-from pipeline.methods.identity_objective import LossWeights, build_view_augmentation
+from pipeline.methods.identity_objective import person_terms, text_terms
 from pipeline.training.optimiser import (
     build_image_optimiser,
     build_person_optimiser,
@@ -54,7 +56,7 @@ FEEDS: dict[type[BaseModel], tuple[list[Callable[..., Any]], set[str]]] = {
     ),
     method_config.ClusteringConfig: ([label_images], set()),
     method_config.MatchingConfig: ([match_clusters], set()),
-    method_config.MemoryConfig: ([train_epoch], set()),
+    method_config.MemoryConfig: ([cluster_objective, memory_update], set()),
     method_config.SwapConfig: ([CrossModalSwap.__init__], {"start"}),
     method_config.BatchesConfig: ([cross_modal_batches], {"batch_norm"}),
     method_config.AugmentationConfig: ([augment], set()),
@@ -62,14 +64,14 @@ FEEDS: dict[type[BaseModel], tuple[list[Callable[..., Any]], set[str]]] = {
     csdn_config.PersonPromptsConfig: ([learn_person_prompts], set()),
     person_config.PersonNetworkConfig: ([prepare_for_people], set()),
     csdn_config.FusionConfig: ([build_fusion, learn_fusion], {"batch_statistics"}),
-    csdn_config.PersonLossConfig: ([LossWeights.__init__], set()),
+    csdn_config.PersonLossConfig: ([person_terms, text_terms], set()),
     person_config.PersonBatchesConfig: ([paired_identity_batches], {"batch_norm"}),
-    person_config.PersonAugmentationConfig: ([build_view_augmentation], set()),
+    person_config.PersonAugmentationConfig: ([channel_views], set()),
     person_config.PersonOptimisationConfig: ([person_learning_rate, build_person_optimiser], set()),
     eees_config.CaptionsConfig: ([load_captions, truncation_report], set()),
     eees_config.CaptionEncoderConfig: ([build_person_optimiser], {"tower"}),
     eees_config.ViewFusionConfig: ([build_view_fusion], set()),
-    eees_config.PersonTermsConfig: ([LossWeights.__init__], set()),
+    eees_config.PersonTermsConfig: ([person_terms], set()),
     eees_config.CaptionTermsConfig: ([CaptionWeights.__init__], set()),
     method_config.PromptsConfig: (
         [learn_prompts, TextLoss.__init__],

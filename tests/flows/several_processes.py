@@ -2,6 +2,7 @@
 
 import os
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,13 @@ from pipeline import features
 from pipeline.config.shared import ExperimentConfig
 from pipeline.data.transforms import augmentation
 from pipeline.data.transforms.augmentation import preprocess
-from pipeline.errors import DataError
+from pipeline.errors import DataError, TrainingError
 from pipeline.methods import train as plain
 from pipeline.methods.cclnet import stages
+from pipeline.methods.cclnet.state import TextPrototypes
 from pipeline.runs import run as experiment
 from pipeline.runtime.distributed import Processes
+from pipeline.training.loop import require_equal_ranks
 
 
 def train(config: ExperimentConfig) -> None:
@@ -25,22 +28,28 @@ def train(config: ExperimentConfig) -> None:
     plain.train(config)
 
 
+def in_float64(text: TextPrototypes) -> TextPrototypes:
+    return replace(text, features=text.features.double())
+
+
 def train_in_float64(config: ExperimentConfig, memories: Path) -> None:
     """The rounds of a run in float64; every process leaves its memories after each round."""
-    rank, real = Processes.here().rank, stages.train_epoch
+    rank, real = Processes.here().rank, stages.run_epoch
     build = experiment.DualStemEncoder.from_clip
 
     def keeping(*arguments, **named):
         losses = real(*arguments, **named)
         number = len(list(memories.glob(f"*-{rank}.npz"))) + 1
-        np.savez(memories / f"{number}-{rank}.npz", *(memory.prototypes.numpy() for memory in arguments[3]))
+        np.savez(
+            memories / f"{number}-{rank}.npz", *(memory.prototypes.numpy() for memory in arguments[2].updates.memories)
+        )
         return losses
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(stages, "train_epoch", keeping)
+        patch.setattr(stages, "run_epoch", keeping)
         patch.setattr(stages, "PrototypeMemory", lambda rows: PrototypeMemory(rows.double()))
         text_loss = stages.TextLoss
-        patch.setattr(stages, "TextLoss", lambda texts, *rest: text_loss(texts.map(torch.Tensor.double), *rest))
+        patch.setattr(stages, "TextLoss", lambda texts, *rest: text_loss(texts.map(in_float64), *rest))
         patch.setattr(experiment.DualStemEncoder, "from_clip", lambda *a, **k: build(*a, **k).double())
         for module in (augmentation, features):
             patch.setattr(module, "preprocess", lambda *a: preprocess(*a).double())
@@ -78,6 +87,7 @@ def exchange_and_normalise(out: Path) -> None:
     """Everything that processes tell each other, for unequal shares; each writes what it got."""
     exchange(out)
     normalise(out)
+    compare(out)
 
 
 def exchange(out: Path) -> None:
@@ -120,3 +130,16 @@ def normalise(out: Path) -> None:
         variance=network[0].running_var.numpy(),
         scale=network[0].weight.grad.numpy(),
     )
+
+
+def compare(out: Path) -> None:
+    """Weights that are equal on all ranks, then weights of which rank 1 has changed one bit."""
+    processes = Processes.here()
+    weights = torch.nn.Parameter(torch.arange(1.0, 7.0).reshape(2, 3))
+    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.ones(2)), weights])
+    require_equal_ranks(optimiser, processes)
+    if processes.rank == 1:
+        weights.data[1, 2] = torch.nextafter(weights[1, 2], torch.tensor(7.0))
+    with pytest.raises(TrainingError) as caught:
+        require_equal_ranks(optimiser, processes)
+    (out / f"compared-{processes.rank}.txt").write_text(caught.value.message)

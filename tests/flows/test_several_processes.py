@@ -67,6 +67,12 @@ def test_batch_norm_over_processes_is_batch_norm_over_their_batches_together(exc
     np.testing.assert_allclose(first["scale"] + second["scale"], norm.weight.grad.numpy(), atol=1e-12)
 
 
+def test_a_rank_with_other_weights_ends_the_epoch_on_all_ranks(exchanged: Path) -> None:
+    for rank in (0, 1):
+        message = (exchanged / f"compared-{rank}.txt").read_text()
+        assert message.startswith("1 of 2 trained tensors differ from those of rank 0 on rank 1;")
+
+
 @pytest.mark.slow
 def test_two_processes_train_what_one_trains_with_the_same_batches(
     smoke_config: ExperimentConfig, tmp_path: Path

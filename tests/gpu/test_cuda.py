@@ -13,7 +13,7 @@ from torch.nn import functional
 from models.batch_norm import synchronise_batch_norms
 from models.clip import LoadedClip, load_clip
 from models.encoder import DualStemEncoder, Head
-from models.memory import PrototypeMemory
+from models.memory import PrototypeMemory, memory_update
 from models.modality import Modality, PerModality
 from models.swap import CrossModalSwap
 from models.text_tower import TextTower
@@ -161,8 +161,9 @@ class TestExtraction:
 
 
 class TestMemories:
-    @pytest.mark.parametrize("mode", ["released", "exchange"])
-    def test_updates_and_swaps_are_those_of_the_cpu(self, mode):
+    @pytest.mark.parametrize(("mode", "update"), [("released", "momentum"), ("exchange", "hard")])
+    def test_updates_and_swaps_are_those_of_the_cpu(self, mode, update):
+        rule = memory_update(update, 0.1)
         on_cpu, on_gpu = (
             PerModality(
                 PrototypeMemory(unit_rows(40, 64, seed=0).to(device)),
@@ -177,7 +178,7 @@ class TestMemories:
             features = PerModality(unit_rows(16, 64, seed=2 * step + 2), unit_rows(16, 64, seed=2 * step + 3))
             counts = []
             for memories, swap, device in zip((on_cpu, on_gpu), swaps, (CPU, CUDA), strict=True):
-                memories.map_with(lambda memory, f, y, d=device: memory.update(f.to(d), y, 0.1), features, labels)
+                memories.map_with(lambda memory, f, y, d=device: memory.update(f.to(d), y, rule), features, labels)
                 swap.prepare(memories, labels)
                 counts.append(swap.settle())
             assert counts[0] == counts[1]
@@ -186,7 +187,9 @@ class TestMemories:
                 torch.testing.assert_close(other.prototypes.cpu(), one.prototypes, rtol=0, atol=1e-6)
         assert swaps[0].pairing.num_solved == swaps[1].pairing.num_solved
 
-    def test_an_update_and_a_swap_do_not_wait(self):
+    @pytest.mark.parametrize("update", ["momentum", "hard"])
+    def test_an_update_and_a_swap_do_not_wait(self, update):
+        rule = memory_update(update, 0.1)
         memories = PerModality.build(
             lambda modality: PrototypeMemory(unit_rows(40, 64, seed=list(Modality).index(modality)).to(CUDA))
         )
@@ -194,7 +197,7 @@ class TestMemories:
         labels = PerModality(torch.arange(16) % 5, torch.arange(16) % 7)
 
         def step() -> int:
-            memories.map_with(lambda memory, y: memory.update(features, y, 0.1), labels)
+            memories.map_with(lambda memory, y: memory.update(features, y, rule), labels)
             swap.prepare(memories, labels)
             return swap.settle().written
 
@@ -252,14 +255,14 @@ class TestEpoch:
 
     def test_a_loss_that_is_not_finite_ends_the_epoch(self, clip):
         training = small_training(clip, device=CUDA, with_text=True, with_swap=True)
-        change, calls = training.settings()["augmentation"], []
+        calls = []
 
-        def spoil(*batch) -> torch.Tensor:
+        def spoil(images: torch.Tensor) -> torch.Tensor:
             calls.append(1)
-            return change(*batch) * (torch.nan if len(calls) == 1 else 1.0)
+            return images * (torch.nan if len(calls) == 1 else 1.0)
 
         with pytest.raises(TrainingError, match="the loss is not finite"):
-            training.train(augmentation=spoil)
+            training.train(training.views(spoil))
 
     def test_a_batch_that_does_not_fit_names_one_that_does(self, clip, monkeypatch):
         training = small_training(clip, device=CUDA, images_per_cluster=8)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from models.memory import PrototypeMemory
+from models.memory import PrototypeMemory, memory_update
 from models.modality import PerModality
 from models.swap import ClusterPairing, CrossModalSwap, best_assignment
 from tests.reference import memory as reference
@@ -18,6 +18,9 @@ from tests.reference import memory as reference
 def unit_rows(rows, dim, seed, dtype=torch.float64):
     generator = torch.Generator().manual_seed(seed)
     return functional.normalize(torch.randn(rows, dim, generator=generator, dtype=dtype), dim=1)
+
+
+EVERY_IMAGE = memory_update("momentum", 0.1)
 
 
 def memories_of(visible, infrared):
@@ -55,7 +58,7 @@ def test_the_gradient_is_that_of_the_prototypes_before_the_update_even_if_the_up
     labels = torch.tensor([0, 1, 2, 2, 4, 0])
     logits = memory.logits(features, 0.05)
     loss = functional.cross_entropy(logits, labels, reduction="sum")
-    memory.update(features, labels, 0.1)
+    memory.update(features, labels, EVERY_IMAGE)
     loss.backward()
     # d loss / d q = (softmax - one-hot) M / temperature
     expected = (logits.detach().softmax(dim=1) - functional.one_hot(labels, 5)) @ rows / 0.05
@@ -69,7 +72,7 @@ def test_a_memory_copies_what_it_is_made_of_and_never_changes_its_arguments():
     copies = rows.clone(), features.clone(), labels.clone()
     memory = PrototypeMemory(rows)
     before = memory.prototypes
-    memory.update(features, labels, 0.1)
+    memory.update(features, labels, EVERY_IMAGE)
     assert all(torch.equal(now, then) for now, then in zip((rows, features, labels), copies, strict=True))
     assert torch.equal(before, copies[0])
 
@@ -82,7 +85,7 @@ def test_prototypes_that_are_missing_or_not_of_unit_length_are_refused(rows):
 
 def test_momentum_is_the_weight_of_the_old_prototype():
     memory = PrototypeMemory(torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=torch.float64))
-    memory.update(torch.tensor([[0.0, 1.0]], dtype=torch.float64), torch.tensor([0]), momentum=0.6)
+    memory.update(torch.tensor([[0.0, 1.0]], dtype=torch.float64), torch.tensor([0]), memory_update("momentum", 0.6))
     # 0.6 (1, 0) + 0.4 (0, 1) has length sqrt(0.36 + 0.16).
     length = math.sqrt(0.52)
     assert memory.prototypes[0].tolist() == pytest.approx([0.6 / length, 0.4 / length])
@@ -104,7 +107,7 @@ LABELS = {
 def test_updating_cluster_by_cluster_equals_updating_image_by_image_to_the_last_bit(labels, momentum):
     rows, features, labels = unit_rows(7, 33, seed=0), unit_rows(len(labels), 33, seed=1), torch.tensor(labels)
     memory = PrototypeMemory(rows)
-    memory.update(features, labels, momentum)
+    memory.update(features, labels, memory_update("momentum", momentum))
     assert torch.equal(memory.prototypes, reference.updated(rows, features, labels, momentum))
 
 
@@ -114,7 +117,7 @@ def test_the_update_equals_its_twin_for_any_batch_in_float32(labels, momentum, s
     rows, labels = unit_rows(10, 16, seed), torch.tensor(labels, dtype=torch.int64)
     features = unit_rows(len(labels), 16, seed + 1)
     memory = PrototypeMemory(rows.float())
-    memory.update(features.float(), labels, momentum)
+    memory.update(features.float(), labels, memory_update("momentum", momentum))
     expected = reference.updated(rows, features, labels, momentum)
     # Where old and new nearly cancel, rounding is magnified: float32 is compared where the mixture is not that short.
     shortest = 1.0 - 2.0 * min(momentum, 1.0 - momentum)
@@ -127,17 +130,63 @@ def test_the_order_matters_within_a_cluster_and_not_between_clusters():
     outcome = {}
     for name, order in {"given": [0, 1, 2, 3], "clusters swapped": [2, 3, 0, 1], "turned round": [1, 0, 2, 3]}.items():
         memory = PrototypeMemory(rows)
-        memory.update(features[order], torch.tensor([0, 0, 1, 1])[order], 0.1)
+        memory.update(features[order], torch.tensor([0, 0, 1, 1])[order], EVERY_IMAGE)
         outcome[name] = memory.prototypes
     assert torch.equal(outcome["given"], outcome["clusters swapped"])
     assert not torch.equal(outcome["given"], outcome["turned round"])
+
+
+def test_the_hard_update_takes_the_image_that_is_least_similar_to_the_old_prototype():
+    memory = PrototypeMemory(torch.tensor([[1.0, 0.0], [0.0, 1.0]], dtype=torch.float64))
+    # Cosines with (1, 0): 0.8, -0.6 and 1. The second image is the hardest; 0.5 (1, 0) + 0.5 (-0.6, 0.8) is (0.2, 0.4).
+    batch = torch.tensor([[0.8, 0.6], [-0.6, 0.8], [1.0, 0.0]], dtype=torch.float64)
+    memory.update(batch, torch.tensor([0, 0, 0]), memory_update("hard", 0.5))
+    length = math.sqrt(0.2)
+    assert memory.prototypes[0].tolist() == pytest.approx([0.2 / length, 0.4 / length])
+    assert memory.prototypes[1].tolist() == [0.0, 1.0]
+
+
+def test_of_equally_hard_images_the_first_is_taken():
+    memory = PrototypeMemory(torch.tensor([[1.0, 0.0]], dtype=torch.float64))
+    batch = torch.tensor([[0.6, 0.8], [0.6, -0.8]], dtype=torch.float64)
+    memory.update(batch, torch.tensor([0, 0]), memory_update("hard", 0.0))
+    assert memory.prototypes[0].tolist() == [0.6, 0.8]
+
+
+@pytest.mark.parametrize("labels", LABELS.values(), ids=LABELS.keys())
+@pytest.mark.parametrize("momentum", [0.0, 0.1, 0.8, 1.0])
+def test_the_hard_update_equals_its_cluster_by_cluster_twin(labels, momentum):
+    rows, features, labels = unit_rows(7, 33, seed=0), unit_rows(len(labels), 33, seed=1), torch.tensor(labels)
+    memory = PrototypeMemory(rows)
+    copies = rows.clone(), features.clone()
+    memory.update(features, labels, memory_update("hard", momentum))
+    torch.testing.assert_close(
+        memory.prototypes, reference.updated_by_hardest(rows, features, labels, momentum), rtol=0, atol=1e-15
+    )
+    assert torch.equal(rows, copies[0]) and torch.equal(features, copies[1])
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.3])
+def test_both_updates_agree_where_every_cluster_has_one_image_and_hard_ones_ignore_their_order(momentum):
+    rows, features = unit_rows(7, 33, seed=0), unit_rows(7, 33, seed=1)
+    single, several = torch.tensor(LABELS["each once"]), torch.tensor([0, 0, 1, 0, 1, 1, 1])
+    found = []
+    for update, labels, order in (
+        ("momentum", single, range(7)), ("hard", single, range(7)), ("hard", several, range(7)),
+        ("hard", several, [6, 5, 4, 3, 2, 1, 0]),
+    ):  # fmt: skip
+        memory = PrototypeMemory(rows)
+        memory.update(features[list(order)], labels[list(order)], memory_update(update, momentum))
+        found.append(memory.prototypes)
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[2], found[3])
 
 
 @pytest.mark.parametrize("labels", [[-1], [0, 3]])
 def test_a_label_without_a_prototype_is_refused(labels):
     memory = PrototypeMemory(unit_rows(3, 4, seed=0))
     with pytest.raises(ValueError, match="3 prototypes"):
-        memory.update(unit_rows(len(labels), 4, seed=1), torch.tensor(labels), 0.1)
+        memory.update(unit_rows(len(labels), 4, seed=1), torch.tensor(labels), EVERY_IMAGE)
 
 
 @settings(max_examples=30, deadline=None)
@@ -287,7 +336,7 @@ def test_similarities_that_are_brought_up_to_date_equal_the_full_product():
     swap = CrossModalSwap(mode="exchange", min_similarity=-1.0)
     for step in range(12):
         labels = PerModality(*(torch.randint(0, count, (8,), generator=generator) for count in (40, 30)))
-        memories.map_with(lambda m, y, s=step: m.update(unit_rows(8, 64, s + 2, torch.float32), y, 0.1), labels)
+        memories.map_with(lambda m, y, s=step: m.update(unit_rows(8, 64, s + 2, torch.float32), y, EVERY_IMAGE), labels)
         expected = (memories.visible.prototypes @ memories.infrared.prototypes.T).numpy()
         swap.apply(memories, labels)
         assert np.abs(swap.pairing.similarity - expected).max() < 1e-6
@@ -336,7 +385,7 @@ def test_swapping_for_an_epoch_does_to_prototypes_what_the_method_says(mode):
     for _ in range(num_steps):
         drawn = PerModality(*(torch.from_numpy(generator.choice(num_pairs, 4, replace=False)) for _ in range(2)))
         labels = drawn.map(lambda clusters: clusters.repeat_interleave(16))
-        memories.map_with(lambda m, own, y: m.update(own[y], y, 0.1), PerModality(visible, infrared), labels)
+        memories.map_with(lambda m, own, y: m.update(own[y], y, EVERY_IMAGE), PerModality(visible, infrared), labels)
         swap.apply(memories, labels)
     now_visible, now_infrared = memories.map(lambda memory: memory.prototypes)
     visible_holds_infrared = (now_visible * infrared).sum(1) > (now_visible * visible).sum(1)

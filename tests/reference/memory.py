@@ -17,6 +17,16 @@ def updated(prototypes, features, labels, momentum):
     return rows
 
 
+def updated_by_hardest(prototypes, features, labels, momentum):
+    """M[k] <- normalise(momentum M[k] + (1 - momentum) q), q the image of cluster k least similar to M[k] as it was."""
+    rows = prototypes.clone()
+    for cluster in sorted(set(labels.tolist())):
+        own = [feature for feature, label in zip(features, labels.tolist(), strict=True) if label == cluster]
+        hardest = min(own, key=lambda feature: float(feature @ prototypes[cluster]))
+        rows[cluster] = unit(momentum * prototypes[cluster] + (1.0 - momentum) * hardest)
+    return rows
+
+
 def swapped_as_released(visible, infrared, pairs, visible_batch, infrared_batch, scale):
     """First the visible side of a pair, then the infrared one, which sees what has just been written."""
     visible, infrared = visible.clone(), infrared.clone()

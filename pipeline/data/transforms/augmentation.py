@@ -7,6 +7,7 @@ needs its own; and kornia erases by another law. Drawing (`draw_changes`, on the
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from typing import Final, Literal
@@ -16,11 +17,17 @@ from jaxtyping import Bool, Float, Float64, Int64, UInt8
 from torch import Tensor
 from torch.nn import functional
 
-from models.modality import Modality
+from models.modality import Modality, PerModality
 from models.transfer import upload
 
 Normalisation = Literal["imagenet", "clip"]
 Recipe = Literal["cclnet_sysu", "cclnet_regdb"]
+Transform = Callable[[Tensor, int, slice], Tensor]
+"""One view: from a rank's stored pixels to network input.
+
+The number is that of the images of the whole batch, which random changes are drawn for; the slice says which of these
+images the pixels show.
+"""
 
 _PROBABILITY: Final = 0.5
 _ERASED_AREA: Final = (0.02, 0.33)
@@ -117,6 +124,20 @@ def augment(
         num_images or batch, height, width, modality, recipe=recipe, padding=padding, generator=generator
     )
     return apply_changes(pixels, changes.part(share), normalisation)
+
+
+def training_views(
+    *, recipe: Recipe, padding: int, normalisation: Normalisation, generator: torch.Generator
+) -> PerModality[tuple[Transform, ...]]:
+    """One view of every image, changed by `augment`; the generator is that of an epoch."""
+
+    def view(modality: Modality) -> Transform:
+        return lambda pixels, num_images, share: augment(
+            pixels, modality, recipe=recipe, padding=padding, normalisation=normalisation, generator=generator,
+            num_images=num_images, share=share,
+        )  # fmt: skip
+
+    return PerModality.build(lambda modality: (view(modality),))
 
 
 def draw_changes(

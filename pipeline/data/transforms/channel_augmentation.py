@@ -1,9 +1,8 @@
 """Random changes that mix the channels of an image, so that training cannot rely on colour.
 
-A visible image is shown twice: once in its colours (`visible_one`), once with one channel in the place of all three
-(`visible_two`). An infrared image (`infrared`) is treated as if its channels told something, too: mostly one of them
-replaces all. As in `pipeline.data.transforms.augmentation`, drawing on the host is apart from doing on the
-device of the pixels.
+A visible image has two views: one in its colours (`visible_one`), one with one channel copied to all three
+(`visible_two`). Infrared images (`infrared`) get the same augmentation: usually one channel is copied to all three. As
+in `pipeline.data.transforms.augmentation`, changes are drawn on the host and applied on the device of the pixels.
 """
 
 from dataclasses import dataclass
@@ -14,10 +13,12 @@ import torch
 from jaxtyping import Bool, Float, Int64, UInt8
 from torch import Tensor
 
+from models.modality import PerModality
 from models.transfer import upload
 from pipeline.data.transforms.augmentation import (
     Normalisation,
     Rectangles,
+    Transform,
     between,
     coins,
     first_fitting,
@@ -109,6 +110,28 @@ def augment_channels(
         batch if num_images is None else num_images, height, width, view, padding=padding, generator=generator
     )
     return apply_channel_changes(pixels, changes.part(share), normalisation)
+
+
+def channel_views(
+    *,
+    recipe: Literal["channels", "plain"],
+    padding: int,
+    normalisation: Normalisation,
+    generator: torch.Generator,
+) -> PerModality[tuple[Transform, ...]]:
+    """Two views of each visible image and one of each infrared image, as `augment_channels` makes them.
+
+    With recipe `plain` all views are `visible_one`: images keep their channels.
+    """
+
+    def transform(view: View) -> Transform:
+        return lambda pixels, num_images, share: augment_channels(
+            pixels, view, padding=padding, normalisation=normalisation, generator=generator,
+            num_images=num_images, share=share,
+        )  # fmt: skip
+
+    views: PerModality[tuple[View, ...]] = PerModality(("visible_one", "visible_two"), ("infrared",))
+    return views.map(lambda names: tuple(transform(name if recipe == "channels" else "visible_one") for name in names))
 
 
 def draw_channel_changes(

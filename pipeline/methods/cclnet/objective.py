@@ -1,228 +1,125 @@
-"""One epoch of CCLNet's image stages: cluster memories, swapping, and the text loss.
+"""What CCLNet's image stages minimise: contrast with cluster memories, and classification by text prototypes.
 
 The host's part of swapping runs while the next batch is encoded, since only the loss of that batch needs its outcome.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
-from torch.nn import functional
 
-from clustering.dbscan import OUTLIER, PseudoLabels
-from models.encoder import DualStemEncoder, Encoded, Head
+from models.encoder import Head
 from models.losses import prototype_contrast, text_classification
-from models.memory import PrototypeMemory
+from models.memory import MemoryUpdate, PrototypeMemory, unit_rows
 from models.modality import Modality, PerModality
-from models.precision import Precision
 from models.swap import CrossModalSwap
 from models.transfer import upload
-from pipeline.data.pixel_supply import PixelSupply
-from pipeline.data.samplers.sampling import CrossModalBatches
-from pipeline.data.transforms.augmentation import Normalisation, Recipe, augment
 from pipeline.methods.cclnet.state import TextPrototypes
-from pipeline.runtime.distributed import ALONE, Processes
-from pipeline.training.loop import Augmentation, EpochSteps, run_epoch
-
-
-@dataclass(frozen=True, slots=True)
-class TrainingImagesAndLabels:
-    """The images of one modality: pixels, cluster, and the row of the text that described each (-1: none)."""
-
-    pixels: PixelSupply
-    labels: Int64[np.ndarray, " n"]
-    text_rows: Int64[np.ndarray, " n"]
+from pipeline.training.objective import Batch, Objective, Term
 
 
 @dataclass(frozen=True, slots=True)
 class TextLoss:
-    """Image-to-text classification: the texts of both modalities, and how strongly and smoothly they teach."""
+    """Image-to-text classification: text prototypes with the labels they were learned on, weight and smoothing."""
 
-    features: PerModality[Float[Tensor, "_ embed"]]
+    prototypes: PerModality[TextPrototypes]
     weight: float
     smoothing: float
 
 
-def labelled_images(pixels: PixelSupply, labels: PseudoLabels, text: TextPrototypes | None) -> TrainingImagesAndLabels:
-    """Put images, clusters and text rows side by side.
-
-    Raises:
-        ValueError: A text row is asked for that does not exist.
-    """
-    text_rows = np.full(len(labels.labels), OUTLIER, dtype=np.int64) if text is None else text.labels
-    if text is not None and text_rows.max(initial=OUTLIER) >= text.features.shape[0]:
-        raise ValueError(f"label {text_rows.max()} has no text: there are {text.features.shape[0]}")
-    return TrainingImagesAndLabels(pixels, labels.labels, text_rows)
-
-
-def train_epoch(
-    encoder: DualStemEncoder,
-    optimiser: torch.optim.Optimizer,
-    sources: PerModality[TrainingImagesAndLabels],
+def cluster_objective(
+    labels: PerModality[Int64[np.ndarray, " n"]],
     memories: PerModality[PrototypeMemory],
-    batches: CrossModalBatches,
     *,
     temperature: float,
-    momentum: float,
-    swap: CrossModalSwap | None,
-    text: TextLoss | None,
-    augmentation: Augmentation,
-    device: torch.device,
-    precision: Precision = "float32",
-    processes: Processes = ALONE,
-) -> dict[str, float]:
-    """Train the encoder for one pass over `batches`; `encoder`, `optimiser` and `memories` change.
+    update: MemoryUpdate,
+    swap: CrossModalSwap | None = None,
+    text: TextLoss | None = None,
+    extra_terms: Sequence[Term] = (),
+) -> Objective:
+    """The terms of one epoch, and the updates of its memories after each step.
 
     Args:
-        encoder: The two-stem encoder.
-        optimiser: Its optimiser with this round's learning rate.
-        sources: Images with labels, per modality.
-        memories: This round's prototypes.
-        batches: Positions of the images of each step, of all processes together.
+        labels: This round's cluster of each training image; outliers are -1 and in no batch.
+        memories: This round's prototypes; the epoch changes them.
         temperature: Divides similarities to prototypes.
-        momentum: Weight of the old prototype in an update.
-        swap: How matched prototypes are swapped; none before its round.
-        text: The text loss; none in stage `prepare`.
-        augmentation: Turns a batch of stored pixels of one modality into network input.
-        device: Where the encoder is.
-        precision: In which the network computes; losses and memories stay in float32.
-        processes: Who trains together. Each encodes its share of every batch, and all compute the same losses.
-
-    Returns:
-        Mean of every loss term over the steps, and `total`.
+        update: How a batch moves the prototypes of its clusters.
+        swap: How matched prototypes are swapped; None before its round.
+        text: The text loss; None in stage `prepare`.
+        extra_terms: Further losses, minimised beside the others.
 
     Raises:
-        TrainingError: The loss is not finite, or a batch does not fit into memory; nothing of this epoch was saved.
-
-    Cost:
-        One forward and backward pass a step; losses stay on the device until the epoch ends.
+        ValueError: A text label has no prototype.
 
     Source: Chen et al., ACM MM 2023; released code, stages 0 and 2. Differs: memories change after the optimiser,
     by name, not inside `backward`.
     """
-    objective = ClusterObjective.plan(
-        sources, batches, memories, temperature=temperature, momentum=momentum, swap=swap, text=text, device=device
-    )
-    steps = EpochSteps(
-        pixels=sources.map(lambda source: source.pixels),
-        positions=batches.positions,
-        groups=batches.clusters_per_batch,
-        setting="batches.images_per_cluster",
-        processes=processes,
-    )
-    return run_epoch(
-        encoder, optimiser, objective, steps, augmentation=augmentation, device=device, precision=precision
-    )
+    device = memories.visible.prototypes.device
+    terms = [
+        *(own_contrast(modality, memory, labels[modality], temperature) for modality, memory in memories.items()),
+        *(() if text is None else (text_term(modality, text, device) for modality in Modality)),
+        *extra_terms,
+    ]
+    return Objective(tuple(terms), MemoryUpdates(labels, memories, update, swap))
 
 
-@dataclass(slots=True, eq=False)
-class ClusterObjective:
-    """Contrast with cluster memories, and classification by texts; labels of all steps are on the device already."""
+def own_contrast(
+    modality: Modality, memory: PrototypeMemory, labels: Int64[np.ndarray, " n"], temperature: float
+) -> Term:
+    """Contrast of a modality's images with the prototypes of that modality, as the last step left them."""
+    own = upload(labels, memory.prototypes.device)
 
+    def loss(batch: Batch) -> Tensor:
+        logits = memory.logits(batch.once(unit_necks)[modality], temperature)
+        return prototype_contrast(logits, own[batch.positions[modality]])
+
+    return Term(f"{modality}_prototype", 1.0, frozenset({Head.NECK}), loss)
+
+
+def text_term(modality: Modality, text: TextLoss, device: torch.device) -> Term:
+    """Classification of a modality's images by its text prototypes; images without one are left out.
+
+    Raises:
+        ValueError: A text label has no prototype.
+    """
+    prototypes = text.prototypes[modality]
+    largest, known = prototypes.labels.max(initial=-1), len(prototypes.features)
+    if largest >= known:
+        raise ValueError(f"label {largest} has no text: there are {known}")
+    own = upload(prototypes.labels, device)
+
+    def loss(batch: Batch) -> Tensor:
+        logits = batch.rows(Head.PROJECTION)[modality] @ prototypes.features.T
+        return text_classification(logits, own[batch.positions[modality]], text.smoothing)
+
+    return Term(f"{modality}_text", text.weight, frozenset({Head.PROJECTION}), loss)
+
+
+def unit_necks(batch: Batch) -> PerModality[Float[Tensor, "rows dim"]]:
+    """Neck features of length 1, which memories are compared with and updated by; use with `batch.once`."""
+    return batch.rows(Head.NECK).map(unit_rows)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MemoryUpdates:
+    """Move the memories towards each batch, then swap matched prototypes."""
+
+    labels: PerModality[Int64[np.ndarray, " n"]]
     memories: PerModality[PrototypeMemory]
-    host_labels: PerModality[Int64[Tensor, "steps _"]]
-    labels: PerModality[Int64[Tensor, "steps _"]]
-    text_rows: PerModality[Int64[Tensor, "steps _"]]
-    temperature: float
-    momentum: float
+    update: MemoryUpdate
     swap: CrossModalSwap | None
-    text: TextLoss | None
-    features: PerModality[Float[Tensor, "_ dim"]] | None = None
 
-    @staticmethod
-    def plan(
-        sources: PerModality[TrainingImagesAndLabels],
-        batches: CrossModalBatches,
-        memories: PerModality[PrototypeMemory],
-        *,
-        temperature: float,
-        momentum: float,
-        swap: CrossModalSwap | None,
-        text: TextLoss | None,
-        device: torch.device,
-    ) -> "ClusterObjective":
-        """Look up all labels of an epoch at once."""
-        labels = sources.map_with(lambda source, at: source.labels[at], batches.positions)
-        text_rows = sources.map_with(lambda source, at: source.text_rows[at], batches.positions)
-        return ClusterObjective(
-            memories=memories,
-            host_labels=labels.map(torch.from_numpy),
-            labels=labels.map(lambda rows: upload(rows, device)),
-            text_rows=text_rows.map(lambda rows: upload(rows, device)),
-            temperature=temperature,
-            momentum=momentum,
-            swap=swap,
-            text=text,
-        )
-
-    @property
-    def heads(self) -> frozenset[Head]:
-        """The neck, and the projection where texts teach."""
-        return frozenset({Head.NECK} if self.text is None else {Head.NECK, Head.PROJECTION})
-
-    def terms(self, encoded: PerModality[Encoded], step: int) -> dict[str, Float[Tensor, ""]]:
-        """Contrast with the prototypes as the last step left them, and the text loss."""
-        features = encoded.map(_unit_neck)
-        self.features = features.map(Tensor.detach)
-        if self.swap is not None:
-            self.swap.settle()  # of the last step: its prototypes are needed from here on
-        contrast = self.memories.map_with(
-            lambda memory, f, y: prototype_contrast(memory.logits(f, self.temperature), y[step]), features, self.labels
-        )
-        losses = {f"{modality}_prototype": loss for modality, loss in contrast.items()}
-        return losses if self.text is None else losses | _text_terms(encoded, self.text_rows, step, self.text)
-
-    def after_step(self, step: int) -> None:
-        """Mix the batch into the memories, and begin to swap."""
-        assert self.features is not None
-        labels = self.host_labels.map(lambda rows: rows[step])
-        self.memories.map_with(lambda memory, f, y: memory.update(f, y, self.momentum), self.features, labels)
-        if self.swap is not None:
-            self.swap.prepare(self.memories, labels)
-
-    def finish(self) -> None:
-        """Swap for the last step, too."""
+    def settle(self) -> None:
+        """Complete the swap of the last step."""
         if self.swap is not None:
             self.swap.settle()
 
-
-def build_augmentation(
-    *,
-    recipe: Recipe,
-    padding: int,
-    normalisation: Normalisation,
-    generator: torch.Generator,
-    processes: Processes = ALONE,
-) -> Augmentation:
-    """Bind the settings and the generator of an epoch's random changes, which are drawn for the whole batch."""
-
-    def change(pixels: Tensor, modality: Modality, num_images: int) -> Tensor:
-        return augment(
-            pixels,
-            modality,
-            recipe=recipe,
-            padding=padding,
-            normalisation=normalisation,
-            generator=generator,
-            num_images=num_images,
-            share=processes.share(num_images),
-        )
-
-    return change
-
-
-def _unit_neck(encoded: Encoded) -> Float[Tensor, "batch dim"]:
-    assert encoded.neck is not None
-    return functional.normalize(encoded.neck, dim=1, eps=1e-12)
-
-
-def _text_terms(
-    encoded: PerModality[Encoded], text_rows: PerModality[Int64[Tensor, "steps _"]], step: int, text: TextLoss
-) -> dict[str, Tensor]:
-    def loss(images: Encoded, rows: Tensor, texts: Tensor) -> Tensor:
-        assert images.projection is not None
-        return text.weight * text_classification(images.projection @ texts.T, rows[step], text.smoothing)
-
-    return {f"{modality}_text": value for modality, value in encoded.map_with(loss, text_rows, text.features).items()}
+    def after_step(self, batch: Batch) -> None:
+        """Update the memories with the features that the step's losses were computed from, and begin to swap."""
+        labels = self.labels.map_with(lambda own, at: torch.from_numpy(own[at]), batch.host_positions)
+        self.memories.map_with(lambda memory, f, y: memory.update(f, y, self.update), batch.once(unit_necks), labels)
+        if self.swap is not None:
+            self.swap.prepare(self.memories, labels)

@@ -9,10 +9,11 @@ import torch
 from clustering.dbscan import PseudoLabels
 from clustering.matching import mutual_nearest
 from models.encoder import Head
-from models.memory import PrototypeMemory
+from models.memory import PrototypeMemory, memory_update
 from models.modality import PerModality
 from models.swap import CrossModalSwap, best_assignment
 from pipeline.data.samplers.sampling import cross_modal_batches
+from pipeline.data.transforms.augmentation import training_views
 from pipeline.errors import DegenerateClustering
 from pipeline.evaluation.report import EvaluationReport
 from pipeline.features import FeatureBank
@@ -25,7 +26,7 @@ from pipeline.methods.cclnet.clusters import (
     unpack_labelling,
     usable_labels,
 )
-from pipeline.methods.cclnet.objective import TextLoss, build_augmentation, labelled_images, train_epoch
+from pipeline.methods.cclnet.objective import TextLoss, cluster_objective
 from pipeline.methods.cclnet.record import record
 from pipeline.methods.cclnet.schedule import learning_rate_of, starts_anew
 from pipeline.methods.cclnet.state import CclnetRun, TextPrototypes, pack_texts, unpack_texts
@@ -33,6 +34,7 @@ from pipeline.runs.run import logger
 from pipeline.runs.stage import rank_zero, stage
 from pipeline.runs.stages import complete_round
 from pipeline.runtime.seeds import numpy_generator, torch_generator
+from pipeline.training.loop import Compute, EpochSteps, run_epoch
 from pipeline.training.optimiser import set_learning_rate
 
 
@@ -115,33 +117,35 @@ def train(run: CclnetRun, clusters: Clusters, text: PerModality[TextPrototypes] 
     set_learning_rate(run.state.optimiser, learning_rate_of(round_, *schedule))
     seed = (config.seed, "train", round_.number)
     swap = _swap(run, clusters)
-    losses = train_epoch(
-        run.state.encoder,
-        run.state.optimiser,
-        run.training_pixels.map_with(labelled_images, clusters.labels, text or PerModality(None, None)),
+    objective = cluster_objective(
+        clusters.of_images,
         clusters.prototypes.map(lambda rows: PrototypeMemory(torch.from_numpy(rows).to(run.device))),
-        cross_modal_batches(
-            clusters.of_images,
-            clusters_per_batch=config.batches.clusters_per_batch,
-            images_per_cluster=config.batches.images_per_cluster,
-            replacement=config.batches.replacement,
-            generator=numpy_generator(*seed, "batches"),
-        ),
         temperature=config.memory.temperature,
-        momentum=config.memory.momentum,
+        update=memory_update(config.memory.update, config.memory.momentum),
         swap=swap,
-        text=_text_loss(run, text),
-        augmentation=build_augmentation(
+        text=None if text is None else TextLoss(text, config.prompts.text_weight, config.prompts.smoothing),
+    )
+    batches = cross_modal_batches(
+        clusters.of_images,
+        clusters_per_batch=config.batches.clusters_per_batch,
+        images_per_cluster=config.batches.images_per_cluster,
+        replacement=config.batches.replacement,
+        generator=numpy_generator(*seed, "batches"),
+    )
+    steps = EpochSteps(
+        pixels=run.training_pixels,
+        positions=batches.positions,
+        views=training_views(
             recipe=config.augmentation.recipe,
             padding=config.augmentation.padding,
             normalisation=config.images.normalisation,
             generator=torch_generator(*seed, "augment"),
-            processes=run.processes,
         ),
-        device=run.device,
-        precision=run.precision,
-        processes=run.processes,
+        groups=batches.clusters_per_batch,
+        setting="batches.images_per_cluster",
     )
+    compute = Compute(run.device, run.precision, run.processes)
+    losses = run_epoch(run.state.encoder, run.state.optimiser, objective, steps, compute)
     numbers = {f"loss/{name}": value for name, value in losses.items()}
     return numbers if swap is None else numbers | {"swap/kept_share": swap.pairing.kept_share}
 
@@ -215,13 +219,6 @@ def _learn_texts(
         init_generator=lambda modality: torch_generator(seed, "init", "prompts", modality, round_.number),
         batch_generator=lambda epoch: numpy_generator(seed, "batches", "prompts", round_.number, epoch),
     )
-
-
-def _text_loss(run: CclnetRun, text: PerModality[TextPrototypes] | None) -> TextLoss | None:
-    if text is None:
-        return None
-    settings = run.config.prompts
-    return TextLoss(text.map(lambda one: one.features), settings.text_weight, settings.smoothing)
 
 
 def _swap(run: CclnetRun, clusters: Clusters) -> CrossModalSwap | None:

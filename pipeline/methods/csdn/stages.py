@@ -16,8 +16,8 @@ from pipeline.data.transforms.augmentation import preprocess
 from pipeline.evaluation.report import EvaluationReport
 from pipeline.methods.csdn.prompts import PersonFeatures, Positions, learn_fusion, learn_person_prompts
 from pipeline.methods.csdn.state import CsdnRun
-from pipeline.methods.identity_objective import LossWeights
-from pipeline.methods.supervised import person_batches, person_objective, record, train_epoch_on_people
+from pipeline.methods.identity_objective import person_terms, text_terms
+from pipeline.methods.supervised import people_on_device, person_batches, record, train_epoch_on_people
 from pipeline.runs.figures import draw_text_similarity
 from pipeline.runs.stage import stage
 from pipeline.runs.stages import complete_round
@@ -118,12 +118,27 @@ def train(run: CsdnRun, texts: Texts | None, fused: Float[Tensor, "people embed"
     Raises:
         TrainingError: The loss is not finite, or a batch does not fit into memory.
     """
-    config = run.config
+    config, losses = run.config, run.config.losses
     assert fused is not None or not config.with_fusion, "stage `fusion` comes first"
     targets = texts if fused is None else PerModality(fused, fused)
     batches = person_batches(run, numpy_generator(config.seed, "train", run.round.number, "batches"))
-    objective = person_objective(run, batches, targets, LossWeights(**config.losses.model_dump()))
-    return train_epoch_on_people(run, batches, objective)
+    people = people_on_device(run)
+    terms = person_terms(
+        people,
+        run.state.method.classifier.train(),
+        gap_weight=losses.gap_weight,
+        triplet_weight=losses.triplet_weight,
+        triplet_softmax=losses.triplet_softmax,
+    )
+    if targets is not None:
+        terms += text_terms(
+            people,
+            targets,
+            visible_text_weight=losses.visible_text_weight,
+            infrared_text_weight=losses.infrared_text_weight,
+            text_on_second_view=losses.text_on_second_view,
+        )
+    return train_epoch_on_people(run, batches, terms)
 
 
 @stage(ends_round=True)

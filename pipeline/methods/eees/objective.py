@@ -1,11 +1,11 @@
-"""One epoch of EEES: people are classified, and images compared with captions, both alone and with other views."""
+"""What EEES minimises beside the classification of people: images are compared with captions, alone and fused."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from jaxtyping import Bool, Float, Int64
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 from torch.nn.functional import batch_norm
 from torch.nn.modules.batchnorm import _BatchNorm
@@ -18,12 +18,14 @@ from models.caption_losses import (
     feature_distillation,
     relation_distillation,
 )
-from models.encoder import Encoded, Head
+from models.encoder import Head
 from models.fusion import PairViewFusion, other_views
 from models.losses import prototype_contrast
 from models.modality import PerModality
+from models.person_heads import PersonClassifier
 from models.text_tower import TextTower
-from pipeline.methods.identity_objective import PersonObjective
+from pipeline.methods.identity_objective import People
+from pipeline.training.objective import Batch, Term
 
 Captioned = Callable[[Int64[Tensor, " images"]], Float[Tensor, "images embed"]]
 """From positions of images of one modality to the features of their captions, not normalised."""
@@ -67,147 +69,128 @@ class CaptionWeights:
 
 @dataclass(frozen=True, slots=True)
 class CaptionedImages:
-    """First visible views and infrared images of a step, and the caption of each."""
+    """Features of images and of their captions: first visible views and infrared images of a step."""
 
     images: PerModality[Float[Tensor, "images embed"]]
     texts: PerModality[Float[Tensor, "images embed"]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class CaptionObjective:
-    """What `people` minimises, and terms on captions: alignment, views, distillation and purification.
+class CaptionLosses:
+    """The losses on captions: alignment, views, distillation, identity of fused views, and purification.
 
     Captions stand beside first visible views and infrared images only: second views lose their colours on purpose.
 
     Args:
-        people: Identity, gap and triplet; it has no texts.
+        people: The person of each training image, on the device.
+        classifier: Of the people, in training mode.
         captions: Of the images of either modality.
-        positions: Which image each row of a step shows; those of first visible views, and of infrared images.
         images_per_person: How many images of a person stand together.
         fusion: Fuses views, in training mode; None where no term needs it.
         fused_neck: From fused images to what the classifier of projections reads; None where no term needs it.
             `normalised_by_batch` makes one.
-        pooled_map: From pooled features to the width of captions; None where projections meet the captions.
+        pooled_map: From pooled features to the width of captions; None where projections are compared with captions.
         weights: Of the terms.
 
     Source: reconstructed from the abstract of Dong et al., 2024 (EEES), and from sibling papers.
     """
 
-    people: PersonObjective
+    people: People
+    classifier: PersonClassifier
     captions: PerModality[Captioned]
-    positions: PerModality[Int64[Tensor, "steps images"]]
     images_per_person: int
     fusion: PairViewFusion | None
     fused_neck: Callable[[Float[Tensor, "rows embed"]], Float[Tensor, "rows embed"]] | None
     pooled_map: nn.Module | None
     weights: CaptionWeights
 
-    @property
-    def heads(self) -> frozenset[Head]:
-        """Those of the terms on people, which are all."""
-        return self.people.heads
-
-    def terms(self, encoded: PerModality[Encoded], step: int) -> dict[str, Float[Tensor, ""]]:
-        """The weighted losses of a step."""
+    def terms(self) -> list[Term]:
+        """All terms; a weight of 0 removes one, and what only it needs is not computed."""
         weights = self.weights
-        terms = self.people.terms(encoded, step)
-        if not weights.reads_captions:
-            return terms
-        labels = self.people.labels[step]
-        alone = CaptionedImages(
-            encoded.map(lambda one: self._images(one, len(labels))),
-            self.captions.map_with(lambda captioned, at: captioned(at[step]), self.positions),
+        distilled = weights.views_weight * weights.distillation_weight
+        head = Head.PROJECTION if weights.alignment_feature == "projection" else Head.POOLED
+        losses = (
+            ("alignment", weights.alignment_weight, self._alignment),
+            ("views", weights.views_weight, self._views),
+            ("distillation", 0.0 if weights.distillation == "off" else distilled, self._distillation),
+            ("fused_identity", weights.views_weight if weights.fused_identity else 0.0, self._fused_identity),
+            ("purification", weights.purification_weight if weights.purifies else 0.0, self._purification),
         )
-        if weights.alignment_weight > 0:
-            loss = self._contrast(alone, labels, weights.alignment_target)
-            terms["alignment"] = weights.alignment_weight * loss
-        fused = self._fused(alone, step) if weights.fuses else alone
-        if weights.views_weight > 0:
-            terms |= self._view_terms(alone, fused, labels, step)
-        if weights.purifies:
-            pairs = fused if weights.purification_level == "fused" else alone
-            terms["purification"] = weights.purification_weight * self._purification(pairs, labels)
-        return terms
+        return [Term(name, weight, frozenset({head}), loss) for name, weight, loss in losses]
 
-    def after_step(self, step: int) -> None:
-        """Nothing remembers."""
+    def _alignment(self, batch: Batch) -> Tensor:
+        return self._contrast(batch, batch.once(self._single), self.weights.alignment_target)
 
-    def finish(self) -> None:
-        """Nothing is left."""
+    def _views(self, batch: Batch) -> Tensor:
+        return self._contrast(batch, batch.once(self._fused), "identity")
 
-    def _images(self, encoded: Encoded, num_images: int) -> Tensor:
-        """The features that meet captions; of visible images, those of the first views."""
-        if self.weights.alignment_feature == "projection":
-            assert encoded.projection is not None
-            return encoded.projection[:num_images]
-        assert encoded.pooled is not None and self.pooled_map is not None
-        mapped: Tensor = self.pooled_map(encoded.pooled[:num_images])
-        return mapped
-
-    def _contrast(self, pairs: CaptionedImages, labels: Tensor, target: Literal["identity", "instance"]) -> Tensor:
+    def _contrast(self, batch: Batch, pairs: CaptionedImages, target: Literal["identity", "instance"]) -> Tensor:
         return caption_contrast(
             pairs.images,
             pairs.texts,
-            labels,
+            self._labels(batch).infrared,
             temperature=self.weights.temperature,
             similarity=self.weights.alignment_similarity,
             target=target,
         )
 
-    def _fused(self, alone: CaptionedImages, step: int) -> CaptionedImages:
-        assert self.fusion is not None
-        fusion = self.fusion
-        pairs = alone.images.map_with(
-            lambda images, texts, at: fusion(images, texts, at[step], self.images_per_person),
-            alone.texts,
-            self.positions,
-        )
-        return CaptionedImages(pairs.map(lambda pair: pair[0]), pairs.map(lambda pair: pair[1]))
-
-    def _view_terms(
-        self, alone: CaptionedImages, fused: CaptionedImages, labels: Tensor, step: int
-    ) -> dict[str, Tensor]:
-        weight = self.weights.views_weight
-        terms = {"views": weight * self._contrast(fused, labels, "identity")}
-        if self.weights.distillation != "off" and self.weights.distillation_weight > 0:
-            loss = self._distillation(alone, fused, step)
-            terms["distillation"] = weight * self.weights.distillation_weight * loss
-        if self.weights.fused_identity:
-            assert self.fused_neck is not None and self.people.classifier.projection is not None
-            scores = self.people.classifier.projection(self.fused_neck(torch.cat([*fused.images])))
-            terms["fused_identity"] = weight * prototype_contrast(scores, labels.repeat(2))
-        return terms
-
-    def _distillation(self, alone: CaptionedImages, fused: CaptionedImages, step: int) -> Tensor:
+    def _distillation(self, batch: Batch) -> Tensor:
         kind, detach = self.weights.distillation, self.weights.distillation_detach
+        single, fused = batch.once(self._single), batch.once(self._fused)
         losses: list[Tensor] = []
         if kind in ("both", "feature"):
-            losses += alone.images.map_with(
+            losses += single.images.map_with(
                 lambda student, teacher: feature_distillation(student, teacher, detach=detach), fused.images
             )
         if kind in ("both", "relation"):
-            relations = [pairs.images.map_with(cosine_similarities, pairs.texts) for pairs in (alone, fused)]
+            relations = [pairs.images.map_with(cosine_similarities, pairs.texts) for pairs in (single, fused)]
             losses += relations[0].map_with(
                 lambda student, teacher, taught: relation_distillation(student, teacher, taught, detach=detach),
                 relations[1],
-                self.positions.map(lambda at: self._taught(at[step])),
+                batch.first(batch.positions).map(lambda at: other_views(at, self.images_per_person).any(dim=1)),
             )
         return torch.stack(losses).sum()
 
-    def _taught(self, positions: Tensor) -> Bool[Tensor, " images"]:
-        return other_views(positions, self.images_per_person).any(dim=1)
+    def _fused_identity(self, batch: Batch) -> Tensor:
+        assert self.fused_neck is not None and self.classifier.projection is not None
+        scores = self.classifier.projection(self.fused_neck(torch.cat([*batch.once(self._fused).images])))
+        return prototype_contrast(scores, torch.cat([*self._labels(batch)]))
 
-    def _purification(self, pairs: CaptionedImages, labels: Tensor) -> Tensor:
+    def _purification(self, batch: Batch) -> Tensor:
         weights = self.weights
+        pairs = batch.once(self._fused if weights.purification_level == "fused" else self._single)
         if weights.purification == "csia":
             return caption_association(pairs.images, pairs.texts, self.images_per_person)
         return caption_gap(
             pairs.images,
             pairs.texts,
-            labels,
+            self._labels(batch).infrared,
             distance=weights.purification_distance,
             detach=weights.purification_detach,
         )
+
+    def _labels(self, batch: Batch) -> PerModality[Int64[Tensor, " images"]]:
+        """Equal in both modalities: a batch has the same people in the same order."""
+        return batch.first(batch.values(self.people))
+
+    def _single(self, batch: Batch) -> CaptionedImages:
+        if self.weights.alignment_feature == "projection":
+            images = batch.first(batch.rows(Head.PROJECTION))
+        else:
+            assert self.pooled_map is not None
+            images = batch.first(batch.rows(Head.POOLED)).map(self.pooled_map)
+        texts = self.captions.map_with(lambda captioned, at: captioned(at), batch.first(batch.positions))
+        return CaptionedImages(images, texts)
+
+    def _fused(self, batch: Batch) -> CaptionedImages:
+        assert self.fusion is not None
+        fusion, single = self.fusion, batch.once(self._single)
+        pairs = single.images.map_with(
+            lambda images, texts, at: fusion(images, texts, at, self.images_per_person),
+            single.texts,
+            batch.first(batch.positions),
+        )
+        return CaptionedImages(pairs.map(lambda pair: pair[0]), pairs.map(lambda pair: pair[1]))
 
 
 def fixed_captions(features: Float[Tensor, "images embed"]) -> Captioned:
@@ -218,7 +201,8 @@ def fixed_captions(features: Float[Tensor, "images embed"]) -> Captioned:
 def learned_captions(tower: TextTower, ids: Int64[Tensor, "images longest"]) -> Captioned:
     """Captions that are encoded in each step by a tower whose weights are learned.
 
-    All run as far as the end of the longest caption of all: to know that of a step, a GPU would have to be waited for.
+    Every step encodes up to the end of the longest caption of all images: the host cannot know that of a step without
+    waiting for the GPU.
 
     Args:
         tower: On the device; its weights decide who gets gradients.
@@ -231,7 +215,7 @@ def normalised_by_batch(neck: nn.Module) -> Callable[[Float[Tensor, "rows embed"
     """A neck for fused images: scale and bias of another one, and statistics of the rows themselves.
 
     The running statistics are those of single images, by which they are searched: fused ones must not move them. Every
-    process has all fused rows, so that there is nothing to synchronise.
+    rank has all fused rows, so nothing is synchronised.
 
     Args:
         neck: The encoder's projection neck, a batch norm.

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from models.clip import count_tokens
 from models.modality import PerModality
-from models.transfer import upload
 from pipeline.config.eees import EeesConfig
 from pipeline.data.captions.files import BESIDE_IMAGES, written_captions
 from pipeline.data.captions.store import Captions, load_captions, truncation_report
@@ -14,15 +13,15 @@ from pipeline.errors import CheckpointError
 from pipeline.evaluation.report import EvaluationReport
 from pipeline.methods.eees.objective import (
     Captioned,
-    CaptionObjective,
+    CaptionLosses,
     CaptionWeights,
     fixed_captions,
     learned_captions,
     normalised_by_batch,
 )
 from pipeline.methods.eees.state import EeesRun
-from pipeline.methods.identity_objective import LossWeights
-from pipeline.methods.supervised import person_batches, person_objective, record, train_epoch_on_people
+from pipeline.methods.identity_objective import person_terms
+from pipeline.methods.supervised import people_on_device, person_batches, record, train_epoch_on_people
 from pipeline.runs.stage import stage
 from pipeline.runs.stages import complete_round
 from pipeline.runtime.seeds import derive_seed, numpy_generator
@@ -75,20 +74,19 @@ def train(run: EeesRun, captions: EncodedCaptions) -> dict[str, float]:
     """
     config, state = run.config, run.state.method
     batches = person_batches(run, numpy_generator(config.seed, "train", run.round.number, "batches"))
-    weights = LossWeights(
-        **config.losses.model_dump(), visible_text_weight=0.0, infrared_text_weight=0.0, text_on_second_view=False
-    )
-    objective = CaptionObjective(
-        people=person_objective(run, batches, None, weights),
+    people, classifier = people_on_device(run), state.classifier.train()
+    terms = person_terms(people, classifier, **config.losses.model_dump())
+    terms += CaptionLosses(
+        people=people,
+        classifier=classifier,
         captions=captions.features,
-        positions=batches.positions.map(lambda at: upload(at, run.device)),
         images_per_person=batches.images_per_person,
         fusion=None if state.fusion is None else state.fusion.train(),
         fused_neck=normalised_by_batch(run.state.encoder.projection_neck),
         pooled_map=state.pooled_map,
         weights=caption_weights(config),
-    )
-    return train_epoch_on_people(run, batches, objective)
+    ).terms()
+    return train_epoch_on_people(run, batches, terms)
 
 
 @stage(ends_round=True)

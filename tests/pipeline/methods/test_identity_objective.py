@@ -1,7 +1,8 @@
 """The image stage against its plain twin: which rows a term looks at, what it weighs, and both views of an image."""
 
 import copy
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,26 +13,29 @@ from models.encoder import DualStemEncoder, Encoded, Head
 from models.modality import Modality, PerModality
 from models.person_heads import PersonClassifier, prepare_for_people
 from pipeline.data.images import gather_pixels
-from pipeline.data.pixel_supply import StreamedPixels
+from pipeline.data.pixel_supply import ResidentPixels, StreamedPixels
 from pipeline.data.samplers.sampling import paired_identity_batches
-from pipeline.data.transforms.channel_augmentation import augment_channels
-from pipeline.methods.identity_objective import LossWeights, PersonObjective, build_view_augmentation
+from pipeline.data.transforms.channel_augmentation import augment_channels, channel_views
+from pipeline.methods.identity_objective import person_terms as terms_on_people
+from pipeline.methods.identity_objective import text_terms
 from pipeline.runtime.distributed import ALONE, Processes
-from pipeline.training.loop import EpochSteps, run_epoch
+from pipeline.training.loop import Compute, EpochSteps, run_epoch
+from pipeline.training.objective import Batch, Objective
 from pipeline.training.optimiser import build_person_optimiser
 from tests.pipeline.training.small_training import CPU, SIZE, random_images
 from tests.reference.person_terms import person_terms
 
 PEOPLE = 4
 WIDTHS = {"neck": 6, "projection": 5, "pooled": 6, "projection_neck": 5}
-WEIGHTS = LossWeights(
-    gap_weight=1.0,
-    triplet_weight=0.15,
-    triplet_softmax="released",
-    visible_text_weight=0.05,
-    infrared_text_weight=0.1,
-    text_on_second_view=False,
-)
+WEIGHTS = {
+    "gap_weight": 1.0,
+    "triplet_weight": 0.15,
+    "triplet_softmax": "released",
+    "visible_text_weight": 0.05,
+    "infrared_text_weight": 0.1,
+    "text_on_second_view": False,
+}
+OF_TEXTS = ("visible_text_weight", "infrared_text_weight", "text_on_second_view")
 # A step shows three of the four people, two images each; this is the order of every third of the batch.
 LABELS = torch.tensor([[3, 3, 0, 0, 1, 1], [2, 2, 1, 1, 0, 0]])
 WEIGHT_OF = {
@@ -55,11 +59,15 @@ def random_features():
     return {head: random_rows(18, width, seed) for seed, (head, width) in enumerate(WIDTHS.items())}
 
 
-def encoded_of(features):
-    return PerModality(
+def batch_of(features, positions):
+    """A step of 12 visible rows and then infrared ones; `positions` are those of the images, on the device."""
+    encoded = PerModality(
         Encoded(**{head: rows[:12] for head, rows in features.items()}),
         Encoded(**{head: rows[12:] for head, rows in features.items()}),
     )
+    num_views = PerModality(2, 1)
+    rows = positions.map_with(lambda at, views: at.repeat(views), num_views)
+    return Batch(encoded, rows, rows.map(lambda at: np.empty(at.shape, np.int64)), num_views)
 
 
 def make_objective(weights=WEIGHTS, with_texts=True):
@@ -69,11 +77,40 @@ def make_objective(weights=WEIGHTS, with_texts=True):
         for weight in classifier.parameters():
             weight.mul_(500)
     texts = PerModality(*(random_rows(PEOPLE, WIDTHS["projection"], seed) for seed in (9, 10)))
-    return PersonObjective(classifier, texts if with_texts else None, LABELS, weights)
+    return SmallObjective(classifier, texts if with_texts else None, LABELS, weights)
+
+
+@dataclass
+class SmallObjective:
+    """The terms of CSDN, with the people that each step of a third shows; image `6 step + k` is the k-th of a step."""
+
+    classifier: PersonClassifier
+    texts: PerModality | None
+    labels: torch.Tensor
+    weights: dict
+
+    def objective(self):
+        people = PerModality(self.labels.flatten(), self.labels.flatten())
+        of_people = {name: value for name, value in self.weights.items() if name not in OF_TEXTS}
+        terms = terms_on_people(people, self.classifier, **of_people)
+        if self.texts is not None:
+            terms += text_terms(people, self.texts, **{name: self.weights[name] for name in OF_TEXTS})
+        return Objective(tuple(terms))
+
+    def terms(self, features, step):
+        at = torch.arange(6, device=self.labels.device) + 6 * step
+        losses = self.objective().losses(batch_of(features, PerModality(at, at)))
+        losses.pop("total")
+        return losses
+
+    def moved(self, move):
+        """The same one after `move` of all its tensors."""
+        texts = None if self.texts is None else self.texts.map(move)
+        return SmallObjective(move(self.classifier), texts, move(self.labels), self.weights)
 
 
 def terms_of(features, objective=None, step=0):
-    return (objective or make_objective()).terms(encoded_of(features), step)
+    return (objective or make_objective()).terms(features, step)
 
 
 @pytest.fixture(scope="module")
@@ -85,13 +122,18 @@ class TestTerms:
     @pytest.mark.parametrize("step", [0, 1])
     @pytest.mark.parametrize(("softmax", "on_second"), [("released", False), ("stable", True)])
     def test_values_and_gradients_are_those_of_the_twin(self, softmax, on_second, step):
-        weights = replace(WEIGHTS, triplet_softmax=softmax, text_on_second_view=on_second)
+        weights = WEIGHTS | {"triplet_softmax": softmax, "text_on_second_view": on_second}
         objective = make_objective(weights)
         classifier = objective.classifier
         given = {head: rows.requires_grad_() for head, rows in random_features().items()}
         found = terms_of(given, objective, step)
         expected = person_terms(
-            given, classifier.neck.weight, classifier.projection.weight, objective.texts, LABELS[step], weights
+            given,
+            classifier.neck.weight,
+            classifier.projection.weight,
+            objective.texts,
+            LABELS[step],
+            SimpleNamespace(**weights),
         )
         assert list(found) == list(expected)
         leaves = [*given.values(), *classifier.parameters()]
@@ -112,10 +154,7 @@ class TestTerms:
         def away(value):
             return copy.deepcopy(value).to("meta")
 
-        near = make_objective(replace(WEIGHTS, text_on_second_view=on_second))
-        objective = replace(
-            near, classifier=away(near.classifier), labels=away(near.labels), texts=near.texts.map(away)
-        )
+        objective = make_objective(WEIGHTS | {"text_on_second_view": on_second}).moved(away)
         features = {head: away(rows).requires_grad_() for head, rows in random_features().items()}
         terms = terms_of(features, objective)
         torch.stack([*terms.values()]).sum().backward()
@@ -146,7 +185,7 @@ class TestTerms:
         before, after = terms_of(features), terms_of(moved)
         changed = {name for name in before if not torch.equal(before[name], after[name])}
         assert changed == {"identity", "triplet"}
-        objective = make_objective(replace(WEIGHTS, text_on_second_view=True))
+        objective = make_objective(WEIGHTS | {"text_on_second_view": True})
         before, after = terms_of(features, objective), terms_of(moved, objective)
         changed = {name for name in before if not torch.equal(before[name], after[name])}
         assert changed == {"identity", "triplet", "visible_text"}
@@ -166,7 +205,7 @@ class TestTerms:
     def test_a_weight_of_zero_removes_its_term_and_leaves_the_others_alone(self, name):
         features = random_features()
         whole = terms_of(features)
-        fewer = terms_of(features, make_objective(replace(WEIGHTS, **{WEIGHT_OF[name]: 0.0})))
+        fewer = terms_of(features, make_objective(WEIGHTS | {WEIGHT_OF[name]: 0.0}))
         assert list(fewer) == [other for other in whole if other != name]
         assert all(torch.equal(fewer[other], whole[other]) for other in fewer)
 
@@ -174,20 +213,38 @@ class TestTerms:
     def test_a_term_is_proportional_to_its_weight(self, name):
         features = random_features()
         whole = terms_of(features)
-        doubled = make_objective(replace(WEIGHTS, **{WEIGHT_OF[name]: 2 * getattr(WEIGHTS, WEIGHT_OF[name])}))
+        doubled = make_objective(WEIGHTS | {WEIGHT_OF[name]: 2 * WEIGHTS[WEIGHT_OF[name]]})
         for other, value in terms_of(features, doubled).items():
             torch.testing.assert_close(value, whole[other] * (2 if other == name else 1), rtol=1e-12, atol=0)
 
     def test_without_texts_there_are_no_terms_of_them(self):
         assert list(terms_of(random_features(), make_objective(with_texts=False))) == ["identity", "triplet", "gap"]
 
-    def test_every_weight_is_read(self):
-        assert {field.name for field in fields(LossWeights)} == {
-            *WEIGHT_OF.values(), "triplet_softmax", "text_on_second_view"
-        }  # fmt: skip
+    def test_all_features_are_asked_for_and_without_projection_the_others(self):
+        assert make_objective().objective().heads == frozenset(Head)
+        bare = PersonClassifier(WIDTHS["neck"], 0, PEOPLE, seeded(8))
+        terms = terms_on_people(
+            PerModality(LABELS, LABELS), bare, **{k: v for k, v in WEIGHTS.items() if k not in OF_TEXTS}
+        )
+        assert Objective(tuple(terms)).heads == {Head.NECK, Head.POOLED}
 
-    def test_all_features_are_asked_for(self):
-        assert make_objective().heads == frozenset(Head)
+    def test_three_visible_views_are_classified_and_the_gap_reads_the_first(self):
+        # The third view repeats the second: identity is that of a batch in which the second views stand twice.
+        features = random_features()
+        thrice = {head: torch.cat([rows[:12], rows[6:12], rows[12:]]) for head, rows in features.items()}
+        encoded = PerModality(
+            Encoded(**{head: rows[:18] for head, rows in thrice.items()}),
+            Encoded(**{head: rows[18:] for head, rows in thrice.items()}),
+        )
+        small, at = make_objective(), torch.arange(6)
+        rows = PerModality(at.repeat(3), at)
+        batch = Batch(encoded, rows, rows.map(torch.Tensor.numpy), PerModality(3, 1))
+        found, before = small.objective().losses(batch), terms_of(features)
+        assert torch.equal(found["gap"], before["gap"])
+        scores = small.classifier(thrice["neck"], thrice["projection_neck"])
+        labels = LABELS[0].repeat(4)
+        expected = sum(torch.nn.functional.cross_entropy(some, labels) for some in scores)
+        torch.testing.assert_close(found["identity"], expected)
 
 
 @dataclass
@@ -195,7 +252,8 @@ class SmallImageStage:
     """Everything that an epoch of the image stage needs, over 11 visible and 9 infrared images of three people."""
 
     encoder: DualStemEncoder
-    objective: PersonObjective
+    objective: SmallObjective
+    people: PerModality
     optimiser: torch.optim.Optimizer
     images: PerModality
     steps: EpochSteps
@@ -218,7 +276,7 @@ class SmallImageStage:
         # 11 // (3 * 2) + 1 = 2 steps.
         assert len(drawn) == 2
         positions = drawn.positions.map(lambda at: at[:num_steps])
-        objective = PersonObjective(
+        objective = SmallObjective(
             classifier=classifier,
             texts=PerModality(*[torch.randn(3, encoder.projection_width, generator=seeded(5))] * 2),
             labels=torch.from_numpy(people.infrared[positions.infrared]),
@@ -226,29 +284,21 @@ class SmallImageStage:
         )
         steps = EpochSteps(
             pixels=images.map(lambda some: StreamedPixels(some, CPU)),
-            positions=PerModality(np.concatenate([positions.visible, positions.visible], axis=1), positions.infrared),
-            groups=PerModality(6, 3),
+            positions=positions,
+            views=views_of(seed=6),
+            groups=PerModality(3, 3),
             setting="batches.images_per_person",
-            processes=ALONE,
         )
         optimiser = build_person_optimiser(
             encoder, [classifier], learning_rate=1e-3, weight_decay=5e-4, head_factor=2.0
         )
-        return SmallImageStage(encoder, objective, optimiser, images, steps)
-
-    def augmentation(self):
-        return build_view_augmentation(recipe="channels", padding=4, normalisation="imagenet", generator=seeded(6))
+        return SmallImageStage(encoder, objective, people.map(torch.from_numpy), optimiser, images, steps)
 
     def train(self):
-        return run_epoch(
-            self.encoder,
-            self.optimiser,
-            self.objective,
-            self.steps,
-            augmentation=self.augmentation(),
-            device=CPU,
-            precision="float32",
-        )
+        classifier, weights = self.objective.classifier, self.objective.weights
+        terms = terms_on_people(self.people, classifier, **{k: v for k, v in weights.items() if k not in OF_TEXTS})
+        terms += text_terms(self.people, self.objective.texts, **{name: weights[name] for name in OF_TEXTS})
+        return run_epoch(self.encoder, self.optimiser, Objective(tuple(terms)), self.steps, Compute(CPU))
 
     def weights(self):
         return copy.deepcopy({**self.encoder.state_dict(), **self.objective.classifier.state_dict(prefix="people.")})
@@ -259,11 +309,12 @@ class TestEpoch:
         stage = SmallImageStage.make(clip, num_steps=1)
         twin = SmallImageStage.make(clip, num_steps=1)
         found = stage.train()
-        change = twin.augmentation()
         pixels = twin.images.map_with(
             lambda some, at: torch.from_numpy(gather_pixels(some, at[0])), twin.steps.positions
         )
-        inputs = PerModality.build(lambda modality: change(pixels[modality], modality, len(pixels[modality])))
+        inputs = pixels.map_with(
+            lambda own, views: torch.cat([view(own, len(own), slice(len(own))) for view in views]), twin.steps.views
+        )
         with torch.no_grad():
             encoded = twin.encoder.train()(inputs, frozenset(Head))
             features = {head: torch.cat([getattr(one, head) for one in encoded]).double() for head in WIDTHS}
@@ -274,7 +325,7 @@ class TestEpoch:
                 classifier.projection.weight,
                 twin.objective.texts.map(torch.Tensor.double),
                 twin.objective.labels[0],
-                WEIGHTS,
+                SimpleNamespace(**WEIGHTS),
             )
         assert {name: value.item() for name, value in expected.items()} == pytest.approx(
             {name: value for name, value in found.items() if name != "total"}, rel=1e-4, abs=1e-6
@@ -288,7 +339,7 @@ class TestEpoch:
     @pytest.mark.parametrize("name", WEIGHT_OF)
     def test_a_weight_of_zero_removes_exactly_its_term_from_the_total(self, clip, name):
         whole = SmallImageStage.make(clip, num_steps=1).train()
-        fewer = SmallImageStage.make(clip, replace(WEIGHTS, **{WEIGHT_OF[name]: 0.0}), num_steps=1).train()
+        fewer = SmallImageStage.make(clip, WEIGHTS | {WEIGHT_OF[name]: 0.0}, num_steps=1).train()
         assert list(fewer) == [other for other in whole if other != name]
         assert fewer["total"] == pytest.approx(whole["total"] - whole[name], rel=1e-5)
 
@@ -308,66 +359,57 @@ class TestEpoch:
         assert all(torch.equal(value, weights[name]) for name, value in one.weights().items())
 
 
-def random_pixels(num_images, seed=0):
-    return torch.randint(0, 256, (num_images, *SIZE, 3), dtype=torch.uint8, generator=seeded(seed))
+def views_of(seed=3, recipe="channels"):
+    return channel_views(recipe=recipe, padding=4, normalisation="imagenet", generator=seeded(seed))
 
 
-def augmentation_of(processes=ALONE, seed=3, recipe="channels"):
-    return build_view_augmentation(
-        recipe=recipe, padding=4, normalisation="imagenet", generator=seeded(seed), processes=processes
-    )
+def inputs_of(images, positions, processes=ALONE, **options):
+    """What a rank's network is given in each step, by modality; the same images of both modalities."""
+    pixels = PerModality.build(lambda _: ResidentPixels(images, CPU))
+    steps = EpochSteps(pixels, positions.map(np.array), views_of(**options), PerModality(1, 1), "")
+    return list(steps.inputs(processes))
+
+
+FIVE = PerModality([[0, 1, 2, 3, 4]], [[4, 2, 0, 1, 3]])
 
 
 class TestViews:
-    def test_first_views_keep_their_colours_second_views_are_drawn_after_them_and_lose_theirs(self):
-        pixels = random_pixels(5)
-        output = augmentation_of()(torch.cat([pixels, pixels]), Modality.VISIBLE, 10)
+    images = random_images(9, Modality.VISIBLE)
+
+    def changed(self, positions, view, generator):
+        pixels = torch.from_numpy(gather_pixels(self.images, np.array(positions)))
+        return augment_channels(pixels, view, padding=4, normalisation="imagenet", generator=generator)
+
+    def test_first_views_keep_their_colours_second_views_are_drawn_after_them_and_infrared_images_last(self):
+        (output,) = inputs_of(self.images, FIVE)
         generator = seeded(3)
-        for part, view in ((output[:5], "visible_one"), (output[5:], "visible_two")):
-            expected = augment_channels(pixels, view, padding=4, normalisation="imagenet", generator=generator)
-            assert torch.equal(part, expected)
-        grey = (output == output[:, :1]).all(dim=1).flatten(1).all(dim=1)
+        for part, view in ((output.visible[:5], "visible_one"), (output.visible[5:], "visible_two")):
+            assert torch.equal(part, self.changed(FIVE.visible[0], view, generator))
+        assert torch.equal(output.infrared, self.changed(FIVE.infrared[0], "infrared", generator))
+        grey = (output.visible == output.visible[:, :1]).all(dim=1).flatten(1).all(dim=1)
         assert grey.tolist() == [False] * 5 + [True] * 5
 
-    def test_infrared_images_have_one_view(self):
-        pixels = random_pixels(6)
-        expected = augment_channels(pixels, "infrared", padding=4, normalisation="imagenet", generator=seeded(3))
-        assert torch.equal(augmentation_of()(pixels, Modality.INFRARED, 6), expected)
-
     def test_without_mixed_channels_second_views_and_infrared_images_are_changed_as_first_views_are(self):
-        pixels = random_pixels(5)
-        visible = augmentation_of(recipe="plain")(torch.cat([pixels, pixels]), Modality.VISIBLE, 10)
-        infrared = augmentation_of(recipe="plain")(pixels, Modality.INFRARED, 5)
+        (output,) = inputs_of(self.images, FIVE, recipe="plain")
         generator = seeded(3)
-        first, second = (
-            augment_channels(pixels, "visible_one", padding=4, normalisation="imagenet", generator=generator)
-            for _ in range(2)
-        )
-        assert torch.equal(visible, torch.cat([first, second])) and torch.equal(infrared, first)
+        first, second = (self.changed(FIVE.visible[0], "visible_one", generator) for _ in range(2))
+        assert torch.equal(output.visible, torch.cat([first, second]))
+        assert torch.equal(output.infrared, self.changed(FIVE.infrared[0], "visible_one", generator))
 
     @pytest.mark.parametrize("count", [2, 3, 5])
     def test_shares_of_several_processes_put_together_are_the_whole_batch(self, count):
         # Two steps, so that every process has drawn as much as one alone; with 3 and 5 a share holds parts of both
         # views, with 2 each process has one of them.
-        batches = [
-            (random_pixels(12, seed=1), Modality.VISIBLE),
-            (random_pixels(7, seed=2), Modality.INFRARED),
-            (random_pixels(14, seed=3), Modality.VISIBLE),
-            (random_pixels(6, seed=4), Modality.INFRARED),
-        ]
-        alone = augmentation_of()
-        groups = [Processes(rank, count) for rank in range(count)]
-        changes = [augmentation_of(processes) for processes in groups]
-        for pixels, modality in batches:
-            total = len(pixels)
-            parts = [
-                change(pixels[processes.share(total)], modality, total)
-                for change, processes in zip(changes, groups, strict=True)
-            ]
-            assert [len(part) for part in parts] == [len(pixels[processes.share(total)]) for processes in groups]
-            assert torch.equal(torch.cat(parts), alone(pixels, modality, total))
+        positions = PerModality([[0, 1, 2, 3, 4, 5, 6], [8, 7, 6, 5, 4, 3, 2]], [[0, 2, 4, 6, 8], [1, 3, 5, 7, 7]])
+        alone = inputs_of(self.images, positions)
+        shares = [inputs_of(self.images, positions, Processes(rank, count)) for rank in range(count)]
+        for step in (0, 1):
+            for modality, total in ((Modality.VISIBLE, 14), (Modality.INFRARED, 5)):
+                parts = [share[step][modality] for share in shares]
+                sizes = [Processes(rank, count).share(total) for rank in range(count)]
+                assert [len(part) for part in parts] == [size.stop - size.start for size in sizes]
+                assert torch.equal(torch.cat(parts), alone[step][modality])
 
     def test_another_generator_makes_other_views(self):
-        pixels = random_pixels(8)
-        one, other = (augmentation_of(seed=seed)(pixels, Modality.VISIBLE, 8) for seed in (1, 2))
+        one, other = (inputs_of(self.images, FIVE, seed=seed)[0].visible for seed in (1, 2))
         assert not torch.equal(one, other)

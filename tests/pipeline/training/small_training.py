@@ -1,39 +1,34 @@
 """A few steps of training that take a second: random images in known clusters, and all that an epoch needs."""
 
 import copy
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 import numpy as np
 import torch
 from torch.nn import functional
 
-from clustering.dbscan import PseudoLabels
 from models.clip import LoadedClip
 from models.encoder import DualStemEncoder
-from models.memory import PrototypeMemory
+from models.memory import PrototypeMemory, memory_update
 from models.modality import Modality, PerModality
 from models.precision import Precision
 from models.swap import CrossModalSwap
 from pipeline.data.images import TrainingImages
 from pipeline.data.pixel_supply import PixelSupply, ResidentPixels, StreamedPixels
 from pipeline.data.samplers.sampling import CrossModalBatches, cross_modal_batches
-from pipeline.methods.cclnet.objective import (
-    ClusterObjective,
-    TextLoss,
-    TrainingImagesAndLabels,
-    build_augmentation,
-    labelled_images,
-    train_epoch,
-)
+from pipeline.data.transforms.augmentation import Transform, training_views
+from pipeline.methods.cclnet.objective import TextLoss, cluster_objective
 from pipeline.methods.cclnet.state import TextPrototypes
-from pipeline.runtime.distributed import ALONE
-from pipeline.training.loop import EpochSteps, run_steps
+from pipeline.training.loop import Compute, EpochSteps, run_epoch, run_steps
+from pipeline.training.objective import Objective, Term
 from pipeline.training.optimiser import build_image_optimiser
 
 CPU = torch.device("cpu")
 SIZE = (48, 32)
 CLUSTERS = PerModality(5, 4)
+Views = PerModality[tuple[Transform, ...]]
 WITHOUT_TEXT, WITH_TEXT = ("stem", "trunk", "neck"), ("stem", "trunk", "neck", "attention_pool")
 
 
@@ -59,55 +54,53 @@ class SmallTraining:
     encoder: DualStemEncoder
     optimiser: torch.optim.Optimizer
     images: PerModality[TrainingImages]
-    sources: PerModality[TrainingImagesAndLabels]
+    pixels: PerModality[PixelSupply]
+    labels: PerModality[np.ndarray]
     memories: PerModality[PrototypeMemory]
     batches: CrossModalBatches
     text: TextLoss | None
     swap: CrossModalSwap | None
     device: torch.device
     dtype: torch.dtype
+    update: Literal["momentum", "hard"] = "momentum"
 
-    def settings(self) -> dict[str, Any]:
-        """What an epoch is told by name; the random changes begin anew."""
-        change = build_augmentation(
+    def views(self, change: Callable[[torch.Tensor], torch.Tensor] = lambda images: images) -> Views:
+        """The random changes from their beginning, each followed by `change`."""
+        made = training_views(
             recipe="cclnet_sysu", padding=4, normalisation="imagenet", generator=torch.Generator().manual_seed(5)
         )
-        return {
-            "temperature": 0.05,
-            "momentum": 0.1,
-            "swap": self.swap,
-            "text": self.text,
-            "augmentation": lambda *batch: change(*batch).to(self.dtype),
-        }
 
-    def train(self, **settings: Any) -> dict[str, float]:
-        """One epoch."""
-        given = {**self.settings(), "device": self.device, **settings}
-        return train_epoch(self.encoder, self.optimiser, self.sources, self.memories, self.batches, **given)
+        def view(transform: Transform) -> Transform:
+            return lambda *batch: change(transform(*batch).to(self.dtype))
 
-    def plan(self) -> tuple[ClusterObjective, EpochSteps]:
+        return made.map(lambda transforms: tuple(view(transform) for transform in transforms))
+
+    def plan(self, views: Views | None = None, extra_terms: Sequence[Term] = ()) -> tuple[Objective, EpochSteps]:
         """What an epoch minimises, and its steps."""
-        told = self.settings()
-        objective = ClusterObjective.plan(
-            self.sources,
-            self.batches,
+        objective = cluster_objective(
+            self.labels,
             self.memories,
-            temperature=told["temperature"],
-            momentum=told["momentum"],
+            temperature=0.05,
+            update=memory_update(self.update, 0.1),
             swap=self.swap,
             text=self.text,
-            device=self.device,
+            extra_terms=extra_terms,
         )
-        pixels = self.sources.map(lambda source: source.pixels)
-        groups = self.batches.clusters_per_batch
-        return objective, EpochSteps(pixels, self.batches.positions, groups, "batches.images_per_cluster", ALONE)
+        positions, groups = self.batches.positions, self.batches.clusters_per_batch
+        return objective, EpochSteps(
+            self.pixels, positions, views or self.views(), groups, "batches.images_per_cluster"
+        )
 
-    def run(
-        self, plan: tuple[ClusterObjective, EpochSteps], precision: Precision = "float32"
-    ) -> dict[str, torch.Tensor]:
+    def train(
+        self, views: Views | None = None, precision: Precision = "float32", extra_terms: Sequence[Term] = ()
+    ) -> dict[str, float]:
+        """One epoch."""
+        compute = Compute(self.device, precision)
+        return run_epoch(self.encoder, self.optimiser, *self.plan(views, extra_terms), compute)
+
+    def run(self, plan: tuple[Objective, EpochSteps], precision: Precision = "float32") -> dict[str, torch.Tensor]:
         """The steps alone; sums of losses, where they are."""
-        augmentation = self.settings()["augmentation"]
-        return run_steps(self.encoder.train(), self.optimiser, *plan, augmentation=augmentation, precision=precision)
+        return run_steps(self.encoder.train(), self.optimiser, *plan, Compute(self.device, precision))
 
 
 def small_training(
@@ -148,13 +141,8 @@ def small_training(
             bias_factor=2.0,
         ),
         images=images,
-        sources=supplies.map_with(
-            lambda pixels, own, text: labelled_images(
-                pixels, PseudoLabels(labels=own, core=own >= 0), text if with_text else None
-            ),
-            labels,
-            texts,
-        ),
+        pixels=supplies,
+        labels=labels,
         memories=CLUSTERS.map(
             lambda count: PrototypeMemory(unit_rows(count, encoder.feature_width, seed=count, dtype=dtype).to(device))
         ),
@@ -164,7 +152,7 @@ def small_training(
             images_per_cluster=images_per_cluster,
             generator=np.random.default_rng(3),
         ),
-        text=TextLoss(texts.map(lambda one: one.features), weight=0.5, smoothing=0.1) if with_text else None,
+        text=TextLoss(texts, weight=0.5, smoothing=0.1) if with_text else None,
         swap=CrossModalSwap(min_similarity=-1.0) if with_swap else None,
         device=device,
         dtype=dtype,

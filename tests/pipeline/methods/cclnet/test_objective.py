@@ -7,20 +7,28 @@ import pytest
 import torch
 from torch import Tensor
 
-from clustering.dbscan import PseudoLabels
 from models.clip import LoadedClip, load_clip
 from models.encoder import Encoded, Head
 from models.modality import Modality, PerModality
 from models.precision import network_precision
 from models.swap import best_assignment
 from pipeline.data.images import gather_pixels
+from pipeline.data.pixel_supply import ResidentPixels
+from pipeline.data.transforms.augmentation import training_views
 from pipeline.errors import TrainingError
-from pipeline.methods.cclnet import objective as epoch
-from pipeline.methods.cclnet.objective import build_augmentation, labelled_images
+from pipeline.methods.cclnet.objective import TextLoss, text_term
 from pipeline.methods.cclnet.state import TextPrototypes
 from pipeline.runtime.distributed import Processes
-from pipeline.training.network import gradients_of, joined_network, too_large
-from tests.pipeline.training.small_training import CPU, SIZE, SmallTraining, small_training, weights_of
+from pipeline.training import loop
+from pipeline.training.loop import Compute, EpochSteps, gradients_of, joined_network, too_large
+from pipeline.training.objective import Batch, Term
+from tests.pipeline.training.small_training import (
+    CPU,
+    SmallTraining,
+    random_images,
+    small_training,
+    weights_of,
+)
 from tests.reference import memory as reference
 
 
@@ -50,22 +58,23 @@ class TestPlainTwin:
             for name, neck, own, y in zip(names, necks, prototypes, labels, strict=True)
         }
         if training.text is not None:
-            for name, one, y, texts in zip(names, encoded, rows, training.text.features, strict=True):
+            for name, one, y, texts in zip(names, encoded, rows, training.text.prototypes, strict=True):
                 assert one.projection is not None
-                losses[f"{name}_text"] = 0.5 * self.cross_entropy(one.projection @ texts.T, y, 0.1)
+                losses[f"{name}_text"] = 0.5 * self.cross_entropy(one.projection @ texts.features.T, y, 0.1)
         return losses
 
     def epoch(self, training: SmallTraining) -> tuple[dict[str, float], list[Tensor]]:
-        change = training.settings()["augmentation"]
+        views, updated = training.views(), {"momentum": reference.updated, "hard": reference.updated_by_hardest}
+        texts = training.labels if training.text is None else training.text.prototypes.map(lambda one: one.labels)
         prototypes = [memory.prototypes.clone() for memory in training.memories]
         sums: dict[str, float] = {}
         heads = frozenset({Head.NECK} if training.text is None else {Head.NECK, Head.PROJECTION})
         training.encoder.train()
         for positions in training.batches:
-            labels = [torch.from_numpy(s.labels[at]) for s, at in zip(training.sources, positions, strict=True)]
-            rows = [torch.from_numpy(s.text_rows[at]) for s, at in zip(training.sources, positions, strict=True)]
+            labels = [torch.from_numpy(own[at]) for own, at in zip(training.labels, positions, strict=True)]
+            rows = [torch.from_numpy(own[at]) for own, at in zip(texts, positions, strict=True)]
             pixels = training.images.map_with(lambda some, at: torch.from_numpy(gather_pixels(some, at)), positions)
-            inputs = [change(batch, modality, len(batch)) for modality, batch in pixels.items()]
+            inputs = [views[modality][0](batch, len(batch), slice(len(batch))) for modality, batch in pixels.items()]
             encoded = list(training.encoder(PerModality(*inputs), heads))
             necks = [one.neck / one.neck.norm(dim=1, keepdim=True) for one in encoded]
             losses = self.losses(training, necks, encoded, labels, rows, prototypes)
@@ -74,7 +83,7 @@ class TestPlainTwin:
             losses["total"].backward()
             training.optimiser.step()
             prototypes = [
-                reference.updated(own, neck.detach(), y, 0.1)
+                updated[training.update](own, neck.detach(), y, 0.1)
                 for own, neck, y in zip(prototypes, necks, labels, strict=True)
             ]
             if training.swap is not None:
@@ -88,12 +97,15 @@ class TestPlainTwin:
 
     @pytest.mark.parametrize("resident", [False, True])
     @pytest.mark.parametrize(
-        ("with_text", "with_swap"), [(False, False), (True, False), (True, True)], ids=["bare", "text", "text and swap"]
+        ("with_text", "with_swap", "update"),
+        [(False, False, "momentum"), (True, False, "momentum"), (True, True, "momentum"), (False, True, "hard")],
+        ids=["bare", "text", "text and swap", "hard and swap"],
     )
-    def test_losses_memories_and_weights_are_those_of_the_twin(self, clip, with_text, with_swap, resident):
+    def test_losses_memories_and_weights_are_those_of_the_twin(self, clip, with_text, with_swap, update, resident):
         options = {"dtype": torch.float64, "with_text": with_text, "with_swap": with_swap, "learning_rate": 1e-3}
         training = small_training(clip, resident=resident, **options)
         twin = small_training(clip, **options)
+        training.update = twin.update = update
         assert len(training.batches) == 3
         found = training.train()
         expected, prototypes = self.epoch(twin)
@@ -121,18 +133,70 @@ class TestBookkeeping:
 
     def test_images_without_a_text_take_no_part_in_the_text_loss(self, clip):
         training = small_training(clip, with_text=True)
-        for source in training.sources:
-            source.text_rows[:] = -1
+        for prototypes in training.text.prototypes:
+            prototypes.labels[:] = -1
         losses = training.train()
         assert (losses["visible_text"], losses["infrared_text"]) == (0.0, 0.0)
         assert losses["visible_prototype"] > 0
 
     def test_a_label_beyond_the_texts_is_refused(self, clip):
-        source = small_training(clip).sources.visible
-        labels = PseudoLabels(labels=source.labels, core=source.labels >= 0)
-        text = TextPrototypes(torch.zeros(3, 32), source.labels, torch.zeros(3, 1, 1))
+        labels = small_training(clip).labels.visible
+        text = TextPrototypes(torch.zeros(3, 32), labels, torch.zeros(3, 1, 1))
         with pytest.raises(ValueError, match="label 4 has no text: there are 3"):
-            labelled_images(source.pixels, labels, text)
+            text_term(Modality.VISIBLE, TextLoss(PerModality(text, text), 1.0, 0.1), CPU)
+
+
+class TestExtraTerms:
+    def toy(self, weight: float = 0.25) -> Term:
+        def loss(batch: Batch) -> Tensor:
+            return torch.stack([rows.square().mean() for rows in batch.rows(Head.POOLED)]).sum()
+
+        return Term("toy", weight, frozenset({Head.POOLED}), loss)
+
+    def test_a_loss_that_the_method_does_not_know_is_minimised_beside_the_others(self, clip):
+        alone, extended = small_training(clip), small_training(clip)
+        before, losses = alone.train(), extended.train(extra_terms=[self.toy()])
+        assert list(losses) == ["visible_prototype", "infrared_prototype", "toy", "total"]
+        assert losses["toy"] > 0
+        assert losses["total"] == pytest.approx(sum(losses.values()) - losses["total"], rel=1e-6)
+        assert losses["visible_prototype"] != before["visible_prototype"]  # from the second step on
+
+    def test_a_weight_of_zero_removes_the_term_and_its_heads(self, clip):
+        training = small_training(clip)
+        objective, _ = training.plan(extra_terms=[self.toy(0.0)])
+        assert objective.heads == {Head.NECK}
+        assert training.train(extra_terms=[self.toy(0.0)]) == small_training(clip).train()
+
+    def test_two_terms_of_one_name_are_refused(self, clip):
+        with pytest.raises(AssertionError, match="different names"):
+            small_training(clip).plan(extra_terms=[self.toy(), self.toy()])
+
+    def test_a_term_that_reads_a_head_it_does_not_list_is_named(self, clip):
+        careless = Term("careless", 1.0, frozenset(), self.toy().loss)
+        with pytest.raises(AssertionError, match="no active term lists pooled"):
+            small_training(clip).train(extra_terms=[careless])
+
+    def test_views_are_addressed_by_modality_and_number_and_labels_follow(self, clip):
+        # Two visible views, one infrared: the second view is brighter by a constant.
+        training, seen = small_training(clip), []
+        plain = training.views()
+        brighter = small_training(clip).views(lambda images: images + 1.0)
+        views = PerModality((*plain.visible, *brighter.visible), plain.infrared)
+        index = training.labels.map(lambda labels: torch.arange(len(labels)))
+
+        def loss(batch: Batch) -> Tensor:
+            necks = batch.views(Head.NECK)
+            assert [len(own) for own in necks] == [2, 1]
+            assert [len(rows) for own in necks for rows in own] == [12, 12, 12]
+            assert torch.equal(torch.cat(necks.visible), batch.rows(Head.NECK).visible)
+            one, other = batch.split(batch.values(index)).visible
+            assert torch.equal(one, other)
+            assert not torch.equal(necks.visible[0], necks.visible[1])
+            seen.append(one.numpy())
+            return batch.first(batch.rows(Head.NECK)).visible.sum() * 0
+
+        training.train(views, extra_terms=[Term("looks", 1.0, frozenset({Head.NECK}), loss)])
+        assert np.array_equal(np.stack(seen), training.batches.positions.visible)
 
 
 class TestGradients:
@@ -175,7 +239,7 @@ class TestGradients:
 
     def test_a_process_alone_trains_the_encoder_itself(self, clip):
         encoder = small_training(clip).encoder
-        assert joined_network(encoder, CPU, Processes()) is encoder
+        assert joined_network(encoder, Compute(CPU)) is encoder
 
 
 def limit(training: SmallTraining, monkeypatch: pytest.MonkeyPatch, room: int) -> list[tuple[int, int]]:
@@ -223,16 +287,16 @@ class TestTooLittleMemory:
     def test_processes_try_their_share(self, clip, monkeypatch):
         training = small_training(clip)
         tried = limit(training, monkeypatch, room=6)
-        error = too_large(
-            training.encoder.train(),
-            frozenset({Head.NECK}),
-            groups=PerModality(4, 4),
-            images_per_group=8,
-            setting="batches.images_per_cluster",
-            precision="float32",
-            device=CPU,
-            processes=Processes(rank=1, count=4, local_rank=1, local_count=4),
+        steps = EpochSteps(
+            training.pixels,
+            PerModality(np.zeros((1, 32), dtype=np.int64), np.zeros((1, 32), dtype=np.int64)),
+            training.views(),
+            PerModality(4, 4),
+            "batches.images_per_cluster",
         )
+        processes = Processes(rank=1, count=4, local_rank=1, local_count=4)
+        heads = frozenset({Head.NECK})
+        error = too_large(training.encoder.train(), heads, steps, Compute(CPU, processes=processes))
         # A quarter of 4 clusters of 4, of 2 images.
         assert tried == [(4, 4), (2, 2)]
         assert "images_per_cluster=2" in error.hint
@@ -277,14 +341,14 @@ class TestNotFinite:
     @pytest.mark.parametrize("broken", [1, 2, 3])
     def test_a_loss_that_is_not_finite_names_its_step_and_trains_nothing(self, clip, broken):
         training = small_training(clip, with_swap=True)
-        change, calls = training.settings()["augmentation"], []
+        calls = []
 
-        def spoil(*batch) -> Tensor:
+        def spoil(images: Tensor) -> Tensor:
             calls.append(1)
-            return change(*batch) * (torch.nan if len(calls) == 2 * broken else 1.0)  # two batches a step
+            return images * (torch.nan if len(calls) == 2 * broken else 1.0)  # two batches a step
 
         with pytest.raises(TrainingError, match=f"not finite at step {broken};") as caught:
-            training.train(augmentation=spoil)
+            training.train(training.views(spoil))
         assert "learning_rate" in caught.value.hint
         assert all(torch.isfinite(parameter).all() for parameter in training.encoder.parameters())
         assert all(torch.isfinite(memory.prototypes).all() for memory in training.memories)
@@ -292,15 +356,15 @@ class TestNotFinite:
     def test_where_the_steps_are_not_looked_at_the_epoch_is(self, clip, monkeypatch):
         # As on a GPU: the numbers spread through memories and swap before anybody asks.
         training = small_training(clip, with_text=True, with_swap=True)
-        monkeypatch.setattr(epoch.torch, "isfinite", lambda loss: torch.ones_like(loss, dtype=torch.bool))
-        change, calls = training.settings()["augmentation"], []
+        monkeypatch.setattr(loop.torch, "isfinite", lambda loss: torch.ones_like(loss, dtype=torch.bool))
+        calls = []
 
-        def spoil(*batch) -> Tensor:
+        def spoil(images: Tensor) -> Tensor:
             calls.append(1)
-            return change(*batch) * (torch.nan if len(calls) == 1 else 1.0)
+            return images * (torch.nan if len(calls) == 1 else 1.0)
 
         with pytest.raises(TrainingError, match="the loss is not finite"):
-            training.train(augmentation=spoil)
+            training.train(training.views(spoil))
         assert len(calls) == 2 * len(training.batches)
 
 
@@ -338,15 +402,50 @@ class TestPrecision:
 
 class TestProcesses:
     def test_the_shares_of_processes_are_changed_as_the_whole_batch_is(self):
-        pixels = torch.randint(0, 256, (10, *SIZE, 3), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-
-        def change(processes: Processes, part: Tensor) -> Tensor:
-            settings = {"recipe": "cclnet_sysu", "padding": 4, "normalisation": "imagenet"}
-            generator = torch.Generator().manual_seed(1)
-            augmentation = build_augmentation(**settings, generator=generator, processes=processes)
-            return augmentation(part, Modality.VISIBLE, 10)
-
+        images = PerModality.build(lambda modality: random_images(10, modality))
         shares = [Processes(rank=rank, count=3) for rank in range(3)]
-        parts = [change(processes, pixels[processes.share(10)]) for processes in shares]
+
+        def change(processes: Processes) -> Tensor:
+            views = training_views(
+                recipe="cclnet_sysu", padding=4, normalisation="imagenet", generator=torch.Generator().manual_seed(1)
+            )
+            pixels = images.map(lambda some: ResidentPixels(some, CPU))
+            positions = PerModality(np.arange(10)[None], np.arange(10)[None])
+            (inputs,) = EpochSteps(pixels, positions, views, PerModality(5, 5), "").inputs(processes)
+            return inputs.visible
+
+        parts = [change(processes) for processes in shares]
         assert [len(part) for part in parts] == [3, 3, 4]
-        assert torch.equal(torch.cat(parts), change(Processes(), pixels))
+        assert torch.equal(torch.cat(parts), change(Processes()))
+
+
+class TestEqualRanks:
+    """One process plays both ranks: what `gather_rows` gives is what two of them would get."""
+
+    def of_two(self, monkeypatch: pytest.MonkeyPatch, other: Callable[[np.ndarray], np.ndarray]) -> Processes:
+        monkeypatch.setattr(Processes, "gather_rows", lambda _self, rows, _total: np.concatenate([rows, other(rows)]))
+        return Processes(rank=0, count=2, local_rank=0, local_count=2)
+
+    def test_equal_weights_pass(self, clip, monkeypatch):
+        processes = self.of_two(monkeypatch, lambda rows: rows)
+        loop.require_equal_ranks(small_training(clip).optimiser, processes)
+
+    def test_one_bit_of_one_weight_on_one_rank_ends_the_run(self, clip, monkeypatch):
+        one, other = small_training(clip), small_training(clip)
+        found: list[np.ndarray] = []
+        processes = self.of_two(monkeypatch, lambda rows: found.append(rows) or rows)
+        weight = other.optimiser.param_groups[0]["params"][3]
+        with torch.no_grad():
+            weight.view(-1)[:2].copy_(torch.nextafter(weight.view(-1)[:2], torch.tensor([torch.inf, -torch.inf])))
+        for training in (one, other):
+            loop.require_equal_ranks(training.optimiser, processes)
+        processes = self.of_two(monkeypatch, lambda _: found[1])
+        with pytest.raises(
+            TrainingError, match="1 of 67 trained tensors differ from those of rank 0 on rank 1;"
+        ) as caught:
+            loop.require_equal_ranks(one.optimiser, processes)
+        assert "--processes 1" in caught.value.hint
+
+    def test_a_process_alone_compares_nothing(self, clip, monkeypatch):
+        monkeypatch.setattr(loop, "_checksum", None)
+        loop.require_equal_ranks(small_training(clip).optimiser, Processes())

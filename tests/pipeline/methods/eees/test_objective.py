@@ -1,43 +1,37 @@
 """EEES's objective against its plain twin: which rows meet captions, which terms there are, and who gets gradients."""
 
 import copy
-from dataclasses import fields, replace
+from dataclasses import dataclass, fields, replace
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from models.clip import load_clip
-from models.encoder import DualStemEncoder, Encoded, Head
+from models.encoder import DualStemEncoder, Head
 from models.fusion import build_view_fusion
 from models.modality import PerModality
 from models.person_heads import PersonClassifier, prepare_for_people
 from models.text_tower import TextTower
 from pipeline.data.pixel_supply import StreamedPixels
+from pipeline.data.transforms.channel_augmentation import channel_views
 from pipeline.methods.eees.objective import (
-    CaptionObjective,
+    CaptionLosses,
     CaptionWeights,
     fixed_captions,
     learned_captions,
     normalised_by_batch,
 )
-from pipeline.methods.identity_objective import LossWeights, PersonObjective, build_view_augmentation
-from pipeline.runtime.distributed import ALONE
-from pipeline.training.loop import EpochSteps, run_epoch
+from pipeline.methods.identity_objective import person_terms
+from pipeline.training.loop import Compute, EpochSteps, run_epoch
+from pipeline.training.objective import Objective
+from tests.pipeline.methods.test_identity_objective import batch_of
 from tests.pipeline.training.small_training import CPU, SIZE, random_images
 from tests.reference.caption_terms import caption_terms
 
 PEOPLE, IMAGES, EMBED, NECK, ATTENTION_HEADS = 4, 3, 6, 7, 2
 WIDTHS = {"neck": NECK, "projection": EMBED, "pooled": NECK, "projection_neck": EMBED}
-BASE = LossWeights(
-    gap_weight=1.0,
-    triplet_weight=0.0,
-    triplet_softmax="stable",
-    visible_text_weight=0.0,
-    infrared_text_weight=0.0,
-    text_on_second_view=False,
-)
+BASE = {"gap_weight": 1.0, "triplet_weight": 0.0, "triplet_softmax": "stable"}
 WEIGHTS = CaptionWeights(
     alignment_weight=0.9,
     alignment_target="identity",
@@ -80,13 +74,6 @@ def random_features():
     return features
 
 
-def encoded_of(features):
-    return PerModality(
-        Encoded(**{head: own[:12] for head, own in features.items()}),
-        Encoded(**{head: own[12:] for head, own in features.items()}),
-    )
-
-
 def make_objective(weights=WEIGHTS, kind="separate", captions=None, labels=LABELS):
     classifier = PersonClassifier(NECK, EMBED, PEOPLE, seeded(8)).double()
     with torch.no_grad():
@@ -95,16 +82,42 @@ def make_objective(weights=WEIGHTS, kind="separate", captions=None, labels=LABEL
     neck = nn.BatchNorm1d(EMBED).double()
     nn.init.uniform_(neck.weight, 0.5, 1.5, generator=seeded(9))
     nn.init.uniform_(neck.bias, -0.5, 0.5, generator=seeded(10))
-    return CaptionObjective(
-        people=PersonObjective(classifier, None, labels, BASE),
-        captions=(captions or caption_features()).map(fixed_captions),
+    # The captions of image k of a step are those of `positions`; the people follow `labels`, whichever image it is.
+    return SmallObjective(
+        labels=labels,
         positions=POSITIONS,
+        classifier=classifier,
+        captions=(captions or caption_features()).map(fixed_captions),
         images_per_person=IMAGES,
         fusion=build_view_fusion(kind, EMBED, heads=ATTENTION_HEADS, zero_init=False, generator=seeded(11)).double(),
         fused_neck=Neck(neck),
         pooled_map=pooled_map(),
         weights=weights,
     )
+
+
+@dataclass
+class SmallObjective:
+    """The terms of EEES, and the people and images of each step."""
+
+    labels: torch.Tensor
+    positions: PerModality
+    classifier: PersonClassifier
+    captions: PerModality
+    images_per_person: int
+    fusion: nn.Module
+    fused_neck: nn.Module
+    pooled_map: nn.Module
+    weights: CaptionWeights
+
+    def objective(self, step=0):
+        device = self.labels.device
+        people = self.positions.map(
+            lambda at: torch.full((12,), -1, device=device).index_put((at[step],), self.labels[step])
+        )
+        own = {field.name: getattr(self, field.name) for field in fields(CaptionLosses) if field.name != "people"}
+        terms = person_terms(people, self.classifier, **BASE)
+        return Objective((*terms, *CaptionLosses(people=people, **own).terms()))
 
 
 class Neck(nn.Module):
@@ -131,7 +144,10 @@ def caption_features():
 
 
 def terms_of(objective, features, step=0):
-    return objective.terms(encoded_of(features), step)
+    positions = objective.positions.map(lambda at: at[step])
+    losses = objective.objective(step).losses(batch_of(features, positions))
+    losses.pop("total")
+    return losses
 
 
 def gradients(value, leaves):
@@ -180,11 +196,11 @@ class TestTerms:
             weights,
             (kind, parameters, ATTENTION_HEADS),
             (norm.weight, norm.bias),
-            objective.people.classifier.projection.weight,
+            objective.classifier.projection.weight,
             IMAGES,
         )
         assert list(found) == list(expected)
-        modules = (fusion, norm, objective.people.classifier, objective.pooled_map)
+        modules = (fusion, norm, objective.classifier, objective.pooled_map)
         leaves = [*features.values(), *captions, *(own for module in modules for own in module.parameters())]
         for name, value in expected.items():
             torch.testing.assert_close(found[name], value, rtol=0, atol=1e-10)
@@ -193,7 +209,9 @@ class TestTerms:
 
     def test_terms_on_people_come_first_and_stay_to_the_last_bit(self):
         objective, features = make_objective(), random_features()
-        found, people = terms_of(objective, features), terms_of(objective.people, features)
+        found = terms_of(objective, features)
+        others = {"alignment_weight": 0.0, "views_weight": 0.0, "purification_weight": 0.0}
+        people = terms_of(replace(objective, weights=replace(WEIGHTS, **others)), features)
         assert list(found) == [*people, *TERMS] == ["identity", "gap", *TERMS]
         assert all(torch.equal(found[name], people[name]) for name in people)
 
@@ -342,7 +360,7 @@ class TestTerms:
         assert {name for name in before if not torch.equal(before[name], after[name])} == {"alignment", "views"}
 
     def test_all_features_are_asked_for(self):
-        assert make_objective().heads == frozenset(Head)
+        assert make_objective().objective().heads == frozenset(Head)
 
     def test_no_term_asks_for_a_number_that_a_gpu_would_have_to_be_waited_for(self):
         # Tensors of the device `meta` have a shape and no values: whatever needs one fails.
@@ -350,12 +368,10 @@ class TestTerms:
             return copy.deepcopy(value).to("meta")
 
         objective = make_objective()
-        people = replace(
-            objective.people, classifier=away(objective.people.classifier), labels=away(objective.people.labels)
-        )
         objective = replace(
             objective,
-            people=people,
+            classifier=away(objective.classifier),
+            labels=away(objective.labels),
             captions=caption_features().map(lambda own: fixed_captions(away(own))),
             positions=objective.positions.map(away),
             fusion=away(objective.fusion),
@@ -425,39 +441,31 @@ class SmallCaptionStage:
                 else fixed_captions(self.tower.encode_texts(texts))
             )
         )
-        self.objective = CaptionObjective(
-            people=PersonObjective(self.classifier, None, shown % 3, BASE),
+        people = PerModality(torch.arange(9) % 3, torch.arange(9) % 3)
+        losses = CaptionLosses(
+            people=people,
+            classifier=self.classifier,
             captions=captions,
-            positions=self.positions,
             images_per_person=3,
             fusion=self.fusion,
             fused_neck=normalised_by_batch(self.encoder.projection_neck),
             pooled_map=None,
             weights=WEIGHTS,
         )
+        self.objective = Objective((*person_terms(people, self.classifier, **BASE), *losses.terms()))
 
     def train(self):
         images = PerModality.build(lambda modality: random_images(9, modality))
-        visible, infrared = self.positions.map(torch.Tensor.numpy)
         parts = [self.encoder, self.classifier, self.fusion, self.tower]
         trained = [own for part in parts for own in part.parameters() if own.requires_grad]
-        return run_epoch(
-            self.encoder,
-            torch.optim.Adam(trained, lr=1e-3),
-            self.objective,
-            EpochSteps(
-                pixels=images.map(lambda some: StreamedPixels(some, CPU)),
-                positions=PerModality(np.concatenate([visible, visible], axis=1), infrared),
-                groups=PerModality(4, 2),
-                setting="batches.images_per_person",
-                processes=ALONE,
-            ),
-            augmentation=build_view_augmentation(
-                recipe="channels", padding=4, normalisation="imagenet", generator=seeded(6)
-            ),
-            device=CPU,
-            precision="float32",
+        steps = EpochSteps(
+            pixels=images.map(lambda some: StreamedPixels(some, CPU)),
+            positions=self.positions.map(torch.Tensor.numpy),
+            views=channel_views(recipe="channels", padding=4, normalisation="imagenet", generator=seeded(6)),
+            groups=PerModality(2, 2),
+            setting="batches.images_per_person",
         )
+        return run_epoch(self.encoder, torch.optim.Adam(trained, lr=1e-3), self.objective, steps, Compute(CPU))
 
     def weights(self):
         parts = {"encoder": self.encoder, "people": self.classifier, "fusion": self.fusion, "tower": self.tower}
