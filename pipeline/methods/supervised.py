@@ -39,7 +39,7 @@ def new_person_encoder(config: SupervisedConfig, clip: LoadedClip, *, with_texts
         with_texts: Whether anything that is trained meets texts.
 
     Raises:
-        ConfigError: The image tower is no ResNet, images are too small, or it knows no text where texts are met.
+        ConfigError: The image tower is no ResNet, images are too small, or there is no text encoder where text prototypes are used.
     """
     try:
         encoder = DualStemEncoder.from_clip(clip, image_height=config.images.height, image_width=config.images.width)
@@ -48,7 +48,7 @@ def new_person_encoder(config: SupervisedConfig, clip: LoadedClip, *, with_texts
         raise ConfigError(str(error), hint="choose a ResNet, such as model.architecture=RN50-quickgelu") from error
     if encoder.projection is None and (with_texts or config.evaluation.heads != ("neck",)):
         raise ConfigError(
-            f"{clip.origin.model} knows no text: it has no projection to train with texts or to search by",
+            f"{clip.origin.model} has no text encoder, so no projection to train with text prototypes or to search by",
             hint="take preset csdn-imagenet-sysu, or a CLIP such as model.architecture=RN50-quickgelu",
         )
     return encoder

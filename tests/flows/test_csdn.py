@@ -168,7 +168,7 @@ def test_a_network_without_text_is_refused_where_texts_are_met(
     values = {"model": {"architecture": "resnet50", "weights": "random"}, "images": SMALL["images"], **changes}
     execution = small_csdn.execution.model_dump()
     config = load_config(preset, (), {**values, "data": {"root": str(smoke_data)}, "execution": execution})
-    with pytest.raises(ConfigError, match="knows no text"):
+    with pytest.raises(ConfigError, match="has no text encoder"):
         run_plainly(config)
 
 
