@@ -39,7 +39,7 @@ def new_person_encoder(config: SupervisedConfig, clip: LoadedClip, *, with_texts
         with_texts: Whether anything that is trained meets texts.
 
     Raises:
-        ConfigError: The image tower is no ResNet, images are too small, or there is no text encoder where text prototypes are used.
+        ConfigError: The image tower is no ResNet, images are too small, or a needed text encoder is missing.
     """
     try:
         encoder = DualStemEncoder.from_clip(clip, image_height=config.images.height, image_width=config.images.width)
