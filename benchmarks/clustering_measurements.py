@@ -19,7 +19,7 @@ from benchmarks.clustering_jobs import EPS, K1, K2, MIN_SAMPLES, WARM_UP, Job
 from benchmarks.clustering_machine import describe_machine
 from benchmarks.clustering_probes import ENOUGH_SECONDS, device_peak, timed, with_peak
 from benchmarks.dense_labelling import dense_labels
-from clustering.dbscan import PseudoLabels, dbscan
+from clustering.dbscan import Clustering, dbscan
 from clustering.jaccard import CURVE_EPS, neighbourhood_weights, radius_graph
 from clustering.labelling import Labelling, label_images
 from clustering.neighbours import Neighbours, nearest_neighbours
@@ -54,7 +54,7 @@ def alone(task: Callable[..., T], *arguments: Any) -> T:
 
 def after_neighbours(
     features: Float32[np.ndarray, "n d"], neighbours: Neighbours
-) -> tuple[PseudoLabels, dict[str, float]]:
+) -> tuple[Clustering, dict[str, float]]:
     """Everything after the search, as `label_images` does it, and the seconds of each part."""
     began = perf_counter()
     weights = neighbourhood_weights(features, neighbours, k1=K1, k2=K2)
@@ -95,7 +95,7 @@ def measure_whole(job: Job, scratch: Path, repeats: int) -> dict[str, Any]:
         "after_seconds": min(one.seconds["graph"] + one.seconds["dbscan"] for one in found),
         "peak_bytes": peak,
         "device_peak_bytes": device_peak(job.device),
-        **counts(found[0].labels),
+        **counts(found[0].clustering),
         "machine": describe_machine(job.device),
     }
 
@@ -143,10 +143,10 @@ def dense_from_lists(features: Float32[np.ndarray, "n d"], neighbours: Neighbour
 
 def fastest_after(
     features: Float32[np.ndarray, "n d"], neighbours: Neighbours, repeats: int
-) -> tuple[PseudoLabels, dict[str, float], int]:
+) -> tuple[Clustering, dict[str, float], int]:
     """Labels, the seconds of the fastest of some repeats, and the most memory that one of them took."""
     after_neighbours(features[:WARM_UP], nearest_neighbours(features[:WARM_UP], K1))
-    runs: list[tuple[PseudoLabels, dict[str, float]]] = []
+    runs: list[tuple[Clustering, dict[str, float]]] = []
     peak = 0
     began = perf_counter()
     while len(runs) < repeats and perf_counter() - began < ENOUGH_SECONDS:
@@ -175,7 +175,7 @@ def measure_approximate(job: Job, scratch: Path) -> dict[str, Any]:
     }
 
 
-def outliers_apart(labels: PseudoLabels) -> Int64[np.ndarray, "n"]:
+def outliers_apart(labels: Clustering) -> Int64[np.ndarray, "n"]:
     """Cluster numbers in which every outlier is a cluster of its own."""
     outliers = labels.labels < 0
     apart = labels.labels.copy()
@@ -183,6 +183,6 @@ def outliers_apart(labels: PseudoLabels) -> Int64[np.ndarray, "n"]:
     return apart
 
 
-def counts(labels: PseudoLabels) -> dict[str, Any]:
+def counts(labels: Clustering) -> dict[str, Any]:
     """What came out."""
     return {"clusters": labels.num_clusters, "outlier_share": labels.outlier_share}

@@ -33,8 +33,8 @@ from benchmarks.clustering_machine import describe_machine
 from flows.artifacts import reported
 from flows.server.deploy import GPU_LIMIT
 from flows.tasks import run_as_task
+from pipeline.config.cclnet import CclnetConfig
 from pipeline.config.presets import load_config
-from pipeline.config.shared import ExperimentConfig
 from pipeline.data.synthetic.plan import Size
 from pipeline.data.synthetic.writer import generate_dataset
 from pipeline.methods.train import train
@@ -84,7 +84,7 @@ def compared(sides: Mapping[str, list[list[float]]], chosen: Callable[[Sequence[
     return {"plain": plain, "deployed": deployed, "overhead": deployed - plain, "ratio": deployed / plain}
 
 
-def small(folder: Path, name: str, *, tracking: bool) -> ExperimentConfig:
+def small(folder: Path, name: str, *, tracking: bool) -> CclnetConfig:
     """Preset `smoke` with a tiny random network: rounds so short that nothing hides what is added to them."""
     values = {
         "model": {"architecture": "tiny", "weights": "random"},
@@ -93,11 +93,11 @@ def small(folder: Path, name: str, *, tracking: bool) -> ExperimentConfig:
         "execution": {"device": "cpu", "runs_folder": str(folder / "runs"), "tracking": tracking},
     }
     config = load_config("smoke", (f"name={name}", "evaluation.every=1"), values)
-    assert isinstance(config, ExperimentConfig)
+    assert isinstance(config, CclnetConfig)
     return config
 
 
-def intervals(run: Callable[[ExperimentConfig, Callable[[], None]], object], config: ExperimentConfig) -> list[float]:
+def intervals(run: Callable[[CclnetConfig, Callable[[], None]], object], config: CclnetConfig) -> list[float]:
     """Seconds between the ends of rounds."""
     ends: list[float] = []
     run(config, lambda: ends.append(time.perf_counter()))
@@ -116,13 +116,13 @@ def noting(runner: Runner, ended: Callable[[], None]) -> Runner:
     return run_stage
 
 
-def run_plain(config: ExperimentConfig, ended: Callable[[], None]) -> None:
+def run_plain(config: CclnetConfig, ended: Callable[[], None]) -> None:
     """Without flow engine and tracker."""
     with stages_run_by(noting(lambda stage, run, *values: stage.timed(run, *values), ended)):
         train(config)
 
 
-def run_deployed(config: ExperimentConfig, ended: Callable[[], None]) -> None:
+def run_deployed(config: CclnetConfig, ended: Callable[[], None]) -> None:
     """As a flow run, with what a deployed one shows of itself."""
 
     @flow(name="overhead", persist_result=False, validate_parameters=False)

@@ -11,12 +11,12 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Int64
 
-from clustering.dbscan import PseudoLabels
+from clustering.dbscan import Clustering
 from models.clip import LoadedClip, load_clip
 from models.encoder import DualStemEncoder
 from models.modality import Modality, PerModality
+from pipeline.config.cclnet import CclnetConfig
 from pipeline.config.presets import load_config
-from pipeline.config.shared import ExperimentConfig
 from pipeline.data.images import TestImages, TrainingImages
 from pipeline.data.samplers.sampling import CrossModalBatches, cross_modal_batches
 from pipeline.runtime.seeds import numpy_generator
@@ -119,11 +119,11 @@ class Task:
     """
 
     name: SizeName
-    config: ExperimentConfig
+    config: CclnetConfig
     clip: LoadedClip
     encoder: DualStemEncoder
     images: PerModality[TrainingImages]
-    labels: PerModality[PseudoLabels]
+    labels: PerModality[Clustering]
     prototypes: PerModality[Float32[np.ndarray, "clusters width"]]
     texts: PerModality[Float32[np.ndarray, "clusters embed"]]
     batches: CrossModalBatches
@@ -185,10 +185,10 @@ def draw_images(modality: Modality, count: int, pool: int, height: int, width: i
     return TrainingImages(pixels, rows, np.zeros(count, dtype=np.int64), modality)
 
 
-def draw_labels(images: TrainingImages, people: int) -> PseudoLabels:
+def draw_labels(images: TrainingImages, people: int) -> Clustering:
     """Who is on each image; images with the same pixels show the same person."""
     clusters = images.rows % people
-    return PseudoLabels(labels=clusters, core=np.ones(len(images), dtype=np.bool_))
+    return Clustering(labels=clusters, core=np.ones(len(images), dtype=np.bool_))
 
 
 def draw_prototypes(people: int, width: int) -> PerModality[Float32[np.ndarray, "clusters width"]]:

@@ -23,9 +23,8 @@ from clustering.prototypes import cluster_prototypes
 from models.encoder import Head
 from models.modality import Modality, PerModality
 from models.text_tower import TextTower
-from pipeline.config.cclnet import ClusteringConfig
+from pipeline.config.cclnet import CclnetConfig, ClusteringConfig
 from pipeline.config.rounds import Round, planned_rounds
-from pipeline.config.shared import ExperimentConfig
 from pipeline.data.images import TestImages, TrainingImages
 from pipeline.data.pixel_supply import PixelSupply
 from pipeline.evaluation.evaluate import evaluate_features
@@ -88,7 +87,7 @@ def measure_round(engine: Engine, amount: Amount) -> dict[str, Any]:
         "round_seconds": {case.name: round_seconds(seconds, case) for case in CASES},
         "evaluation_seconds": evaluation_seconds(seconds),
         "projected": projected(task.config, seconds),
-        "clusters": [found.labels.num_clusters for found in labelling],
+        "clusters": [found.clustering.num_clusters for found in labelling],
     }
 
 
@@ -138,10 +137,10 @@ def matched(
     """Average and pair clusters."""
 
     def pair() -> None:
-        means = features.map_with(lambda rows, found: cluster_prototypes(rows, found.labels.labels), labelling)
+        means = features.map_with(lambda rows, found: cluster_prototypes(rows, found.clustering.labels), labelling)
         match_clusters(means.visible, means.infrared)
 
-    count = sum(found.labels.num_clusters for found in labelling)
+    count = sum(found.clustering.num_clusters for found in labelling)
     return Stage(timed(pair, engine.device)[1], count, count, "clusters")
 
 
@@ -236,7 +235,7 @@ def evaluation_seconds(seconds: dict[str, float]) -> float:
     return seconds["evaluate: extract"] + seconds["evaluate: rank"]
 
 
-def projected(config: ExperimentConfig, seconds: dict[str, float]) -> dict[str, float]:
+def projected(config: CclnetConfig, seconds: dict[str, float]) -> dict[str, float]:
     """Seconds of a whole run, and of its parts; prompts are learned once."""
     rounds = planned_rounds(config)
     trained = [round_seconds(seconds, case_of(config, round_)) for round_ in rounds]
@@ -251,11 +250,11 @@ def projected(config: ExperimentConfig, seconds: dict[str, float]) -> dict[str, 
     return parts | {"total": sum(parts.values())}
 
 
-def case_of(config: ExperimentConfig, round_: Round) -> Case:
+def case_of(config: CclnetConfig, round_: Round) -> Case:
     """What a round of the schedule trains with."""
     return Case(text=round_.stage == "clip", swap=round_.epoch >= config.swap.start)
 
 
-def evaluation_due(config: ExperimentConfig, round_: Round) -> bool:
+def evaluation_due(config: CclnetConfig, round_: Round) -> bool:
     """Whether a round is measured, as `Run.evaluation_due` has it."""
     return round_.last_of_stage or round_.epoch % config.evaluation.every == 0

@@ -5,13 +5,13 @@ from jaxtyping import Int32, Int64
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from clustering.dbscan import OUTLIER, PseudoLabels, least_overlap
+from clustering.dbscan import OUTLIER, Clustering, least_overlap
 from clustering.jaccard import RadiusGraph, overlap_distances
 
 SEED = 1  # of the order in which "louvain" visits images
 
 
-def components(graph: RadiusGraph, eps: float, min_samples: int) -> PseudoLabels:
+def components(graph: RadiusGraph, eps: float, min_samples: int) -> Clustering:
     """Cluster the connected components of the graph at radius `eps`: `dbscan` in which every image is a core image.
 
     One pair between images of two persons joins their clusters. Images of clusters below `min_samples` (>= 1) are
@@ -29,7 +29,7 @@ def components(graph: RadiusGraph, eps: float, min_samples: int) -> PseudoLabels
     return _labels(smallest[place], min_samples)
 
 
-def louvain(graph: RadiusGraph, eps: float, min_samples: int) -> PseudoLabels:
+def louvain(graph: RadiusGraph, eps: float, min_samples: int) -> Clustering:
     """Cluster images by modularity, with edges weighted 1 - d: clusters that few edges hold together are split.
 
     The resolution depends on the total number of images. Small clusters and numbers are as in `components`. The result
@@ -63,10 +63,10 @@ def _near_pairs(
     return graph.source[near], graph.target[near], graph.overlap[near]
 
 
-def _labels(smallest: Int64[np.ndarray, "n"], min_samples: int) -> PseudoLabels:
+def _labels(smallest: Int64[np.ndarray, "n"], min_samples: int) -> Clustering:
     """Number the clusters, each given by its smallest image, and make images of small ones outliers."""
     sizes = np.bincount(smallest, minlength=len(smallest))
     labels = np.full(len(smallest), OUTLIER, np.int64)
     kept = sizes[smallest] >= min_samples
     labels[kept] = np.unique(smallest[kept], return_inverse=True)[1]
-    return PseudoLabels(labels, labels != OUTLIER)
+    return Clustering(labels, labels != OUTLIER)

@@ -13,7 +13,7 @@ OUTLIER = -1
 
 
 @dataclass(frozen=True, slots=True)
-class PseudoLabels:
+class Clustering:
     """A cluster number for each image, or `OUTLIER`; numbers of two clusterings or modalities are unrelated.
 
     Args:
@@ -66,7 +66,7 @@ class EpsPoint:
     largest_share: float
 
 
-def dbscan(graph: RadiusGraph, eps: float, min_samples: int) -> PseudoLabels:
+def dbscan(graph: RadiusGraph, eps: float, min_samples: int) -> Clustering:
     """Cluster the images of a radius graph by density, at a radius `eps` up to graph.eps.
 
     Clusters are numbered by their smallest core image; a border image joins the lowest number among its core
@@ -84,7 +84,7 @@ def dbscan(graph: RadiusGraph, eps: float, min_samples: int) -> PseudoLabels:
     labels = np.empty(graph.num_images, np.int64)
     core = np.empty(graph.num_images, np.bool_)
     label_images(graph.source, graph.target, graph.overlap, least, min_samples, labels, core)
-    return PseudoLabels(labels, core)
+    return Clustering(labels, core)
 
 
 def least_overlap(graph: RadiusGraph, eps: float, min_samples: int) -> int:
@@ -110,7 +110,7 @@ def eps_curve(
     min_samples: int,
     eps_values: Sequence[float],
     *,
-    method: Callable[[RadiusGraph, float, int], PseudoLabels] = dbscan,
+    method: Callable[[RadiusGraph, float, int], Clustering] = dbscan,
 ) -> tuple[EpsPoint, ...]:
     """Cluster at several radii, so that users can choose eps without identities: one point a radius, in order.
 
@@ -122,6 +122,6 @@ def eps_curve(
     return tuple(eps_point(eps, method(graph, eps, min_samples)) for eps in eps_values)
 
 
-def eps_point(eps: float, labels: PseudoLabels) -> EpsPoint:
+def eps_point(eps: float, labels: Clustering) -> EpsPoint:
     """The point of the eps curve for labels found at `eps`."""
     return EpsPoint(eps, labels.num_clusters, labels.outlier_share, labels.largest_share)

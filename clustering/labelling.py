@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float32
 
 from clustering.communities import components, louvain
-from clustering.dbscan import EpsPoint, PseudoLabels, check_min_samples, dbscan, eps_curve, eps_point
+from clustering.dbscan import Clustering, EpsPoint, check_min_samples, dbscan, eps_curve, eps_point
 from clustering.jaccard import CURVE_EPS, RadiusGraph, limited_lengths, smallest_overlap
 from clustering.joined import Joined, join_on_cpu
 from clustering.rows import check_matrix
@@ -19,7 +19,7 @@ class Labelling:
     """Pseudo-labels with diagnostics.
 
     Args:
-        labels: Cluster numbers and core images.
+        clustering: Cluster numbers and core images.
         num_edges: Pairs of images within eps.
         curve: The clustering at eps 0.40 to 0.70 by the same method; up to a smaller eps if the pairs are too many to
             hold. "louvain" is slow: at eps only.
@@ -33,7 +33,7 @@ class Labelling:
         search: Library, index and device of the neighbour search, for the record.
     """
 
-    labels: PseudoLabels
+    clustering: Clustering
     num_edges: int
     curve: tuple[EpsPoint, ...]
     distance_quantiles: dict[str, float] | None
@@ -86,7 +86,7 @@ def label_images(
 
     Example:
         >>> two = np.eye(2, dtype=np.float32)
-        >>> label_images(np.repeat(two, 5, axis=0), k1=5, k2=2).labels.labels
+        >>> label_images(np.repeat(two, 5, axis=0), k1=5, k2=2).clustering.labels
         array([0, 0, 0, 0, 0, 1, 1, 1, 1, 1])
     """
     check_matrix(features)
@@ -99,7 +99,7 @@ def label_images(
     labels, curve = _cluster(joined.graph, eps, min_samples, method)
     seconds = {"neighbours": joined.neighbours_seconds, "graph": joined.graph_seconds, "dbscan": perf_counter() - began}
     return Labelling(
-        labels=labels,
+        clustering=labels,
         num_edges=int(np.count_nonzero(joined.graph.overlap >= smallest_overlap(eps, joined.graph.scale))),
         curve=curve,
         distance_quantiles=joined.distance_quantiles,
@@ -136,7 +136,7 @@ def _join(
 
 def _cluster(
     graph: RadiusGraph, eps: float, min_samples: int, method: Literal["dbscan", "components", "louvain"]
-) -> tuple[PseudoLabels, tuple[EpsPoint, ...]]:
+) -> tuple[Clustering, tuple[EpsPoint, ...]]:
     """Labels at eps, and the eps curve."""
     radii = tuple(value for value in CURVE_EPS if value <= graph.eps)
     match method:

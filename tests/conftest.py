@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config.cclnet import CclnetConfig
 from pipeline.config.presets import load_config
-from pipeline.config.shared import ExperimentConfig
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -72,7 +72,7 @@ def smoke_tree() -> dict[str, object]:
 
 
 @pytest.fixture
-def smoke_config(smoke_data: Path, smoke_tree: dict[str, object], tmp_path: Path) -> ExperimentConfig:
+def smoke_config(smoke_data: Path, smoke_tree: dict[str, object], tmp_path: Path) -> CclnetConfig:
     """Preset `smoke`, made small, with its runs in a folder of the test's own; figures would take most of the time."""
     execution = {"device": "cpu", "runs_folder": str(tmp_path / "runs"), "tracking": False, "figures": False}
     return load_config("smoke", (), {**smoke_tree, "data": {"root": str(smoke_data)}, "execution": execution})

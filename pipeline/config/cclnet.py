@@ -1,11 +1,19 @@
-"""Sections of the configuration that describe the method: how images are labelled, described and trained on."""
+"""Settings of CCLNet: clustering, matching, memories, swapping, prompts, batches, schedule."""
 
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
-STRICT = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
-"""Of every section: a key that does not exist is an error, and the sentence under a field is its description."""
+from pipeline.config.shared import (
+    STRICT,
+    DataConfig,
+    EvaluationConfig,
+    ExecutionConfig,
+    ImagesConfig,
+    ModelConfig,
+    Name,
+    refuse_unfit_evaluation,
+)
 
 
 class AugmentationConfig(BaseModel):
@@ -188,3 +196,73 @@ class StagesConfig(BaseModel):
     """Whether stage `clip` starts from the weights of stage `prepare` instead of CLIP."""
     label_export: Literal["epoch_start", "after_training"] = "epoch_start"
     """Which clusters prompts are learned on: those of the last round of `prepare`, or new ones after it."""
+
+
+class CclnetConfig(BaseModel):
+    """A complete experiment of the unsupervised method CCLNet."""
+
+    model_config = STRICT
+    flow: ClassVar[str] = "unsupervised"
+    title: ClassVar[str] = "CCLNet"
+    demo_preset: ClassVar[str] = "demo"
+    summary: ClassVar[str] = "without identities"
+
+    method: Literal["cclnet"] = "cclnet"
+    """The method."""
+    name: Name
+    """The experiment's name; run folders and MLflow runs begin with it."""
+    seed: int = Field(1, ge=0)
+    """The one number that all randomness is derived from."""
+    data: DataConfig = DataConfig()
+    """Which images."""
+    images: ImagesConfig = ImagesConfig()
+    """How they are stored and shown."""
+    model: ModelConfig = ModelConfig()
+    """Which CLIP."""
+    stages: StagesConfig = StagesConfig()
+    """How many rounds."""
+    labelling: LabellingConfig = LabellingConfig()
+    """Pseudo-labels."""
+    matching: MatchingConfig = MatchingConfig()
+    """Cluster pairs."""
+    memory: MemoryConfig = MemoryConfig()
+    """Cluster memories."""
+    swap: SwapConfig = SwapConfig()
+    """Memory swapping."""
+    prompts: PromptsConfig = PromptsConfig()
+    """Prompt learning and text loss."""
+    batches: BatchesConfig = BatchesConfig()
+    """Training batches."""
+    augmentation: AugmentationConfig = AugmentationConfig()
+    """Random changes of training images."""
+    optimisation: OptimisationConfig = OptimisationConfig()
+    """Optimiser and schedule."""
+    evaluation: EvaluationConfig = EvaluationConfig()
+    """Retrieval tests."""
+    execution: ExecutionConfig = ExecutionConfig()
+    """Device, folders, tracking."""
+
+    @model_validator(mode="after")
+    def _sections_agree(self) -> Self:
+        optimisation, prompts = self.optimisation, self.prompts
+        if "projection_neck" in self.evaluation.heads:
+            raise ValueError("evaluation.heads: cclnet learns no 'projection_neck'; it has 'neck' and 'projection'")
+        if (optimisation.at_swap == "fixed") != (optimisation.fixed_swap_learning_rate is not None):
+            raise ValueError(
+                "optimisation.fixed_swap_learning_rate goes with optimisation.at_swap = 'fixed', and only with it"
+            )
+        if prompts.refresh_every is not None and prompts.feature_source == "initial" and self.stages.carry_over:
+            raise ValueError(
+                "prompts.feature_source = 'initial' cannot be refreshed with stages.carry_over: choose 'current'"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _evaluation_fits_the_data(self) -> Self:
+        refuse_unfit_evaluation(self.data, self.evaluation)
+        return self
+
+    @property
+    def stage_lengths(self) -> tuple[tuple[str, int, bool], ...]:
+        """Stages in order: name, number of rounds, whether images are trained on."""
+        return ("prepare", self.stages.prepare_rounds, True), ("clip", self.stages.clip_rounds, True)

@@ -5,8 +5,8 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
-from pipeline.config.cclnet import STRICT
 from pipeline.config.shared import (
+    STRICT,
     DataConfig,
     EvaluationConfig,
     ExecutionConfig,

@@ -2,19 +2,19 @@
 
 from typing import Any
 
+from pipeline.config.cclnet import CclnetConfig
 from pipeline.config.csdn import CsdnConfig
 from pipeline.config.datasets import Split
 from pipeline.config.eees import EeesConfig
 from pipeline.config.flat import settings_digest
-from pipeline.config.shared import ExperimentConfig
 
 SupervisedConfig = CsdnConfig | EeesConfig
 """Of a method that is told who is shown in each training image."""
 
-AnyConfig = ExperimentConfig | SupervisedConfig
+AnyConfig = CclnetConfig | SupervisedConfig
 """Which one it is, its field `method` says."""
 
-CONFIGS: tuple[type[AnyConfig], ...] = (ExperimentConfig, CsdnConfig, EeesConfig)
+CONFIGS: tuple[type[AnyConfig], ...] = (CclnetConfig, CsdnConfig, EeesConfig)
 """The settings of every method; `pipeline.methods.METHODS` has the methods themselves, in the same order."""
 
 

@@ -6,23 +6,14 @@ home of method values; a default here is a value that holds for every preset.
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, StringConstraints, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationInfo, field_validator, model_validator
 
-from pipeline.config.cclnet import (
-    STRICT,
-    AugmentationConfig,
-    BatchesConfig,
-    LabellingConfig,
-    MatchingConfig,
-    MemoryConfig,
-    OptimisationConfig,
-    PromptsConfig,
-    StagesConfig,
-    SwapConfig,
-)
 from pipeline.config.datasets import OPTIONS, Split, options_of, readers_of
+
+STRICT = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
+"""Of every section: a key that does not exist is an error, and the sentence under a field is its description."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 
@@ -210,73 +201,3 @@ def refuse_unfit_evaluation(data: DataConfig, evaluation: EvaluationConfig) -> N
             "evaluation.selection = 'val' needs images that are not trained on: data.split = 'train' of sysu, "
             "or a manifest with rows `val`"
         )
-
-
-class ExperimentConfig(BaseModel):
-    """A complete experiment of the unsupervised method CCLNet."""
-
-    model_config = STRICT
-    flow: ClassVar[str] = "unsupervised"
-    title: ClassVar[str] = "CCLNet"
-    demo_preset: ClassVar[str] = "demo"
-    summary: ClassVar[str] = "without identities"
-
-    method: Literal["cclnet"] = "cclnet"
-    """The method."""
-    name: Name
-    """The experiment's name; run folders and MLflow runs begin with it."""
-    seed: int = Field(1, ge=0)
-    """The one number that all randomness is derived from."""
-    data: DataConfig = DataConfig()
-    """Which images."""
-    images: ImagesConfig = ImagesConfig()
-    """How they are stored and shown."""
-    model: ModelConfig = ModelConfig()
-    """Which CLIP."""
-    stages: StagesConfig = StagesConfig()
-    """How many rounds."""
-    labelling: LabellingConfig = LabellingConfig()
-    """Pseudo-labels."""
-    matching: MatchingConfig = MatchingConfig()
-    """Cluster pairs."""
-    memory: MemoryConfig = MemoryConfig()
-    """Cluster memories."""
-    swap: SwapConfig = SwapConfig()
-    """Memory swapping."""
-    prompts: PromptsConfig = PromptsConfig()
-    """Prompt learning and text loss."""
-    batches: BatchesConfig = BatchesConfig()
-    """Training batches."""
-    augmentation: AugmentationConfig = AugmentationConfig()
-    """Random changes of training images."""
-    optimisation: OptimisationConfig = OptimisationConfig()
-    """Optimiser and schedule."""
-    evaluation: EvaluationConfig = EvaluationConfig()
-    """Retrieval tests."""
-    execution: ExecutionConfig = ExecutionConfig()
-    """Device, folders, tracking."""
-
-    @model_validator(mode="after")
-    def _sections_agree(self) -> Self:
-        optimisation, prompts = self.optimisation, self.prompts
-        if "projection_neck" in self.evaluation.heads:
-            raise ValueError("evaluation.heads: cclnet learns no 'projection_neck'; it has 'neck' and 'projection'")
-        if (optimisation.at_swap == "fixed") != (optimisation.fixed_swap_learning_rate is not None):
-            raise ValueError(
-                "optimisation.fixed_swap_learning_rate goes with optimisation.at_swap = 'fixed', and only with it"
-            )
-        if prompts.refresh_every is not None and prompts.feature_source == "initial" and self.stages.carry_over:
-            raise ValueError(
-                "prompts.feature_source = 'initial' cannot be refreshed with stages.carry_over: choose 'current'"
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _evaluation_fits_the_data(self) -> Self:
-        refuse_unfit_evaluation(self.data, self.evaluation)
-        return self
-
-    @property
-    def stage_lengths(self) -> tuple[tuple[str, int, bool], ...]:
-        """Stages in order: name, number of rounds, whether images are trained on."""
-        return ("prepare", self.stages.prepare_rounds, True), ("clip", self.stages.clip_rounds, True)

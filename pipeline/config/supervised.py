@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import BaseModel, Field
 
-from pipeline.config.cclnet import STRICT
+from pipeline.config.shared import STRICT
 
 
 class PersonNetworkConfig(BaseModel):

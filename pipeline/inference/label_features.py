@@ -30,9 +30,9 @@ class LabelReport:
         """The report as plain JSON types."""
         found = self.labelling
         return {
-            "images": len(found.labels.labels),
-            "clusters": found.labels.num_clusters,
-            "outliers": found.labels.num_outliers,
+            "images": len(found.clustering.labels),
+            "clusters": found.clustering.num_clusters,
+            "outliers": found.clustering.num_outliers,
             "edges": found.num_edges,
             "k1": found.k1,
             "k2": found.k2,
@@ -97,7 +97,7 @@ def label_file(
     except ValueError as error:
         raise ConfigError(str(error), hint="`vireid label --help` says what each value means") from error
     if out is not None:
-        labels = labelling.labels.labels
+        labels = labelling.clustering.labels
 
         def write(file: BinaryIO) -> None:
             np.save(file, labels, allow_pickle=False)

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from clustering.dbscan import PseudoLabels
+from clustering.dbscan import Clustering
 from models.modality import PerModality
 from pipeline.config.shared import KeptCheckpoints
 from pipeline.errors import TrackingError
@@ -76,7 +76,7 @@ class RunRecord:
         self.publish(state)
 
     def finish_round(
-        self, state: TrainingState[Any], labels: PerModality[PseudoLabels] | None, report: EvaluationReport | None
+        self, state: TrainingState[Any], labels: PerModality[Clustering] | None, report: EvaluationReport | None
     ) -> None:
         """Write what the round that `state` has completed leaves behind; it counts once the checkpoint is in place."""
         if labels is not None:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
-from clustering.dbscan import PseudoLabels
+from clustering.dbscan import Clustering
 from models.encoder import Head
 from models.modality import PerModality
 from pipeline.evaluation.report import EvaluationReport
@@ -67,7 +67,7 @@ def record_round(
     numbers: Mapping[str, Any],
     report: EvaluationReport | None,
     *,
-    labels: PerModality[PseudoLabels] | None = None,
+    labels: PerModality[Clustering] | None = None,
     search: str = "",
 ) -> None:
     """Write what the completed round leaves behind: labels, checkpoint, metrics, MLflow, a line at the terminal.

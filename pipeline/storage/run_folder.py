@@ -12,7 +12,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from clustering.dbscan import PseudoLabels
+from clustering.dbscan import Clustering
 from models.modality import PerModality
 from pipeline.config.flat import differences
 from pipeline.errors import CheckpointError
@@ -170,7 +170,7 @@ class RunFolder:
         """The rows that were last written, oldest round first."""
         return files.read_lines(self.path / names.TIMINGS)
 
-    def save_labels(self, number: int, labels: PerModality[PseudoLabels]) -> Path:
+    def save_labels(self, number: int, labels: PerModality[Clustering]) -> Path:
         """Keep the pseudo-labels of one round; those of other rounds stay.
 
         Args:
@@ -191,7 +191,7 @@ class RunFolder:
         files.replace_file(path, write, archive=True)
         return path
 
-    def load_labels(self, number: int) -> PerModality[PseudoLabels]:
+    def load_labels(self, number: int) -> PerModality[Clustering]:
         """The pseudo-labels of one round.
 
         Raises:
@@ -203,7 +203,7 @@ class RunFolder:
         files.check_archive(path)
         with np.load(path, allow_pickle=False) as arrays:
             return PerModality.build(
-                lambda modality: PseudoLabels(labels=arrays[f"{modality}_labels"], core=arrays[f"{modality}_core"])
+                lambda modality: Clustering(labels=arrays[f"{modality}_labels"], core=arrays[f"{modality}_core"])
             )
 
     @property

@@ -103,7 +103,7 @@ def test_every_setting_is_read_somewhere() -> None:
 
 def test_every_setting_has_a_sentence() -> None:
     sections = [
-        config.ExperimentConfig,
+        method_config.CclnetConfig,
         *FEEDS,
         config.ExecutionConfig,
         method_config.StagesConfig,

@@ -126,8 +126,8 @@ def test_labels_carry_the_recall_and_are_nearly_those_of_exact_lists(method):
     exact, found = label_images(FEATURES), label_images(FEATURES, neighbour_method=method)
     assert exact.recall is None and exact.search == "faiss-cpu exact"
     assert found.recall > 0.97 and method in found.search
-    assert abs(found.labels.num_clusters - exact.labels.num_clusters) <= 2
-    assert found.labels.outlier_share == pytest.approx(exact.labels.outlier_share, abs=0.03)
+    assert abs(found.clustering.num_clusters - exact.clustering.num_clusters) <= 2
+    assert found.clustering.outlier_share == pytest.approx(exact.clustering.outlier_share, abs=0.03)
 
 
 @pytest.mark.parametrize("method", METHODS)

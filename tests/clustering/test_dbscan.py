@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.cluster import DBSCAN
 
-from clustering.dbscan import OUTLIER, EpsPoint, PseudoLabels, dbscan, eps_curve
+from clustering.dbscan import OUTLIER, Clustering, EpsPoint, dbscan, eps_curve
 from clustering.jaccard import RadiusGraph, overlap_distances, smallest_overlap
 
 ONE = 1 << 30
@@ -142,7 +142,7 @@ def test_one_graph_gives_the_curve_of_separate_graphs():
 
 def test_counts_and_shares_are_those_of_the_labels():
     # Five images: two in cluster 0, one in cluster 1, two outliers.
-    labels = PseudoLabels(np.array([0, -1, 0, 1, -1]), np.array([True, False, True, True, False]))
+    labels = Clustering(np.array([0, -1, 0, 1, -1]), np.array([True, False, True, True, False]))
     assert (labels.num_clusters, labels.num_outliers) == (2, 2)
     assert (labels.outlier_share, labels.largest_share) == (0.4, 0.4)
 
@@ -150,9 +150,9 @@ def test_counts_and_shares_are_those_of_the_labels():
 @pytest.mark.parametrize("labels", [[0, 2], [1, 1], [-2, 0]])
 def test_cluster_numbers_with_a_gap_are_refused(labels):
     with pytest.raises(ValueError, match="without a gap"):
-        PseudoLabels(np.array(labels), np.zeros(2, dtype=bool))
+        Clustering(np.array(labels), np.zeros(2, dtype=bool))
 
 
 def test_an_outlier_cannot_be_core():
     with pytest.raises(ValueError, match="an outlier is marked as core image"):
-        PseudoLabels(np.array([-1]), np.array([True]))
+        Clustering(np.array([-1]), np.array([True]))

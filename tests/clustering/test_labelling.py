@@ -42,7 +42,7 @@ def assert_labels_are_those_of_scikit_learn(features, k1, k2):
             found = dbscan(graph, eps, min_samples)
             assert np.array_equal(found.labels, fitted.labels_), (eps, min_samples)
             assert np.array_equal(np.flatnonzero(found.core), fitted.core_sample_indices_), (eps, min_samples)
-    whole = label_images(features, k1=k1, k2=k2, eps=eps, min_samples=min_samples).labels
+    whole = label_images(features, k1=k1, k2=k2, eps=eps, min_samples=min_samples).clustering
     assert np.array_equal(whole.labels, found.labels)
     assert np.array_equal(whole.core, found.core)
 
@@ -61,7 +61,7 @@ def test_labels_of_two_thousand_images_are_those_of_scikit_learn(k1, k2):
 
 
 def test_the_verification_set_has_the_clusters_and_outliers_that_it_was_made_for():
-    found = label_images(identity_features(2_000, 42, 128)).labels
+    found = label_images(identity_features(2_000, 42, 128)).clustering
     assert 40 <= found.num_clusters <= 48
     assert 0.02 <= found.outlier_share <= 0.13
 
@@ -69,7 +69,7 @@ def test_the_verification_set_has_the_clusters_and_outliers_that_it_was_made_for
 def test_the_order_of_images_moves_neither_core_images_nor_outliers():
     features = identity_features(800, 20, 64)
     order = np.random.default_rng(3).permutation(len(features))
-    before, after = label_images(features).labels, label_images(features[order]).labels
+    before, after = label_images(features).clustering, label_images(features[order]).clustering
     assert np.array_equal(after.core, before.core[order])
     assert np.array_equal(after.labels == OUTLIER, before.labels[order] == OUTLIER)
 
@@ -77,7 +77,7 @@ def test_the_order_of_images_moves_neither_core_images_nor_outliers():
 def test_copies_are_in_one_cluster():
     # Twelve copies each: no image but its copies comes before the thirteenth place, and all twelve name each other.
     features = np.repeat(gaussian_features(30, 64), 12, axis=0)
-    found = label_images(features, k1=12, k2=6, min_samples=4).labels
+    found = label_images(features, k1=12, k2=6, min_samples=4).clustering
     assert found.labels.tolist() == np.repeat(np.arange(30), 12).tolist()
 
 
@@ -86,7 +86,7 @@ def test_the_number_of_threads_does_not_change_the_labels(monkeypatch):
     several = label_images(features)
     monkeypatch.setattr("clustering.parallel.num_threads", lambda: 1)
     one = label_images(features)
-    assert np.array_equal(one.labels.labels, several.labels.labels)
+    assert np.array_equal(one.clustering.labels, several.clustering.labels)
     assert (one.num_edges, one.curve) == (several.num_edges, several.curve)
 
 
@@ -95,7 +95,7 @@ def test_the_curve_is_what_separate_runs_give():
     curve = label_images(features, eps=0.3).curve
     assert tuple(point.eps for point in curve) == CURVE_EPS
     for point in curve:
-        alone = label_images(features, eps=point.eps).labels
+        alone = label_images(features, eps=point.eps).clustering
         assert (point.clusters, point.outlier_share) == (alone.num_clusters, alone.outlier_share)
         assert point.largest_share == alone.largest_share
 
@@ -104,7 +104,7 @@ def test_a_radius_beyond_the_curve_is_joined_as_far_as_it_reaches():
     features = SETS["people"]
     wide = label_images(features, eps=0.9)
     expected = DBSCAN(eps=0.9, min_samples=4, metric="precomputed").fit(jaccard_distances(features, 30, 6))
-    assert np.array_equal(wide.labels.labels, expected.labels_)
+    assert np.array_equal(wide.clustering.labels, expected.labels_)
     assert wide.curve == label_images(features, eps=0.5).curve
 
 
@@ -135,7 +135,7 @@ def test_neighbours_beyond_all_images_are_clamped_and_reported():
 @pytest.mark.parametrize("k1_counts_self", [True, False])
 def test_no_images_give_no_labels(k1_counts_self):
     found = label_images(np.empty((0, 8), dtype=np.float32), k1_counts_self=k1_counts_self)
-    assert len(found.labels.labels) == found.labels.num_clusters == found.num_edges == found.max_in_degree == 0
+    assert len(found.clustering.labels) == found.clustering.num_clusters == found.num_edges == found.max_in_degree == 0
     assert found.distance_quantiles is None
     assert all((point.clusters, point.outlier_share, point.largest_share) == (0, 0.0, 0.0) for point in found.curve)
 
@@ -143,15 +143,15 @@ def test_no_images_give_no_labels(k1_counts_self):
 @pytest.mark.parametrize("k1_counts_self", [True, False])
 def test_a_single_image_is_an_outlier_unless_one_sample_is_enough(k1_counts_self):
     row = np.eye(1, 8, dtype=np.float32)
-    assert label_images(row, k1_counts_self=k1_counts_self).labels.labels.tolist() == [OUTLIER]
-    assert label_images(row, min_samples=1, k1_counts_self=k1_counts_self).labels.labels.tolist() == [0]
+    assert label_images(row, k1_counts_self=k1_counts_self).clustering.labels.tolist() == [OUTLIER]
+    assert label_images(row, min_samples=1, k1_counts_self=k1_counts_self).clustering.labels.tolist() == [0]
     assert label_images(row).distance_quantiles is None
 
 
 def test_no_structure_gives_no_cluster():
     found = label_images(gaussian_features(1_000, 64))
-    assert found.labels.num_clusters == 0
-    assert found.labels.outlier_share == 1.0
+    assert found.clustering.num_clusters == 0
+    assert found.clustering.outlier_share == 1.0
     # What to tell the user: at eps 0.6 nothing is near, half of the listed images are further than 0.8.
     assert found.distance_quantiles["p01"] > 0.6
     assert found.distance_quantiles["p50"] > 0.8

@@ -30,14 +30,14 @@ every_method = pytest.mark.parametrize("method", METHODS)
 
 
 def assert_is_labelling(found, num_images):
-    labels, core = found.labels.labels, found.labels.core
+    labels, core = found.clustering.labels, found.clustering.core
     assert labels.shape == core.shape == (num_images,)
     numbers = set(labels.tolist()) - {OUTLIER}
     assert numbers == set(range(len(numbers))), "cluster numbers have a gap"
     assert not np.any(core & (labels == OUTLIER)), "an outlier is core"
     first = [int(np.flatnonzero(core & (labels == number))[0]) for number in sorted(numbers)]
     assert first == sorted(first), "clusters are not numbered by their smallest core image"
-    assert 0.0 <= found.labels.outlier_share <= 1.0 and 0.0 <= found.labels.largest_share <= 1.0
+    assert 0.0 <= found.clustering.outlier_share <= 1.0 and 0.0 <= found.clustering.largest_share <= 1.0
 
 
 @every_method
@@ -51,7 +51,7 @@ def test_labels_are_numbered_without_a_gap(features, method, min_samples):
 @every_method
 def test_the_same_features_give_the_same_labels(method):
     first, second = (label_images(PEOPLE, method=method) for _ in range(2))
-    assert np.array_equal(first.labels.labels, second.labels.labels)
+    assert np.array_equal(first.clustering.labels, second.clustering.labels)
     assert (first.num_edges, first.curve) == (second.num_edges, second.curve)
 
 
@@ -59,43 +59,45 @@ def test_the_same_features_give_the_same_labels(method):
 def test_copies_are_in_one_cluster(method):
     # Twelve copies each: no image but its copies comes before the thirteenth place, and all twelve name each other.
     features = np.repeat(gaussian_features(30, 64), 12, axis=0)
-    found = label_images(features, k1=12, method=method).labels
+    found = label_images(features, k1=12, method=method).clustering
     assert found.labels.tolist() == np.repeat(np.arange(30), 12).tolist()
 
 
 @every_method
 def test_clusters_hold_people(method):
     # Ten people, 40 images each: every method finds about as many clusters and few outliers.
-    found = label_images(PEOPLE, method=method).labels
+    found = label_images(PEOPLE, method=method).clustering
     assert 9 <= found.num_clusters <= 13
     assert found.outlier_share < 0.15
 
 
 @pytest.mark.parametrize("method", ["components", "louvain"])  # a border image of dbscan may go to another cluster
 def test_clusters_are_as_large_as_asked(method):
-    sizes = [np.bincount(label_images(PEOPLE, method=method, min_samples=least).labels.labels + 1) for least in (1, 8)]
+    sizes = [
+        np.bincount(label_images(PEOPLE, method=method, min_samples=least).clustering.labels + 1) for least in (1, 8)
+    ]
     assert sizes[0][1:].min() < 8 <= sizes[1][1:].min()
 
 
 @pytest.mark.parametrize("method", ["dbscan", "components"])  # louvain visits images in an order
 def test_the_order_of_images_moves_neither_core_images_nor_outliers(method):
     order = np.random.default_rng(3).permutation(len(PEOPLE))
-    before, after = label_images(PEOPLE, method=method).labels, label_images(PEOPLE[order], method=method).labels
+    before, after = label_images(PEOPLE, method=method).clustering, label_images(PEOPLE[order], method=method).clustering
     assert np.array_equal(after.core, before.core[order])
     assert np.array_equal(after.labels == OUTLIER, before.labels[order] == OUTLIER)
 
 
 def test_the_order_of_images_does_not_change_components():
     order = np.random.default_rng(3).permutation(len(PEOPLE))
-    before = label_images(PEOPLE, method="components").labels.labels[order]
-    after = label_images(PEOPLE[order], method="components").labels.labels
+    before = label_images(PEOPLE, method="components").clustering.labels[order]
+    after = label_images(PEOPLE[order], method="components").clustering.labels
     assert np.array_equal(after[:, None] == after, before[:, None] == before)
 
 
 @pytest.mark.parametrize("method", ["dbscan", "components"])
 def test_the_curve_is_what_separate_runs_of_the_method_give(method):
     for point in label_images(PEOPLE, method=method, eps=0.3).curve:
-        alone = label_images(PEOPLE, method=method, eps=point.eps).labels
+        alone = label_images(PEOPLE, method=method, eps=point.eps).clustering
         assert (point.clusters, point.outlier_share) == (alone.num_clusters, alone.outlier_share)
         assert point.largest_share == alone.largest_share
 
@@ -103,8 +105,8 @@ def test_the_curve_is_what_separate_runs_of_the_method_give(method):
 def test_the_curve_of_louvain_is_its_own_point():
     found = label_images(PEOPLE, method="louvain", eps=0.55)
     (point,) = found.curve
-    assert (point.eps, point.clusters) == (0.55, found.labels.num_clusters)
-    assert point.largest_share == found.labels.largest_share
+    assert (point.eps, point.clusters) == (0.55, found.clustering.num_clusters)
+    assert point.largest_share == found.clustering.largest_share
 
 
 def test_the_method_changes_clusters_and_not_what_they_are_made_of():

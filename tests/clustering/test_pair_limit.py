@@ -45,7 +45,7 @@ def test_the_radius_that_fits_gives_its_labels_and_the_curve_up_to_there(device,
     monkeypatch.setattr(jaccard, "MOST_PAIRS", PAIRS[0.5] - 1)
     with caplog.at_level(logging.WARNING):
         found = label_images(FEATURES, eps=0.45, device=device)
-    assert np.array_equal(found.labels.labels, whole.labels.labels)
+    assert np.array_equal(found.clustering.labels, whole.clustering.labels)
     assert found.curve == whole.curve[:2]  # 0.40 and 0.45
     assert "too many pairs beyond distance 0.45" in caplog.text
 

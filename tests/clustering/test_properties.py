@@ -58,7 +58,7 @@ def test_the_memory_layout_of_features_does_not_matter(features):
     # Half of the columns are not of unit length any more: scaled again, in the layout at hand.
     rows = features / np.linalg.norm(features, axis=1, keepdims=True)
     expected = label_images(np.ascontiguousarray(rows))
-    assert np.array_equal(label_images(rows).labels.labels, expected.labels.labels)
+    assert np.array_equal(label_images(rows).clustering.labels, expected.clustering.labels)
 
 
 @pytest.mark.parametrize("call", [nearest_neighbours, lambda rows, k: label_images(rows, k1=k, k2=1)])

@@ -129,15 +129,15 @@ def test_labels_are_those_of_the_cpu(method, monkeypatch):
     expected = label_images(features, method=method)
     monkeypatch.setattr(joined_torch, "torch_device", lambda _: CPU)
     found = label_images(features, method=method, device="cuda")
-    assert np.array_equal(found.labels.labels, expected.labels.labels)
-    assert np.array_equal(found.labels.core, expected.labels.core)
+    assert np.array_equal(found.clustering.labels, expected.clustering.labels)
+    assert np.array_equal(found.clustering.core, expected.clustering.core)
     assert (found.num_edges, found.curve, found.k1) == (expected.num_edges, expected.curve, expected.k1)
     assert (found.search, expected.search) == ("torch cpu", "faiss-cpu exact")
     assert set(found.seconds) == set(expected.seconds)
 
 
 def test_no_images_give_no_labels_on_any_device():
-    assert len(label_images(np.empty((0, 8), np.float32), device="cuda").labels.labels) == 0
+    assert len(label_images(np.empty((0, 8), np.float32), device="cuda").clustering.labels) == 0
 
 
 def test_approximate_lists_go_to_the_device_with_their_recall():
@@ -259,6 +259,6 @@ def test_devices_have_their_number():
 def test_a_gpu_gives_the_labels_of_the_cpu():
     features = identity_features(5_000, 117, 512)
     expected, found = label_images(features), label_images(features, device="cuda")
-    assert np.array_equal(found.labels.labels, expected.labels.labels)
+    assert np.array_equal(found.clustering.labels, expected.clustering.labels)
     assert found.num_edges == expected.num_edges
     assert found.search.endswith("cuda:0")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from flows.cli import app as cli
-from pipeline.config.shared import ExperimentConfig
+from pipeline.config.cclnet import CclnetConfig
 from tests.flows.command_line import Call
 from tests.flows.plain_runs import run_plainly
 from tests.flows.test_round_figures import with_execution
@@ -32,8 +32,8 @@ def vireid(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) 
 
 @pytest.fixture
 def finished_run(
-    smoke_config: ExperimentConfig, made_once: Callable[[str, Callable[[Path], object]], Path]
-) -> ExperimentConfig:
+    smoke_config: CclnetConfig, made_once: Callable[[str, Callable[[Path], object]], Path]
+) -> CclnetConfig:
     """`smoke_config` after its run, with figures: a copy of what was trained once, which the test may change."""
     runs = made_once(
         "finished-run", lambda folder: run_plainly(with_execution(smoke_config, runs_folder=folder, figures=True))

@@ -11,7 +11,7 @@ import torch
 
 from models.memory import PrototypeMemory
 from pipeline import features
-from pipeline.config.shared import ExperimentConfig
+from pipeline.config.cclnet import CclnetConfig
 from pipeline.data.transforms import augmentation
 from pipeline.data.transforms.augmentation import preprocess
 from pipeline.errors import DataError, TrainingError
@@ -23,7 +23,7 @@ from pipeline.runtime.distributed import Processes
 from pipeline.training.loop import require_equal_ranks
 
 
-def train(config: ExperimentConfig) -> None:
+def train(config: CclnetConfig) -> None:
     """The rounds of a run, on this rank."""
     plain.train(config)
 
@@ -32,7 +32,7 @@ def in_float64(text: TextPrototypes) -> TextPrototypes:
     return replace(text, features=text.features.double())
 
 
-def train_in_float64(config: ExperimentConfig, memories: Path) -> None:
+def train_in_float64(config: CclnetConfig, memories: Path) -> None:
     """The rounds of a run in float64; every process leaves its memories after each round."""
     rank, real = Processes.here().rank, stages.run_epoch
     build = experiment.DualStemEncoder.from_clip
@@ -56,7 +56,7 @@ def train_in_float64(config: ExperimentConfig, memories: Path) -> None:
         train(config)
 
 
-def lose_the_second_process(config: ExperimentConfig, step: int) -> None:
+def lose_the_second_process(config: CclnetConfig, step: int) -> None:
     """The rounds of a run, in which the process that follows is killed at a step of training."""
     from pipeline.methods.cclnet import objective as epoch
 

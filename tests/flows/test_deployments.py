@@ -14,8 +14,8 @@ from prefect.client.schemas.objects import State
 
 from flows import deployments as deployed
 from flows.deployments import HOST_TAG, preset_changes
+from pipeline.config.cclnet import CclnetConfig
 from pipeline.config.experiment import digest_of, record_of
-from pipeline.config.shared import ExperimentConfig
 from pipeline.errors import ConfigError, TrackingError
 from pipeline.runs.open import run_path
 from pipeline.storage.run_folder import RunFolder
@@ -73,7 +73,7 @@ def test_an_error_ends_the_run_at_once_with_its_hint(
     assert page.key == "error" and f"**Hint**: {hinted}" in str(page.data)
 
 
-def changes_of(config: ExperimentConfig) -> dict[str, Any]:
+def changes_of(config: CclnetConfig) -> dict[str, Any]:
     return {"preset": "smoke", "config": config.model_dump(mode="json")}
 
 
@@ -81,7 +81,7 @@ def changes_of(config: ExperimentConfig) -> dict[str, Any]:
     "error", [ConnectionResetError("the network blinked"), TrackingError("MLflow is away", hint="wait")], ids=repr
 )
 def test_what_may_pass_is_tried_again_and_goes_on(
-    smoke_config: ExperimentConfig, monkeypatch: pytest.MonkeyPatch, error: Exception
+    smoke_config: CclnetConfig, monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     save, calls = RunFolder.save_labels, list[int]()
 
@@ -101,7 +101,7 @@ def test_what_may_pass_is_tried_again_and_goes_on(
         assert client.read_flow_run(identifier).run_count == 2
 
 
-def test_a_second_run_into_a_folder_ends_at_once_and_says_which_process_has_it(smoke_config: ExperimentConfig) -> None:
+def test_a_second_run_into_a_folder_ends_at_once_and_says_which_process_has_it(smoke_config: CclnetConfig) -> None:
     with RunFolder.open(run_path(smoke_config), record_of(smoke_config), digest_of(smoke_config)):
         state = ended(deployed.unsupervised, changes_of(smoke_config))
     assert state.is_failed()
@@ -109,7 +109,7 @@ def test_a_second_run_into_a_folder_ends_at_once_and_says_which_process_has_it(s
 
 
 def test_a_full_disk_ends_the_run_and_the_next_attempt_goes_on(
-    smoke_config: ExperimentConfig, monkeypatch: pytest.MonkeyPatch
+    smoke_config: CclnetConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def sync(descriptor: int) -> None:
         if "round-002.npz" in str(Path(f"/proc/self/fd/{descriptor}").readlink()):

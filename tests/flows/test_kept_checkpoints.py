@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
+from pipeline.config.cclnet import CclnetConfig
 from pipeline.config.presets import load_config
-from pipeline.config.shared import ExperimentConfig
 from pipeline.errors import ConfigError
 from pipeline.runs.open import run_path
 from pipeline.storage.run_folder import RunFolder
@@ -21,11 +21,11 @@ from tests.flows.test_round_figures import with_execution
 
 
 @pytest.fixture
-def config(smoke_config: ExperimentConfig) -> ExperimentConfig:
+def config(smoke_config: CclnetConfig) -> CclnetConfig:
     return with_execution(smoke_config, keep_checkpoints="all")
 
 
-def kept_by(config: ExperimentConfig) -> dict[str, int]:
+def kept_by(config: CclnetConfig) -> dict[str, int]:
     """Which files there are, and the round that each holds."""
     files = sorted((run_path(config) / "checkpoints").glob("*"))
     return {file.name: torch.load(file, weights_only=True)["completed"] for file in files}
@@ -33,7 +33,7 @@ def kept_by(config: ExperimentConfig) -> dict[str, int]:
 
 @pytest.mark.parametrize(("keep", "rounds"), [("last", ()), (3, (3,)), (2, (2, 4)), ("all", (1, 2, 3, 4))])
 def test_the_setting_says_whose_checkpoints_are_kept(
-    config: ExperimentConfig, keep: str | int, rounds: tuple[int, ...]
+    config: CclnetConfig, keep: str | int, rounds: tuple[int, ...]
 ) -> None:
     config = with_execution(config, keep_checkpoints=keep)
     run_plainly(config)
@@ -43,7 +43,7 @@ def test_the_setting_says_whose_checkpoints_are_kept(
 
 
 def test_a_kill_between_a_round_and_its_keeping_loses_no_checkpoint(
-    config: ExperimentConfig, monkeypatch: pytest.MonkeyPatch
+    config: CclnetConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Killed(BaseException):
         pass
@@ -70,7 +70,7 @@ def test_a_kill_between_a_round_and_its_keeping_loses_no_checkpoint(
         assert kept_by(run) == {f"round-{number:03d}.pt": number for number in (1, 2, 3, 4)}
 
 
-def test_a_run_goes_on_from_a_checkpoint_that_was_kept(config: ExperimentConfig, tmp_path: Path) -> None:
+def test_a_run_goes_on_from_a_checkpoint_that_was_kept(config: CclnetConfig, tmp_path: Path) -> None:
     run_plainly(config)
     again = with_execution(config, runs_folder=tmp_path / "again")
     shutil.copytree(run_path(config), run_path(again))
@@ -79,7 +79,7 @@ def test_a_run_goes_on_from_a_checkpoint_that_was_kept(config: ExperimentConfig,
     assert_same_result(config, again)
 
 
-def test_a_disk_without_hard_links_gets_copies(config: ExperimentConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_without_hard_links_gets_copies(config: CclnetConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))
 
@@ -89,7 +89,7 @@ def test_a_disk_without_hard_links_gets_copies(config: ExperimentConfig, monkeyp
     assert not (run_path(config) / "checkpoint.pt").samefile(run_path(config) / "checkpoints" / "round-004.pt")
 
 
-def test_checkpoints_go_to_the_tracker_only_where_that_is_asked_for(config: ExperimentConfig) -> None:
+def test_checkpoints_go_to_the_tracker_only_where_that_is_asked_for(config: CclnetConfig) -> None:
     config = with_execution(config, keep_checkpoints=2)
     run_plainly(config)
 

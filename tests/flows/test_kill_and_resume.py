@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config.shared import ExperimentConfig
+from pipeline.config.cclnet import CclnetConfig
 from tests.flows.plain_runs import assert_same_result, checkpoint_of, run_calm_and_killed
 
 # In the order in which the run meets them; each start goes on from the last finished round.
@@ -22,9 +22,7 @@ KILL_POINTS = (
 
 
 @pytest.mark.slow
-def test_a_run_killed_in_every_stage_equals_the_uninterrupted_run(
-    smoke_config: ExperimentConfig, tmp_path: Path
-) -> None:
+def test_a_run_killed_in_every_stage_equals_the_uninterrupted_run(smoke_config: CclnetConfig, tmp_path: Path) -> None:
     calm, killed = run_calm_and_killed(smoke_config, KILL_POINTS, tmp_path)
     assert_same_result(calm, killed)
     assert len(checkpoint_of(killed)["metrics"]) == 4

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
-from pipeline.config.shared import ExperimentConfig
+from pipeline.config.cclnet import CclnetConfig
 from pipeline.runs.open import run_path
 from pipeline.runs.record import RunRecord
 from pipeline.tracking.replay import read_note
@@ -63,7 +63,7 @@ class Server:
 
 @pytest.mark.slow
 def test_a_server_that_dies_in_the_middle_misses_nothing(
-    smoke_config: ExperimentConfig,
+    smoke_config: CclnetConfig,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,

@@ -6,15 +6,15 @@ import pytest
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from flows.partial_config import ChangesTo, changed_values
+from pipeline.config.cclnet import CclnetConfig
 from pipeline.config.csdn import CsdnConfig
 from pipeline.config.eees import EeesConfig
 from pipeline.config.presets import load_config
-from pipeline.config.shared import ExperimentConfig
 
-METHODS = {"demo": ExperimentConfig, "csdn-demo": CsdnConfig, "eees-demo": EeesConfig}
+METHODS = {"demo": CclnetConfig, "csdn-demo": CsdnConfig, "eees-demo": EeesConfig}
 
 
-def read(value: dict[str, Any], model: type = ExperimentConfig) -> BaseModel:
+def read(value: dict[str, Any], model: type = CclnetConfig) -> BaseModel:
     changes = TypeAdapter(Annotated[BaseModel, ChangesTo(model)]).validate_python(value)
     assert isinstance(changes, BaseModel)
     return changes

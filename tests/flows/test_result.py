@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import torch
 
+from pipeline.config.cclnet import CclnetConfig
 from pipeline.config.presets import load_config, validate_config
-from pipeline.config.shared import ExperimentConfig
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.evaluation.feature_files import read_features
 from pipeline.evaluation.protocols.spec import GalleryDraws
@@ -20,19 +20,19 @@ from pipeline.storage.run_folder import RunFolder
 from tests.flows.plain_runs import run_plainly
 
 
-def changed(config: ExperimentConfig, **sections: dict[str, object]) -> ExperimentConfig:
+def changed(config: CclnetConfig, **sections: dict[str, object]) -> CclnetConfig:
     tree = config.model_dump(mode="json")
     for section, values in sections.items():
         tree[section] |= values
     return validate_config(tree)
 
 
-def rounds_of(config: ExperimentConfig) -> list[dict[str, float]]:
+def rounds_of(config: CclnetConfig) -> list[dict[str, float]]:
     with RunFolder.reopen(run_path(config)) as folder:
         return folder.read_metrics()
 
 
-def test_the_last_round_is_also_measured_by_the_official_galleries(smoke_config: ExperimentConfig) -> None:
+def test_the_last_round_is_also_measured_by_the_official_galleries(smoke_config: CclnetConfig) -> None:
     config = changed(smoke_config, evaluation={"shots": (1, 2), "rerank": "k_reciprocal"})
     report = run_plainly(config)
     assert report is not None
@@ -51,7 +51,7 @@ def test_the_last_round_is_also_measured_by_the_official_galleries(smoke_config:
 
 
 def test_without_the_file_of_official_orders_there_is_no_official_gallery(
-    smoke_config: ExperimentConfig, tmp_path: Path
+    smoke_config: CclnetConfig, tmp_path: Path
 ) -> None:
     data = copy_of(smoke_config.data.root, tmp_path / "copy")
     (data / "exp" / "rand_perm_cam.mat").unlink()
@@ -65,7 +65,7 @@ def test_without_the_file_of_official_orders_there_is_no_official_gallery(
 
 
 def test_the_round_that_is_best_on_test_is_the_result_only_where_asked_and_says_so(
-    smoke_config: ExperimentConfig,
+    smoke_config: CclnetConfig,
 ) -> None:
     config = changed(smoke_config, evaluation={"selection": "test_best"})
     report = run_plainly(config)
@@ -83,7 +83,7 @@ def test_the_round_that_is_best_on_test_is_the_result_only_where_asked_and_says_
         assert evaluator.measure_to_files(run) == report
 
 
-def test_a_round_is_chosen_by_people_that_are_held_out(smoke_config: ExperimentConfig) -> None:
+def test_a_round_is_chosen_by_people_that_are_held_out(smoke_config: CclnetConfig) -> None:
     config = changed(smoke_config, data={"split": "train"}, evaluation={"selection": "val"})
     report = run_plainly(config)
     assert report is not None
@@ -102,7 +102,7 @@ def test_choosing_by_validation_needs_people_that_are_held_out() -> None:
         load_config("cclnet-regdb", ["evaluation.selection=val"])
 
 
-def test_choosing_a_round_changes_no_weight_of_the_last(smoke_config: ExperimentConfig, tmp_path: Path) -> None:
+def test_choosing_a_round_changes_no_weight_of_the_last(smoke_config: CclnetConfig, tmp_path: Path) -> None:
     checkpoints = []
     for selection in ("last", "test_best"):
         config = changed(
@@ -119,7 +119,7 @@ def test_choosing_a_round_changes_no_weight_of_the_last(smoke_config: Experiment
     assert all(torch.equal(last["encoder"][name], chosen["encoder"][name]) for name in last["encoder"])
 
 
-def test_exported_features_give_the_same_numbers_to_anybody(finished_run: ExperimentConfig, tmp_path: Path) -> None:
+def test_exported_features_give_the_same_numbers_to_anybody(finished_run: CclnetConfig, tmp_path: Path) -> None:
     report = run_plainly(finished_run)
     assert report is not None
     exported, queries = tmp_path / "features.npz", tmp_path / "queries.npz"
@@ -137,7 +137,7 @@ def test_exported_features_give_the_same_numbers_to_anybody(finished_run: Experi
     assert precision[valid].mean() == pytest.approx(report.searches[0].trials[0].map, abs=1e-12)
 
 
-def test_a_run_is_not_measured_on_other_images(finished_run: ExperimentConfig, tmp_path: Path) -> None:
+def test_a_run_is_not_measured_on_other_images(finished_run: CclnetConfig, tmp_path: Path) -> None:
     other = copy_of(finished_run.data.root, tmp_path / "other")
     # A trained and a tested person who were seen by the same cameras change places: no count differs.
     lists = PerSplit(
@@ -163,7 +163,7 @@ def test_a_run_is_not_measured_on_other_images(finished_run: ExperimentConfig, t
         pass
 
 
-def test_a_moved_data_set_is_the_same_data_set(finished_run: ExperimentConfig, tmp_path: Path) -> None:
+def test_a_moved_data_set_is_the_same_data_set(finished_run: CclnetConfig, tmp_path: Path) -> None:
     report = run_plainly(finished_run)
     assert report is not None
     moved = copy_of(finished_run.data.root, tmp_path / "my_cam3_0001" / "moved")

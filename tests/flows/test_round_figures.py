@@ -4,8 +4,8 @@ from pathlib import Path
 
 from PIL import Image
 
+from pipeline.config.cclnet import CclnetConfig
 from pipeline.config.experiment import AnyConfig
-from pipeline.config.shared import ExperimentConfig
 from pipeline.reports.comparison_page import FIGURES
 from pipeline.runs.open import run_path
 from pipeline.storage.layout import figure_path
@@ -14,7 +14,7 @@ from tests.flows.plain_runs import run_plainly
 CLUSTERS = {"cluster-sizes", "eps-curve", "feature-map", "learning-curves", "prototype-similarity"}
 
 
-def with_execution(config: ExperimentConfig, **changes: object) -> ExperimentConfig:
+def with_execution(config: CclnetConfig, **changes: object) -> CclnetConfig:
     return config.model_copy(update={"execution": config.execution.model_copy(update=changes)})
 
 
@@ -23,7 +23,7 @@ def figures_of(config: AnyConfig, number: int) -> set[str]:
     return {file.stem.rpartition("-")[0] for file in files}
 
 
-def test_a_round_leaves_its_figures_and_they_change_no_number(finished_run: ExperimentConfig, tmp_path: Path) -> None:
+def test_a_round_leaves_its_figures_and_they_change_no_number(finished_run: CclnetConfig, tmp_path: Path) -> None:
     # Rounds 1 and 2 are of stage `prepare`, which has no texts.
     assert figures_of(finished_run, 2) == CLUSTERS | {"retrieval"}
     assert figures_of(finished_run, 3) == figures_of(finished_run, 4) == CLUSTERS | {"retrieval", "text-similarity"}
@@ -39,7 +39,7 @@ def test_a_round_leaves_its_figures_and_they_change_no_number(finished_run: Expe
         assert (run_path(without) / name).read_bytes() == (run_path(finished_run) / name).read_bytes()
 
 
-def test_the_same_run_draws_the_same_bytes(finished_run: ExperimentConfig, tmp_path: Path) -> None:
+def test_the_same_run_draws_the_same_bytes(finished_run: CclnetConfig, tmp_path: Path) -> None:
     again = with_execution(finished_run, runs_folder=tmp_path / "again")
     run_plainly(again)
     files = sorted((run_path(finished_run) / "figures").iterdir())

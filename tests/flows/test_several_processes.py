@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.config.shared import ExperimentConfig
+from pipeline.config.cclnet import CclnetConfig
 from pipeline.errors import ConfigError, DataError, RankError
 from pipeline.runs.open import run_path
 from pipeline.runtime.launcher import launch
@@ -15,12 +15,12 @@ from tests.flows import several_processes
 from tests.flows.plain_runs import run_plainly
 
 
-def with_runs(config: ExperimentConfig, runs: Path, **execution: object) -> ExperimentConfig:
+def with_runs(config: CclnetConfig, runs: Path, **execution: object) -> CclnetConfig:
     changes = {"runs_folder": runs} | execution
     return config.model_copy(update={"execution": config.execution.model_copy(update=changes)})
 
 
-def three_rounds(config: ExperimentConfig) -> ExperimentConfig:
+def three_rounds(config: CclnetConfig) -> CclnetConfig:
     """Two of stage `prepare` and one of stage `clip`, with swapping and texts, measured at the end of a stage."""
     stages = config.stages.model_copy(update={"prepare_rounds": 2, "clip_rounds": 1})
     evaluation = config.evaluation.model_copy(update={"every": 100})
@@ -74,9 +74,7 @@ def test_a_rank_with_other_weights_ends_the_epoch_on_all_ranks(exchanged: Path) 
 
 
 @pytest.mark.slow
-def test_two_processes_train_what_one_trains_with_the_same_batches(
-    smoke_config: ExperimentConfig, tmp_path: Path
-) -> None:
+def test_two_processes_train_what_one_trains_with_the_same_batches(smoke_config: CclnetConfig, tmp_path: Path) -> None:
     # In float64: in float32 the order of a sum decides on last bits, which Adam's division blows up (to 6e-4 in three
     # rounds of preset `smoke`).
     preset = three_rounds(smoke_config)
@@ -105,7 +103,7 @@ def test_two_processes_train_what_one_trains_with_the_same_batches(
 
 
 @pytest.mark.slow
-def test_a_lost_process_ends_the_run_and_the_last_round_is_kept(smoke_config: ExperimentConfig) -> None:
+def test_a_lost_process_ends_the_run_and_the_last_round_is_kept(smoke_config: CclnetConfig) -> None:
     config = three_rounds(smoke_config)
     # 10 steps an epoch, two calls a step: call 23 is in the second round.
     with pytest.raises(RankError, match="process 1 of 2 was killed by SIGKILL") as lost:
@@ -142,7 +140,7 @@ def test_more_processes_than_gpus_are_refused_before_one_is_started(monkeypatch:
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("prefect_backend")
-def test_the_flow_shows_the_tasks_of_the_first_process(smoke_config: ExperimentConfig, tmp_path: Path) -> None:
+def test_the_flow_shows_the_tasks_of_the_first_process(smoke_config: CclnetConfig, tmp_path: Path) -> None:
     from prefect.client.orchestration import get_client
     from prefect.client.schemas.filters import FlowRunFilter
 

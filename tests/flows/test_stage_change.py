@@ -5,14 +5,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.config.shared import ExperimentConfig
+from pipeline.config.cclnet import CclnetConfig
 from pipeline.methods.cclnet import prompts, stages
 from pipeline.runs.open import run_path
 from pipeline.storage.checkpoint import read_checkpoint
 from tests.flows.plain_runs import assert_same_result, checkpoint_of, run_plainly
 
 
-def two_rounds(config: ExperimentConfig, runs: Path) -> ExperimentConfig:
+def two_rounds(config: CclnetConfig, runs: Path) -> CclnetConfig:
     """One of stage `prepare`, one of stage `clip`; every checkpoint is kept."""
     stage_lengths = config.stages.model_copy(update={"prepare_rounds": 1, "clip_rounds": 1})
     execution = config.execution.model_copy(update={"runs_folder": runs, "keep_checkpoints": "all", "figures": False})
@@ -20,7 +20,7 @@ def two_rounds(config: ExperimentConfig, runs: Path) -> ExperimentConfig:
 
 
 def test_a_stop_after_prompt_learning_keeps_the_end_of_stage_prepare_and_the_texts(
-    smoke_config: ExperimentConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    smoke_config: CclnetConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calm, stopped = two_rounds(smoke_config, tmp_path / "calm"), two_rounds(smoke_config, tmp_path / "stopped")
     run_plainly(calm)

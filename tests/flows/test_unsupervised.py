@@ -9,7 +9,7 @@ import pytest
 import torch
 from mlflow import MlflowClient
 
-from pipeline.config.shared import ExperimentConfig
+from pipeline.config.cclnet import CclnetConfig
 from pipeline.errors import DataError
 from pipeline.runs.open import run_path
 from pipeline.storage.run_folder import RunFolder
@@ -18,15 +18,15 @@ from tests.flows.plain_runs import run_plainly
 ROUNDS = 4
 
 
-def changed(config: ExperimentConfig, runs: Path, **sections: dict[str, object]) -> ExperimentConfig:
+def changed(config: CclnetConfig, runs: Path, **sections: dict[str, object]) -> CclnetConfig:
     tree = config.model_dump()
     tree["execution"]["runs_folder"] = runs
     for section, values in sections.items():
         tree[section] |= values
-    return ExperimentConfig.model_validate(tree)
+    return CclnetConfig.model_validate(tree)
 
 
-def encoder_weights(config: ExperimentConfig) -> dict[str, torch.Tensor]:
+def encoder_weights(config: CclnetConfig) -> dict[str, torch.Tensor]:
     with RunFolder.reopen(run_path(config)) as folder:
         checkpoint = folder.load_checkpoint()
     assert checkpoint is not None
@@ -36,7 +36,7 @@ def encoder_weights(config: ExperimentConfig) -> dict[str, torch.Tensor]:
 
 @pytest.mark.usefixtures("prefect_backend")
 def test_a_run_leaves_a_task_a_child_run_and_a_label_file_for_every_round(
-    smoke_config: ExperimentConfig, monkeypatch: pytest.MonkeyPatch
+    smoke_config: CclnetConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from flows.deployments import train
 
@@ -72,7 +72,7 @@ def test_a_run_leaves_a_task_a_child_run_and_a_label_file_for_every_round(
     assert {"feature-map-001.png", "retrieval-001.jpg"} <= figures
 
 
-def test_starting_a_finished_run_again_returns_its_report_and_adds_nothing(smoke_config: ExperimentConfig) -> None:
+def test_starting_a_finished_run_again_returns_its_report_and_adds_nothing(smoke_config: CclnetConfig) -> None:
     first = run_plainly(smoke_config)
     before = (run_path(smoke_config) / "metrics.jsonl").read_bytes()
     assert run_plainly(smoke_config) == first
@@ -80,10 +80,10 @@ def test_starting_a_finished_run_again_returns_its_report_and_adds_nothing(smoke
 
 
 def test_two_runs_with_one_seed_write_the_same_metrics_and_another_seed_does_not(
-    smoke_config: ExperimentConfig, tmp_path: Path
+    smoke_config: CclnetConfig, tmp_path: Path
 ) -> None:
     runs = [changed(smoke_config, tmp_path / name) for name in ("a", "b")]
-    runs.append(ExperimentConfig.model_validate(runs[0].model_dump() | {"seed": 2}))
+    runs.append(CclnetConfig.model_validate(runs[0].model_dump() | {"seed": 2}))
     for config in runs:
         run_plainly(config)
     same, again, other = ((run_path(config) / "metrics.jsonl").read_bytes() for config in runs)
@@ -91,7 +91,7 @@ def test_two_runs_with_one_seed_write_the_same_metrics_and_another_seed_does_not
     assert same != other
 
 
-def test_measuring_during_training_changes_no_weight(smoke_config: ExperimentConfig, tmp_path: Path) -> None:
+def test_measuring_during_training_changes_no_weight(smoke_config: CclnetConfig, tmp_path: Path) -> None:
     often = changed(smoke_config, tmp_path / "often", evaluation={"every": 1})
     seldom = changed(smoke_config, tmp_path / "seldom", evaluation={"every": 100})
     for config in (often, seldom):
@@ -101,7 +101,7 @@ def test_measuring_during_training_changes_no_weight(smoke_config: ExperimentCon
 
 
 def test_without_carry_over_stage_clip_starts_from_clip_and_with_it_from_stage_prepare(
-    smoke_config: ExperimentConfig, tmp_path: Path
+    smoke_config: CclnetConfig, tmp_path: Path
 ) -> None:
     from pipeline.methods.cclnet import stages
     from pipeline.methods.cclnet.method import CCLNET
@@ -135,16 +135,16 @@ def test_without_carry_over_stage_clip_starts_from_clip_and_with_it_from_stage_p
             text = stages.learn_prompts(run, run.state.method.exported)
             assert text is not None
             # Prompts are learned on the clusters that stage `prepare` handed over.
-            assert np.array_equal(text.visible.labels, clusters.of_images.visible)
+            assert np.array_equal(text.visible.labels, clusters.labels.visible)
 
 
-def test_every_number_of_a_round_is_finite(finished_run: ExperimentConfig) -> None:
+def test_every_number_of_a_round_is_finite(finished_run: CclnetConfig) -> None:
     for line in (run_path(finished_run) / "metrics.jsonl").read_text().splitlines():
         row = json.loads(line)
         assert all(math.isfinite(value) for value in row.values() if isinstance(value, int | float)), row
 
 
-def test_decoded_images_that_were_changed_on_disk_are_refused(finished_run: ExperimentConfig) -> None:
+def test_decoded_images_that_were_changed_on_disk_are_refused(finished_run: CclnetConfig) -> None:
     array = next(finished_run.execution.runs_folder.glob("images/*/visible.npy"))
     with array.open("r+b") as file:
         file.seek(-1, 2)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from jaxtyping import Float32, Int64
 
-from clustering.dbscan import EpsPoint, PseudoLabels
+from clustering.dbscan import Clustering, EpsPoint
 from clustering.jaccard import TooManyPairsError
 from clustering.labelling import Labelling, label_images
 from clustering.matching import Matching, match_clusters
@@ -30,23 +30,24 @@ class Clusters:
     """What a round found. Training, swapping, prompts, figures and the record all take it from here.
 
     Attributes:
-        labels: Pseudo-labels and core flags of the training images, in their shuffled order.
+        found: Clustering of each modality, with its diagnostics.
         prototypes: One unit vector a cluster.
         matching: Which visible and which infrared clusters are the same person; the others have no partner.
-        search: How nearest neighbours were found, as `timings.jsonl` names it.
-        found: Settings that were used, eps curve and recall of each modality's clustering.
     """
 
-    labels: PerModality[PseudoLabels]
+    found: PerModality[Labelling]
     prototypes: PerModality[Float32[np.ndarray, "_ dim"]]
     matching: Matching
-    search: str
-    found: PerModality[Labelling]
 
     @property
-    def of_images(self) -> PerModality[Int64[np.ndarray, " _"]]:
-        """The cluster of each image, or `OUTLIER`."""
-        return self.labels.map(lambda pseudo: pseudo.labels)
+    def clusterings(self) -> PerModality[Clustering]:
+        """Pseudo-labels and core flags of the training images, in their shuffled order."""
+        return self.found.map(lambda labelling: labelling.clustering)
+
+    @property
+    def labels(self) -> PerModality[Int64[np.ndarray, " _"]]:
+        """The cluster of each training image, or `OUTLIER`."""
+        return self.found.map(lambda labelling: labelling.clustering.labels)
 
     @property
     def matched_share(self) -> float:
@@ -54,24 +55,19 @@ class Clusters:
         return 2 * len(self.matching.visible) / sum(self.prototypes.map(len))
 
 
-def describe_clusters(
-    vectors: PerModality[Float32[np.ndarray, "_ dim"]],
-    found: PerModality[Labelling],
-    matching: MatchingConfig,
-    search: str = "",
+def match_found(
+    vectors: PerModality[Float32[np.ndarray, "_ dim"]], found: PerModality[Labelling], settings: MatchingConfig
 ) -> Clusters:
-    """Put labels, prototypes and matching together.
+    """Average the clusters of each modality and pair them.
 
     Args:
         vectors: Unit rows, one an image.
         found: A label an image; each modality has a cluster.
-        matching: How clusters are paired.
-        search: How nearest neighbours were found.
+        settings: How clusters are paired.
     """
-    labels = found.map(lambda labelling: labelling.labels)
-    prototypes = vectors.map_with(lambda rows, pseudo: cluster_prototypes(rows, pseudo.labels), labels)
-    pairs = match_clusters(prototypes.visible, prototypes.infrared, method=matching.method, floor=matching.floor)
-    return Clusters(labels, prototypes, pairs, search, found)
+    prototypes = vectors.map_with(lambda rows, own: cluster_prototypes(rows, own.clustering.labels), found)
+    pairs = match_clusters(prototypes.visible, prototypes.infrared, method=settings.method, floor=settings.floor)
+    return Clusters(found, prototypes, pairs)
 
 
 def label_modality(bank: FeatureBank, settings: ClusteringConfig, device: torch.device) -> Labelling:
@@ -108,23 +104,23 @@ def label_modality(bank: FeatureBank, settings: ClusteringConfig, device: torch.
 
 
 def pack_labelling(labelling: Labelling) -> dict[str, Any]:
-    """Tensors and plain values only, as other processes are told."""
+    """Tensors and plain values only, as ranks exchange them."""
     packed = asdict(labelling)
-    packed["labels"] = {name: torch.from_numpy(array) for name, array in packed["labels"].items()}
+    packed["clustering"] = {name: torch.from_numpy(array) for name, array in packed["clustering"].items()}
     packed["curve"] = [asdict(point) for point in labelling.curve]
     return packed
 
 
 def unpack_labelling(packed: Mapping[str, Any]) -> Labelling:
     """What was packed."""
-    labels = PseudoLabels(**{name: tensor.numpy() for name, tensor in packed["labels"].items()})
+    clustering = Clustering(**{name: tensor.numpy() for name, tensor in packed["clustering"].items()})
     curve = tuple(EpsPoint(**point) for point in packed["curve"])
-    return Labelling(**(dict(packed) | {"labels": labels, "curve": curve}))
+    return Labelling(**(dict(packed) | {"clustering": clustering, "curve": curve}))
 
 
 def usable_labels(
     labellings: PerModality[Labelling],
-    previous: PerModality[PseudoLabels] | None,
+    previous: PerModality[Clustering] | None,
     settings: LabellingConfig,
     clusters_per_batch: int,
 ) -> PerModality[Labelling]:
@@ -144,7 +140,7 @@ def usable_labels(
         labelling = labellings[modality]
         clustering = settings.visible if modality is Modality.VISIBLE else settings.infrared
         _warn(labelling, modality, settings, clustering, clusters_per_batch)
-        if labelling.labels.num_clusters > 0:
+        if labelling.clustering.num_clusters > 0:
             return labelling
         problem = _no_clusters(labelling, modality, clustering)
         if previous is None or settings.on_no_clusters == "error":
@@ -154,7 +150,7 @@ def usable_labels(
                 "or train longer before labelling",
             )
         logger.warning("%s; going on with the labels of the last round that had clusters", problem)
-        return replace(labelling, labels=previous[modality])
+        return replace(labelling, clustering=previous[modality])
 
     return PerModality.build(choose)
 
@@ -164,8 +160,8 @@ def _no_clusters(labelling: Labelling, modality: Modality, clustering: Clusterin
         f"{share}: {distance:.3f}" for share, distance in (labelling.distance_quantiles or {}).items()
     )
     return (
-        f"no cluster among {len(labelling.labels.labels)} {modality} images at eps {clustering.eps}, k1 {labelling.k1}"
-        f" (Jaccard distance to neighbours at {quantiles or 'no pair'})"
+        f"no cluster among {len(labelling.clustering.labels)} {modality} images at eps {clustering.eps}, "
+        f"k1 {labelling.k1} (Jaccard distance to neighbours at {quantiles or 'no pair'})"
     )
 
 
@@ -176,7 +172,7 @@ def _warn(
     clustering: ClusteringConfig,
     clusters_per_batch: int,
 ) -> None:
-    labels = labelling.labels
+    labels = labelling.clustering
     if labelling.k1 < clustering.k1 or labelling.k2 < clustering.k2:
         logger.warning(
             "only %d %s images: k1 %d and k2 %d are used instead of %d and %d",

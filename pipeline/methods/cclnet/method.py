@@ -5,8 +5,8 @@ import torch
 from models.clip import LoadedClip
 from models.encoder import DualStemEncoder
 from models.imagenet import RESNET50
+from pipeline.config.cclnet import CclnetConfig
 from pipeline.config.rounds import Stage
-from pipeline.config.shared import ExperimentConfig
 from pipeline.errors import ConfigError
 from pipeline.methods.cclnet.rounds import run_rounds
 from pipeline.methods.cclnet.stages import begin_stage, cluster, learn_prompts, log_round, train
@@ -16,7 +16,7 @@ from pipeline.runs.stages import evaluate, extract, finish
 from pipeline.training.optimiser import build_image_optimiser
 
 
-def new_encoder(config: ExperimentConfig, clip: LoadedClip) -> DualStemEncoder:
+def new_encoder(config: CclnetConfig, clip: LoadedClip) -> DualStemEncoder:
     """CLIP's image tower with a stem for each modality.
 
     Raises:
@@ -41,7 +41,7 @@ def new_state(run: CclnetRun) -> CclnetState:  # noqa: ARG001 - other methods ne
 
 
 def new_optimiser(
-    config: ExperimentConfig,
+    config: CclnetConfig,
     encoder: DualStemEncoder,
     state: CclnetState,  # noqa: ARG001 - other methods train more than the encoder
     stage: Stage,
@@ -61,7 +61,7 @@ def new_optimiser(
 
 
 CCLNET = MethodSpec(
-    config=ExperimentConfig,
+    config=CclnetConfig,
     supervised=False,
     rounds=run_rounds,
     stages=(begin_stage, extract, cluster, learn_prompts, train, evaluate, log_round, finish),

@@ -42,12 +42,12 @@ def record(
     for modality, labelling in clusters.found.items():
         numbers |= _describe_labels(f"labels/{modality}", labelling)
     numbers["labels/matched_share"] = clusters.matched_share
-    numbers |= run.evaluator.diagnose(clusters.of_images, clusters.matching)
-    record_round(run, numbers, report, labels=clusters.labels, search=clusters.search)
+    numbers |= run.evaluator.diagnose(clusters.labels, clusters.matching)
+    record_round(run, numbers, report, labels=clusters.clusterings, search=clusters.found.visible.search)
 
 
 def _describe_labels(prefix: str, labelling: Labelling) -> dict[str, float]:
-    labels = labelling.labels
+    labels = labelling.clustering
     row = {
         f"{prefix}/clusters": float(labels.num_clusters),
         f"{prefix}/outlier_share": labels.outlier_share,
@@ -72,10 +72,10 @@ def _draw_clusters(run: CclnetRun, features: PerModality[FeatureBank], clusters:
     curves = clusters.found.map(lambda labelling: labelling.curve)
     eps = PerModality(settings.visible.eps, settings.infrared.eps)
     save("eps-curve", partial(figures.draw_eps_curve, curves, eps, title))
-    sizes = clusters.of_images.map(lambda some: np.bincount(some[some >= 0]))
+    sizes = clusters.labels.map(lambda some: np.bincount(some[some >= 0]))
     save("cluster-sizes", partial(figures.draw_cluster_sizes, sizes, title))
     generator = numpy_generator(run.config.seed, "figures", "map", number)
-    sample = sample_map(clusters.of_images, clusters.matching, generator)
+    sample = sample_map(clusters.labels, clusters.matching, generator)
     places, share = principal_plane(
         np.concatenate([features[modality].vectors[some.rows] for modality, some in sample.items()])
     )

@@ -1,10 +1,9 @@
 """What the settings make of a round: learning rate, restart of the optimiser, prompt learning."""
 
-from clustering.dbscan import PseudoLabels
+from clustering.dbscan import Clustering
 from models.modality import PerModality
-from pipeline.config.cclnet import OptimisationConfig, SwapConfig
+from pipeline.config.cclnet import CclnetConfig, OptimisationConfig, SwapConfig
 from pipeline.config.rounds import Round
-from pipeline.config.shared import ExperimentConfig
 from pipeline.methods.cclnet.state import CclnetState
 from pipeline.training.optimiser import AtSwap, image_learning_rate, optimiser_restarts
 
@@ -36,7 +35,7 @@ def _at_swap(round_: Round, optimisation: OptimisationConfig, swap: SwapConfig) 
     return optimisation.at_swap
 
 
-def prompts_due(config: ExperimentConfig, round_: Round) -> bool:
+def prompts_due(config: CclnetConfig, round_: Round) -> bool:
     """Whether prompts are learned in this round: at the start of stage `clip`, and where a refresh is due."""
     prompts = config.prompts
     if round_.stage != "clip" or prompts.text_weight == 0:
@@ -46,10 +45,10 @@ def prompts_due(config: ExperimentConfig, round_: Round) -> bool:
 
 
 def clusters_to_describe(
-    state: CclnetState, round_: Round, labels: PerModality[PseudoLabels]
-) -> PerModality[PseudoLabels]:
+    state: CclnetState, round_: Round, clusters: PerModality[Clustering]
+) -> PerModality[Clustering]:
     """The clusters that prompts are learned on: those that stage `prepare` handed over, later the round's own."""
     if not round_.first_of_stage:
-        return labels
+        return clusters
     assert state.exported is not None, "stage `prepare` ends with exported clusters"
     return state.exported

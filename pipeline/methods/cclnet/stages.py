@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from clustering.dbscan import PseudoLabels
+from clustering.dbscan import Clustering
 from clustering.matching import mutual_nearest
 from models.encoder import Head
 from models.memory import PrototypeMemory, memory_update
@@ -20,8 +20,8 @@ from pipeline.features import FeatureBank
 from pipeline.methods.cclnet import prompts
 from pipeline.methods.cclnet.clusters import (
     Clusters,
-    describe_clusters,
     label_modality,
+    match_found,
     pack_labelling,
     unpack_labelling,
     usable_labels,
@@ -64,37 +64,36 @@ def cluster(run: CclnetRun, features: PerModality[FeatureBank]) -> Clusters:
     """
     config = run.config
     found = _label(run, features)
-    usable = usable_labels(found, run.state.method.labels, config.labelling, config.batches.clusters_per_batch)
-    vectors = features.map(lambda bank: bank.vectors)
-    return describe_clusters(vectors, usable, config.matching, search=found.visible.search)
+    usable = usable_labels(found, run.state.method.clusters, config.labelling, config.batches.clusters_per_batch)
+    return match_found(features.map(lambda bank: bank.vectors), usable, config.matching)
 
 
 @stage(uses_device=True)
-def learn_prompts(run: CclnetRun, labels: PerModality[PseudoLabels]) -> PerModality[TextPrototypes] | None:
+def learn_prompts(run: CclnetRun, clusters: PerModality[Clustering]) -> PerModality[TextPrototypes] | None:
     """Learn one text prototype a cluster; a refresh that finds outliers only keeps the previous ones.
 
     They are written to a file of their own, so that a run killed later in the round does not learn them again.
 
     Args:
         run: Whose texts they are.
-        labels: The clusters that are described.
+        clusters: Those that are described.
 
     Raises:
         DegenerateClustering: A modality has outliers only and there are no earlier texts.
     """
     round_, previous = run.round, run.state.method.text
-    of_images = labels.map(lambda pseudo: pseudo.labels)
+    labels = clusters.map(lambda one: one.labels)
     packed = run.processes.from_first(lambda: run.record.folder.load_pending(round_.number, "texts"))
     if packed is None:
         features = _prompt_features(run)
         try:
-            prompts.refuse_nothing(of_images)
+            prompts.refuse_nothing(labels)
         except DegenerateClustering as error:
             if round_.first_of_stage:
                 raise
             logger.warning("prompts are not refreshed in round %d: %s", round_.number, error.message)
             return previous
-        packed = run.processes.from_first(lambda: pack_texts(_learn_texts(run, features, of_images)))
+        packed = run.processes.from_first(lambda: pack_texts(_learn_texts(run, features, labels)))
         _keep_texts(run, packed)
     return unpack_texts(packed, run.device)
 
@@ -118,7 +117,7 @@ def train(run: CclnetRun, clusters: Clusters, text: PerModality[TextPrototypes] 
     seed = (config.seed, "train", round_.number)
     swap = _swap(run, clusters)
     objective = cluster_objective(
-        clusters.of_images,
+        clusters.labels,
         clusters.prototypes.map(lambda rows: PrototypeMemory(torch.from_numpy(rows).to(run.device))),
         temperature=config.memory.temperature,
         update=memory_update(config.memory.update, config.memory.momentum),
@@ -126,7 +125,7 @@ def train(run: CclnetRun, clusters: Clusters, text: PerModality[TextPrototypes] 
         text=None if text is None else TextLoss(text, config.prompts.text_weight, config.prompts.smoothing),
     )
     batches = cross_modal_batches(
-        clusters.of_images,
+        clusters.labels,
         clusters_per_batch=config.batches.clusters_per_batch,
         images_per_cluster=config.batches.images_per_cluster,
         replacement=config.batches.replacement,
@@ -161,9 +160,9 @@ def log_round(
 ) -> None:
     """Take over what the round found, and record it: from the checkpoint on, the round counts."""
     state, round_ = run.state.method, run.round
-    state.labels, state.text = clusters.labels, text
+    state.clusters, state.text = clusters.clusterings, text
     if round_.stage == "prepare" and round_.last_of_stage:
-        state.exported = clusters.labels
+        state.exported = clusters.clusterings
     complete_round(run, report)
     record(run, features, clusters, text, trained, report)
 
@@ -184,12 +183,12 @@ def _label(run: CclnetRun, features: PerModality[FeatureBank]) -> PerModality[An
     )
 
 
-def _label_for_export(run: CclnetRun) -> PerModality[PseudoLabels]:
+def _label_for_export(run: CclnetRun) -> PerModality[Clustering]:
     """Cluster once more with the final weights of stage `prepare`."""
     previous = run.state.method.exported
     assert previous is not None
     found = _label(run, run.extract_training_features(Head.NECK))
-    return found.map_with(lambda new, old: new.labels if new.labels.num_clusters else old, previous)
+    return found.map_with(lambda new, old: new.clustering if new.clustering.num_clusters else old, previous)
 
 
 def _prompt_features(run: CclnetRun) -> PerModality[torch.Tensor]:

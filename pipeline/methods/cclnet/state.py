@@ -9,9 +9,9 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
-from clustering.dbscan import PseudoLabels
+from clustering.dbscan import Clustering
 from models.modality import PerModality
-from pipeline.config.shared import ExperimentConfig
+from pipeline.config.cclnet import CclnetConfig
 from pipeline.runs.run import Run
 
 
@@ -31,29 +31,29 @@ class TextPrototypes:
 class CclnetState:
     """Labels and text prototypes after the last finished round.
 
-    `labels` are the last usable clusters, `exported` those that prompts are first learned on.
+    `clusters` are the last usable ones, `exported` those that prompts are first learned on.
     """
 
-    labels: PerModality[PseudoLabels] | None = None
-    exported: PerModality[PseudoLabels] | None = None
+    clusters: PerModality[Clustering] | None = None
+    exported: PerModality[Clustering] | None = None
     text: PerModality[TextPrototypes] | None = None
 
     def pack(self) -> dict[str, Any]:
         """Tensors and plain values only."""
         return {
-            "labels": _pack(self.labels, _pack_labels),
+            "clusters": _pack(self.clusters, _pack_labels),
             "exported": _pack(self.exported, _pack_labels),
             "text": pack_texts(self.text),
         }
 
     def fill(self, packed: Mapping[str, Any], device: torch.device) -> None:
         """Take over what was packed, text prototypes on a device."""
-        self.labels = _unpack(packed["labels"], _unpack_labels)
+        self.clusters = _unpack(packed["clusters"], _unpack_labels)
         self.exported = _unpack(packed["exported"], _unpack_labels)
         self.text = unpack_texts(packed["text"], device)
 
 
-CclnetRun = Run[ExperimentConfig, CclnetState]
+CclnetRun = Run[CclnetConfig, CclnetState]
 
 
 def pack_texts(texts: PerModality[TextPrototypes] | None) -> dict[str, Any] | None:
@@ -74,12 +74,12 @@ def _unpack(packed: Mapping[str, Any] | None, unpack_one: Callable[[Any], Any]) 
     return None if packed is None else PerModality.build(lambda modality: unpack_one(packed[modality.value]))
 
 
-def _pack_labels(labels: PseudoLabels) -> dict[str, Tensor]:
+def _pack_labels(labels: Clustering) -> dict[str, Tensor]:
     return {"labels": torch.from_numpy(labels.labels), "core": torch.from_numpy(labels.core)}
 
 
-def _unpack_labels(packed: Mapping[str, Tensor]) -> PseudoLabels:
-    return PseudoLabels(labels=packed["labels"].numpy(), core=packed["core"].numpy())
+def _unpack_labels(packed: Mapping[str, Tensor]) -> Clustering:
+    return Clustering(labels=packed["labels"].numpy(), core=packed["core"].numpy())
 
 
 def _pack_text(text: TextPrototypes) -> dict[str, Tensor]:

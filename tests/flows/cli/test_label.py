@@ -29,12 +29,12 @@ def test_labels_are_those_of_the_engine(vireid: Call, features: Path, tmp_path: 
     expected = label_images(ROWS, k1=10, k2=3, eps=0.55, min_samples=3)
     labels = np.load(out, allow_pickle=False)
     assert labels.dtype == np.int64
-    assert np.array_equal(labels, expected.labels.labels)
+    assert np.array_equal(labels, expected.clustering.labels)
     found = json.loads(printed)
     assert (found["images"], found["clusters"], found["outliers"]) == (
         200,
-        expected.labels.num_clusters,
-        expected.labels.num_outliers,
+        expected.clustering.num_clusters,
+        expected.clustering.num_outliers,
     )
     assert found["edges"] == expected.num_edges
     assert set(found["seconds"]) == {"neighbours", "graph", "dbscan"}

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipeline.config.cclnet import CclnetConfig
 from pipeline.config.presets import load_config
-from pipeline.config.shared import ExperimentConfig
 from pipeline.runs.open import run_path
 from tests.flows.command_line import Call
 from tests.flows.plain_runs import run_plainly
@@ -46,7 +46,7 @@ def run(site: Path, smoke_tree: dict[str, object], tmp_path_factory: pytest.Temp
             },
         },
     )
-    assert isinstance(config, ExperimentConfig)
+    assert isinstance(config, CclnetConfig)
     run_plainly(config)
     return run_path(config)
 

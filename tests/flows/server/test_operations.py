@@ -18,8 +18,8 @@ import httpx
 import pytest
 from mlflow import MlflowClient
 
+from pipeline.config.cclnet import CclnetConfig
 from pipeline.config.presets import load_config
-from pipeline.config.shared import ExperimentConfig
 from pipeline.runs.open import run_path
 from tests.flows.plain_runs import ROOT, run_plainly
 
@@ -110,7 +110,7 @@ def serving(folder: Path) -> Iterator[Servers]:
     assert process.returncode == 0
 
 
-def smoke(data: Path, runs: Path) -> ExperimentConfig:
+def smoke(data: Path, runs: Path) -> CclnetConfig:
     """What makes the demonstration small: the values of preset `smoke`, and a tiny random network."""
     values = {
         "model": {"architecture": "tiny", "weights": "random"},
@@ -119,11 +119,11 @@ def smoke(data: Path, runs: Path) -> ExperimentConfig:
         "execution": {"device": "cpu", "runs_folder": str(runs)},
     }
     config = load_config("smoke", ("name=demo", "evaluation.every=1", "evaluation.trials=2"), values)
-    assert isinstance(config, ExperimentConfig)
+    assert isinstance(config, CclnetConfig)
     return config
 
 
-def finished_rounds(config: ExperimentConfig) -> int:
+def finished_rounds(config: CclnetConfig) -> int:
     file = run_path(config) / "metrics.jsonl"
     return len(file.read_text().splitlines()) if file.exists() else 0
 
@@ -204,7 +204,7 @@ def assert_tasks_are_of_their_attempts(servers: Servers, flow_run: UUID, before:
     assert logged in (expected, [name for name in expected if name != f"log-r{before:03d}"])
 
 
-def assert_pages_show_all_rounds(servers: Servers, config: ExperimentConfig) -> None:
+def assert_pages_show_all_rounds(servers: Servers, config: CclnetConfig) -> None:
     """The last table of rounds is whole, and leads to the run in MLflow."""
     query = {"artifacts": {"key": {"any_": ["rounds"]}}, "sort": "CREATED_DESC", "limit": 1}
     (page,) = httpx.post(f"{servers.api}/artifacts/filter", json=query, timeout=PATIENCE).json()
@@ -214,7 +214,7 @@ def assert_pages_show_all_rounds(servers: Servers, config: ExperimentConfig) -> 
     assert f"{servers.pages}/#/experiments/1/runs/{run_id}" in page["data"]
 
 
-def assert_mlflow_has_every_round_once(config: ExperimentConfig) -> None:
+def assert_mlflow_has_every_round_once(config: CclnetConfig) -> None:
     """One parent, one child a round, one point a round in every series."""
     client = MlflowClient(tracking_uri=f"sqlite:///{config.execution.runs_folder / 'mlflow.db'}")
     runs = client.search_runs([experiment.experiment_id for experiment in client.search_experiments()])

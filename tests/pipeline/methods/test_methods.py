@@ -9,8 +9,8 @@ import pytest
 
 from flows.deployments import FLOWS
 from flows.tasks import TASKS
+from pipeline.config.cclnet import CclnetConfig
 from pipeline.config.experiment import CONFIGS, method_name
-from pipeline.config.shared import ExperimentConfig
 from pipeline.data.captions.store import Captions
 from pipeline.data.truth import Dataset, PersonIds, SplitTables
 from pipeline.methods import METHODS, MethodSpec
@@ -62,7 +62,7 @@ def reachable(start: object, stop: tuple[type, ...]) -> list[object]:
     return list(seen.values())
 
 
-def test_the_unsupervised_run_holds_no_identity_outside_its_evaluator(smoke_config: ExperimentConfig) -> None:
+def test_the_unsupervised_run_holds_no_identity_outside_its_evaluator(smoke_config: CclnetConfig) -> None:
     with open_run(smoke_config, CCLNET) as run:
         for images in run.images:
             assert len(images.rows)
@@ -72,7 +72,7 @@ def test_the_unsupervised_run_holds_no_identity_outside_its_evaluator(smoke_conf
     assert Dataset in known  # the search would have found it
 
 
-def test_the_seconds_of_a_round_are_wall_time_and_contain_its_stages(smoke_config: ExperimentConfig) -> None:
+def test_the_seconds_of_a_round_are_wall_time_and_contain_its_stages(smoke_config: CclnetConfig) -> None:
     stages = smoke_config.stages.model_copy(update={"prepare_rounds": 1, "clip_rounds": 1})
     config = smoke_config.model_copy(update={"stages": stages})
     run_plainly(config)

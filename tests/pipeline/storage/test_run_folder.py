@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 
-from clustering.dbscan import PseudoLabels
+from clustering.dbscan import Clustering
 from models.modality import PerModality
 from pipeline.errors import CheckpointError
 from pipeline.storage.run_folder import RunFolder
@@ -29,9 +29,9 @@ def open_run(path: Path, config=CONFIG, digest: str = "aaaa") -> RunFolder:
     return RunFolder.open(path, config, digest)
 
 
-def some_labels(last: int) -> PerModality[PseudoLabels]:
-    one = PseudoLabels(labels=np.array([0, -1, 1, last]), core=np.array([True, False, True, False]))
-    return PerModality(one, PseudoLabels(labels=np.array([0, -1]), core=np.array([True, False])))
+def some_labels(last: int) -> PerModality[Clustering]:
+    one = Clustering(labels=np.array([0, -1, 1, last]), core=np.array([True, False, True, False]))
+    return PerModality(one, Clustering(labels=np.array([0, -1]), core=np.array([True, False])))
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from clustering import pair_limit
-from clustering.dbscan import OUTLIER, PseudoLabels
+from clustering.dbscan import OUTLIER, Clustering
 from clustering.labelling import Labelling, label_images
 from models.modality import Modality, PerModality
 from pipeline.config.cclnet import ClusteringConfig, LabellingConfig
@@ -19,9 +19,9 @@ from pipeline.methods.cclnet.clusters import label_modality, usable_labels
 
 def labelling(labels: list[int], **changes: object) -> Labelling:
     array = np.array(labels, dtype=np.int64)
-    pseudo = PseudoLabels(labels=array, core=array != OUTLIER)
+    pseudo = Clustering(labels=array, core=array != OUTLIER)
     plain = Labelling(
-        labels=pseudo, num_edges=0, curve=(), distance_quantiles=None, max_in_degree=1, k1=30, k2=6, seconds={}
+        clustering=pseudo, num_edges=0, curve=(), distance_quantiles=None, max_in_degree=1, k1=30, k2=6, seconds={}
     )
     return replace(plain, **changes)
 
@@ -54,11 +54,11 @@ def test_labels_with_clusters_are_taken_as_they_are() -> None:
 
 
 def test_without_a_cluster_the_last_usable_labels_of_that_modality_go_on(caplog: pytest.LogCaptureFixture) -> None:
-    previous = PerModality(GOOD.labels, labelling([0] * 9).labels)
+    previous = PerModality(GOOD.clustering, labelling([0] * 9).clustering)
     with caplog.at_level(logging.WARNING):
         found = usable_labels(PerModality(GOOD, NOTHING), previous, LabellingConfig(), 4)
     assert found.visible is GOOD
-    assert found.infrared.labels is previous.infrared
+    assert found.infrared.clustering is previous.infrared
     assert "no cluster among 9 infrared images" in caplog.text
 
 
@@ -74,7 +74,7 @@ def test_without_a_cluster_in_the_first_round_the_error_names_what_to_turn() -> 
 def test_without_a_cluster_a_strict_setting_ends_the_run_even_with_earlier_labels() -> None:
     settings = LabellingConfig(on_no_clusters="error")
     with pytest.raises(DegenerateClustering):
-        usable_labels(PerModality(NOTHING, GOOD), PerModality(GOOD.labels, GOOD.labels), settings, 4)
+        usable_labels(PerModality(NOTHING, GOOD), PerModality(GOOD.clustering, GOOD.clustering), settings, 4)
 
 
 @pytest.mark.parametrize(
@@ -101,7 +101,7 @@ def test_fewer_images_than_k1_are_clustered_with_what_there_is() -> None:
     bank = FeatureBank(vectors=corners, modality=Modality.VISIBLE, encoder_digest="")
     found = label_modality(bank, ClusteringConfig(k1=30, k2=2, min_samples=2), CPU)
     assert found.k1 == 10
-    assert found.labels.num_clusters == 1 or found.labels.labels.tolist() == [0] * 5 + [1] * 5
+    assert found.clustering.num_clusters == 1 or found.clustering.labels.tolist() == [0] * 5 + [1] * 5
 
 
 def test_the_settings_are_the_clustering_functions_own_defaults() -> None:
@@ -109,4 +109,6 @@ def test_the_settings_are_the_clustering_functions_own_defaults() -> None:
     rows = rng.normal(size=(60, 8)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
     bank = FeatureBank(vectors=rows, modality=Modality.INFRARED, encoder_digest="")
-    assert np.array_equal(label_modality(bank, ClusteringConfig(), CPU).labels.labels, label_images(rows).labels.labels)
+    assert np.array_equal(
+        label_modality(bank, ClusteringConfig(), CPU).clustering.labels, label_images(rows).clustering.labels
+    )
