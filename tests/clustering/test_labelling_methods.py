@@ -82,7 +82,10 @@ def test_clusters_are_as_large_as_asked(method):
 @pytest.mark.parametrize("method", ["dbscan", "components"])  # louvain visits images in an order
 def test_the_order_of_images_moves_neither_core_images_nor_outliers(method):
     order = np.random.default_rng(3).permutation(len(PEOPLE))
-    before, after = label_images(PEOPLE, method=method).clustering, label_images(PEOPLE[order], method=method).clustering
+    before, after = (
+        label_images(PEOPLE, method=method).clustering,
+        label_images(PEOPLE[order], method=method).clustering,
+    )
     assert np.array_equal(after.core, before.core[order])
     assert np.array_equal(after.labels == OUTLIER, before.labels[order] == OUTLIER)
 

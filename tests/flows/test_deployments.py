@@ -16,7 +16,7 @@ from flows import deployments as deployed
 from flows.deployments import HOST_TAG, preset_changes
 from pipeline.config.cclnet import CclnetConfig
 from pipeline.config.experiment import digest_of, record_of
-from pipeline.errors import ConfigError, TrackingError
+from pipeline.errors import ConfigError, RankError, TrackingError
 from pipeline.runs.open import run_path
 from pipeline.storage.run_folder import RunFolder
 
@@ -77,18 +77,27 @@ def changes_of(config: CclnetConfig) -> dict[str, Any]:
     return {"preset": "smoke", "config": config.model_dump(mode="json")}
 
 
-@pytest.mark.parametrize(
-    "error", [ConnectionResetError("the network blinked"), TrackingError("MLflow is away", hint="wait")], ids=repr
-)
-def test_what_may_pass_is_tried_again_and_goes_on(
-    smoke_config: CclnetConfig, monkeypatch: pytest.MonkeyPatch, error: Exception
+def test_a_transient_error_is_tried_again_although_it_has_a_hint(monkeypatch: pytest.MonkeyPatch) -> None:
+    errors = [TrackingError("MLflow is away", hint="wait"), RankError("rank 1 was killed", hint="wait")]
+
+    def train(_: object) -> None:
+        if errors:
+            raise errors.pop()
+
+    monkeypatch.setattr(deployed, "train_as_tasks", train)
+    state = ended(deployed.unsupervised, {"preset": "smoke"})
+    assert state.is_completed() and errors == []
+
+
+def test_what_fails_without_a_hint_is_tried_again_and_goes_on(
+    smoke_config: CclnetConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     save, calls = RunFolder.save_labels, list[int]()
 
     def lose_the_connection(folder: RunFolder, number: int, labels: Any) -> Path:
         calls.append(number)
         if calls == [1, 2]:
-            raise error
+            raise ConnectionResetError("the network blinked")
         return save(folder, number, labels)
 
     monkeypatch.setattr(RunFolder, "save_labels", lose_the_connection)
