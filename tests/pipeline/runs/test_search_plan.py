@@ -37,6 +37,10 @@ def config_of(root: Path, name: str, *changes: str):
     return load_config("cclnet-sysu", changes, values | {"name": "trial"})
 
 
+def opened(config):
+    return open_run(config, method_of(config))
+
+
 @pytest.mark.parametrize("selection", ["last", "val", "test_best"])
 @pytest.mark.parametrize("given", SPLITS)
 def test_a_round_is_chosen_by_images_that_the_manifest_has(given, selection, tmp_path, monkeypatch):
@@ -49,7 +53,7 @@ def test_a_round_is_chosen_by_images_that_the_manifest_has(given, selection, tmp
         return
     with (
         pytest.raises(ConfigError, match=f"'{selection}' needs .* images") as caught,
-        open_run(config, method_of(config)),
+        opened(config),
     ):
         pass
     assert "evaluation.selection=last" in caught.value.hint
@@ -82,7 +86,7 @@ def test_a_direction_without_queries_is_refused_before_training(tmp_path):
     one_sided = [line.replace("gallery", "query") if ",infrared," in line else line for line in lines]
     manifest.write_text("\n".join(one_sided) + "\n")
     config = config_of(manifest, "manifest", 'evaluation.searches=["manifest/visible_to_infrared"]')
-    with pytest.raises(DataError, match="no visible query image"), open_run(config, method_of(config)):
+    with pytest.raises(DataError, match="no visible query image"), opened(config):
         pass
 
 
@@ -98,7 +102,7 @@ def test_a_draw_without_its_file_is_refused_before_training(smoke_data, tmp_path
         if entry.name != "rand_perm_cam.mat":
             (root / "exp" / entry.name).symlink_to(entry)
     config = config_of(root, "sysu", 'evaluation.draws=["official"]')
-    with pytest.raises(DataError, match=r"rand_perm_cam\.mat"), open_run(config, method_of(config)):
+    with pytest.raises(DataError, match=r"rand_perm_cam\.mat"), opened(config):
         pass
 
 
