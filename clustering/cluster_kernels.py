@@ -16,7 +16,7 @@ def _root(parents: Int32[np.ndarray, "n"], image: int) -> int:
 
 
 @kernel
-def label_images(
+def label_pairs(
     source: Int32[np.ndarray, "e"],
     target: Int32[np.ndarray, "e"],
     overlap: Int64[np.ndarray, "e"],

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from clustering.cluster_kernels import label_images
+from clustering.cluster_kernels import label_pairs
 from clustering.jaccard import RadiusGraph, smallest_overlap
 
 OUTLIER = -1
@@ -83,7 +83,7 @@ def dbscan(graph: RadiusGraph, eps: float, min_samples: int) -> Clustering:
     least = least_overlap(graph, eps, min_samples)
     labels = np.empty(graph.num_images, np.int64)
     core = np.empty(graph.num_images, np.bool_)
-    label_images(graph.source, graph.target, graph.overlap, least, min_samples, labels, core)
+    label_pairs(graph.source, graph.target, graph.overlap, least, min_samples, labels, core)
     return Clustering(labels, core)
 
 

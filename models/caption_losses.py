@@ -11,11 +11,11 @@ from typing import Literal
 import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
-from torch.nn.functional import normalize
 
 from models.losses import text_contrast
 from models.metric_losses import euclidean_distances, gap_consistency
 from models.modality import PerModality
+from models.rows import normalise_rows
 
 Rows = PerModality[Float[Tensor, "batch dim"]]
 
@@ -38,7 +38,7 @@ def caption_contrast(
     """
     wanted = labels if target == "identity" else torch.arange(len(labels), device=labels.device)
     if similarity == "cosine":
-        images, texts = images.map(_unit), texts.map(_unit)
+        images, texts = images.map(normalise_rows), texts.map(normalise_rows)
     divisor = temperature if similarity == "cosine" else 1.0
     losses = images.map_with(
         lambda rows, others: (
@@ -60,7 +60,7 @@ def feature_distillation(
     Source: reconstructed. The form is that of LCR2S (ACM MM 2023), known second hand.
     """
     taken = teacher.detach() if detach else teacher
-    return (_unit(student) - _unit(taken)).square().sum(dim=1).mean()
+    return (normalise_rows(student) - normalise_rows(taken)).square().sum(dim=1).mean()
 
 
 def relation_distillation(
@@ -100,12 +100,12 @@ def caption_gap(
     al., AAAI 2023 (PMT), between images and texts.
     """
     shared = labels[:, None] == labels[None, :]
-    units = texts.map(_unit)
+    units = texts.map(normalise_rows)
 
     def distances(rows: Tensor, others: Tensor) -> Tensor:
         return euclidean_distances(rows, others) if distance == "euclid" else 1 - rows @ others.T
 
-    gaps = images.map(_unit).map_with(
+    gaps = images.map(normalise_rows).map_with(
         lambda rows, own, other: gap_consistency(
             distances(rows, own), distances(rows, other), shared, shared, detach=detach
         ),
@@ -140,11 +140,7 @@ def cosine_similarities(
     rows: Float[Tensor, "rows dim"], others: Float[Tensor, "others dim"]
 ) -> Float[Tensor, "rows others"]:
     """The cosine of every row with every other one."""
-    return _unit(rows) @ _unit(others).T
-
-
-def _unit(rows: Tensor) -> Tensor:
-    return normalize(rows, dim=1)
+    return normalise_rows(rows) @ normalise_rows(others).T
 
 
 def _exchanged(value: Rows) -> Rows:

@@ -6,10 +6,10 @@ from typing import Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.nn.functional import normalize
 
 from models.encoder import DualStemEncoder, Encoded, Head
 from models.modality import Modality
+from models.rows import normalise_rows
 
 Flip = Literal["none", "mean", "concat"]
 
@@ -31,7 +31,7 @@ def describe_images(
         encoded = encode(batch)
         parts = [getattr(encoded, head.value).float() for head in heads]
         if heads == (Head.NECK,) or len(heads) > 1:
-            parts = [_unit(part) for part in parts]
+            parts = [normalise_rows(part) for part in parts]
         return torch.cat(parts, dim=1)
 
     features = features_of(images)
@@ -39,7 +39,7 @@ def describe_images(
         return features
     mirrored = features_of(images.flip(3))
     both = (features + mirrored) / 2 if flip == "mean" else torch.cat([features, mirrored], dim=1)
-    return _unit(both) if heads == (Head.NECK,) else both
+    return normalise_rows(both) if heads == (Head.NECK,) else both
 
 
 class Descriptor(nn.Module):
@@ -60,7 +60,3 @@ class Descriptor(nn.Module):
             heads=self.heads,
             flip=self.flip,
         )
-
-
-def _unit(rows: Tensor) -> Tensor:
-    return normalize(rows, dim=1, eps=1e-12)

@@ -14,11 +14,9 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
-from torch.nn import functional
 
+from models.rows import normalise_rows
 from models.transfer import upload
-
-_SMALLEST_NORM = 1e-12
 
 
 class PrototypeMemory:
@@ -132,7 +130,7 @@ def mix_every_image(
     """
     rows = rows.clone()
     for visitor in visitors:
-        rows[: len(visitor)] = unit_rows(momentum * rows[: len(visitor)] + (1.0 - momentum) * visitor)
+        rows[: len(visitor)] = normalise_rows(momentum * rows[: len(visitor)] + (1.0 - momentum) * visitor)
     return rows
 
 
@@ -154,7 +152,7 @@ def mix_hardest_image(
         harder = similarity < least[: len(visitor)]
         least[: len(visitor)] = torch.where(harder, similarity, least[: len(visitor)])
         hardest[: len(visitor)] = torch.where(harder[:, None], visitor, hardest[: len(visitor)])
-    return unit_rows(momentum * rows + (1.0 - momentum) * hardest)
+    return normalise_rows(momentum * rows + (1.0 - momentum) * hardest)
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,8 +177,3 @@ def _plan_visits(labels: Int64[np.ndarray, " batch"]) -> _Visits:
     rank = np.arange(len(labels)) - np.repeat(starts, counts)
     order = by_cluster[np.lexsort((np.repeat(place, counts), rank))]
     return _Visits(clusters[largest_first], order, np.bincount(rank).tolist())
-
-
-def unit_rows(rows: Float[Tensor, "rows dim"]) -> Float[Tensor, "rows dim"]:
-    """Rows of length 1; a row of zeros stays."""
-    return functional.normalize(rows, dim=1, eps=_SMALLEST_NORM)

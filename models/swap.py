@@ -15,8 +15,9 @@ from jaxtyping import Float
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from models.memory import PrototypeMemory, unit_rows
+from models.memory import PrototypeMemory
 from models.modality import PerModality
+from models.rows import normalise_rows
 from models.transfer import upload
 
 SwapMode = Literal["released", "exchange"]
@@ -249,7 +250,7 @@ class CrossModalSwap:
 
 def _blend(own: Float[Tensor, "rows dim"], other: Float[Tensor, "rows dim"], scale: float) -> Float[Tensor, "rows dim"]:
     # Unit rows stay as they are when nothing is mixed in; scaling them again would change their last bits.
-    return other if scale == 0.0 else unit_rows(scale * own + (1.0 - scale) * other)
+    return other if scale == 0.0 else normalise_rows(scale * own + (1.0 - scale) * other)
 
 
 def _send_to_host(

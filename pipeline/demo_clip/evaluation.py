@@ -26,7 +26,7 @@ from pipeline.data.synthetic.plan import SIZES, Shot, Split
 from pipeline.demo_clip.pairs import PairSettings, PairSource, attribute_prompts, attribute_values, tokenize
 from pipeline.demo_clip.training import encode_captions, encode_images, normalise
 from pipeline.evaluation.protocol import Sightings
-from pipeline.evaluation.ranking import rank_trial
+from pipeline.evaluation.ranking import rank_trial, unit_rows
 from pipeline.evaluation.searches import plan_search
 
 _BATCH = 128
@@ -163,8 +163,13 @@ def measure_frozen(
     }
     figures = []
     for head in HEADS:
-        raw = {split: by.map(lambda some: _unit(some[head])) for split, by in features.items()}  # noqa: B023 (used at once)
-        centred = {split: by.map(lambda some: _unit(some - some.mean(axis=0))) for split, by in raw.items()}
+<<<<<<< HEAD:pipeline/demo_clip/evaluation.py
+        raw = {split: by.map(lambda some: unit_rows(some[head], head)) for split, by in features.items()}  # noqa: B023 (used at once)
+        centred = {split: by.map(lambda some: unit_rows(some - some.mean(axis=0), "centred features")) for split, by in raw.items()}
+=======
+        raw = {split: by.map(lambda some: unit_rows(some[head], head)) for split, by in features.items()}  # noqa: B023 (used at once)
+        centred = {split: by.map(_centred) for split, by in raw.items()}
+>>>>>>> 19ad286 (One function of each name: rows of unit length, graph searches, row labels, cluster labels; dead code goes, and a test finds it):pipeline/demo_clip/frozen.py
         for kind, vectors in (("raw", raw), ("centred", centred)):
             rank1, mean_precision = _retrieval(vectors["test"], drawn["test"])
             pairs = pairs_right(vectors["train"], drawn["train"].map(_people))
@@ -180,9 +185,8 @@ def pairs_right(vectors: PerModality[NDArray[np.float32]], people: PerModality[N
     1.0
     """
     names = np.intersect1d(people.visible, people.infrared)
-    prototypes = vectors.map_with(
-        lambda some, of: _unit(np.stack([some[of == person].mean(axis=0) for person in names])), people
-    )
+    means = vectors.map_with(lambda some, of: np.stack([some[of == person].mean(axis=0) for person in names]), people)
+    prototypes = means.map(lambda some: unit_rows(some, "prototypes"))
     rows, columns = linear_sum_assignment(-prototypes.visible @ prototypes.infrared.T)
     return float((rows == columns).mean())
 
@@ -208,11 +212,7 @@ def _people(images: SyntheticImages) -> NDArray[np.int64]:
     return np.array([shot.person for shot in images.shots], np.int64)
 
 
-def _unit(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-    unit: NDArray[np.float32] = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    return unit
-
-
+<<<<<<< HEAD:pipeline/demo_clip/evaluation.py
 def _retrieval(vectors: PerModality[NDArray[np.float32]], images: PerModality[SyntheticImages]) -> tuple[float, float]:
     """Rank-1 and mAP of infrared queries in ten single-shot visible galleries."""
     people = images.map(_people)

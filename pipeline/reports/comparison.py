@@ -7,12 +7,11 @@ from typing import Any
 
 from pipeline.config.flat import flat
 from pipeline.errors import CheckpointError, ConfigError
+from pipeline.storage.layout import ROW_LABELS
 from pipeline.storage.run_reader import RecordedRun
 
 ABSENT = None
 """Stands where a run has no such setting or number."""
-
-_POSITION = ("round", "stage", "epoch", "search")
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +124,7 @@ def compare_runs(runs: Sequence[RecordedRun], metrics: Sequence[str] = ()) -> Co
         Column("loss", ("train/loss/total",) * len(runs), ".3f"),
         Column("seconds", ("seconds/total",) * len(runs), ".1f"),
     ]
-    known = {name for run in runs for row in run.rounds.values() for name in row if name not in _POSITION}
+    known = {name for run in runs for row in run.rounds.values() for name in row if name not in ROW_LABELS}
     for name in dict.fromkeys(metrics):
         if name not in known:
             near = difflib.get_close_matches(name, known, n=3, cutoff=0.4) or sorted(known)[:3]

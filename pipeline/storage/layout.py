@@ -24,6 +24,9 @@ LOCK = "lock"
 FORMAT = 2
 """Of the record, the checkpoint and the rows of rounds together; runs without a number are of format 1."""
 
+ROW_LABELS = ("round", "stage", "epoch", "search")
+"""Entries of a row of `metrics.jsonl` or `timings.jsonl` that are not measurements."""
+
 WRITTEN = (CONFIG, CHECKPOINT, METRICS, TIMINGS, EVALUATION, ENVIRONMENT)
 """The files whose time says when a run was last written; opening it to look at it changes none of them."""
 

@@ -191,21 +191,6 @@ class RunFolder:
         files.replace_file(path, write, archive=True)
         return path
 
-    def load_labels(self, number: int) -> PerModality[Clustering]:
-        """The pseudo-labels of one round.
-
-        Raises:
-            CheckpointError: The round has none, or the file is damaged.
-        """
-        path = self.labels_path(number)
-        if not path.exists():
-            raise CheckpointError(f"{path} does not exist", hint="only finished rounds have pseudo-labels")
-        files.check_archive(path)
-        with np.load(path, allow_pickle=False) as arrays:
-            return PerModality.build(
-                lambda modality: Clustering(labels=arrays[f"{modality}_labels"], core=arrays[f"{modality}_core"])
-            )
-
     @property
     def checkpoint_path(self) -> Path:
         """Where the checkpoint lies, or will."""

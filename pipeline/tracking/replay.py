@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from pipeline.runtime import atomic_files
-from pipeline.storage.layout import TRACKING
+from pipeline.storage.layout import ROW_LABELS, TRACKING
 from pipeline.storage.run_folder import RunFolder
 from pipeline.tracking.tracker import Status, Tracker
 
@@ -45,9 +45,6 @@ def write_note(run: Path, note: TrackingNote) -> None:
     atomic_files.write_json(run / TRACKING, asdict(note))
 
 
-_POSITION = ("round", "stage", "epoch", "search")
-
-
 def record_rounds(folder: RunFolder, tracker: Tracker, *, checkpoints: bool = False) -> None:
     """Log the finished rounds that a tracker lacks, the oldest first; nothing for one that records nothing.
 
@@ -71,10 +68,10 @@ def record_rounds(folder: RunFolder, tracker: Tracker, *, checkpoints: bool = Fa
         row = metrics | timings
         number = int(row["round"])
         # What was infinite or undefined is null in the files, and a gap in a chart.
-        numbers = {name: math.nan if one is None else one for name, one in row.items() if name not in _POSITION}
+        numbers = {name: math.nan if one is None else one for name, one in row.items() if name not in ROW_LABELS}
         kept = folder.kept_checkpoint(number)
         files = folder.round_files(number) + [kept] * (checkpoints and kept.exists())
-        tracker.round(number, numbers, {name: row[name] for name in _POSITION}, files)
+        tracker.round(number, numbers, {name: row[name] for name in ROW_LABELS}, files)
 
 
 def record_result(folder: RunFolder, tracker: Tracker) -> None:

@@ -299,11 +299,11 @@ def test_labels_of_several_rounds_are_kept(tmp_path):
     with open_run(tmp_path) as run:
         first, second = run.save_labels(9, some_labels(1)), run.save_labels(12, some_labels(0))
         assert [path.name for path in (first, second)] == ["round-009.npz", "round-012.npz"]
-        for number, last in ((9, 1), (12, 0)):
-            loaded, expected = run.load_labels(number), some_labels(last)
-            for modality, one in loaded.items():
-                np.testing.assert_array_equal(one.labels, expected[modality].labels)
-                np.testing.assert_array_equal(one.core, expected[modality].core)
+        for path, last in ((first, 1), (second, 0)):
+            with np.load(path, allow_pickle=False) as loaded:
+                for modality, expected in some_labels(last).items():
+                    np.testing.assert_array_equal(loaded[f"{modality}_labels"], expected.labels)
+                    np.testing.assert_array_equal(loaded[f"{modality}_core"], expected.core)
 
 
 def test_a_label_file_is_the_same_bytes_for_the_same_labels(tmp_path):
@@ -317,16 +317,6 @@ def test_a_label_file_holds_plain_arrays_under_stated_names(tmp_path):
         names = {"visible_labels", "visible_core", "infrared_labels", "infrared_core"}
         assert set(arrays) == names
         assert arrays["visible_labels"].tolist() == [0, -1, 1, 1]
-
-
-def test_labels_of_a_round_that_has_none_and_damaged_labels_are_refused(tmp_path):
-    with open_run(tmp_path) as run:
-        with pytest.raises(CheckpointError, match=r"round-004\.npz does not exist"):
-            run.load_labels(4)
-        path = run.save_labels(4, some_labels(1))
-        path.write_bytes(path.read_bytes()[:-30])
-        with pytest.raises(CheckpointError, match="damaged"):
-            run.load_labels(4)
 
 
 def test_reports_and_identifiers_are_kept_and_replaced(tmp_path):
