@@ -53,6 +53,18 @@ class Encoded:
         return Encoded(*(None if one is None else change(one) for one in features))
 
 
+def encoder_widths(clip: LoadedClip) -> tuple[int, int]:
+    """Widths of an encoder's pooled feature and of its projection (0 without text), read from the image tower."""
+    visual: Any = clip.model.get_submodule("visual")
+    if hasattr(visual, "class_embedding"):
+        pooled, projected = visual.proj.shape
+    elif hasattr(visual, "attnpool"):
+        pooled, projected = visual.attnpool.c_proj.in_features, visual.attnpool.c_proj.out_features
+    else:
+        pooled, projected = visual.fc.in_features, 0
+    return pooled, projected
+
+
 class DualStemEncoder(nn.Module):
     """CLIP's image tower with a stem for each modality; everything after the stems is shared.
 
@@ -111,11 +123,9 @@ class DualStemEncoder(nn.Module):
         trunk: nn.Module
         pool: nn.Module
         projection: nn.Module | None
-        width: int
         if is_transformer:
             stems = PerModality.build(lambda _: copy.deepcopy(visual.conv1))
             trunk, pool, projection = VisionTransformerTrunk(visual, grid), nn.Identity(), patch_projection(visual)
-            width = visual.proj.shape[0]
         elif hasattr(visual, "attnpool"):
             stems = PerModality.build(lambda _: resnet_stem(visual))
             trunk, pool, projection = (
@@ -123,12 +133,10 @@ class DualStemEncoder(nn.Module):
                 GeneralisedMean(gem_power),
                 AttentionPool(visual.attnpool, grid),
             )
-            width = visual.attnpool.c_proj.in_features
         else:
             stems = PerModality.build(lambda _: plain_stem(visual))
             trunk, pool, projection = plain_trunk(visual), GeneralisedMean(gem_power), None
-            width = visual.fc.in_features
-        neck = nn.BatchNorm1d(width)
+        neck = nn.BatchNorm1d(encoder_widths(clip)[0])
         neck.bias.requires_grad_(False)
         encoder = cls(stems, trunk, pool, projection, neck, image_size).eval()
         # Convolutions are 1.6 times as fast, on a CPU too (width 16, 96 x 48 pixels).

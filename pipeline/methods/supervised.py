@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from models.clip import LoadedClip
-from models.encoder import DualStemEncoder
+from models.encoder import DualStemEncoder, encoder_widths
 from models.modality import PerModality
 from models.person_heads import PersonClassifier, prepare_for_people
 from models.transfer import upload
@@ -56,9 +56,8 @@ def new_person_encoder(config: SupervisedConfig, clip: LoadedClip, *, with_texts
 
 def new_classifier(run: SupervisedRun, people: PersonLabels) -> PersonClassifier:
     """An untrained classifier of the people, on the run's device, the same one each time."""
-    encoder = run.new_encoder()
     generator = torch_generator(run.config.seed, "init", "classifier")
-    width, embed = encoder.feature_width, encoder.projection_width
+    width, embed = encoder_widths(run.clip)
     return PersonClassifier(width, embed, people.num_people, generator).to(run.device)
 
 

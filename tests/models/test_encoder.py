@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from models.clip import LoadedClip, WeightsOrigin, open_clip_module
 from models.clip_files import state_digest
-from models.encoder import DualStemEncoder, Encoded, Head
+from models.encoder import DualStemEncoder, Encoded, Head, encoder_widths
 from models.modality import Modality, PerModality
 from models.trunks import GeneralisedMean, resnet_grid
 
@@ -43,6 +43,11 @@ def features(encoded: Encoded) -> tuple[Tensor, Tensor, Tensor]:
     assert encoded.projection is not None
     assert encoded.pooled is not None
     return encoded.neck, encoded.projection, encoded.pooled
+
+
+def test_widths_are_known_without_an_encoder(any_clip: LoadedClip) -> None:
+    encoder = make_encoder(any_clip)
+    assert encoder_widths(any_clip) == (encoder.feature_width, encoder.projection_width)
 
 
 def test_every_weight_of_rn50_has_its_place_and_the_last_map_is_18_by_9() -> None:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from models.clip_files import WeightsLoadError
-from models.encoder import DualStemEncoder, Head
+from models.encoder import DualStemEncoder, Head, encoder_widths
 from models.imagenet import load_imagenet
 from models.modality import Modality, PerModality
 from models.person_heads import PersonClassifier, prepare_for_people
@@ -20,6 +20,10 @@ def loaded():
 
 def encoder_of(loaded):
     return prepare_for_people(DualStemEncoder.from_clip(loaded, image_height=64, image_width=32))
+
+
+def test_its_widths_are_known_without_an_encoder(loaded):
+    assert encoder_widths(loaded) == (2048, 0)
 
 
 def test_features_are_those_of_torchvisions_network_whose_last_layer_keeps_its_size(loaded):

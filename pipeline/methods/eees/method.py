@@ -4,7 +4,7 @@ import torch
 from torch import nn
 
 from models.clip import LoadedClip
-from models.encoder import DualStemEncoder
+from models.encoder import DualStemEncoder, encoder_widths
 from models.fusion import PairViewFusion, build_view_fusion, drawn_linear
 from models.text_tower import TextTower
 from pipeline.config.eees import EeesConfig
@@ -67,7 +67,7 @@ def new_optimiser(
 
 
 def _new_fusion(run: EeesRun) -> PairViewFusion:
-    views, width = run.config.views, run.new_encoder().projection_width
+    views, (_, width) = run.config.views, encoder_widths(run.clip)
     try:
         fusion = build_view_fusion(
             views.kind,
@@ -82,8 +82,8 @@ def _new_fusion(run: EeesRun) -> PairViewFusion:
 
 
 def _new_pooled_map(run: EeesRun) -> nn.Linear:
-    encoder, generator = run.new_encoder(), torch_generator(run.config.seed, "init", "pooled map")
-    return drawn_linear(encoder.feature_width, encoder.projection_width, generator).to(run.device)
+    generator = torch_generator(run.config.seed, "init", "pooled map")
+    return drawn_linear(*encoder_widths(run.clip), generator).to(run.device)
 
 
 def _tuned_tower(run: EeesRun) -> TextTower:
