@@ -83,7 +83,7 @@ def centred(banks: Banks) -> Banks:
 
     def centre(bank: FeatureBank) -> FeatureBank:
         vectors = bank.vectors - bank.vectors.mean(axis=0)
-        return FeatureBank(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), bank.modality, bank.encoder_digest)
+        return FeatureBank(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), bank.modality)
 
     return banks.map(centre)
 

@@ -118,7 +118,7 @@ def labelled(engine: Engine, features: PerModality[Float32[np.ndarray, "n d"]]) 
     settings = engine.task.config.labelling
 
     def label(vectors: Float32[np.ndarray, "n d"], modality: Modality, own: ClusteringConfig) -> Labelling:
-        return label_modality(FeatureBank(vectors, modality, ""), own, engine.device)
+        return label_modality(FeatureBank(vectors, modality), own, engine.device)
 
     label_images(features.visible[:WARM_UP], device=str(engine.device))
     found, seconds = timed(
@@ -218,7 +218,7 @@ def ranked(device: torch.device) -> Stage:
     """Rank SYSU-MM01's test images in all published searches, ten galleries each; on the CPU."""
     split = PerModality(*draw_test_split(numpy_generator(SEED, "test split")))
     sightings = split.map(lambda images: Sightings(images.people, images.cameras))
-    banks = PerModality.build(lambda modality: FeatureBank(split[modality].features, modality, ""))
+    banks = PerModality.build(lambda modality: FeatureBank(split[modality].features, modality))
     plans = [plan for search in protocol_of("sysu").options.searches for plan in plan_search(search, sightings)]
     evaluate_features(banks, sightings, plans)
     _, seconds = timed(lambda: evaluate_features(banks, sightings, plans), device)

@@ -53,14 +53,10 @@ class ImageEncoder(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class FeatureBank:
-    """One vector an image, in the order of the images; out of date after any step of the optimiser.
-
-    `encoder_digest` says which weights made them.
-    """
+    """One vector an image, in the order of the images; out of date after any step of the optimiser."""
 
     vectors: Float32[np.ndarray, "n d"]
     modality: Modality
-    encoder_digest: str
 
 
 def extract_features(
@@ -126,7 +122,7 @@ def extract_features(
     vectors = np.empty((len(images), rows.shape[1]), dtype=np.float32)
     vectors[order] = processes.gather_rows(rows, len(images))
     _check_finite(vectors, images.modality)
-    return FeatureBank(vectors=vectors, modality=images.modality, encoder_digest=encoder_digest(encoder))
+    return FeatureBank(vectors, images.modality)
 
 
 def encoder_digest(encoder: ImageEncoder) -> str:

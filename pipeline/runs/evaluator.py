@@ -24,7 +24,7 @@ from pipeline.evaluation.figures import draw_panel, look_up
 from pipeline.evaluation.protocol import sightings_of
 from pipeline.evaluation.report import DataRecord, EvaluationReport, FeatureRecord, LastRound, ModelRecord, Selection
 from pipeline.evaluation.search_report import suspicions
-from pipeline.features import FeatureBank
+from pipeline.features import FeatureBank, encoder_digest
 from pipeline.runs.run import Run
 from pipeline.runs.search_plan import plan_test, plan_validation
 from pipeline.runtime.seeds import numpy_generator
@@ -131,7 +131,7 @@ class IdentityEvaluator:
                 round=round_.number,
                 selection=selection,
                 weights=run.clip.origin.kind,
-                encoder=banks.visible.encoder_digest,
+                encoder=encoder_digest(encoder or run.state.encoder),
                 seed=config.seed,
             ),
             features=FeatureRecord(

@@ -98,7 +98,7 @@ def test_what_looks_wrong_is_a_warning_with_figures(
 
 def test_fewer_images_than_k1_are_clustered_with_what_there_is() -> None:
     corners = np.repeat(np.eye(2, 4, dtype=np.float32), 5, axis=0)
-    bank = FeatureBank(vectors=corners, modality=Modality.VISIBLE, encoder_digest="")
+    bank = FeatureBank(vectors=corners, modality=Modality.VISIBLE)
     found = label_modality(bank, ClusteringConfig(k1=30, k2=2, min_samples=2), CPU)
     assert found.k1 == 10
     assert found.clustering.num_clusters == 1 or found.clustering.labels.tolist() == [0] * 5 + [1] * 5
@@ -108,7 +108,7 @@ def test_the_settings_are_the_clustering_functions_own_defaults() -> None:
     rng = np.random.default_rng(1)
     rows = rng.normal(size=(60, 8)).astype(np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    bank = FeatureBank(vectors=rows, modality=Modality.INFRARED, encoder_digest="")
+    bank = FeatureBank(vectors=rows, modality=Modality.INFRARED)
     assert np.array_equal(
         label_modality(bank, ClusteringConfig(), CPU).clustering.labels, label_images(rows).clustering.labels
     )
