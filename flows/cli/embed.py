@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from flows.cli.options import DeviceOption, JsonOption, WorkersOption, modality_of
+from flows.cli.options import DeviceOption, JsonOption, PrecisionOption, WorkersOption, modality_of, precision_of
 from flows.cli.printing import print_json, print_line
 
 RunArgument = Annotated[
@@ -33,16 +33,18 @@ def embed(
     root: RootOption = None,
     batch_size: BatchOption = 64,
     device: DeviceOption = "auto",
+    precision: PrecisionOption = None,
     workers: WorkersOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Turn images into vectors that `vireid rank` and `vireid label` take; killed, the same command goes on."""
     from pipeline.data.image_list import list_images
     from pipeline.inference.feature_output import embed_to_file
-    from pipeline.inference.open_encoder import open_encoder
+    from pipeline.inference.run_encoder import open_encoder
 
     chosen = list_images(images, None if modality is None else modality_of("--modality", modality), split or (), root)
-    written = embed_to_file(open_encoder(run, device), chosen, out, batch_size=batch_size, workers=workers)
+    encoder = open_encoder(run, device, precision_of(precision))
+    written = embed_to_file(encoder, chosen, out, batch_size=batch_size, workers=workers)
     if as_json:
         print_json({"file": str(out), **written.to_dict()})
     else:

@@ -1,7 +1,7 @@
 """Options that several commands share."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
@@ -9,9 +9,13 @@ from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
     from models.modality import Modality
+    from pipeline.runtime.device import PrecisionSetting
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, or cuda:N.")]
+PrecisionOption = Annotated[
+    str | None, typer.Option(help="auto, float32 or bfloat16.", show_default="that of the run, float32 on a CPU")
+]
 WorkersOption = Annotated[
     int | None, typer.Option(min=1, help="Images decoded at once.", show_default="one for each core")
 ]
@@ -48,3 +52,14 @@ def modality_of(option: str, value: str) -> "Modality":
     from models.modality import Modality
 
     return Modality(one_of(option, value, ("visible", "infrared")))
+
+
+def precision_of(value: str | None) -> "PrecisionSetting | None":
+    """The value of `--precision`; None when it is left out.
+
+    Raises:
+        ConfigError: There is no such precision.
+    """
+    if value is None:
+        return None
+    return cast("PrecisionSetting", one_of("--precision", value, ("auto", "float32", "bfloat16")))

@@ -7,12 +7,12 @@ import typer
 from rich.table import Table
 
 from flows.cli.embed import BatchOption, RootOption, RunArgument
-from flows.cli.options import DeviceOption, JsonOption, WorkersOption, one_of
+from flows.cli.options import DeviceOption, JsonOption, PrecisionOption, WorkersOption, one_of, precision_of
 from flows.cli.printing import print_json, print_line, print_note, printable, stdout
 from pipeline.config.datasets import DIRECTIONS
 
 if TYPE_CHECKING:
-    from pipeline.inference.searching import SearchResult
+    from pipeline.inference.searching import GallerySearchResult
 
 INDEXES = Path("indexes")
 MOST_SHOWN = 20
@@ -51,6 +51,7 @@ def search(
     html: PageOption = None,
     batch_size: BatchOption = 64,
     device: DeviceOption = "auto",
+    precision: PrecisionOption = None,
     workers: WorkersOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -62,12 +63,12 @@ def search(
     from pipeline.inference.index import GallerySource
     from pipeline.inference.index_open import open_or_refresh
     from pipeline.inference.index_refresh import Kind
-    from pipeline.inference.open_encoder import open_encoder
+    from pipeline.inference.run_encoder import open_encoder
     from pipeline.inference.searching import search_gallery
 
     asking, _, asked = towards.partition("_to_")
     queries = list_images(query, Modality(asking), query_split or (), root if query.suffix in FILES else None)
-    encoder = open_encoder(run, device)
+    encoder = open_encoder(run, device, precision_of(precision))
     source = GallerySource(
         gallery, Modality(asked), tuple(gallery_split or ()), root if gallery.suffix in FILES else None
     )
@@ -88,7 +89,7 @@ def search(
         print_note(f"page: {html}")
 
 
-def _print(result: "SearchResult") -> None:
+def _print(result: "GallerySearchResult") -> None:
     for query in result.queries[:MOST_SHOWN]:
         table = Table(title=printable(query.path), title_justify="left")
         for column in ("rank", "score"):

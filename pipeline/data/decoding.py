@@ -6,9 +6,11 @@ A chunk counts as complete once its rows are on disk, so an interrupted build re
 import io
 import os
 import struct
+import warnings
 import zlib
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -169,6 +171,17 @@ class Decoded:
 
     pixels: UInt8[np.ndarray, "height width 3"]
     adjustments: frozenset[Adjustment]
+
+
+@contextmanager
+def large_images_expected() -> Iterator[None]:
+    """Silence Pillow's warning of large images, which have a bound of their own here.
+
+    Warning filters belong to the process: enter this block outside of worker threads.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        yield
 
 
 def decode_any_image(path: Path, height: int, width: int) -> Decoded:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from models.torchvision_operators import define_missing_operators
 from pipeline.data.synthetic.captions import ATTRIBUTES
 from pipeline.demo_clip.pairs import PairBatch, PairSettings, attribute_prompts, generated_batches, tokenize
+from pipeline.runtime.device import cpu_threads
 from pipeline.runtime.seeds import derive_seed
 
 IMAGE_MEAN: Final = (0.485, 0.456, 0.406)
@@ -186,7 +187,6 @@ def train_demo_clip(folder: Path, recipe: Recipe) -> TrainingSummary:
     Cost: `recipe.minutes` on `recipe.threads` cores, and about a quarter of a core for generating images; 6.2 MB on
     disk.
     """
-    torch.set_num_threads(recipe.threads)
     network: Any = new_network(derive_seed(recipe.seed, "init"))
     network = network.to(memory_format=torch.channels_last).train()
     optimiser = _optimiser(network, recipe)
@@ -195,7 +195,7 @@ def train_demo_clip(folder: Path, recipe: Recipe) -> TrainingSummary:
     losses: list[tuple[float, float]] = []
     prompts = torch.from_numpy(tokenize(attribute_prompts()))
     step = 0
-    with generated_batches(recipe.pairs) as batches:
+    with cpu_threads(recipe.threads), generated_batches(recipe.pairs) as batches:
         for done in _shares_done(recipe, started):
             _set_learning_rate(optimiser, recipe, done)
             losses.append(

@@ -5,7 +5,6 @@ import json
 import logging
 import os
 import shutil
-import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,14 +14,13 @@ from typing import BinaryIO
 
 import numpy as np
 from jaxtyping import Float32, Int64, UInt8
-from PIL import Image
 
 from models.modality import Modality
 from pipeline.console import progress
-from pipeline.data.decoding import Adjustment, Unreadable, decode_any_image, reason_of
+from pipeline.data.decoding import Adjustment, Unreadable, decode_any_image, large_images_expected, reason_of
 from pipeline.data.image_list import ImageList
 from pipeline.errors import DataError
-from pipeline.inference.run_encoder import TrainedEncoder
+from pipeline.inference.encoder import TrainedEncoder
 from pipeline.runtime import atomic_files
 
 logger = logging.getLogger(__name__)
@@ -64,6 +62,7 @@ class _Picture:
     problem: str = ""
 
 
+@large_images_expected()
 def embed_images(
     encoder: TrainedEncoder,
     images: ImageList,
@@ -178,8 +177,6 @@ def _decode_ahead(
             return _Picture(None, problem=reason_of(error))
         return _Picture(decoded.pixels, decoded.adjustments)
 
-    # The bound on pixels is our own; Pillow's warning below it would be one for every large image.
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
         waiting: list[list[Future[_Picture]]] = []
         try:

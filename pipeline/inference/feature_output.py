@@ -12,7 +12,7 @@ from pipeline.data.image_list import ImageList
 from pipeline.errors import ConfigError
 from pipeline.evaluation.feature_files import write_columns
 from pipeline.inference.embedding import embed_images, forget_parts, require_some
-from pipeline.inference.run_encoder import TrainedEncoder
+from pipeline.inference.encoder import TrainedEncoder
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from jaxtyping import Float32, UInt8
 
 from models.modality import Modality, PerModality
 from pipeline.errors import WeightsError
-from pipeline.inference.run_encoder import in_memory
+from pipeline.inference.encoder import encode_batch
 
 
 @dataclass(frozen=True, eq=False)
@@ -39,7 +39,9 @@ class GraphEncoder:
         if modality not in self._graphs:
             self._graphs[modality] = _load(self.files[modality], self.device)
         graph = self._graphs[modality]
-        return in_memory(self.name, lambda: graph(torch.from_numpy(pixels).to(self.device)), len(pixels), self.device)
+        return encode_batch(
+            self.name, lambda: graph(torch.from_numpy(pixels).to(self.device)), len(pixels), self.device, "float32"
+        )
 
 
 def _load(file: Path, device: torch.device) -> Any:

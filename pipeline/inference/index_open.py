@@ -5,9 +5,9 @@ from pathlib import Path
 
 from models.modality import Modality
 from pipeline.errors import DataError
+from pipeline.inference.encoder import TrainedEncoder
 from pipeline.inference.index import Gallery, GallerySource, is_index, open_gallery, read_record
 from pipeline.inference.index_refresh import Kind, refresh_gallery
-from pipeline.inference.run_encoder import TrainedEncoder
 
 logger = logging.getLogger(__name__)
 

@@ -14,6 +14,7 @@ from pipeline.data.image_list import ImageList, list_images
 from pipeline.errors import DataError
 from pipeline.evaluation.ranking import unit_rows
 from pipeline.inference.embedding import Embedded, embed_images, forget_parts, require_some
+from pipeline.inference.encoder import TrainedEncoder
 from pipeline.inference.index import (
     FORMAT,
     INDEX,
@@ -24,7 +25,6 @@ from pipeline.inference.index import (
     open_gallery,
     read_record,
 )
-from pipeline.inference.run_encoder import TrainedEncoder
 from pipeline.runtime import atomic_files
 from pipeline.runtime.folder_lock import lock_folder
 

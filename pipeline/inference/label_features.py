@@ -12,6 +12,7 @@ from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.feature_files import read_vectors
 from pipeline.evaluation.ranking import unit_rows
 from pipeline.runtime import atomic_files
+from pipeline.runtime.environment import peak_resident_bytes
 
 _FORM = (
     "the file holds one array [n, d] of float16, float32 or float64, as `numpy.save` writes it, or is a .npz archive "
@@ -104,13 +105,7 @@ def label_file(
 
         out.parent.mkdir(parents=True, exist_ok=True)
         atomic_files.replace_file(out, write)
-    return LabelReport(labelling, _peak_bytes())
-
-
-def _peak_bytes() -> int:
-    """The most memory that this process held; `ru_maxrss` would begin with that of the process that started it."""
-    status = Path("/proc/self/status").read_text(encoding="ascii", errors="replace")
-    return 1024 * int(status.partition("VmHWM:")[2].split()[0])
+    return LabelReport(labelling, peak_resident_bytes())
 
 
 def _read(path: Path) -> Float[np.ndarray, "n d"]:

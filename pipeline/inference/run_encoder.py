@@ -1,30 +1,30 @@
 """The encoder that a run has trained, without its data set, its optimiser or the weights that it started from."""
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, UInt8
-from torch import Tensor
+from jaxtyping import Float32, UInt8
 
 from models.clip import WeightsLoadError, load_clip
 from models.descriptor import Flip
 from models.encoder import DualStemEncoder, Head
 from models.imagenet import RESNET50, load_imagenet
 from models.modality import Modality
+from models.precision import Precision
 from models.transfer import upload
 from pipeline.config.experiment import AnyConfig
 from pipeline.config.presets import validate_config
 from pipeline.data.transforms.augmentation import Normalisation
-from pipeline.errors import CheckpointError, TrainingError, WeightsError
+from pipeline.errors import CheckpointError, ConfigError, WeightsError
 from pipeline.features import describe_pixels, encoder_digest
+from pipeline.inference.encoder import TrainedEncoder, encode_batch
 from pipeline.methods import method_of
-from pipeline.runtime.device import resolve_device, resolve_precision
+from pipeline.runtime.device import PrecisionSetting, recorded_precision, resolve_device, resolve_precision
 from pipeline.storage import layout as run_files
 from pipeline.storage.checkpoint import read_checkpoint
 
@@ -33,48 +33,17 @@ logger = logging.getLogger(__name__)
 _NO_RUN = "name a run folder, its checkpoint.pt, or a model of MLflow such as models:/NAME/1; `vireid runs` lists runs"
 
 
-@runtime_checkable
-class TrainedEncoder(Protocol):
-    """From pixels of images to the vectors that they are searched by."""
-
-    @property
-    def name(self) -> str:
-        """Where it comes from, for people."""
-        ...
-
-    @property
-    def digest(self) -> str:
-        """Which weights it has, and how images are described by them; equal ones give equal vectors."""
-        ...
-
-    @property
-    def height(self) -> int:
-        """Of the images, pixels."""
-        ...
-
-    @property
-    def width(self) -> int:
-        """Of the images, pixels."""
-        ...
-
-    def encode(self, pixels: UInt8[np.ndarray, "n height width 3"], modality: Modality) -> Float32[np.ndarray, "n dim"]:
-        """One vector an image, not always of unit length.
-
-        Raises:
-            TrainingError: A vector is not finite, or the device has too little memory.
-        """
-        ...
-
-
 @dataclass(frozen=True, eq=False)
 class RunEncoder:
     """The encoder of a run after one of its rounds.
 
     Attributes:
-        encoder: In evaluation mode, on the device.
-        config: What the run was made with.
-        round: After which round.
-        device: Where it computes.
+        name: Of the run's folder.
+        encoder: In evaluation mode, on `device`.
+        config: Of the run.
+        round: Number of the round.
+        device: Of the encoder.
+        precision: In which the network computes.
     """
 
     name: str
@@ -82,13 +51,14 @@ class RunEncoder:
     config: AnyConfig
     round: int
     device: torch.device
+    precision: Precision
 
     @cached_property
     def digest(self) -> str:
-        """That of the weights, the pixels' normalisation and size, and the heads."""
+        """Of the weights, the pixels' normalisation and size, the heads, the flip and the precision."""
         evaluation = self.config.evaluation
         parts = [encoder_digest(self.encoder), self.normalisation, f"{self.height}x{self.width}"]
-        return "-".join([*parts, "+".join(evaluation.heads), evaluation.flip])
+        return "-".join([*parts, "+".join(evaluation.heads), evaluation.flip, self.precision])
 
     @property
     def height(self) -> int:
@@ -117,7 +87,7 @@ class RunEncoder:
 
     def encode(self, pixels: UInt8[np.ndarray, "n height width 3"], modality: Modality) -> Float32[np.ndarray, "n dim"]:
         """As for `TrainedEncoder`."""
-        return in_memory(
+        return encode_batch(
             self.name,
             lambda: describe_pixels(
                 self.encoder,
@@ -126,51 +96,46 @@ class RunEncoder:
                 heads=self.heads,
                 normalisation=self.normalisation,
                 flip=self.flip,
-                precision=resolve_precision("auto", self.device),
+                precision=self.precision,
             ),
             len(pixels),
             self.device,
+            self.precision,
         )
 
 
-def in_memory(
-    name: str, encode: Callable[[], Float[Tensor, "n dim"]], count: int, device: torch.device
-) -> Float32[np.ndarray, "n dim"]:
-    """Encode a batch without gradients, and bring its vectors to the host.
+def open_encoder(name: str, device: str = "auto", precision: PrecisionSetting | None = None) -> TrainedEncoder:
+    """Open the encoder that a user names.
 
     Args:
-        name: Of the encoder, for errors.
-        encode: What gives the vectors.
-        count: How many images the batch has.
-        device: Where it computes.
-
-    Raises:
-        TrainingError: A vector is not finite, or the device has too little memory.
-    """
-    try:
-        with torch.inference_mode():
-            vectors: Float32[np.ndarray, "n dim"] = encode().cpu().numpy()
-    except torch.OutOfMemoryError as error:
-        raise TrainingError(
-            f"{device} has too little memory to encode {count} images at once",
-            hint="lower --batch-size, or take --device cpu",
-        ) from error
-    if not np.isfinite(vectors).all():
-        raise TrainingError(f"the model of {name} gives vectors that are not finite", hint="its training has diverged")
-    return vectors
-
-
-def read_run_encoder(path: Path, device: str = "auto") -> RunEncoder:
-    """The encoder of a run; its folder is neither locked nor written to, so that the run may be going on.
-
-    Args:
-        path: The run's folder, which stands for its result; or a checkpoint in it, which stands for its own round.
+        name: A run folder, a checkpoint in it, or an MLflow address as for `read_registered_encoder`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        precision: The run's own when None.
 
     Raises:
-        CheckpointError: There is no run, it has no finished round, or the checkpoint is damaged.
-        WeightsError: Its architecture cannot be built here.
-        ConfigError: There is no such device.
+        VireidError: See `read_run_encoder` and `read_registered_encoder`.
+    """
+    if not name.startswith(("models:/", "runs:/")):
+        return read_run_encoder(Path(name), device, precision)
+    if precision == "bfloat16":
+        raise ConfigError(f"{name} is registered as a float32 graph", hint="leave out --precision")
+    from pipeline.inference.mlflow_encoder import read_registered_encoder  # MLflow takes seconds to import
+
+    return read_registered_encoder(name, device)
+
+
+def read_run_encoder(path: Path, device: str = "auto", precision: PrecisionSetting | None = None) -> RunEncoder:
+    """Read the encoder of a run; the folder is neither locked nor written to, so the run may still be training.
+
+    Args:
+        path: A run folder, for the run's result; or a checkpoint in it, for that round.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        precision: In which the network computes; the run's `execution.precision` when None, float32 on a CPU.
+
+    Raises:
+        CheckpointError: No run, no finished round, or a damaged checkpoint.
+        WeightsError: The architecture cannot be built here.
+        ConfigError: No such device, or bfloat16 on a CPU.
 
     Cost: one read of the checkpoint, which also holds the optimiser: 0.6 GB for RN50.
     """
@@ -191,6 +156,11 @@ def read_run_encoder(path: Path, device: str = "auto") -> RunEncoder:
         else (selected["round"], selected["encoder"])
     )
     place = resolve_device(device)
+    computed_in = (
+        recorded_precision(config.execution.precision, place)
+        if precision is None
+        else resolve_precision(precision, place)
+    )
     encoder = empty_encoder(config)
     try:
         encoder.load_state_dict(weights)
@@ -200,7 +170,7 @@ def read_run_encoder(path: Path, device: str = "auto") -> RunEncoder:
             hint=f"the run took its architecture from {config.model.weights}: put that back in its place",
         ) from error
     logger.info("%s: %s, after round %d", folder.name, config.method, round_)
-    return RunEncoder(folder.name, encoder.to(place).eval(), config, round_, place)
+    return RunEncoder(folder.name, encoder.to(place).eval(), config, round_, place, computed_in)
 
 
 def empty_encoder(config: AnyConfig) -> DualStemEncoder:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from PIL import Image
 
-from pipeline.data.decoding import open_any_image
+from pipeline.data.decoding import large_images_expected, open_any_image
 from pipeline.data.image_list import ImageList
 from pipeline.inference.index import Gallery
-from pipeline.inference.searching import FoundByQuery, SearchResult
+from pipeline.inference.searching import FoundByQuery, GallerySearchResult
 from pipeline.reports.html import page_end, page_start, write_page
 
 MOST_QUERIES = 100
@@ -23,7 +23,7 @@ _HEIGHT = 128
 _STYLE = "search_page.css"
 
 
-def write_search_page(result: SearchResult, images: ImageList, gallery: Gallery, file: Path) -> None:
+def write_search_page(result: GallerySearchResult, images: ImageList, gallery: Gallery, file: Path) -> None:
     """Write the page: each query beside the images that it found, with scores, cameras, and right and wrong marked.
 
     Args:
@@ -41,14 +41,14 @@ def write_search_page(result: SearchResult, images: ImageList, gallery: Gallery,
     shown = result.queries[:MOST_QUERIES]
     paths = {images.root / query.path for query in shown}
     paths |= {gallery.root / hit.path for query in shown for hit in query.hits}
-    with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with large_images_expected(), ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         ordered = sorted(paths)
         thumbnails = dict(zip(ordered, pool.map(_thumbnail, ordered), strict=True))
     write_page(file, _page(result, shown, images.root, gallery, thumbnails))
 
 
 def _page(
-    result: SearchResult,
+    result: GallerySearchResult,
     shown: tuple[FoundByQuery, ...],
     root: Path,
     gallery: Gallery,

@@ -10,8 +10,8 @@ from pipeline.data.decoding import Unreadable
 from pipeline.data.image_list import ImageList
 from pipeline.evaluation.ranking import unit_rows
 from pipeline.inference.embedding import embed_images, require_some
+from pipeline.inference.encoder import TrainedEncoder
 from pipeline.inference.index import Gallery, IndexedFile
-from pipeline.inference.run_encoder import TrainedEncoder
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Score:
 
 
 @dataclass(frozen=True, slots=True)
-class SearchResult:
+class GallerySearchResult:
     """What all queries found."""
 
     queries: tuple[FoundByQuery, ...]
@@ -68,7 +68,7 @@ class SearchResult:
 
 def search_gallery(
     encoder: TrainedEncoder, images: ImageList, gallery: Gallery, k: int, *, batch_size: int, workers: int | None = None
-) -> SearchResult:
+) -> GallerySearchResult:
     """Find the k most similar images of the gallery for every query that can be read.
 
     No image is hidden from a query: protocols do that (`vireid evaluate`, `vireid rank`).
@@ -96,7 +96,7 @@ def search_gallery(
         _found(readable, query, [gallery.files[row] for row in rows], similarities)
         for query, (rows, similarities) in enumerate(zip(hits.rows, hits.similarities, strict=True))
     )
-    return SearchResult(
+    return GallerySearchResult(
         queries=found,
         unreadable=embedded.unreadable,
         score=_score([one for one in found if one.person in people]),

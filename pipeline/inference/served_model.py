@@ -13,8 +13,8 @@ from jaxtyping import Float32
 from models.modality import Modality, PerModality
 from pipeline.data.image_list import ImageList
 from pipeline.inference.embedding import embed_images
+from pipeline.inference.encoder import TrainedEncoder
 from pipeline.inference.graph_encoder import GraphEncoder
-from pipeline.inference.run_encoder import TrainedEncoder
 
 _BATCH = 64
 

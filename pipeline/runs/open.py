@@ -28,12 +28,10 @@ from pipeline.runs.evaluator import IdentityEvaluator
 from pipeline.runs.record import RunRecord
 from pipeline.runs.run import Method, Run
 from pipeline.runs.search_plan import refuse_unmeasurable
-from pipeline.runtime.device import resolve_device, resolve_precision, using_device
+from pipeline.runtime.device import device_name, recorded_precision, resolve_device, resolve_precision, using_device
 from pipeline.runtime.distributed import ALONE, Processes
 from pipeline.runtime.seeds import numpy_generator
 from pipeline.storage.run_folder import RunFolder
-from pipeline.tracking.mlflow_tracker import MlflowTracker
-from pipeline.tracking.system_metrics import available_monitors
 from pipeline.tracking.tracker import SilentTracker, Tracker, UninterruptedTracker
 
 logger = logging.getLogger(__name__)
@@ -72,7 +70,7 @@ def open_run(config: AnyConfig, method: Method[Any, Any]) -> Iterator[Run[Any, A
             record = RunRecord(folder, _tracker(config, folder), execution.keep_checkpoints, execution.log_checkpoints)
             with _closed_record(record):
                 run = _new_run(config, method, dataset, clip, device, processes, record)
-                made_with = {"device": str(device), "processes": processes.count, "precision": run.precision}
+                made_with = {"device": device_name(device), "processes": processes.count, "precision": run.precision}
                 made_with |= {"weights": asdict(clip.origin), "data": dataset.fingerprint}
                 record.begin(run.state, record_of(config), made_with)
                 yield run
@@ -123,15 +121,14 @@ def reopen_run(
             )
         data = recorded.data if data_root is None else recorded.data.model_copy(update={"root": data_root})
         place = resolve_device(device)
-        changes = {"device": device, "runs_folder": run_folder.parent, "tracking": False}
-        if place.type == "cpu":
-            changes["precision"] = "auto"  # whatever the GPU that trained it computed in
+        precision = recorded_precision(recorded.execution.precision, place)
+        changes = {"device": device, "runs_folder": run_folder.parent, "tracking": False, "precision": precision}
         execution = recorded.execution.model_copy(update=changes)
         config = recorded.model_copy(update={"data": data, "execution": execution})
         dataset = _read_data(data)
         _check_images(folder, dataset)
         record = RunRecord(folder, SilentTracker())
-        with using_device(place, resolve_precision(execution.precision, place)):
+        with using_device(place, precision):
             run = _new_run(config, method_of(config), dataset, _load_weights(config), place, ALONE, record)
             if run.state.completed == 0:
                 raise CheckpointError(
@@ -257,6 +254,10 @@ def _load_weights(config: AnyConfig) -> LoadedClip:
 def _tracker(config: AnyConfig, folder: RunFolder) -> Tracker:
     if not config.execution.tracking:
         return SilentTracker()
+    # MLflow takes seconds to import, and only training needs it.
+    from pipeline.tracking.mlflow_tracker import MlflowTracker
+    from pipeline.tracking.system_metrics import available_monitors
+
     monitors = available_monitors() if config.execution.system_metrics else []
     tracker = MlflowTracker(config.execution.runs_folder, folder, monitors=monitors)
     # A server may take long to answer, and Ctrl-C is not to wait for that; it locks nothing here.

@@ -11,7 +11,7 @@ from pipeline.features import FeatureBank
 from pipeline.reports import round_table
 from pipeline.runs.export_result import export_result
 from pipeline.runs.figures import draw_learning
-from pipeline.runs.run import Run, logger
+from pipeline.runs.run import Run
 from pipeline.runs.stage import rank_zero, stage
 from pipeline.runtime.environment import peak_memory
 from pipeline.training.state import SelectedRound

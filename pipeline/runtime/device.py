@@ -9,6 +9,8 @@ import torch
 from models.precision import Precision
 from pipeline.errors import ConfigError
 
+PrecisionSetting = Literal["auto", "float32", "bfloat16"]
+
 
 def resolve_device(name: str, local_rank: int = 0, local_count: int = 1) -> torch.device:
     """Turn `auto`, `cpu`, `cuda` or `cuda:1` into a device that exists here; each local rank gets its own GPU.
@@ -43,12 +45,17 @@ def resolve_device(name: str, local_rank: int = 0, local_count: int = 1) -> torc
     return torch.device("cuda", local_rank)
 
 
+def device_name(device: torch.device) -> str:
+    """`cpu`, or the name of the GPU, such as `NVIDIA A100-SXM4-80GB`."""
+    return "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)
+
+
 def count_gpus() -> int:
     """Number of GPUs of this machine."""
     return torch.cuda.device_count()
 
 
-def resolve_precision(name: Literal["auto", "float32", "bfloat16"], device: torch.device) -> Precision:
+def resolve_precision(name: PrecisionSetting, device: torch.device) -> Precision:
     """Precision of the network: `auto` is bfloat16 on a GPU.
 
     Raises:
@@ -61,6 +68,22 @@ def resolve_precision(name: Literal["auto", "float32", "bfloat16"], device: torc
     return "bfloat16" if name == "auto" else name
 
 
+def recorded_precision(name: PrecisionSetting, device: torch.device) -> Precision:
+    """The precision of a finished run on any device: on a CPU float32, also where it was trained in bfloat16."""
+    return resolve_precision("auto" if device.type == "cpu" else name, device)
+
+
+@contextmanager
+def cpu_threads(count: int) -> Iterator[None]:
+    """Let torch compute with `count` threads inside the `with` block."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 @contextmanager
 def using_device(device: torch.device, precision: Precision, local_count: int = 1) -> Iterator[None]:
     """Configure torch for a device inside the `with` block; `local_count` ranks share the cores of this machine.
@@ -68,12 +91,8 @@ def using_device(device: torch.device, precision: Precision, local_count: int = 
     With float32, GPU convolutions do not use TensorFloat-32.
     """
     if device.type == "cpu":
-        threads = torch.get_num_threads()
-        torch.set_num_threads(max(1, threads // local_count))
-        try:
+        with cpu_threads(max(1, torch.get_num_threads() // local_count)):
             yield
-        finally:
-            torch.set_num_threads(threads)
         return
     shorter = precision != "float32"
     with (

@@ -4,11 +4,14 @@ import os
 import platform
 import resource
 import subprocess
+import sys
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import torch
+
+_STATUS = Path("/proc/self/status")
 
 # Packages whose version can change a number or the meaning of a file.
 _DISTRIBUTIONS = (
@@ -37,9 +40,18 @@ def describe_environment(device: str) -> dict[str, Any]:
     }
 
 
+def peak_resident_bytes() -> int:
+    """Peak memory of this process only: that of getrusage survives exec, so a process would inherit its parent's."""
+    if _STATUS.exists():
+        line = next(line for line in _STATUS.read_text().splitlines() if line.startswith("VmHWM:"))
+        return 1024 * int(line.split()[1])
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
 def peak_memory() -> dict[str, float]:
     """Peak memory of this process and, on a GPU, of torch's allocator; bytes."""
-    peak = {"memory/process_peak_bytes": _peak_resident_bytes()}
+    peak = {"memory/process_peak_bytes": float(peak_resident_bytes())}
     if torch.cuda.is_initialized():
         peak["memory/device_peak_bytes"] = float(torch.cuda.max_memory_allocated())
     return peak
@@ -72,12 +84,3 @@ def _git(folder: Path, *arguments: str) -> str | None:
     except (OSError, subprocess.SubprocessError):
         return None
     return answer.stdout.strip()
-
-
-def _peak_resident_bytes() -> float:
-    """Of this process only: the peak of getrusage survives exec, so a process would inherit its parent's."""
-    status = Path("/proc/self/status")
-    if status.exists():
-        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
-        return 1024.0 * float(line.split()[1])
-    return 1024.0 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

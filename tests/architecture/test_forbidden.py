@@ -182,3 +182,54 @@ def test_a_path_of_a_machine_is_recognised():
 def test_every_module_explains_itself():
     found = [module.name for module in MODULES if ast.get_docstring(module.tree) is None]
     assert found == []
+
+
+def test_warning_filters_are_changed_for_a_block_only():
+    filters = {"warnings.simplefilter", "warnings.filterwarnings", "warnings.resetwarnings"}
+    calls = {module.at(node) for module, node in nodes(ast.Call) if dotted(node.func) in filters}
+    limited = {
+        module.at(node)
+        for module, block in nodes(ast.With)
+        if any(dotted(getattr(item.context_expr, "func", item)) == "warnings.catch_warnings" for item in block.items)
+        for node in ast.walk(block)
+        if isinstance(node, ast.Call)
+    }
+    assert calls - limited == set()
+
+
+def test_settings_of_the_process_are_put_back():
+    """Where a function changes one, a `finally` in it does so again."""
+    setters = {
+        "torch.set_num_threads", "torch.set_default_dtype", "torch.set_float32_matmul_precision",
+        "torch.use_deterministic_algorithms", "faiss.omp_set_num_threads", "numba.set_num_threads", "np.seterr",
+        "signal.signal", "os.chdir", "locale.setlocale", "socket.setdefaulttimeout",
+    }  # fmt: skip
+    allowed = {"enter_checkout"}  # a pull step of Prefect: moving the worker's process is its purpose
+
+    def called(within: ast.AST) -> set[str]:
+        return {dotted(node.func) for node in ast.walk(within) if isinstance(node, ast.Call)} & setters
+
+    found = [
+        f"{module.at(node)} {name}"
+        for module, node in nodes(ast.FunctionDef)
+        if node.name not in allowed
+        for attempts in [[one for one in ast.walk(node) if isinstance(one, ast.Try)]]
+        for name in called(node) - {name for one in attempts for last in one.finalbody for name in called(last)}
+    ]
+    assert found == []
+
+
+def test_a_logger_is_named_after_its_own_module():
+    imported = [
+        module.at(node)
+        for module, node in nodes(ast.ImportFrom)
+        if any(alias.name in ("logger", "log") for alias in node.names)
+    ]
+    misnamed = [
+        module.at(node)
+        for module in MODULES
+        for node in module.tree.body
+        if isinstance(node, ast.Assign) and dotted(node.targets[0]) == "logger"
+        if ast.unparse(node.value) != "logging.getLogger(__name__)"
+    ]
+    assert imported + misnamed == []

@@ -1,5 +1,6 @@
 """The stages of a CCLNet round as plain functions: values in, values out."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -30,12 +31,13 @@ from pipeline.methods.cclnet.objective import TextLoss, cluster_objective
 from pipeline.methods.cclnet.record import record
 from pipeline.methods.cclnet.schedule import learning_rate_of, starts_anew
 from pipeline.methods.cclnet.state import CclnetRun, TextPrototypes, pack_texts, unpack_texts
-from pipeline.runs.run import logger
 from pipeline.runs.stage import rank_zero, stage
 from pipeline.runs.stages import complete_round
 from pipeline.runtime.seeds import numpy_generator, torch_generator
 from pipeline.training.loop import Compute, EpochSteps, run_epoch
 from pipeline.training.optimiser import set_learning_rate
+
+logger = logging.getLogger(__name__)
 
 
 @stage(uses_device=True)

@@ -1,5 +1,6 @@
 """Images into vectors: order, what cannot be read, and going on after an interruption."""
 
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -53,6 +54,16 @@ def test_what_cannot_be_read_is_passed_over_and_named(folder: Path, caplog: pyte
     assert found.rows.tolist() == [0, 1, 4] and found.vectors[:, 0].tolist() == [0.0, 10.0, 40.0]
     assert [one.path for one in found.unreadable] == ["2.png", "3.png", "5.png", "6.png"]
     assert "4 of 7 images cannot be read" in caplog.text
+
+
+def test_large_images_cause_no_warning_and_filters_stay_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, recwarn: pytest.WarningsRecorder
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    paint(tmp_path / "large.png", (10, 0, 0), (12, 12))  # above the limit, below twice the limit
+    before = list(warnings.filters)
+    assert len(embed_images(MeanEncoder(), images_of(tmp_path), batch_size=4).rows) == 1
+    assert not recwarn.list and warnings.filters == before
 
 
 def test_where_nothing_can_be_read_there_is_no_result(tmp_path: Path) -> None:

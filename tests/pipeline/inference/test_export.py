@@ -33,7 +33,7 @@ def encoder_of(kind: str, folder: Path, **evaluation: object) -> RunEncoder:
     encoder = empty_encoder(config).eval()
     with torch.no_grad():
         next(encoder.stems["infrared"].parameters()).neg_()
-    return RunEncoder("run", encoder, config, 1, CPU)
+    return RunEncoder("run", encoder, config, 1, CPU, "float32")
 
 
 @pytest.mark.parametrize("form", ["safetensors", "torchscript", pytest.param("onnx", marks=pytest.mark.slow)])

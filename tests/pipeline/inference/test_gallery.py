@@ -14,7 +14,7 @@ from pipeline.inference.index import Gallery, GallerySource, open_gallery
 from pipeline.inference.index_open import open_or_refresh
 from pipeline.inference.index_refresh import Kind, Refreshed, refresh_gallery
 from pipeline.inference.search_page import write_search_page
-from pipeline.inference.searching import SearchResult, search_gallery
+from pipeline.inference.searching import GallerySearchResult, search_gallery
 from tests.pipeline.inference.mean_encoder import MeanEncoder, paint
 
 COLOURS = {"red": (250, 20, 20), "green": (20, 250, 20), "blue": (20, 20, 250), "grey": (90, 90, 90)}
@@ -179,7 +179,7 @@ q/3.png,infrared,9,dora,query
 
 
 class TestSearch:
-    def found(self, tmp_path: Path) -> tuple[SearchResult, ImageList, Gallery]:
+    def found(self, tmp_path: Path) -> tuple[GallerySearchResult, ImageList, Gallery]:
         gallery = [(250, 0, 0), (0, 250, 0), (0, 0, 250)]
         for number, colour in enumerate(gallery, start=1):
             paint(tmp_path / f"g/{number}.png", colour)

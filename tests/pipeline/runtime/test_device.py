@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pipeline.errors import ConfigError
-from pipeline.runtime.device import resolve_device, resolve_precision, using_device
+from pipeline.runtime.device import device_name, recorded_precision, resolve_device, resolve_precision, using_device
 
 CPU, CUDA = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -95,6 +95,17 @@ class TestPrecision:
         with pytest.raises(ConfigError, match="bfloat16' is for GPUs") as caught:
             resolve_precision("bfloat16", CPU)
         assert caught.value.hint == "use auto or float32"
+
+    def test_a_finished_run_keeps_its_precision_but_on_a_cpu(self):
+        for name, on_gpu in (("auto", "bfloat16"), ("float32", "float32"), ("bfloat16", "bfloat16")):
+            assert recorded_precision(name, CUDA) == on_gpu
+            assert recorded_precision(name, CPU) == "float32"
+
+
+def test_a_device_has_the_name_of_its_gpu(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: f"GPU {device.index}")
+    assert device_name(CUDA) == "GPU 0"
+    assert device_name(CPU) == "cpu"
 
 
 class TestUse:

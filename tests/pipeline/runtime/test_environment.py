@@ -5,7 +5,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pipeline.runtime.environment
-from pipeline.runtime.environment import describe_environment
+from pipeline.runtime.environment import describe_environment, peak_resident_bytes
 
 
 def test_versions_are_those_installed_and_absent_packages_are_null():
@@ -47,3 +47,9 @@ def test_a_checkout_of_another_project_around_an_installed_copy_is_not_ours(tmp_
 def test_a_machine_without_git_records_no_commit(monkeypatch):
     monkeypatch.setenv("PATH", str(Path("nowhere")))
     assert describe_environment("cpu")["commit"] is None
+
+
+def test_the_peak_of_memory_is_known_where_linux_does_not_say(monkeypatch):
+    exact = peak_resident_bytes()
+    monkeypatch.setattr(pipeline.runtime.environment, "_STATUS", Path("nowhere"))
+    assert 0 < exact <= 2 * peak_resident_bytes()

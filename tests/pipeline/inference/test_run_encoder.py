@@ -1,0 +1,79 @@
+"""The encoder of a run: read from its folder, and computing as the run did."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from models.encoder import DualStemEncoder
+from models.modality import Modality
+from pipeline.config.experiment import digest_of, record_of
+from pipeline.config.presets import load_config
+from pipeline.errors import ConfigError
+from pipeline.inference import run_encoder
+from pipeline.inference.run_encoder import RunEncoder, empty_encoder, open_encoder, read_run_encoder
+from pipeline.storage.run_folder import RunFolder
+
+MakeRun = Callable[[str], Path]
+
+
+@pytest.fixture
+def make_run(tmp_path: Path) -> MakeRun:
+    """A run after one round, with a precision; its network has random weights."""
+
+    def make(precision: str) -> Path:
+        model = {"architecture": "tiny", "weights": "random"}
+        config = load_config("smoke", (), {"model": model, "execution": {"precision": precision}})
+        with RunFolder.open(tmp_path / precision, record_of(config), digest_of(config)) as folder:
+            weights = empty_encoder(config).state_dict()
+            folder.save_checkpoint({"completed": 1, "encoder": weights, "selected": None})
+        return tmp_path / precision
+
+    return make
+
+
+@pytest.fixture
+def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Encoders that are read here think that they are on a GPU."""
+    monkeypatch.setattr(run_encoder, "resolve_device", lambda _: torch.device("cuda", 0))
+    monkeypatch.setattr(DualStemEncoder, "to", lambda encoder, *_, **__: encoder)
+
+
+@pytest.mark.usefixtures("gpu")
+@pytest.mark.parametrize(("recorded", "expected"), [("auto", "bfloat16"), ("float32", "float32")])
+def test_images_are_embedded_in_the_precision_of_the_run(make_run: MakeRun, recorded: str, expected: str) -> None:
+    assert read_run_encoder(make_run(recorded)).precision == expected
+
+
+@pytest.mark.usefixtures("gpu")
+def test_a_user_may_choose_another_precision_and_the_digest_says_so(make_run: MakeRun) -> None:
+    run = str(make_run("auto"))
+    own, other = open_encoder(run), open_encoder(run, precision="float32")
+    assert isinstance(other, RunEncoder) and other.precision == "float32"
+    assert own.digest.removesuffix("bfloat16") == other.digest.removesuffix("float32")
+
+
+def test_on_a_cpu_a_run_in_bfloat16_is_embedded_in_float32(make_run: MakeRun) -> None:
+    assert read_run_encoder(make_run("bfloat16"), "cpu").precision == "float32"
+    with pytest.raises(ConfigError, match="is for GPUs"):
+        read_run_encoder(make_run("bfloat16"), "cpu", "bfloat16")
+
+
+def test_a_registered_graph_is_in_float32() -> None:
+    with pytest.raises(ConfigError, match="float32 graph"):
+        open_encoder("models:/encoder/1", precision="bfloat16")
+
+
+def test_the_network_computes_in_that_precision(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def describe(encoder: DualStemEncoder, pixels: torch.Tensor, **options: object) -> torch.Tensor:
+        seen.append(options["precision"])
+        return torch.zeros(len(pixels), 2)
+
+    monkeypatch.setattr(run_encoder, "describe_pixels", describe)
+    encoder = read_run_encoder(make_run("float32"), "cpu")
+    encoder.encode(np.zeros((1, encoder.height, encoder.width, 3), np.uint8), Modality.VISIBLE)
+    assert seen == ["float32"]
