@@ -1,4 +1,4 @@
-"""Features of all images of one modality: each image through the encoder once."""
+"""Features of all images of one modality."""
 
 import hashlib
 from collections.abc import Callable, Iterator
@@ -39,21 +39,21 @@ class ImageEncoder(Protocol):
         ...
 
     def modules(self) -> Iterator[nn.Module]:
-        """The module itself and all its parts."""
+        """The module and all its parts."""
         ...
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
-        """What is trained."""
+        """The trained values."""
         ...
 
     def named_buffers(self) -> Iterator[tuple[str, Tensor]]:
-        """What is counted along, such as batch-norm statistics."""
+        """Other state, such as batch-norm statistics."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class FeatureBank:
-    """One vector an image, in the order of the images; out of date after any step of the optimiser."""
+    """One vector an image, in the order of the images; out of date after any optimiser step."""
 
     vectors: Float32[np.ndarray, "n d"]
     modality: Modality
@@ -75,21 +75,13 @@ def extract_features(
 ) -> FeatureBank:
     """Encode every image once, without gradients and in evaluation mode; the encoder is left as it was.
 
-    Which vectors these are, `models.descriptor.describe_images` says. Images are read in the order of the store, which
-    is not their own, and the features put back into theirs.
+    `models.descriptor.describe_images` defines the vectors. Images are read in the order of the store and the features
+    returned in the order of the images.
 
-    Args:
-        encoder: The encoder, on `device`.
-        images: Which images, and their pixels.
-        heads: Which features, side by side in this order.
-        batch_size: Images encoded at once.
-        device: Where the encoder is.
-        normalisation: Whose mean and standard deviation the pixels get.
-        flip: What mirrored images add.
-        description: The label of the progress bar.
-        pixels: Where the pixels come from; the store, one batch ahead, when None.
-        precision: In which the network computes.
-        processes: Who encodes together, each a share of the images; all get all features.
+    * `encoder`: On `device`.
+    * `heads`: Features that are concatenated, in this order.
+    * `pixels`: Source of the pixels; the store, one batch ahead, when None.
+    * `processes`: Each encodes a share of the images; all get all features.
 
     Returns:
         float32 [n, d], or [n, 2 d] for `concat`.
@@ -97,9 +89,8 @@ def extract_features(
     Raises:
         TrainingError: A feature is not finite, or the device has too little memory for a batch.
 
-    Cost:
-        One forward pass an image. 280 MB on the host for 34,167 images and 2,048 dimensions, at most 256 MB of features
-        on a GPU, which is waited for only when these are copied.
+    Cost: one forward pass an image. 280 MB on the host for 34,167 images and 2,048 dimensions; at most 256 MB of
+    features on a GPU, which synchronises only when these are copied.
     """
     assert len(images) > 0, "no images to encode"
     order = np.argsort(images.rows, kind="stable")
@@ -126,10 +117,9 @@ def extract_features(
 
 
 def encoder_digest(encoder: ImageEncoder) -> str:
-    """Sixteen hex digits over the names and values of all parameters and buffers; equal on every device.
+    """Sixteen hex digits over names and values of all parameters and buffers; equal on every device.
 
-    Cost:
-        About 0.3 s for RN50 (170 MB): every value passes through SHA-256 on the host.
+    Cost: about 0.3 s for RN50 (170 MB).
     """
     digest = hashlib.sha256()
     for name, tensor in (*encoder.named_parameters(), *encoder.named_buffers()):
@@ -145,7 +135,7 @@ def _encode_all(
     encode: Callable[[UInt8[Tensor, "batch height width 3"]], Float[Tensor, "batch d"]],
     description: str,
 ) -> Float32[np.ndarray, "share d"]:
-    """The features of all batches, one after the other, on the host."""
+    """The features of all batches, concatenated on the host."""
     found: list[Float32[np.ndarray, "_ d"]] = []
     held: list[Float[Tensor, "_ d"]] = []
     supply = zip(batches, pixels.batches(batches), strict=True)
@@ -170,7 +160,7 @@ def describe_pixels(
     flip: Flip,
     precision: Precision,
 ) -> Float[Tensor, "batch d"]:
-    """The vectors of one batch, which is on the device already; arguments are those of `extract_features`."""
+    """The vectors of one batch on the device; arguments as for `extract_features`."""
 
     def encoded(images: Tensor) -> Encoded:
         with network_precision(precision, images.device):
@@ -207,7 +197,7 @@ def _check_finite(vectors: Float32[np.ndarray, "n d"], modality: Modality) -> No
 
 @contextmanager
 def _evaluation_mode(encoder: ImageEncoder) -> Iterator[None]:
-    """Module by module, since a frozen part of a network in training may be in evaluation mode."""
+    """Set each module by itself: a frozen part of a network in training may be in evaluation mode."""
     flags = [(module, module.training) for module in encoder.modules()]
     for module, _ in flags:
         module.training = False

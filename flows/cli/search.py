@@ -61,8 +61,7 @@ def search(
     from models.modality import Modality
     from pipeline.data.image_list import list_images
     from pipeline.inference.index import GallerySource
-    from pipeline.inference.index_open import open_or_refresh
-    from pipeline.inference.index_refresh import Kind
+    from pipeline.inference.index_refresh import Kind, open_or_refresh
     from pipeline.inference.run_encoder import open_encoder
     from pipeline.inference.searching import search_gallery
 

@@ -1,4 +1,4 @@
-"""Averaging over the splits of RegDB: a model a split, and the mean over the models as the published number."""
+"""Average results over the splits of RegDB, one model per split."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,19 +16,14 @@ from pipeline.evaluation.search_report import CLOSED, SearchReport, summary
 
 @dataclass(frozen=True, slots=True, config=CLOSED)
 class AverageReport:
-    """The results of several models, each of a split of its own, side by side and on average.
+    """The results of several models, one per split, and their average.
 
     Attributes:
         runs: The runs that were averaged, in the order of `splits`.
         splits: Of RegDB.
-        kind: What stands behind the images.
-        partial: Counts of some split differ from the published ones.
-        selection: How each model's round was chosen.
-        weights: Where the models' first weights came from.
-        seed: Of all runs.
-        features: How images became vectors.
-        searches: Each with one trial a model; `deviation` is the spread over splits.
-        format: Of this record.
+        partial: Image counts of some split differ from the published ones.
+        weights: Origin of the initial weights.
+        searches: Each with one trial per model; `deviation` is the spread over splits.
     """
 
     runs: tuple[str, ...]
@@ -51,17 +46,11 @@ class AverageReport:
 def average_reports(reports: Sequence[EvaluationReport]) -> AverageReport:
     """Average over models that were trained and tested on different splits.
 
-    All ten splits together are called `regdb/...` as in published tables; fewer are named one by one, because their
-    mean stands beside no published number.
-
-    Args:
-        reports: One report a split, each of a model of that split.
-
-    Returns:
-        Searches in the order of the reports.
+    All ten splits together are named `regdb/...` as in published tables; fewer are named one by one, since their mean
+    compares with no published number.
 
     Raises:
-        DataError: A split is missing or occurs twice, or the reports measured different searches or models.
+        DataError: A split occurs twice, or the reports are of different searches or settings.
     """
     of_split = {report.data.trial: report for report in reports if report.data.trial is not None}
     if not reports or len(of_split) < len(reports):

@@ -1,4 +1,4 @@
-"""How good pseudo-labels and matchings are, judged by true identities: curves to look at, which nothing reads back."""
+"""Quality of pseudo-labels and matchings against true identities: for curves only, never read by training."""
 
 from typing import Protocol, runtime_checkable
 
@@ -12,7 +12,7 @@ from models.modality import PerModality
 
 @runtime_checkable
 class MatchedClusters(Protocol):
-    """Pair i joins visible cluster `visible[i]` and infrared cluster `infrared[i]`: a `Matching`, or two arrays."""
+    """Pair i joins visible cluster `visible[i]` with infrared cluster `infrared[i]`, as in a `Matching`."""
 
     @property
     def visible(self) -> Int64[np.ndarray, "m"]:
@@ -28,20 +28,19 @@ class MatchedClusters(Protocol):
 def label_diagnostics(labels: Int64[np.ndarray, "n"], person_ids: Int64[np.ndarray, "n"]) -> dict[str, float]:
     """Compare pseudo-labels with true identities, under two conventions for outliers; papers rarely say which.
 
-    `_clustered` leaves outliers out, and so rewards a clustering that gives up on hard images. `_all` counts every
-    outlier as a cluster of its own. Without outliers the two agree; with nothing but outliers, only `_all` is there.
+    `_clustered` leaves outliers out, which rewards a clustering that gives up on hard images. `_all` counts every
+    outlier as a cluster of its own; if all images are outliers, only `_all` is returned.
 
     Args:
         labels: Cluster of each image, `OUTLIER` for none.
-        person_ids: Who is on each image.
+        person_ids: True identity of each image.
 
     Returns:
-        For each of `_clustered` and `_all`: `ari` in [-.5, 1]; `nmi` in [0, 1] (arithmetic mean; the same number is
-        called V-measure), and the two shares that it balances: `homogeneity`, which falls when a cluster mixes people,
-        and `completeness`, which falls when a person is split.
+        For each convention `ari` in [-.5, 1]; `nmi` in [0, 1] (arithmetic mean, also called V-measure), and its two
+        parts `homogeneity`, which falls when a cluster mixes people, and `completeness`, which falls when a person is
+        split.
 
-    Source:
-        Hubert and Arabie, 1985 (ARI); Rosenberg and Hirschberg, 2007 (V-measure).
+    Source: Hubert and Arabie, 1985 (ARI); Rosenberg and Hirschberg, 2007 (V-measure).
     """
     clustered = labels != OUTLIER
     alone = labels.copy()
@@ -64,14 +63,9 @@ def matching_diagnostics(
 ) -> dict[str, float]:
     """Compare matched clusters with true identities; a cluster stands for the person on most of its images.
 
-    Args:
-        matching: Which visible cluster belongs to which infrared one.
-        labels: Cluster of each image, `OUTLIER` for none.
-        person_ids: Who is on each image.
-
     Returns:
-        `precision`: share of the pairs whose clusters stand for one person; absent without pairs. `recall`: share of
-        the people with clusters in both modalities whom at least one pair matches right; absent without such people.
+        `precision`: share of pairs of one person; absent without pairs. `recall`: share of the people with clusters in
+        both modalities who have at least one correct pair; absent without such people.
     """
     people = labels.map_with(majority_people, person_ids)
     visible, infrared = people.visible[matching.visible], people.infrared[matching.infrared]
@@ -86,7 +80,7 @@ def matching_diagnostics(
 
 
 def majority_people(labels: Int64[np.ndarray, "n"], person_ids: Int64[np.ndarray, "n"]) -> Int64[np.ndarray, "c"]:
-    """The person on most images of each cluster 0, 1, ...; of equally frequent people the smallest id."""
+    """The person on most images of each cluster 0, 1, ...; the smallest id among equals."""
     clustered = labels != OUTLIER
     pairs = np.stack([labels[clustered], person_ids[clustered]])
     (cluster, person), images = np.unique(pairs, axis=1, return_counts=True)

@@ -1,4 +1,4 @@
-"""From the features of the test images to the numbers of every search."""
+"""From features of the test images to the metrics of every search."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -22,7 +22,7 @@ _COLUMNS = [field.name for field in fields(QueryRanks)]
 
 @runtime_checkable
 class Features(Protocol):
-    """Anything with one vector an image, such as a `FeatureBank`; of any length above 0."""
+    """One vector an image, such as a `FeatureBank`; not necessarily of unit length."""
 
     @property
     def vectors(self) -> Float[np.ndarray, "n d"]:
@@ -32,13 +32,11 @@ class Features(Protocol):
 
 @dataclass(frozen=True, slots=True, eq=False)
 class QueryResults:
-    """What each query of one trial found, for error analysis.
+    """Results of each query of one trial, for error analysis.
 
     Attributes:
-        trial: Which queries and gallery.
-        ranks: Rank, average precision and inverse negative penalty of each query.
-        best: Test-table rows of the ten gallery images ranked first, -1 where there are fewer; no column where nobody
-            asked.
+        best: Test-table rows of the ten gallery images ranked first, -1 where there are fewer; no columns unless
+            requested.
     """
 
     trial: RetrievalTrial
@@ -48,7 +46,7 @@ class QueryResults:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class SearchResult:
-    """The numbers of one search; `queries` holds one entry a trial where it was asked for, else none."""
+    """The metrics of one search; `queries` has one entry per trial if requested, else none."""
 
     report: SearchReport
     queries: tuple[QueryResults, ...]
@@ -63,28 +61,27 @@ def evaluate_features(
     normalise: bool = True,
     keep_queries: bool = False,
 ) -> tuple[SearchResult, ...]:
-    """Evaluate the features of all test images in every search asked for.
+    """Evaluate the features of all test images in every search.
 
-    Every test image is encoded once, by the caller; the similarities of a direction are formed once for all its trials,
-    in blocks of queries, and only to images that some gallery shows.
+    Similarities of a direction are computed once for all its trials, in blocks of queries, and only to images that are
+    in some gallery.
 
     Args:
         features: One vector for each row of the test tables, in their order.
-        sightings: Who was seen by which camera, in the same order.
+        sightings: Identity and camera of each image, in the same order.
         plans: The trials of each search, from `plan_search`.
-        rerank: Also rank by k-reciprocal neighbourhoods of queries and gallery together: an entry of its own.
-        normalise: Scale rows to length 1 first; without it similarities are plain inner products.
-        keep_queries: Also return what each query found.
+        rerank: Also rank by k-reciprocal neighbourhoods of queries and gallery together, as further results.
+        normalise: Scale rows to length 1; otherwise similarities are plain inner products.
+        keep_queries: Also return the results of each query.
 
     Returns:
-        One result a plan, in their order; after them one a plan for re-ranking, where it is asked for.
+        One result per plan, in their order; then one re-ranked result per plan, if requested.
 
     Raises:
-        DataError: The features do not fit the tables, a vector is zero or not finite, or a search has no valid query.
+        DataError: Features do not fit the tables, a vector is zero or not finite, or a search has no valid query.
 
-    Cost:
-        Forming similarities is nearly all of it: ten single-shot trials of SYSU-MM01, at 2,048 dimensions, about two
-        seconds on two cores. At most 384 MB of similarities at a time, the float64 ones among them.
+    Cost: ten single-shot trials of SYSU-MM01 at 2,048 dimensions take about two seconds on two cores, nearly all of it
+    for similarities; at most 384 MB of them at a time.
     """
     _check_fit(features, sightings)
     units = PerModality.build(lambda modality: _rows(features, sightings, modality, normalise))
@@ -108,7 +105,7 @@ def _rank_direction(
     plans: Sequence[Sequence[RetrievalTrial]],
     keep_queries: bool,
 ) -> Iterator[tuple[RetrievalTrial, QueryResults]]:
-    """Rank all trials whose queries are of one modality: blocks outside, so that a block is formed once."""
+    """Rank all trials whose queries are of one modality; each block of similarities is computed once."""
     trials = [trial for plan in plans for trial in plan if trial.search.query is query]
     if not trials:
         return
@@ -151,7 +148,7 @@ def _rank(
     columns: Int64[np.ndarray, "g"] | None,
     keep_queries: bool,
 ) -> QueryResults:
-    """Rank the gallery of a trial for its queries; `columns` says where in `similarity` each gallery image stands."""
+    """Rank the gallery of a trial; `columns` is the column of `similarity` of each gallery image."""
     query = trial.search.query
     hidden = trial.hidden(sightings)
     ranks = rank_queries(
@@ -180,7 +177,7 @@ def _search_result(
 
 
 def _joined(parts: Sequence[QueryRanks]) -> QueryRanks:
-    """The ranks of one trial from those of its blocks of queries."""
+    """Concatenate the ranks of a trial's blocks of queries."""
     columns = {name: np.concatenate([getattr(part, name) for part in parts]) for name in _COLUMNS}
     return QueryRanks(**columns)
 
@@ -194,7 +191,7 @@ def _rows(
 
 
 def _check_fit(features: PerModality[Features], sightings: PerModality[Sightings]) -> None:
-    """Refuse features of other images, and features of two widths: both would rank without a complaint, or crash."""
+    """Refuse features of other images or of two widths: the former would be ranked silently."""
     hint = "extract the features again, with one model and from this data set"
     for modality, bank in features.items():
         rows, images = len(bank.vectors), len(sightings[modality])

@@ -1,4 +1,4 @@
-"""Features of images as a file that any program can write: a `.npz` archive of plain arrays; nothing is unpickled."""
+"""Feature files: `.npz` archives of plain arrays that any program can write; nothing is unpickled."""
 
 import zipfile
 import zlib
@@ -27,14 +27,11 @@ _HINT = (
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageFeatures:
-    """What a feature file holds, one entry an image; what it does not say is None.
+    """Content of a feature file, one entry per image; None for absent arrays.
 
     Attributes:
-        vectors: Row = image; float32, or float64 where the file has it.
-        people: Who is on each image.
-        cameras: Which camera took it.
-        infrared: Whether that is an infrared one.
-        paths: The image's path.
+        vectors: Row = image; float32, or float64 if the file has it.
+        people: Identity of each image.
     """
 
     vectors: Float[np.ndarray, "n d"]
@@ -48,18 +45,13 @@ class ImageFeatures:
 
 
 def read_features(path: Path) -> ImageFeatures:
-    """Read a feature file.
-
-    Args:
-        path: A `.npz` archive with `features` and `person_ids`, and as far as they are known `cameras`, `modalities`
-            and `paths`. Other arrays are not looked at.
+    """Read a `.npz` archive with `features`, `person_ids`, and optionally `cameras`, `modalities` and `paths`.
 
     Raises:
-        DataError: The file is missing or damaged, an array is missing or of another type, lengths differ, a person has
-            a number below 0, a modality is unknown, or a path occurs twice.
+        DataError: The file is missing or damaged, an array is missing or of another type, lengths differ, an identity
+            is negative, a modality is unknown, or a path occurs twice.
 
-    Cost:
-        Reads the file twice, once for its checksums; float16 is widened to float32.
+    Cost: reads the file twice, once for its checksums; float16 is widened to float32.
     """
     arrays = _read_arrays(path)
     vectors, people = _vectors(path, arrays["features"]), arrays["person_ids"]
@@ -77,16 +69,16 @@ def read_features(path: Path) -> ImageFeatures:
 
 
 def read_vectors(path: Path) -> Float[np.ndarray, "n d"]:
-    """The features alone of a feature file; whom they show is not asked.
+    """Read only the features of a feature file.
 
     Raises:
-        DataError: As for `read_features`.
+        DataError: See `read_features`.
     """
     return _vectors(path, _read_arrays(path, ("features",))["features"])
 
 
 def write_features(path: Path, features: PerModality[Features], tables: SplitTables) -> Path:
-    """Write the features of a split so that `read_features` finds them, visible images first; all or nothing."""
+    """Write the features of a split for `read_features`, visible images first; atomic."""
     images, people = tables.images, tables.people
     columns: dict[str, Shaped[np.ndarray, "n *rest"]] = {
         "features": np.concatenate([bank.vectors for bank in features]),
@@ -99,12 +91,11 @@ def write_features(path: Path, features: PerModality[Features], tables: SplitTab
 
 
 def write_queries(path: Path, results: Sequence[SearchResult]) -> Path:
-    """Write what each query found, for error analysis and figures; all or nothing.
+    """Write the results of each query, for error analysis and figures; atomic.
 
     For every trial, under its name, such as `sysu/all/1-shot/agw/trial-0/rank`: `query` (row of the test table of the
-    query modality, or of the feature file that it came from), `rank`, `average_precision`, `inverse_negative_penalty`,
-    `valid`, and `best` (rows of the ten gallery images ranked first, -1 where there are fewer; excluded images are
-    absent).
+    query modality, or of the feature file), `rank`, `average_precision`, `inverse_negative_penalty`, `valid`, and
+    `best` (rows of the ten gallery images ranked first, excluded ones left out; -1 where there are fewer).
     """
     columns: dict[str, Shaped[np.ndarray, "n *rest"]] = {}
     for result in results:
@@ -122,7 +113,7 @@ def write_queries(path: Path, results: Sequence[SearchResult]) -> Path:
 
 
 def write_columns(path: Path, columns: Mapping[str, Any]) -> Path:
-    """Write arrays under their names, all or nothing; the file's folder is made."""
+    """Write named arrays; atomic. The file's folder is made."""
 
     def write(file: BinaryIO) -> None:
         np.savez_compressed(file, allow_pickle=False, **columns)
@@ -144,7 +135,7 @@ def _vectors(path: Path, found: Shaped[np.ndarray, "..."]) -> Float[np.ndarray, 
 
 
 def _read_arrays(path: Path, needed: tuple[str, ...] = _NEEDED) -> dict[str, Shaped[np.ndarray, "..."]]:
-    """The arrays that we know; others may be there, and of any kind, since nobody looks at them."""
+    """The known arrays; others are ignored."""
     if not path.is_file():
         raise DataError(f"there is no file {path}", hint=_HINT)
     _check_archive(path)
@@ -167,7 +158,7 @@ def _read_arrays(path: Path, needed: tuple[str, ...] = _NEEDED) -> dict[str, Sha
 
 
 def _check_archive(path: Path) -> None:
-    """Compare all checksums first: reading an array from damaged bytes fails in too many ways to be told apart."""
+    """Verify all checksums first: arrays of damaged bytes fail in too many ways to tell apart."""
     if not zipfile.is_zipfile(path):
         raise DataError(f"{path} is no .npz archive, or its end is missing", hint=_HINT)
     try:
@@ -180,7 +171,7 @@ def _check_archive(path: Path) -> None:
 
 
 def _people(path: Path, values: Shaped[np.ndarray, "n"]) -> Int64[np.ndarray, "n"]:
-    """Nobody is number -1: that stands for an image of somebody unknown, and two of these are no match."""
+    """Negative numbers are refused: -1 usually marks unknown people, who would count as one person."""
     people = _integers(path, "person_ids", values)
     if people.min() < 0:
         row = int(np.argmin(people >= 0))

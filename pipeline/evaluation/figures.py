@@ -1,4 +1,4 @@
-"""What some queries found, as a picture: each query, and the images that stand first, right and wrong marked."""
+"""The retrieval panel: some queries, each with the images ranked first, right and wrong marked."""
 
 from dataclasses import dataclass, replace
 from typing import BinaryIO
@@ -21,13 +21,13 @@ _FRAME, _GAP, _CROSS = 3, 4, 16
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Found:
-    """What some queries found, the best first.
+    """The hits of some queries, best first.
 
     Attributes:
         modality: Of the queries.
-        query: Their rows in the test table.
-        best: Rows in the other modality's test table; -1 where a query is shown fewer images.
-        right: Which of these show the query's person.
+        query: Rows of the test table.
+        best: Rows of the other modality's test table; -1 where there are fewer.
+        right: Whether each hit shows the query's person.
     """
 
     modality: Modality
@@ -43,17 +43,9 @@ def look_up(
     sightings: PerModality[Sightings],
     count: int = 10,
 ) -> Found:
-    """List what some queries of a trial find, under its protocol.
+    """Rank the gallery of a trial for some of its queries (ascending rows of the test table), under its protocol.
 
-    Args:
-        trial: Which gallery, and what is hidden from whom.
-        queries: Rows of the test table, ascending, each a query of the trial.
-        features: One vector for each row of the test tables, of any length but 0.
-        sightings: Who was seen by which camera, in the same order.
-        count: How many gallery images.
-
-    Cost:
-        One product of the queries with all features of the gallery's modality, which are not copied.
+    Cost: one product of the queries with all features of the gallery's modality, which are not copied.
     """
     modality = trial.search.query
     some = replace(trial, query=queries)
@@ -69,15 +61,9 @@ def look_up(
 
 
 def draw_panel(found: Found, images: PerModality[StoredImages], file: BinaryIO) -> None:
-    """Draw a row a query: the query, then what it found, each right one framed in blue, each wrong one crossed.
+    """Draw one row per query as a JPEG: the query, then its hits, right ones framed in blue, wrong ones crossed.
 
-    Args:
-        found: At least one query.
-        images: The test images, in the order of the test tables.
-        file: Where the JPEG is written.
-
-    Cost:
-        66 images are read; about 0.1 s and 100 KB.
+    Cost: 66 images are read; about 0.1 s and 100 KB.
     """
     from PIL import Image
 
@@ -108,7 +94,7 @@ def draw_panel(found: Found, images: PerModality[StoredImages], file: BinaryIO) 
 
 
 def _cross_out(picture: UInt8[np.ndarray, "h w 3"]) -> None:
-    """Put a cross into the upper right corner, on a white ground."""
+    """Draw a cross on white into the upper right corner."""
     size = min(_CROSS, *picture.shape[:2])
     corner = picture[:size, -size:]
     corner[:] = 255

@@ -1,4 +1,4 @@
-"""From a similarity matrix to numbers: ranks, average precision, inverse negative penalty, and their means."""
+"""From a similarity matrix to metrics: ranks, average precision, inverse negative penalty, and their means."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,16 +20,16 @@ RankBy = Literal["person", "image"]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class QueryRanks:
-    """What each query of one trial found. Where `valid` is false, the first three values are 0 and mean nothing.
+    """Results of each query of one trial. The first three are 0 where `valid` is false.
 
     Attributes:
-        rank: The person or image rank, from 1.
+        rank: Person or image rank, from 1.
         average_precision: In (0, 1].
-        inverse_negative_penalty: Matches divided by the position of the last one, in (0, 1].
-        valid: Whether the gallery holds a match that the query may see.
-        matches: How many it holds.
-        shown: How many gallery images the query may see, of anybody.
-        hidden: How many it may not see.
+        inverse_negative_penalty: Number of matches / position of the last one, in (0, 1].
+        valid: Whether the gallery holds a match that is not excluded.
+        matches: Number of such matches.
+        shown: Gallery images that are not excluded.
+        hidden: Excluded gallery images.
     """
 
     rank: Int64[np.ndarray, "q"]
@@ -43,16 +43,14 @@ class QueryRanks:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class TrialMetrics:
-    """The numbers of one trial, as fractions of 1.
+    """Metrics of one trial, as fractions of 1; all means are over valid queries.
 
     Attributes:
-        cmc: Share of the valid queries with a rank of at most 1, 2, ..., 20.
-        map: Mean average precision over valid queries.
-        minp: Mean inverse negative penalty over valid queries.
-        valid_queries: How many queries have a match that they may see: the denominator of everything above.
-        queries: How many queries there are, valid or not.
-        hidden_pairs: How many pairs of a query and a gallery image the protocol excludes.
-        chance_r1: Mean share of matches among the images shown: the rank-1 rate to expect of a random order.
+        cmc: Share of queries with a rank of at most 1, 2, ..., 20.
+        map: Mean average precision.
+        minp: Mean inverse negative penalty.
+        hidden_pairs: Pairs of query and gallery image that the protocol excludes.
+        chance_r1: Expected Rank-1 of a random order.
     """
 
     cmc: Float64[np.ndarray, "20"]
@@ -67,20 +65,15 @@ class TrialMetrics:
 def unit_rows(
     features: Float[np.ndarray, "n d"], name: str, row_names: Sequence[str] | None = None
 ) -> Float[np.ndarray, "n d"]:
-    """Scale every row to length 1, in the precision that came in.
-
-    A row that has no direction is refused: its similarities would be NaN, or equal to all, and would rank silently.
+    """Scale every row to length 1, in its own precision; a row without direction is refused.
 
     Args:
         features: One row an image.
-        name: What the rows are, for the error message: `infrared features`.
-        row_names: What each row is, for the error message: the path of its image.
-
-    Returns:
-        A new array of the same shape and type.
+        name: For the error message: `infrared features`.
+        row_names: For the error message: the path of each image.
 
     Raises:
-        DataError: A row is all zeros or holds a value that is not finite; the first such row is named.
+        DataError: A row is all zeros or not finite: its similarities would be NaN or all equal, and rank silently.
     """
     # The length is summed in float64, so that rows of very small or very large float32 values keep their direction.
     lengths = np.sqrt(np.einsum("nd,nd->n", features, features, dtype=np.float64))
@@ -98,10 +91,10 @@ def unit_rows(
 
 
 def inner_products(query: Float[np.ndarray, "q d"], gallery: Float[np.ndarray, "g d"]) -> Float[np.ndarray, "q g"]:
-    """Inner products, summed in float64 and then rounded to the precision that came in.
+    """Inner products, summed in float64 and rounded to the precision of the arguments.
 
-    Summed in float32 they would differ in the last digit with the number of rows that are multiplied at once, so that
-    near-ties would be ranked one way in a run and another way from its exported features.
+    Summed in float32, their last digit would depend on the number of rows multiplied at once, and near-ties would be
+    ranked differently in a run and from its exported features.
     """
     exact: Float[np.ndarray, "q g"] = query.astype(np.float64) @ gallery.astype(np.float64).T
     return exact.astype(query.dtype, copy=False)
@@ -116,18 +109,10 @@ def rank_trial(
     hidden: Bool[np.ndarray, "q g"],
     rank_by: RankBy = "person",
 ) -> TrialMetrics:
-    """Rank a gallery for every query by cosine similarity, and sum up.
-
-    Args:
-        query_features: One row a query, of any length above 0.
-        gallery_features: One row a gallery image.
-        query_people: Who is on each query.
-        gallery_people: Who is on each gallery image.
-        hidden: True where the protocol forbids showing a gallery image to a query.
-        rank_by: `person` counts a person once, `image` counts every image.
+    """Rank a gallery for every query by cosine similarity and average; arguments as for `rank_queries`.
 
     Raises:
-        DataError: A row has no direction, or no query has a match that it may see.
+        DataError: A row has no direction, or no query is valid.
     """
     similarity = inner_products(
         unit_rows(query_features, "query features"), unit_rows(gallery_features, "gallery features")
@@ -144,32 +129,29 @@ def rank_queries(
     rank_by: RankBy = "person",
     columns: Int64[np.ndarray, "g"] | None = None,
 ) -> QueryRanks:
-    """Rank a gallery for every query, highest similarity first; equal similarities keep gallery order.
+    """Rank a gallery for every query, highest similarity first; ties keep gallery order.
 
-    Average precision and inverse negative penalty count every image, also when the rank counts people.
+    Average precision and inverse negative penalty always count images.
 
     Args:
-        similarity: Row = query; no value is NaN. It may hold more images than this gallery.
-        query_people: Who is on each query.
-        gallery_people: Who is on each gallery image.
-        hidden: True where the protocol forbids showing a gallery image to a query; it is then absent, not wrong.
-        rank_by: `person`: 1 + the number of other people met before the first match. `image`: its position.
-        columns: The column of `similarity` that each gallery image has, so that the galleries of all trials share one
-            matrix. None: the columns are the gallery, in its order.
+        similarity: Row = query; no NaN. It may have more columns than this gallery.
+        query_people: Identity of each query.
+        gallery_people: Identity of each gallery image.
+        hidden: True where the protocol excludes a gallery image from a query's ranking.
+        rank_by: `person`: 1 + number of other people before the first match. `image`: its position.
+        columns: Column of `similarity` of each gallery image, so that the galleries of all trials share one matrix;
+            None if the columns are the gallery.
 
     Returns:
-        Numbers that depend neither on the number of threads nor on which queries are ranked together.
+        Independent of the number of threads and of which queries are ranked together.
 
     Raises:
         DataError: The gallery is empty.
 
-    Cost:
-        Nothing is sorted: r g comparisons for a query with r matches, many at once, and r^2 / 4 moves. No copy of the
-        similarities, unless their rows are not contiguous or of 16 bits. 3,803 queries on two cores: 0.01 s where the
-        gallery holds 301 images, 0.05 s where it holds 3,010.
+    Cost: nothing is sorted: r g comparisons for a query with r matches, and r^2 / 4 moves. 3,803 queries on two cores:
+    0.01 s for a gallery of 301 images, 0.05 s for 3,010. Similarities are copied only if not contiguous or of 16 bits.
 
-    Source:
-        CMC by person: the SYSU-MM01 authors' evaluation. Inverse negative penalty: Ye et al., TPAMI 2022.
+    Source: CMC by person: the SYSU-MM01 authors' evaluation. Inverse negative penalty: Ye et al., TPAMI 2022.
     """
     columns = _checked_columns(similarity, hidden, columns)
     assert len(query_people) == len(hidden) and len(gallery_people) == len(columns)
@@ -208,16 +190,10 @@ def best_gallery(
     *,
     count: int = 10,
 ) -> Int64[np.ndarray, "q count"]:
-    """List the gallery images that a query is shown first, highest similarity first, ties in gallery order.
-
-    Args:
-        similarity: Row = query; no value is NaN.
-        hidden: True where the protocol forbids showing a gallery image to a query; it is then in no list.
-        columns: As for `rank_queries`.
-        count: How many, from 1.
+    """The gallery images ranked first for each query, ties in gallery order; arguments as for `rank_queries`.
 
     Returns:
-        Positions in the gallery, not columns of `similarity`; -1 where a query is shown fewer images.
+        Positions in the gallery, not columns of `similarity`; -1 where a query has fewer images.
     """
     columns = _checked_columns(similarity, hidden, columns)
     assert count >= 1
@@ -232,7 +208,7 @@ def best_gallery(
 
 
 def summarise(ranks: QueryRanks) -> TrialMetrics:
-    """Average over valid queries; invalid ones are left out of every denominator.
+    """Average over valid queries.
 
     Raises:
         DataError: No query is valid.
@@ -259,7 +235,7 @@ def summarise(ranks: QueryRanks) -> TrialMetrics:
 def _checked_columns(
     similarity: Float[np.ndarray, "q m"], hidden: Bool[np.ndarray, "q g"], columns: Int64[np.ndarray, "g"] | None
 ) -> Int64[np.ndarray, "g"]:
-    """The column of each gallery image. Compiled loops read past the end of an array without a word: not here."""
+    """The column of each gallery image, checked: compiled loops would read past the end of an array silently."""
     queries, gallery = hidden.shape
     if columns is None:
         columns = np.arange(similarity.shape[1])
@@ -269,6 +245,6 @@ def _checked_columns(
 
 
 def _as_rows(similarity: Float[np.ndarray, "b m"]) -> Float[np.ndarray, "b m"]:
-    """Contiguous rows in a precision that the compiled loops know; from 16 bits to 32 no value changes."""
+    """Contiguous rows in float32 or float64, for the compiled loops; widening 16 bits changes no value."""
     precision: type[np.floating[Any]] = np.float64 if similarity.dtype == np.float64 else np.float32
     return np.ascontiguousarray(similarity, dtype=precision)

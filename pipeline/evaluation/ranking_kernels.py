@@ -1,8 +1,7 @@
-"""Compiled loops of ranking: where a query's matches stand among the images that it is shown.
+"""Compiled loops of ranking.
 
-Nothing is sorted. A match's position is how many images stand ahead of it, and counting runs over whole rows in vector
-lanes: at 30 matches in 3,000 images four times as fast as a binary search of every image among the sorted matches, and
-slower only from about 300 matches a query on.
+Nothing is sorted: the position of a match is a count of the images ahead of it, over whole rows in vector lanes. At 30
+matches in 3,000 images that is four times as fast as binary search, and slower only above about 300 matches a query.
 """
 
 import numpy as np
@@ -22,7 +21,7 @@ def _collect_shown(
     shown_people: Int32[np.ndarray, "g"],
     match_orders: Int64[np.ndarray, "g"],
 ) -> tuple[int, int]:
-    """Write the images that a query is shown, in gallery order, and which of them are matches; return both counts."""
+    """Write the non-excluded images in gallery order, and which of them are matches; return both counts."""
     shown = matches = 0
     for image in range(len(columns)):  # without branches, which would be mispredicted
         values[shown] = similarity[columns[image]]
@@ -36,7 +35,7 @@ def _collect_shown(
 
 @kernel
 def _count_above(values: Float[np.ndarray, "n"], bound: float) -> np.int32:
-    """Count the values above `bound`; a plain loop over a whole array, which the compiler turns into vector lanes."""
+    """Count the values above `bound`; a plain loop that the compiler vectorises."""
     count = np.int32(0)  # as wide as a similarity: lanes need not be widened
     for order in range(len(values)):
         count = np.int32(count + (values[order] > bound))
@@ -56,9 +55,9 @@ def _count_at_least(values: Float[np.ndarray, "n"], bound: float) -> np.int32:
 def _find_positions(
     values: Float[np.ndarray, "n"], match_orders: Int64[np.ndarray, "r"], positions: Int64[np.ndarray, "r"]
 ) -> int:
-    """Fill the positions of the matches, from 1 and ascending; return which image is the first match.
+    """Fill the positions of the matches, from 1 and ascending; return the first match.
 
-    Of equally similar images those before a match in gallery order stand ahead of it, those after it behind.
+    Among ties, images before a match in gallery order are ahead of it.
     """
     first = 0
     for match in range(len(match_orders)):
@@ -109,7 +108,7 @@ def rank_rows(
     num_matches: Int64[np.ndarray, "b"],
     num_shown: Int64[np.ndarray, "b"],
 ) -> None:
-    """Rank some queries; `people` and `persons` are numbered from 0, -1 is somebody whom the gallery does not hold."""
+    """Rank some queries; `people` and `persons` are numbered from 0, -1 for people who are not in the gallery."""
     num_gallery = len(columns)
     values, shown_people = np.empty(num_gallery, similarity.dtype), np.empty(num_gallery, np.int32)
     match_orders, positions = np.empty(num_gallery, np.int64), np.empty(num_gallery, np.int64)
@@ -144,7 +143,7 @@ def best_rows(
     columns: Int64[np.ndarray, "g"],
     best: Int64[np.ndarray, "b count"],
 ) -> None:
-    """Fill the gallery positions of the best shown images of some queries; what `best` holds beyond them stays."""
+    """Fill the gallery positions of the best images of some queries; unused entries of `best` stay."""
     count = best.shape[1]
     values = np.empty(count, similarity.dtype)
     for query in range(len(best)):

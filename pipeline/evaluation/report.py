@@ -1,7 +1,6 @@
-"""What an evaluation writes down: every number with the data, the model and the options that it belongs to.
+"""The content of `evaluation.json`: every number with the data, the model and the options that it belongs to.
 
-`EvaluationReport.to_dict` is the content of `evaluation.json`; `evaluation.schema.json` beside this file describes it
-to other programs. Numbers are fractions of 1; tables turn them into percent.
+`evaluation.schema.json` describes it to other programs. Numbers are fractions of 1; tables show percent.
 """
 
 from collections.abc import Mapping
@@ -20,18 +19,14 @@ Selection = Literal["last", "val", "test_best"]
 
 @dataclass(frozen=True, slots=True, config=CLOSED)
 class DataRecord:
-    """Which images were compared.
+    """The compared images.
 
     Attributes:
-        name: The data set, or the manifest.
-        kind: What stands behind the images.
-        split: The people that the model was trained on.
+        split: People that the model was trained on.
         trial: Which of RegDB's ten splits, `data.split`; None elsewhere. The name is that of format 1.
         partial: Counts differ from the published ones.
         overlap: Some people are in training and in test.
         file_list: Digest of the relative paths.
-        visible: Test images.
-        infrared: Test images.
     """
 
     name: str
@@ -47,7 +42,7 @@ class DataRecord:
 
 @dataclass(frozen=True, slots=True, config=CLOSED)
 class ModelRecord:
-    """Which model encoded them: run, round and how it was chosen, origin of the weights, digest, seed."""
+    """The model: run, round and its selection, origin of the weights, digest, seed."""
 
     run: str
     round: Count
@@ -59,7 +54,7 @@ class ModelRecord:
 
 @dataclass(frozen=True, slots=True, config=CLOSED)
 class FeatureRecord:
-    """How an image became a vector."""
+    """How an image becomes a vector."""
 
     name: str
     dim: Annotated[int, Field(ge=1)]
@@ -70,7 +65,7 @@ class FeatureRecord:
 
 @dataclass(frozen=True, slots=True, config=CLOSED)
 class LastRound:
-    """What the last round retrieves, where another round was chosen: the two stand side by side."""
+    """Results of the last round, where another one was selected."""
 
     round: Count
     searches: tuple[SearchReport, ...]
@@ -78,17 +73,13 @@ class LastRound:
 
 @dataclass(frozen=True, slots=True, config=CLOSED)
 class EvaluationReport:
-    """What `evaluation.json` holds: numbers, and where they come from.
+    """Metrics and their origin.
 
     Attributes:
-        data: Which images.
-        model: Which model.
-        features: How images became vectors.
-        searches: The numbers; re-ranked ones are entries of their own. Empty where the data set names no test images.
-        validation: Numbers on held-out images that were neither trained nor tested on.
+        searches: Re-ranked ones are entries of their own. Empty without test images.
+        validation: Results on held-out images that were neither trained nor tested on.
         last: The last round, where `model.round` is another one.
-        warnings: What a reader has to know before the numbers are quoted.
-        format: Of this record.
+        warnings: To be read before the numbers are quoted.
     """
 
     data: DataRecord
@@ -102,11 +93,11 @@ class EvaluationReport:
 
     @property
     def headline(self) -> MeanRecord:
-        """The means of the first search without re-ranking; re-ranked numbers are never the headline."""
+        """Means of the first search without re-ranking."""
         return next(search.mean for search in (*self.searches, *self.validation) if search.rerank is None)
 
     def metrics(self) -> dict[str, float]:
-        """The means of every search under the names that a tracker shows: `test/sysu/all/1-shot/agw/r1`."""
+        """The means of every search under their names in a tracker: `test/sysu/all/1-shot/agw/r1`."""
         return {
             f"{part}/{search.name}/{name}": value
             for part, searches in (("test", self.searches), ("val", self.validation))
@@ -115,16 +106,16 @@ class EvaluationReport:
         }
 
     def to_dict(self) -> dict[str, Any]:
-        """The report as what JSON can hold: dicts, lists, texts, numbers, booleans and None."""
+        """The report as plain JSON types."""
         record: dict[str, Any] = TypeAdapter(EvaluationReport).dump_python(self, mode="json")
         return {"format": record.pop("format"), **record}
 
     @staticmethod
     def from_dict(record: Mapping[str, Any]) -> "EvaluationReport":
-        """The report that `to_dict` turned into `record`.
+        """The inverse of `to_dict`.
 
         Raises:
-            DataError: A key is missing, unknown, of another type or out of range; the first one is named.
+            DataError: A key is missing, unknown, of another type or out of range.
         """
         try:
             return TypeAdapter(EvaluationReport).validate_python(dict(record))

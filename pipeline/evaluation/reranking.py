@@ -1,4 +1,4 @@
-"""Re-ranking by k-reciprocal neighbours: transductive, and therefore never a headline number."""
+"""k-reciprocal re-ranking: transductive, and therefore never a headline number."""
 
 from functools import partial
 
@@ -30,41 +30,37 @@ def k_reciprocal(
     k2: int = 6,
     original_weight: float = 0.3,
 ) -> Float32[np.ndarray, "q g"]:
-    """Compare queries and gallery images by the neighbourhoods that they have in common.
+    """Compare queries and gallery images by their shared neighbourhoods.
 
-    Every query's list depends on all other queries and on the whole gallery, hidden pairs among them: give those of
-    one trial, and rank the result with the trial's own mask.
+    The result depends on all queries and the whole gallery, excluded pairs included: pass those of one trial, and rank
+    the result with the trial's mask.
 
     Args:
         query: Unit rows.
         gallery: Unit rows.
-        k1: Length of the lists in which two images must name each other, the image itself not counted. Limited to the
+        k1: Length of the lists in which two images must name each other, the image itself not counted; at most the
             number of images.
-        k2: Over how many neighbours, the image itself first, a neighbourhood is averaged.
+        k2: Neighbours, the image itself first, over which a neighbourhood is averaged.
         original_weight: From 0 (neighbourhoods alone) to 1 (the order of the cosine).
 
     Returns:
-        Similarities to rank by, in [-1, 0]: the negative of (1 - original_weight) times the Jaccard distance plus
-        original_weight times the original one. That is the squared Euclidean distance divided by the largest of the
-        query to any image, query or gallery; the neighbourhoods are weighed by distances divided in the same way.
+        Similarities in [-1, 0]: -(1 - original_weight) x Jaccard distance - original_weight x original distance, the
+        latter squared Euclidean, divided by the largest of the query to any image. Neighbourhoods use the same
+        division.
 
     Raises:
         ConfigError: k2 is not from 1 to k1, or the weight not from 0 to 1.
         ValueError: A row is not finite or not of unit length.
 
-    Cost:
-        1.5 (q + g)^2 d multiplications, of which (q + g)^2 d for the neighbours. Beside the result and the rows, a
-        copy of the rows, 2 KB an image and 50 MB; nothing of size (q + g)^2.
-        3,803 queries x 3,010 images of 2,048 numbers on two cores: 3 to 4 s and 180 MB.
+    Cost: 1.5 (q + g)^2 d multiplications; nothing of size (q + g)^2 is held. 3,803 queries x 3,010 images of 2,048
+    dimensions on two cores: 3 to 4 s and 180 MB.
 
-    Source:
-        Zhong et al., CVPR 2017; zhunzhong07/person-re-ranking, python-version/re_ranking_ranklist.py, whose division
-        by the largest distance stands in no equation of the paper.
+    Source: Zhong et al., CVPR 2017; zhunzhong07/person-re-ranking, python-version/re_ranking_ranklist.py, whose
+    division by the largest distance is in no equation of the paper.
 
-    Differs:
-        An image is first in its own list also where it has copies, and ties go by index, queries first; the public
-        code leaves both to an unstable sort. k1 is limited to the number of images before it is halved. Where all
-        images are copies of one, distances are 0 and not 0 / 0.
+    Differs: an image is first in its own list even if it has copies, and ties go by index, queries first; the public
+    code leaves both to an unstable sort. k1 is limited to the number of images before it is halved. Where all images
+    are copies of one, distances are 0 and not 0 / 0.
     """
     if not 1 <= k2 <= k1:
         raise ConfigError(f"k1 is {k1} and k2 is {k2}", hint="k2 must be from 1 to k1; customary are k1 20 and k2 6")
@@ -93,7 +89,7 @@ def k_reciprocal(
 
 
 def _largest_distances(rows: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, "n"]:
-    """The largest squared distance of each row to any other; each pair is multiplied once. Infinite if it is zero."""
+    """The largest squared distance of each row to any other; infinite if it is zero."""
     least = np.ones(len(rows), np.float32)
     size = max(1, SIMILARITIES_PER_BLOCK // max(1, len(rows)))
     for start in range(0, len(rows), size):
@@ -109,7 +105,7 @@ def _largest_distances(rows: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, 
 def _scaled_and_averaged(
     rows: NeighbourhoodWeights, divisors: Float32[np.ndarray, "n"], neighbours: Neighbours, k2: int
 ) -> NeighbourhoodWeights:
-    """Weigh each neighbourhood by distances divided by the image's divisor, then average over k2 neighbours."""
+    """Divide distances by the image's divisor, recompute its weights, then average over k2 neighbours."""
     unit = LARGEST_SCALE // k2
     scaled = np.empty_like(rows.weights)
     over_blocks(partial(scale_weights, rows.starts, rows.weights, divisors, unit, scaled), len(divisors))
@@ -125,7 +121,7 @@ def _scaled_and_averaged(
 def _gallery_holders(
     weights: NeighbourhoodWeights, num_queries: int
 ) -> tuple[Int64[np.ndarray, "n_plus_one"], Int32[np.ndarray, "z"], Int32[np.ndarray, "z"]]:
-    """For every image, which gallery images hold it in their neighbourhood, and how heavily."""
+    """For every image, the gallery images with it in their neighbourhood, and their weights."""
     first = weights.starts[num_queries]
     starts = np.maximum(weights.starts - first, 0)  # the rows of queries become empty
     columns, held = weights.columns[first:], weights.weights[first:]

@@ -1,4 +1,4 @@
-"""Compiled loops of re-ranking: neighbourhoods weighed anew, and what those of queries and gallery images share."""
+"""Compiled loops of re-ranking."""
 
 import math
 
@@ -18,9 +18,9 @@ def scale_weights(
     start: int,
     stop: int,
 ) -> None:
-    """Divide the distances behind each row's weights by the row's divisor; integers of sum `unit`.
+    """Recompute each row's weights from distances divided by the row's divisor; integers of sum `unit`.
 
-    A row is the softmax of negative distances, so the softmax of the divided ones is its power 1 / divisor, normalised.
+    A row is a softmax of negative distances, so that of the divided ones is its power 1 / divisor, normalised.
     """
     for image in range(start, stop):
         row, result = weights[starts[image] : starts[image + 1]], scaled[starts[image] : starts[image + 1]]
@@ -52,9 +52,9 @@ def gallery_overlaps(
     start: int,
     stop: int,
 ) -> None:
-    """Add, for the queries start..stop, the smaller weights of every column that a gallery image holds too.
+    """Add, for queries start..stop, the smaller weights of every column that a gallery image has too.
 
-    `overlaps` has one row for each of these queries, zero at first. The sums are of integers: no order changes them.
+    `overlaps` has one row per query, zero at first. Sums are of integers: their order does not matter.
     """
     for query in range(start, stop):
         for place in range(starts[query], starts[query + 1]):

@@ -1,4 +1,4 @@
-"""The numbers of one search, gathered over its trials; fractions of 1, which tables turn into percent."""
+"""Metrics of one search over its trials."""
 
 import math
 from collections.abc import Sequence
@@ -45,7 +45,7 @@ class MeanRecord:
 
 @dataclass(frozen=True, slots=True, config=CLOSED)
 class DeviationRecord:
-    """Standard deviations over the trials of one model (n - 1). The spread over seeds is another quantity."""
+    """Standard deviations (n - 1) over the trials of one model; not the spread over seeds."""
 
     r1: Fraction
     map: Fraction
@@ -54,22 +54,18 @@ class DeviationRecord:
 
 @dataclass(frozen=True, slots=True, config=CLOSED)
 class SearchReport:
-    """The numbers of one search, and what they depend on.
+    """Metrics of one search, and what they depend on.
 
     Attributes:
         name: Data set, search, direction, shots and draw, as far as the data set has them.
-        direction: Query first.
-        draw: How galleries were drawn; None for a fixed gallery.
-        shots: Gallery images of one person and camera; None for a fixed gallery.
+        draw: How galleries were sampled; None for a fixed gallery.
+        shots: Gallery images per person and camera; None for a fixed gallery.
         rank_by: What is counted before the first match.
         exclude: Which gallery images a query never sees.
-        rerank: How the similarities were changed by looking at all queries and the gallery together; None: not at all.
-        queries: How many there are.
-        valid_queries: How many have a match that they may see: the denominator of every number.
+        valid_queries: Queries with a match that is not excluded: the denominator of every metric.
         gallery: Gallery images of one trial.
-        hidden_pairs: How many pairs of query and gallery image the exclusion hides in one trial.
-        chance_r1: Rank-1 of a random order.
-        trials: The numbers of each.
+        hidden_pairs: Excluded pairs of query and gallery image in one trial.
+        chance_r1: Expected Rank-1 of a random order.
         mean: Over the trials.
         deviation: Over the trials; None for one trial.
     """
@@ -100,13 +96,7 @@ class SearchReport:
 def report_search(
     trials: Sequence[RetrievalTrial], metrics: Sequence[TrialMetrics], rerank: Reranking | None = None
 ) -> SearchReport:
-    """Gather the trials of one search, with their means and standard deviations.
-
-    Args:
-        trials: All trials of one search.
-        metrics: Their numbers; all with the same number of queries.
-        rerank: How the similarities were changed; it becomes part of the name.
-    """
+    """Gather the trials of one search, with means and standard deviations; `rerank` becomes part of the name."""
     search, first = trials[0].search, metrics[0]
     assert all((one.queries, one.valid_queries) == (first.queries, first.valid_queries) for one in metrics)
     records = tuple(
@@ -134,7 +124,7 @@ def report_search(
 
 
 def summary(trials: Sequence[TrialRecord]) -> tuple[MeanRecord, DeviationRecord | None]:
-    """Means and standard deviations (n - 1) over trials; one trial has no deviation."""
+    """Means and standard deviations (n - 1) over trials; None for one trial."""
     curves = np.array([one.cmc for one in trials])
     average_precision = np.array([one.map for one in trials])
     inverse_negative_penalty = np.array([one.minp for one in trials])
@@ -147,7 +137,7 @@ def summary(trials: Sequence[TrialRecord]) -> tuple[MeanRecord, DeviationRecord 
 
 
 def suspicions(searches: Sequence[SearchReport]) -> tuple[str, ...]:
-    """A sentence for every search whose Rank-1 is no better than that of a random order: likely a mistaken set-up."""
+    """A warning for every search whose Rank-1 is near chance: most likely a mistaken set-up."""
     return tuple(
         f"{search.name}: Rank-1 {search.mean.r1:.2%} is hardly above the {search.chance_r1:.2%} of a random order: "
         "most likely the settings belong to another data set, or query and gallery do not show the same people"

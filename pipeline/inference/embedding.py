@@ -1,4 +1,4 @@
-"""From image files to vectors, in chunks that survive a kill; what cannot be read is passed over and named."""
+"""Image files to vectors, in chunks that survive a kill. Images that cannot be read are skipped and listed."""
 
 import hashlib
 import json
@@ -35,9 +35,9 @@ class Embedded:
     """Vectors of the images that could be read.
 
     Attributes:
-        vectors: Row = image that could be read; as the encoder gives them.
-        rows: Which image of the list each is.
-        unreadable: The others, and why.
+        vectors: Row = readable image, as the encoder returns them.
+        rows: Position of each in the image list.
+        unreadable: The other images, with the reason.
     """
 
     vectors: Float32[np.ndarray, "m dim"]
@@ -47,7 +47,7 @@ class Embedded:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Chunk:
-    """A part of a list: which images, all of one modality."""
+    """Consecutive images of one modality."""
 
     rows: Int64[np.ndarray, " c"]
     modality: Modality
@@ -55,7 +55,7 @@ class _Chunk:
 
 @dataclass(frozen=True, slots=True)
 class _Picture:
-    """One image decoded, or why it was not."""
+    """A decoded image, or the reason why it cannot be read."""
 
     pixels: UInt8[np.ndarray, "height width 3"] | None
     adjustments: frozenset[Adjustment] = frozenset()
@@ -72,22 +72,17 @@ def embed_images(
     workers: int | None = None,
     description: str = "embed images",
 ) -> Embedded:
-    """Encode every image that can be read, once.
+    """Encode every readable image once.
 
-    Args:
-        encoder: What encodes.
-        images: What is encoded.
-        batch_size: Images encoded at once.
-        parts: A folder of its own, in which finished chunks wait until all are finished: the same call goes on after a
-            kill, and `forget_parts` removes it. Nothing is kept when None.
-        workers: How many images are decoded at once; one a core when None.
-        description: The label of the progress bar.
+    * `parts`: Folder for finished chunks, so that the same call resumes after a kill; `forget_parts` removes it. None
+      keeps nothing.
+    * `workers`: Decoding threads; one a core when None.
 
     Raises:
         TrainingError: See `TrainedEncoder.encode`.
         CheckpointError: A chunk cannot be written.
 
-    Cost: One decoding and one forward pass an image; two chunks of pixels in memory, 128 MB at 288 x 144.
+    Cost: one decoding and one forward pass an image; two chunks of pixels in memory, 128 MB at 288 x 144.
     """
     chunks = [
         _Chunk(rows[start : start + CHUNK], modality)
@@ -133,7 +128,7 @@ def embed_images(
 
 
 def require_some(embedded: Embedded) -> Embedded:
-    """The same, where any image could be read.
+    """Return the argument if any image could be read.
 
     Raises:
         DataError: None could.
@@ -147,7 +142,7 @@ def require_some(embedded: Embedded) -> Embedded:
 
 
 def forget_parts(parts: Path) -> None:
-    """Remove what only an unfinished call needs."""
+    """Remove the chunks of a finished call."""
     shutil.rmtree(parts, ignore_errors=True)
 
 
@@ -168,7 +163,7 @@ def _encode(
 def _decode_ahead(
     images: ImageList, chunks: Sequence[_Chunk], height: int, width: int, workers: int | None
 ) -> Iterator[list[_Picture]]:
-    """The pictures of each chunk, decoded while the one before it is encoded."""
+    """Decode each chunk while the previous one is encoded."""
 
     def decode(path: str) -> _Picture:
         try:
@@ -204,7 +199,7 @@ def _first(unreadable: Sequence[Unreadable]) -> str:
 
 
 def _begin_parts(parts: Path, encoder: TrainedEncoder, images: ImageList) -> None:
-    """Go on with chunks of the same images by the same encoder; others are thrown away."""
+    """Keep the chunks of the same images and encoder; remove others."""
     names = "".join(f"{path} {_stamp(images.root / path)}\n" for path in images.paths)
     names += images.infrared.tobytes().hex()
     plan = {
@@ -222,7 +217,7 @@ def _begin_parts(parts: Path, encoder: TrainedEncoder, images: ImageList) -> Non
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
-    """Size and time of change: of an image that was changed meanwhile, a finished chunk holds the wrong vector."""
+    """Size and modification time: the vector of an image that has changed since is out of date."""
     try:
         found = path.stat()
     except OSError:

@@ -1,16 +1,18 @@
-"""What inference needs of a trained encoder, wherever it comes from. Importable without training code."""
+"""The interface of a trained encoder, and encoders read from graphs. Importable without training code."""
 
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
-from models.modality import Modality
+from models.modality import Modality, PerModality
 from models.precision import Precision
-from pipeline.errors import TrainingError
+from pipeline.errors import TrainingError, WeightsError
 from pipeline.runtime.device import using_device
 
 
@@ -73,3 +75,38 @@ def encode_batch(
     if not np.isfinite(vectors).all():
         raise TrainingError(f"the model of {name} gives vectors that are not finite", hint="its training has diverged")
     return vectors
+
+
+@dataclass(frozen=True, eq=False)
+class GraphEncoder:
+    """An encoder from exported graphs (`torch.export`), one per modality, in float32, each loaded at first use."""
+
+    name: str
+    digest: str
+    height: int
+    width: int
+    files: PerModality[Path]
+    device: torch.device
+    _graphs: dict[Modality, Any] = field(default_factory=dict, init=False)
+
+    def encode(self, pixels: UInt8[np.ndarray, "n height width 3"], modality: Modality) -> Float32[np.ndarray, "n dim"]:
+        """See `TrainedEncoder`."""
+        if modality not in self._graphs:
+            self._graphs[modality] = _load(self.files[modality], self.device)
+        graph = self._graphs[modality]
+        return encode_batch(
+            self.name, lambda: graph(torch.from_numpy(pixels).to(self.device)), len(pixels), self.device, "float32"
+        )
+
+
+def _load(file: Path, device: torch.device) -> Any:
+    """Load a graph; nothing is unpickled."""
+    try:
+        program = torch.export.load(file)
+    except (OSError, RuntimeError, ValueError) as error:
+        raise WeightsError(f"{file} is no graph of ours: {error}", hint="register the run's models again") from error
+    if device.type != "cpu":
+        from torch.export.passes import move_to_device_pass
+
+        program = move_to_device_pass(program, device)
+    return program.module()

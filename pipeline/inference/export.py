@@ -1,4 +1,4 @@
-"""A trained encoder as files that other programs load: one network a modality, and what an image must become for it."""
+"""A trained encoder as files for other programs: one network per modality, and the preprocessing it expects."""
 
 import importlib
 import io
@@ -38,7 +38,7 @@ Network = Callable[[Float32[np.ndarray, "n 3 h w"]], Float32[np.ndarray, "n dim"
 
 @dataclass(frozen=True, slots=True)
 class Exported:
-    """The files that were written, and the largest difference between their vectors and the encoder's own."""
+    """The written files, and the largest difference between their vectors and the encoder's own."""
 
     folder: Path
     files: tuple[str, ...]
@@ -50,19 +50,19 @@ class Exported:
 
 
 def export_encoder(encoder: RunEncoder, form: Format, folder: Path) -> Exported:
-    """Write the encoder of a run into a folder, and compare what was written with it.
+    """Export the encoder of a run, then load the files again and compare their vectors with the run's own.
 
     Args:
         encoder: On the CPU.
-        form: `torchscript` and `onnx`: `visible` and `infrared`, each from float32 [n, 3, height, width] to [n, dim],
-            for any n. `safetensors`: the weights of both, with the settings from which the network is built.
-        folder: Made when absent; files of the same names are replaced. `model.json` says how images are prepared.
+        form: `torchscript` and `onnx`: one file per modality, float32 [n, 3, height, width] to [n, dim] for any n.
+            `safetensors`: the weights of both, and the settings of the network.
+        folder: Made when absent; files of the same name are replaced. `model.json` describes the preprocessing.
 
     Raises:
         ConfigError: A library is not installed, or the folder cannot be written.
         TrainingError: Vectors differ by more than 1e-4; nothing is written.
 
-    Cost: Seconds, and the size of the weights; `onnx` and `torchscript` hold the shared part twice.
+    Cost: seconds; `onnx` and `torchscript` store the shared trunk twice.
     """
     write = {"safetensors": _safetensors, "torchscript": _torchscript, "onnx": _onnx}[form]
     networks, contents = write(encoder)
@@ -147,20 +147,20 @@ def _of_torch(network: torch.nn.Module) -> Network:
 
 
 def _images(encoder: RunEncoder, count: int) -> Tensor:
-    """Noise as bright as normalised images are."""
+    """Noise with the scale of normalised images."""
     generator = torch.Generator().manual_seed(count)
     return torch.randn(count, 3, encoder.height, encoder.width, generator=generator)
 
 
 def _difference(encoder: RunEncoder, network: Network, modality: Modality) -> float:
-    """The largest difference of a number of a vector, over batches of other sizes than the one that was traced."""
+    """Largest difference of any component, at batch sizes other than the traced one."""
     own = _of_torch(_descriptors(encoder, encoder.encoder)[modality])
     batches = [_images(encoder, count).numpy() for count in _TRIED]
     return max(float(np.abs(own(batch) - network(batch)).max()) for batch in batches)
 
 
 def _description(encoder: RunEncoder, form: Format, files: list[str]) -> dict[str, Any]:
-    """What a program needs to know that has the files alone."""
+    """The content of `model.json`: all that a program needs to use the files."""
     mean, deviation = colour_statistics(encoder.normalisation)
     return {
         "format": form,

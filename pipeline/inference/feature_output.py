@@ -17,7 +17,7 @@ from pipeline.inference.encoder import TrainedEncoder
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """What a file of vectors holds, and how many images it does not."""
+    """Content of a feature file, and how many images it lacks."""
 
     images: int
     dim: int
@@ -37,16 +37,9 @@ class Written:
 def embed_to_file(
     encoder: TrainedEncoder, images: ImageList, out: Path, *, batch_size: int, workers: int | None = None
 ) -> Written:
-    """Encode images and write `features`, `paths`, `modalities`, and, where a manifest says so, who and which camera.
+    """Write `features`, `paths`, `modalities`, `encoder`, and for a manifest `cameras` and `person_ids`.
 
-    A call that was killed goes on when it is made again; until then its chunks lie beside `out`.
-
-    Args:
-        encoder: What encodes.
-        images: What is encoded.
-        out: The `.npz` file; one that is there is replaced.
-        batch_size: Images encoded at once.
-        workers: How many images are decoded at once; one a core when None.
+    A killed call resumes when repeated; until then its chunks lie beside `out`, which is replaced at the end.
 
     Raises:
         ConfigError: The file's name does not end in `.npz`.

@@ -1,7 +1,7 @@
-"""A gallery on disk: vectors of images, the files that they are of, and lists where there are many of them.
+"""A gallery index on disk: image vectors, the files they belong to, and inverted lists for large galleries.
 
-The folder holds one generation of files at a time, named in `index.json`, which is replaced last: a reader finds the
-old gallery or the new one, and a kill loses neither.
+The files of a new generation are written first and `index.json`, which names them, last: a reader sees the old index
+or the new one, and a kill loses neither.
 """
 
 import hashlib
@@ -28,9 +28,9 @@ class IndexedFile:
     Attributes:
         path: Relative to the gallery's root, or absolute.
         size: Bytes.
-        changed: When its content last changed, in nanoseconds of the system's clock.
-        camera: The name of the camera; empty where nobody says.
-        person: The name of the person; empty where nobody says.
+        changed: Modification time, nanoseconds.
+        camera: Name of the camera; empty if unknown.
+        person: Name of the person; empty if unknown.
     """
 
     path: str
@@ -41,21 +41,21 @@ class IndexedFile:
 
     @property
     def state(self) -> tuple[str, int, int]:
-        """Says whether it is still the image that was embedded."""
+        """Equal as long as the file is the one that was embedded."""
         return self.path, self.size, self.changed
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Gallery:
-    """Images that can be searched.
+    """A searchable gallery.
 
     Attributes:
-        root: Where paths start.
+        root: Folder that paths are relative to.
         files: One entry an image, sorted by path.
-        vectors: Unit rows, mapped from the file.
-        modality: What took them.
-        encoder: The digest of the encoder.
-        lists: None where every image is compared.
+        vectors: Unit rows, memory-mapped.
+        modality: Of the images.
+        encoder: Digest of the encoder.
+        lists: Inverted lists; None for exhaustive search.
     """
 
     root: Path
@@ -74,7 +74,7 @@ class Gallery:
 
 @dataclass(frozen=True, slots=True)
 class GallerySource:
-    """Which images a gallery is made of, as `list_images` takes it."""
+    """The images of a gallery: the arguments of `list_images`."""
 
     path: Path
     modality: Modality
@@ -82,7 +82,7 @@ class GallerySource:
     root: Path | None = None
 
     def index_folder(self, below: Path, encoder: str) -> Path:
-        """A folder of its own for these images and this encoder."""
+        """The default index folder of these images and this encoder."""
         key = [
             str(self.path.resolve()),
             self.modality.value,
@@ -95,15 +95,15 @@ class GallerySource:
 
 
 def is_index(path: Path) -> bool:
-    """Whether a folder is one of ours."""
+    """Whether a folder holds an index."""
     return (path / INDEX).is_file()
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """What an index says of itself.
+    """Read `index.json`.
 
     Raises:
-        DataError: It is none, damaged, or of another version.
+        DataError: It is missing, damaged, or of another version.
     """
     try:
         record = atomic_files.read_json(path / INDEX)
@@ -120,16 +120,14 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def open_gallery(path: Path, encoder: str) -> Gallery:
-    """Open an index as it stands.
+    """Open an index without refreshing it; vectors are memory-mapped.
 
     Args:
-        path: Its folder.
-        encoder: The digest of the encoder of the queries.
+        path: The index folder.
+        encoder: Digest of the queries' encoder.
 
     Raises:
-        DataError: It is no index, damaged, or was made by another encoder.
-
-    Cost: The list of files is read, and lists where there are any; vectors are mapped.
+        DataError: No index, a damaged one, or one of another encoder.
     """
     record = read_record(path)
     if record["encoder"] != encoder:

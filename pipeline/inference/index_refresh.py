@@ -1,5 +1,6 @@
-"""Bringing a gallery's index up to date: new and changed images are embedded, those that are gone leave it."""
+"""Make and refresh gallery indexes: new and changed images are embedded, missing ones dropped."""
 
+import logging
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -10,6 +11,7 @@ import numpy as np
 from jaxtyping import Float32, Int64
 
 from clustering.gallery_search import GalleryLists
+from models.modality import Modality
 from pipeline.data.image_list import ImageList, list_images
 from pipeline.errors import DataError
 from pipeline.evaluation.ranking import unit_rows
@@ -28,6 +30,8 @@ from pipeline.inference.index import (
 from pipeline.runtime import atomic_files
 from pipeline.runtime.folder_lock import lock_folder
 
+logger = logging.getLogger(__name__)
+
 EXACT_UP_TO = 300_000
 """Images up to which every one is compared with every query: 2.5 GB at 2,048 dimensions."""
 
@@ -39,7 +43,7 @@ _ROWS = 4_096
 
 @dataclass(frozen=True, slots=True)
 class Refreshed:
-    """What bringing a gallery up to date took: images kept, new or changed, gone, and not readable."""
+    """Counts of images: kept, embedded (new or changed), gone, unreadable."""
 
     kept: int
     embedded: int
@@ -55,7 +59,7 @@ class Refreshed:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Merged:
-    """The images of the next generation, sorted by path, each with the row of its vector, old or new."""
+    """The images of the next generation, sorted by path, each with the row of its old or new vector."""
 
     files: tuple[IndexedFile, ...]
     rows: Int64[np.ndarray, " n"]
@@ -71,25 +75,19 @@ def refresh_gallery(
     kind: Kind = "auto",
     workers: int | None = None,
 ) -> tuple[Gallery, Refreshed]:
-    """Make the index of some images, or bring it up to date.
+    """Make an index, or bring it up to date. A killed call resumes when repeated.
 
-    An image is embedded again where its size or its time of change is another one. A call that is killed goes on where
-    it stood.
+    An image is embedded again when its size or modification time has changed.
 
-    Args:
-        path: The index's folder, made when absent.
-        encoder: What embeds.
-        source: Which images.
-        batch_size: Images encoded at once.
-        kind: `exact` compares every image; `ivf` looks through lists; `auto` takes lists above 300,000 images.
-        workers: How many images are decoded at once; one a core when None.
+    * `path`: The index folder, made when absent.
+    * `kind`: `exact` compares all images, `ivf` searches inverted lists, `auto` uses lists above 300,000 images.
 
     Raises:
-        DataError: The folder is somebody else's, the index is of another encoder or modality, or no image is readable;
-            and as for `list_images`.
+        DataError: The folder holds other files, the index is of another encoder or modality, no image can be read; and
+            see `list_images`.
         CheckpointError: Another process writes the index, or it cannot be written.
 
-    Cost: One question to the file system an image, one embedding a new one. New vectors are held in memory.
+    Cost: one `stat` an image, one forward pass a new image; new vectors are held in memory.
     """
     images, modality = list_images(source.path, source.modality, source.splits, source.root), source.modality
     _refuse_foreign(path)
@@ -140,7 +138,7 @@ def _refuse_foreign(path: Path) -> None:
 
 
 def _stand(images: ImageList) -> tuple[list[int], list[IndexedFile]]:
-    """The images that are still there, as rows of the list and as they stand on disk."""
+    """Row in the list, and current file state, of each image that still exists."""
     rows, files = list[int](), list[IndexedFile]()
     for row, path in enumerate(images.paths):
         try:
@@ -160,7 +158,7 @@ def _merge(
     new: Int64[np.ndarray, " m"],
     embedded: Embedded | None,
 ) -> _Merged:
-    """Old images that are still there, and new ones that could be read."""
+    """Old images that still exist, and new ones that could be read."""
     sources = [(file, known[file.state], True) for file in files if file.state in known]
     if embedded is not None:
         by_row = dict(zip(there, files, strict=True))
@@ -211,7 +209,7 @@ def _write(
 
 
 def _write_vectors(path: Path, merged: _Merged, before: Gallery | None, embedded: Embedded | None) -> int:
-    """Write all vectors; gives how many numbers each has."""
+    """Write all vectors; return their dimension."""
     sources = [one.vectors for one in (before, embedded) if one is not None and one.vectors.size]
     dim = int(sources[0].shape[1])
 
@@ -238,7 +236,7 @@ def _write_lists(path: Path, vectors: Path) -> dict[str, Any]:
 def _vectors(
     merged: _Merged, before: Gallery | None, embedded: Embedded | None
 ) -> Iterator[Float32[np.ndarray, "b d"]]:
-    """Unit rows in the order of the files, a block at a time: a million of them are gigabytes."""
+    """Unit rows in the order of the files, in blocks: a million rows take gigabytes."""
     for start in range(0, len(merged.files), _ROWS):
         rows = merged.rows[start : start + _ROWS]
         is_old = np.array(merged.is_old[start : start + _ROWS], dtype=bool)
@@ -251,3 +249,50 @@ def _vectors(
                 parts = np.empty((len(rows), before.vectors.shape[1]), np.float32)
             parts[is_old] = before.vectors[rows[is_old]]
         yield parts
+
+
+def open_or_refresh(
+    source: GallerySource,
+    index: Path | None,
+    below: Path,
+    encoder: TrainedEncoder,
+    *,
+    batch_size: int,
+    kind: Kind = "auto",
+    workers: int | None = None,
+) -> tuple[Gallery, Path]:
+    """Find or make the index of a gallery, and refresh it.
+
+    * `source`: The images; or an index folder, which is refreshed if its images still exist.
+    * `index`: The index folder; a default one below `below` when None.
+
+    Raises:
+        DataError: See `refresh_gallery`; or the index is of another modality.
+        CheckpointError: See `refresh_gallery`.
+    """
+    folder = index or source.index_folder(below, encoder.digest)
+    if is_index(source.path):
+        folder, source = source.path, _recorded(source.path, source.modality)
+        if not source.path.exists():
+            logger.warning("%s is gone: its index is searched as it stands", source.path)
+            return open_gallery(folder, encoder.digest), folder
+    gallery, refreshed = refresh_gallery(folder, encoder, source, batch_size=batch_size, kind=kind, workers=workers)
+    logger.info("%s: %s", folder, refreshed)
+    return gallery, folder
+
+
+def _recorded(path: Path, modality: Modality) -> GallerySource:
+    record = read_record(path)
+    root = record["source_root"]
+    found = GallerySource(
+        Path(record["source"]),
+        Modality(record["modality"]),
+        tuple(record["splits"]),
+        None if root is None else Path(root),
+    )
+    if found.modality is not modality:
+        raise DataError(
+            f"{path} holds {found.modality} images, and {modality} ones are to be searched",
+            hint="choose the other --direction, or another gallery",
+        )
+    return found

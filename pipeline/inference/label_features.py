@@ -1,4 +1,4 @@
-"""Clustering a file of features, from any program: labels in a file beside it, and the numbers that judge them."""
+"""Cluster a feature file of any program; write the labels and the numbers that judge them."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ _FORM = (
 
 @dataclass(frozen=True, slots=True)
 class LabelReport:
-    """How a file of features was clustered: the labelling, and the most memory that the process held."""
+    """A labelling of a feature file, and the peak memory of the process."""
 
     labelling: Labelling
     peak_bytes: int
@@ -60,23 +60,22 @@ def label_file(
     """Cluster the rows of a file.
 
     Args:
-        path: Features, float16, float32 or float64 [n, d], as a `.npy` file, or `features` in a `.npz` archive; rows
-            are scaled to length 1.
-        out: Where to write the labels, int64 [n] with -1 for outliers; nowhere when None.
-        k1: Length of the lists in which two images must name each other.
-        k2: Over how many neighbours a neighbourhood is averaged.
+        path: Features [n, d] of float16, float32 or float64: a `.npy` file, or `features` in a `.npz` archive. Rows are
+            scaled to length 1.
+        out: Where to write the labels, int64 [n], -1 for outliers; None writes nothing.
+        k1: Length of the neighbour lists in which two images must name each other.
+        k2: Neighbours over which a neighbourhood is averaged.
         eps: Jaccard distance within which two images are neighbours, in (0, 1).
-        min_samples: How many images, itself among them, must lie within eps for an image to found a cluster.
-        method: How a graph becomes clusters.
-        neighbour_method: How neighbours are searched.
+        min_samples: Images within eps, itself included, that make an image a core point.
+        method: From graph to clusters.
+        neighbour_method: Neighbour search.
         device: `cpu`, `cuda` or `cuda:N`.
 
     Raises:
         ConfigError: A parameter is out of range.
-        DataError: The file is missing or damaged, holds something else, or a row has no direction.
+        DataError: The file is missing, damaged or of another kind, or a row has no direction.
 
-    Cost:
-        The features twice in memory; see `clustering.labelling.label_images`.
+    Cost: the features twice in memory; see `clustering.labelling.label_images`.
     """
     if not 0 < eps < 1:
         raise ConfigError(

@@ -1,4 +1,4 @@
-"""The models that a run registered in MLflow, used as its encoder without the run's folder."""
+"""Models that a run registered in MLflow, used without the run folder."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ from mlflow.models import Model
 
 from models.modality import Modality, PerModality
 from pipeline.errors import WeightsError
-from pipeline.inference.graph_encoder import GraphEncoder
+from pipeline.inference.encoder import GraphEncoder
 from pipeline.runtime.device import resolve_device
 from pipeline.tracking.mlflow_models import GRAPH
 
@@ -19,17 +19,15 @@ _FORM = "name models:/NAME/VERSION, models:/NAME@ALIAS or runs:/RUN_ID; MLFLOW_T
 
 
 def read_registered_encoder(name: str, device: str = "auto", runs_folder: Path = Path("runs")) -> GraphEncoder:
-    """Find the models of the run that an address of MLflow stands for.
+    """Download the registered models of a run, for both modalities.
 
-    Args:
-        name: `models:/NAME/VERSION`, `models:/NAME@ALIAS`, `models:/NAME` for the newest, or `runs:/RUN_ID`. Of a model
-            of either modality, the other one's of the same run is found as well.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        runs_folder: Holds `mlflow.db`, unless MLFLOW_TRACKING_URI names another place.
+    * `name`: `models:/NAME/VERSION`, `models:/NAME@ALIAS`, `models:/NAME` (newest) or `runs:/RUN_ID`. The model of one
+      modality also finds the other of the same run.
+    * `runs_folder`: Holds `mlflow.db`, unless MLFLOW_TRACKING_URI is set.
 
     Raises:
-        WeightsError: MLflow knows no such model, or does not answer.
-        ConfigError: There is no such device.
+        WeightsError: MLflow has no such model, or does not answer.
+        ConfigError: No such device.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs_folder.resolve() / 'mlflow.db'}"
     client = MlflowClient(tracking_uri=uri)

@@ -1,4 +1,4 @@
-"""The encoder that a run has trained, without its data set, its optimiser or the weights that it started from."""
+"""The encoder of a run, without its data set, its optimiser or its initial weights."""
 
 import logging
 from dataclasses import dataclass
@@ -55,7 +55,7 @@ class RunEncoder:
 
     @cached_property
     def digest(self) -> str:
-        """Of the weights, the pixels' normalisation and size, the heads, the flip and the precision."""
+        """Of weights, normalisation, image size, heads, flip and precision."""
         evaluation = self.config.evaluation
         parts = [encoder_digest(self.encoder), self.normalisation, f"{self.height}x{self.width}"]
         return "-".join([*parts, "+".join(evaluation.heads), evaluation.flip, self.precision])
@@ -72,21 +72,21 @@ class RunEncoder:
 
     @property
     def normalisation(self) -> Normalisation:
-        """Whose mean and standard deviation the pixels get."""
+        """Mean and standard deviation of the pixels."""
         return self.config.images.normalisation
 
     @property
     def heads(self) -> tuple[Head, ...]:
-        """Which features stand side by side in a vector."""
+        """Features that are concatenated into a vector."""
         return tuple(Head(name) for name in self.config.evaluation.heads)
 
     @property
     def flip(self) -> Flip:
-        """What mirrored images add."""
+        """How mirrored images are used."""
         return self.config.evaluation.flip
 
     def encode(self, pixels: UInt8[np.ndarray, "n height width 3"], modality: Modality) -> Float32[np.ndarray, "n dim"]:
-        """As for `TrainedEncoder`."""
+        """See `TrainedEncoder`."""
         return encode_batch(
             self.name,
             lambda: describe_pixels(
@@ -174,7 +174,7 @@ def read_run_encoder(path: Path, device: str = "auto", precision: PrecisionSetti
 
 
 def empty_encoder(config: AnyConfig) -> DualStemEncoder:
-    """The run's network with any weights: those that it started from are not needed, and may not be here.
+    """The run's network with arbitrary weights: the initial ones may not exist here.
 
     Raises:
         WeightsError: Its architecture cannot be built here.

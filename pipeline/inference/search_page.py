@@ -1,4 +1,4 @@
-"""What queries found, as one HTML page: opens from a file, asks no host, runs no script."""
+"""Search results as one HTML page that works offline, without scripts."""
 
 import base64
 import io
@@ -24,19 +24,12 @@ _STYLE = "search_page.css"
 
 
 def write_search_page(result: GallerySearchResult, images: ImageList, gallery: Gallery, file: Path) -> None:
-    """Write the page: each query beside the images that it found, with scores, cameras, and right and wrong marked.
-
-    Args:
-        result: What was found.
-        images: The queries.
-        gallery: What was searched. An image that is gone since is shown by its name.
-        file: Where to; a page that lies there is replaced.
+    """Write a page: each of the first 100 queries beside its hits, with scores, cameras, and right or wrong.
 
     Raises:
-        ConfigError: The file cannot be written, or is something else than a page.
+        ConfigError: The file cannot be written, or exists and is not a page.
 
-    Cost:
-        One decoding and 4 KB an image that is shown, of the first 100 queries.
+    Cost: one decoding and 4 KB an image shown.
     """
     shown = result.queries[:MOST_QUERIES]
     paths = {images.root / query.path for query in shown}
@@ -90,7 +83,7 @@ def _figure(thumbnail: str, kind: str, lines: list[str]) -> str:
 
 
 def _thumbnail(path: Path) -> str:
-    """A small JPEG as base64 text; empty where the image cannot be read any more."""
+    """A small JPEG in base64; empty if the image cannot be read."""
     try:
         image = open_any_image(path).image
     except (OSError, ValueError):

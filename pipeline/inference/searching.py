@@ -1,4 +1,4 @@
-"""Queries against a gallery: who is found first, and, where it is known who is who, how often that is right."""
+"""Search a gallery, and score the result where identities are known."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,14 +16,14 @@ from pipeline.inference.index import Gallery, IndexedFile
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """One image that a query found.
+    """A gallery image found by a query.
 
     Attributes:
         path: Relative to the gallery's root, or absolute.
-        score: Cosine of both vectors, at most 1.
-        camera: The name of its camera; empty where nobody says.
-        person: Likewise of the person.
-        right: Whether it shows the query's person; None where that is not known.
+        score: Cosine similarity.
+        camera: Name of its camera; empty if unknown.
+        person: Name of its person; empty if unknown.
+        right: Whether it shows the query's person; None if unknown.
     """
 
     path: str
@@ -35,7 +35,7 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class FoundByQuery:
-    """A query and the images that are most similar to it, best first."""
+    """A query and its most similar images, best first."""
 
     path: str
     camera: str
@@ -45,7 +45,7 @@ class FoundByQuery:
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """How often a search is right, over the queries whose person is known and is somewhere in the gallery."""
+    """Rank-1, and the share with a right hit, over queries whose person is known and in the gallery."""
 
     queries: int
     rank1: float
@@ -54,7 +54,7 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class GallerySearchResult:
-    """What all queries found."""
+    """The hits of all queries."""
 
     queries: tuple[FoundByQuery, ...]
     unreadable: tuple[Unreadable, ...]
@@ -69,17 +69,7 @@ class GallerySearchResult:
 def search_gallery(
     encoder: TrainedEncoder, images: ImageList, gallery: Gallery, k: int, *, batch_size: int, workers: int | None = None
 ) -> GallerySearchResult:
-    """Find the k most similar images of the gallery for every query that can be read.
-
-    No image is hidden from a query: protocols do that (`vireid evaluate`, `vireid rank`).
-
-    Args:
-        encoder: The one that made the gallery.
-        images: The queries.
-        gallery: What is searched.
-        k: How many images a query finds.
-        batch_size: Queries encoded at once.
-        workers: How many images are decoded at once; one a core when None.
+    """Find the k most similar gallery images of every readable query. No image is excluded, unlike in protocols.
 
     Raises:
         DataError: No query can be read.

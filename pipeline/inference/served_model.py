@@ -1,6 +1,6 @@
-"""What MLflow calls when it serves a run: a table of image paths in, vectors out (`mlflow models predict`).
+"""The model that `mlflow models predict` serves: a table of image paths in, vectors out.
 
-MLflow imports this module by its name, which the model's description has, so that this package must be installed there.
+MLflow imports this module by name, so this package must be installed where the model is served.
 """
 
 from pathlib import Path
@@ -13,18 +13,13 @@ from jaxtyping import Float32
 from models.modality import Modality, PerModality
 from pipeline.data.image_list import ImageList
 from pipeline.inference.embedding import embed_images
-from pipeline.inference.encoder import TrainedEncoder
-from pipeline.inference.graph_encoder import GraphEncoder
+from pipeline.inference.encoder import GraphEncoder, TrainedEncoder
 
 _BATCH = 64
 
 
 class ServedEncoder:
-    """What answers.
-
-    Args:
-        encoder: Of both modalities.
-    """
+    """MLflow's interface to an encoder of both modalities."""
 
     def __init__(self, encoder: TrainedEncoder) -> None:
         self._encoder = encoder
@@ -33,11 +28,11 @@ class ServedEncoder:
         """One vector a row.
 
         Args:
-            table: A data frame with columns `path`, of an image on this machine, and `modality`, visible or infrared.
-            params: None are known.
+            table: A data frame with columns `path` (on this machine) and `modality` (visible or infrared).
+            params: Ignored.
 
         Raises:
-            ValueError: A modality is unknown, or an image cannot be read; the row or the image is named.
+            ValueError: A modality is unknown, or an image cannot be read.
         """
         names = list(table["modality"])
         unknown = [row for row, name in enumerate(names) if name not in list(Modality)]
@@ -54,7 +49,7 @@ class ServedEncoder:
 
 
 def _load_pyfunc(path: str) -> ServedEncoder:
-    """MLflow's entry: the folder that `save_table_model` was given."""
+    """MLflow's entry point; `path` is the data folder of `save_table_model`."""
     folder = Path(path)
     height, width = (int(part) for part in (folder / "size.txt").read_text(encoding="ascii").split())
     files = PerModality.build(lambda modality: folder / f"{modality}.pt2")

@@ -1,4 +1,4 @@
-"""Figures of a round, drawn from a bounded part of it; the same bytes for the same numbers."""
+"""Figures of a round, from a bounded sample of it; deterministic to the byte."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -19,18 +19,14 @@ NOBODY = -1
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MapSample:
-    """Some images of one modality: their rows among the features, and which of the pairs shown each belongs to."""
+    """Sampled images of one modality: their feature rows, and the displayed pair each belongs to."""
 
     rows: Int64[np.ndarray, "s"]
     pairs: Int64[np.ndarray, "s"]
 
 
 def sample_pairs(matching: Matching, count: int) -> Int64[np.ndarray, "p"]:
-    """Which pairs a figure shows: evenly spaced from the most to the least similar one, both ends included.
-
-    Returns:
-        Positions in the matching, the most similar first; all of them where there are no more than `count`.
-    """
+    """Positions of at most `count` pairs, evenly spaced from the most to the least similar one."""
     order = np.argsort(-matching.similarity, kind="stable")
     chosen: Int64[np.ndarray, "p"] = order[spread(len(order), count)].astype(np.int64)
     return chosen
@@ -48,13 +44,7 @@ def spread(total: int, count: int) -> Int64[np.ndarray, "p"]:
 def prototypes_of(
     vectors: Float32[np.ndarray, "n d"], labels: Int64[np.ndarray, "n"], clusters: Int64[np.ndarray, "p"]
 ) -> Float32[np.ndarray, "p d"]:
-    """The prototypes of some clusters, in their order; the images of the others are not read.
-
-    Args:
-        vectors: Unit rows.
-        labels: Cluster of each image.
-        clusters: Each at most once, none without an image.
-    """
+    """Prototypes of some clusters, in their order, from unit rows; other images are not read."""
     rows = np.flatnonzero(np.isin(labels, clusters))
     ascending = np.sort(clusters)
     prototypes = cluster_prototypes(vectors[rows], np.searchsorted(ascending, labels[rows]))
@@ -71,15 +61,12 @@ def sample_map(
     images: int = 15,
     others: int = 100,
 ) -> PerModality[MapSample]:
-    """Draw images for a map: those of some pairs of clusters, and some of the others around them.
+    """Sample images for a map: those of some pairs of clusters, and others around them.
 
-    Args:
-        labels: Cluster of each image; no true identity is asked for.
-        matching: The pairs.
-        generator: Decides which pairs, and which images.
-        pairs: How many pairs are shown in colours of their own.
-        images: How many images of each cluster at most.
-        others: How many other images of each modality at most.
+    * `labels`: Cluster of each image.
+    * `pairs`: Pairs with colours of their own.
+    * `images`: Most images per cluster.
+    * `others`: Most other images per modality.
     """
     count = len(matching.visible)
     chosen = np.sort(generator.choice(count, size=min(pairs, count), replace=False))
@@ -98,12 +85,12 @@ def sample_map(
 
 
 def principal_plane(vectors: Float32[np.ndarray, "n d"]) -> tuple[Float64[np.ndarray, "n 2"], float]:
-    """Project vectors onto the plane in which they differ most (PCA); the same vectors give the same signs.
+    """Project vectors onto their first two principal components, with deterministic signs.
 
     Returns:
-        Their places in the plane, and the share of the variance that it holds; fewer than two directions give zeros.
+        Coordinates, and the plane's share of the variance; missing directions are zeros.
 
-    Cost: n x n numbers and two of their eigenvectors: 0.05 s for 500 vectors of length 2,048.
+    Cost: an n x n matrix and two of its eigenvectors: 0.05 s for 500 vectors of length 2,048.
     """
     centred = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
     products = centred @ centred.T
@@ -143,18 +130,9 @@ _PAIR_COLOURS = (
 def draw_eps_curve(
     curves: PerModality[Sequence[EpsPoint]], chosen: PerModality[float], title: str, file: BinaryIO
 ) -> None:
-    """Draw what other values of eps would have given: the way to choose eps without labels.
+    """Draw the clusterings of other values of eps (ascending), to choose eps without labels; about 0.2 s and 60 KB.
 
-    A good eps lies where the number of clusters is flat, outliers are few and no cluster swallows the others.
-
-    Args:
-        curves: The points of each modality, eps ascending.
-        chosen: The eps that was used.
-        title: Says which round it is.
-        file: Where the PNG is written.
-
-    Cost:
-        About 0.2 s and 60 KB.
+    A good eps lies where the number of clusters is flat, outliers are few and no cluster dominates.
     """
     figure = _figure((10.5, 3.2))
     figure.suptitle(title)
@@ -174,16 +152,7 @@ def draw_eps_curve(
 
 
 def draw_cluster_sizes(sizes: PerModality[Int64[np.ndarray, "_"]], title: str, file: BinaryIO) -> None:
-    """Draw how many clusters there are of each size.
-
-    Args:
-        sizes: Images of each cluster; a modality may have none.
-        title: Says which round it is.
-        file: Where the PNG is written.
-
-    Cost:
-        About 0.1 s and 20 KB.
-    """
+    """Draw a histogram of cluster sizes; about 0.1 s and 20 KB."""
     figure = _figure((5.2, 3.2))
     axes = figure.subplots()
     largest = max(int(one.max(initial=1)) for one in sizes)
@@ -201,17 +170,10 @@ def draw_cluster_sizes(sizes: PerModality[Int64[np.ndarray, "_"]], title: str, f
 def draw_feature_map(
     places: Float64[np.ndarray, "n 2"], sample: PerModality[MapSample], share: float, title: str, file: BinaryIO
 ) -> None:
-    """Draw a map of features: a colour for each pair of matched clusters, grey for others, a marker a modality.
+    """Draw a map of features: a colour per matched pair, grey for others, a marker per modality; about 0.2 s and 60 KB.
 
-    Args:
-        places: Where the images of the sample lie, visible ones first.
-        sample: Which pair each image belongs to.
-        share: Of the variance, that the map shows.
-        title: Says which round it is.
-        file: Where the PNG is written.
-
-    Cost:
-        About 0.2 s and 60 KB.
+    * `places`: Coordinates of the sample, visible images first.
+    * `share`: Of the variance, that the map shows.
     """
     figure = _figure((5.6, 4.6))
     axes = figure.subplots()
@@ -237,18 +199,7 @@ def draw_feature_map(
 def draw_similarity(
     similarity: Float[np.ndarray, "r c"], marked: Int64[np.ndarray, "r"], title: str, mark: str, file: BinaryIO
 ) -> None:
-    """Draw similarities of visible with infrared prototypes or texts, and mark one a row.
-
-    Args:
-        similarity: Row = visible, column = infrared.
-        marked: The column that is marked in each row.
-        title: Says what is compared.
-        mark: What the mark means.
-        file: Where the PNG is written.
-
-    Cost:
-        About 0.2 s and 40 KB.
-    """
+    """Draw similarities of visible (rows) and infrared (columns) prototypes, with one marked column per row."""
     figure = _figure((5.6, 4.8))
     axes = figure.subplots()
     picture = axes.imshow(similarity, cmap="cividis", aspect="auto", interpolation="nearest")
@@ -266,7 +217,7 @@ def draw_similarity(
 
 
 def _figure(size: tuple[float, float]) -> "Figure":
-    """A figure that no global state of matplotlib knows of."""
+    """A figure outside matplotlib's global state."""
     from matplotlib.figure import Figure
 
     return Figure(figsize=size, dpi=90, layout="constrained")

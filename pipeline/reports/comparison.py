@@ -1,4 +1,4 @@
-"""Runs side by side: where their settings differ, and what each round of each of them came to."""
+"""Comparison of runs: settings that differ, and the metrics of each round."""
 
 import difflib
 from collections.abc import Sequence
@@ -16,13 +16,12 @@ ABSENT = None
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One number of a round, wherever each run keeps it.
+    """One metric of a round, under the name that each run has for it.
 
     Attributes:
-        title: What people call it.
-        names: What each run calls it; None where it has nothing like it.
-        form: How it is written.
-        percent: Whether it is a share that is shown in percent.
+        names: Per run; None where it has no such metric.
+        form: Format specification.
+        percent: Whether a share is shown in percent.
     """
 
     title: str
@@ -31,7 +30,7 @@ class Column:
     percent: bool = False
 
     def text(self, value: float | None) -> str:
-        """The number as tables show it; empty where there is none.
+        """The formatted number; empty for None.
 
         >>> Column("Rank-1", ("test/all/r1",), ".2f", percent=True).text(0.5)
         '50.00'
@@ -41,7 +40,7 @@ class Column:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """A setting that does not have one value in all runs; `ABSENT` where a run does not know it."""
+    """A setting that differs between runs; `ABSENT` where a run does not have it."""
 
     setting: str
     values: tuple[Any, ...]
@@ -49,19 +48,14 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Runs, and the numbers by which they are compared.
-
-    Attributes:
-        runs: In the order given.
-        columns: In the order shown.
-    """
+    """Runs, and the metrics by which they are compared."""
 
     runs: tuple[RecordedRun, ...]
     columns: tuple[Column, ...]
 
     @property
     def letters(self) -> tuple[str, ...]:
-        """A short name for each run: A, B, ... Z, AA, AB, ..."""
+        """A short name per run: A, B, ... Z, AA, AB, ..."""
         return tuple(_letter(place) for place in range(len(self.runs)))
 
     @property
@@ -71,20 +65,20 @@ class Comparison:
 
     @property
     def differences(self) -> tuple[Difference, ...]:
-        """Every setting whose values differ, sorted by name; the place of the data and the device count as settings."""
+        """Every setting that differs, sorted by name; the data folder and the device count as settings."""
         settings = [dict(flat(run.recorded)) for run in self.runs]
         names = sorted({name for one in settings for name in one})
         values = {name: tuple(one.get(name, ABSENT) for one in settings) for name in names}
         return tuple(Difference(name, of) for name, of in values.items() if any(value != of[0] for value in of))
 
     def value(self, column: Column, place: int, number: int) -> float | None:
-        """What the run at `place` came to in a round; None where it has no such round, or no such number in it."""
+        """A metric of the run at `place` after a round; None where there is none."""
         name = column.names[place]
         value = None if name is None else self.runs[place].rounds.get(number, {}).get(name)
         return value if isinstance(value, (int, float)) else None
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON types; in `rounds`, a list of one value a run for each number."""
+        """As plain JSON types; `rounds` has one value per run for each metric."""
         places = range(len(self.runs))
         return {
             "runs": [run.to_dict() for run in self.runs],
@@ -98,16 +92,16 @@ class Comparison:
 
 
 def compare_runs(runs: Sequence[RecordedRun], metrics: Sequence[str] = ()) -> Comparison:
-    """Put runs side by side by what their headline search found, by their loss and their seconds.
+    """Compare runs by their headline searches, losses and seconds.
 
-    Runs of different data sets have different headline searches: each is shown by its own, which `headline` names.
+    Runs of different data sets have different headline searches, named in `headline`.
 
     Args:
         runs: Each with a finished round.
-        metrics: Further numbers, by their names in `metrics.jsonl` or `timings.jsonl`.
+        metrics: Further metrics, by their names in `metrics.jsonl` or `timings.jsonl`.
 
     Raises:
-        ConfigError: There is no run, or none that has a number of that name.
+        ConfigError: No run, or an unknown metric.
         CheckpointError: A run has no finished round.
     """
     if not runs:

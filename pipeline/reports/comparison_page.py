@@ -1,4 +1,4 @@
-"""A comparison of runs as one HTML page: opens from a file, asks no host, runs no script."""
+"""A comparison of runs as one HTML page that works offline, without scripts."""
 
 import base64
 import json
@@ -30,15 +30,10 @@ FIGURES = {
 def write_page(comparison: Comparison, file: Path) -> None:
     """Write the page: runs, settings that differ, rounds, learning curves, and the last figures of each run.
 
-    Args:
-        comparison: What to show.
-        file: Where to; a page that lies there is replaced.
-
     Raises:
-        ConfigError: The file cannot be written, or is something else than a page.
+        ConfigError: The file cannot be written, or exists and is not a page.
 
-    Cost:
-        About 0.2 s and 30 KB a curve, and four thirds of the bytes of the runs' last figures.
+    Cost: about 0.2 s and 30 KB a curve, and four thirds of the bytes of the last figures.
     """
     html_page.write_page(file, _page(comparison))
 
@@ -115,7 +110,7 @@ def _last_figures(letter: str, run: RecordedRun) -> Iterator[str]:
 def _table(
     corner: str, heads: Iterable[str], rows: Sequence[tuple[str, Sequence[str]]], *, numbers: bool = False
 ) -> str:
-    """A table whose cells are HTML, with the first of each row as its head; wide ones scroll by themselves."""
+    """A table of HTML cells, the first of each row as its head; wide tables scroll."""
     columns = "".join(f'<th scope="col">{escape(head)}</th>' for head in (corner, *heads))
     body = "".join(
         f'<tr><th scope="row">{head}</th>{"".join(f"<td>{cell}</td>" for cell in cells)}</tr>\n' for head, cells in rows

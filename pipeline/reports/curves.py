@@ -1,4 +1,4 @@
-"""Learning curves: those of several runs in one picture, or several of one run."""
+"""Learning curves of one run or several."""
 
 import io
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ _MARKERS = "osD^vPX"
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One run's numbers, by the rounds in which they were measured."""
+    """Values by the rounds in which they were measured."""
 
     label: str
     rounds: tuple[int, ...]
@@ -23,18 +23,7 @@ class Curve:
 
 
 def draw_curves(curves: Sequence[Curve], title: str) -> bytes:
-    """Draw one line a run over the rounds.
-
-    Args:
-        curves: At least one. One without a point keeps its colour, and stands in the legend.
-        title: What is measured, with its unit.
-
-    Returns:
-        A PNG; the same bytes for the same numbers.
-
-    Cost:
-        About 0.2 s and 30 KB.
-    """
+    """Draw one line per run into a PNG; a run without points keeps its colour and legend. About 0.2 s and 30 KB."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.2, 3.2), dpi=106, layout="constrained")
@@ -45,16 +34,7 @@ def draw_curves(curves: Sequence[Curve], title: str) -> bytes:
 
 
 def draw_learning_curves(panels: Sequence[tuple[str, Sequence[Curve]]], title: str, file: BinaryIO) -> None:
-    """Draw one run's numbers over its rounds, panels side by side.
-
-    Args:
-        panels: What each shows, with its unit, and its curves; at least one.
-        title: Says which round it is.
-        file: Where the PNG is written; the same bytes for the same numbers.
-
-    Cost:
-        About 0.2 s and 30 KB a panel.
-    """
+    """Draw panels (label, curves) side by side into a PNG; about 0.2 s and 30 KB a panel."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.6 * len(panels), 3.2), dpi=90, layout="constrained")

@@ -1,4 +1,4 @@
-"""HTML pages that open from a file: their frame, their style, and how they are written."""
+"""Frame, style and writing of HTML pages that work offline."""
 
 from collections.abc import Iterable
 from html import escape
@@ -15,7 +15,7 @@ _HINT = "name another file with --html"
 
 
 def page_start(title: str, style: str = "") -> str:
-    """The page as far as its headline, with a style of its own behind the common one."""
+    """The page up to its headline; `style` follows the common one."""
     common = (resources.files("pipeline.reports") / _STYLE).read_text(encoding="utf-8")
     return (
         f'{_START}<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>\n'
@@ -28,19 +28,15 @@ def page_start(title: str, style: str = "") -> str:
 
 
 def page_end() -> str:
-    """The rest of it."""
+    """The end of the page."""
     return "</body></html>\n"
 
 
 def write_page(file: Path, parts: Iterable[str]) -> None:
-    """Write a page, all or nothing; signs that are no text, as in damaged file names, are written as numbers.
-
-    Args:
-        file: Where to; a page that lies there is replaced.
-        parts: The page.
+    """Write a page atomically; an existing page is replaced. Undecodable file names are written as escapes.
 
     Raises:
-        ConfigError: The file cannot be written, or is something else than a page.
+        ConfigError: The file cannot be written, or exists and is not a page.
     """
     try:
         if file.exists() and not file.read_bytes().startswith(_START.encode()):

@@ -1,5 +1,6 @@
 """The stages that all methods share: extract, evaluate, finish; and what `log_round` writes."""
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,8 @@ from pipeline.runs.run import Run
 from pipeline.runs.stage import rank_zero, stage
 from pipeline.runtime.environment import peak_memory
 from pipeline.training.state import SelectedRound
+
+logger = logging.getLogger(__name__)
 
 
 @stage(uses_device=True)

@@ -1,4 +1,4 @@
-"""What a run goes on from, as a file of tensors and plain values: reading it back runs no code."""
+"""Checkpoints: files of tensors and plain values, read without running code."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,16 +11,14 @@ from pipeline.runtime import atomic_files as files
 
 
 def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
-    """Replace a checkpoint, once what was written has been read back and found whole.
+    """Replace a checkpoint after verifying what was written.
 
-    Args:
-        path: The file; its folder exists.
-        state: Tensors, numbers, strings, booleans and None in dictionaries, lists and tuples.
+    * `state`: Tensors, numbers, strings, booleans and None in dictionaries, lists and tuples.
 
     Raises:
-        CheckpointError: The disk is full or did not keep all bytes. The previous checkpoint is untouched.
+        CheckpointError: The disk is full or failed. The previous checkpoint is untouched.
 
-    Cost: twice its size on disk for a moment; writing and one read.
+    Cost: twice its size on disk for a moment; one write and one read.
     """
     _assert_plain(state)
 
@@ -31,10 +29,10 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 
 
 def read_checkpoint(path: Path) -> dict[str, Any] | None:
-    """What a checkpoint holds, on the CPU; None where there is none. Nothing is unpickled.
+    """Read a checkpoint to the CPU; None if it does not exist. Nothing is unpickled.
 
     Raises:
-        CheckpointError: The file is cut short or damaged.
+        CheckpointError: The file is truncated or damaged.
     """
     if not path.exists():
         return None
@@ -44,7 +42,7 @@ def read_checkpoint(path: Path) -> dict[str, Any] | None:
 
 
 def _assert_plain(value: Any) -> None:
-    """Found while the value's maker is on the stack, not when a resumed run cannot read its checkpoint."""
+    """Fail where the value is made, not when a resumed run cannot read its checkpoint."""
     if isinstance(value, Mapping):
         for name, one in value.items():
             assert isinstance(name, (str, int)), f"{name!r} cannot be a key in a checkpoint"

@@ -37,7 +37,7 @@ MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg"}
 
 
 def read_record(path: Path) -> dict[str, Any] | None:
-    """The settings of the run in a folder, as `digest` and `config`; None where no run was begun.
+    """Read `digest` and `config` of the run in a folder; None if there is no run.
 
     Every command that reads a run reads this first, so a run of another format is refused here and nowhere else.
 
@@ -63,7 +63,7 @@ def write_record(path: Path, digest: str, config: Mapping[str, Any]) -> None:
 
 
 def kept_checkpoint(path: Path, number: int) -> Path:
-    """Where the checkpoint of a round lies, if it is kept: `checkpoints/round-012.pt`."""
+    """Path of the kept checkpoint of a round: `checkpoints/round-012.pt`."""
     return path / CHECKPOINTS / f"round-{number:03d}.pt"
 
 
@@ -73,17 +73,17 @@ def pending_path(path: Path, name: str, number: int) -> Path:
 
 
 def figure_path(path: Path, name: str, number: int) -> Path:
-    """Where a figure of a round lies, or will: `figures/eps-curve-012.png`."""
+    """Path of a figure of a round: `figures/eps-curve-012.png`."""
     return path / FIGURES / f"{name}-{number:03d}{'.jpg' if name in PHOTOGRAPHS else '.png'}"
 
 
 def round_figures(path: Path, number: int) -> list[Path]:
-    """The figures of a round that there are, sorted by name."""
+    """The existing figures of a round, sorted by name."""
     return sorted(file for file in (path / FIGURES).glob(f"*-{number:03d}.*") if file.suffix in MEDIA_TYPES)
 
 
 def last_figures(path: Path) -> dict[str, Path]:
-    """The figure of the latest round of each kind that there is, by its name, sorted."""
+    """The latest figure of each kind, by name, sorted."""
     last: dict[str, tuple[int, Path]] = {}
     for file in (path / FIGURES).glob("*-*.*"):
         name, _, number = file.stem.rpartition("-")

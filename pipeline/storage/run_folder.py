@@ -1,8 +1,4 @@
-"""One run on disk: every file inside a run folder, written so that no kill and no full disk can spoil it.
-
-Each file is written beside its place, synced, and renamed into it: a reader finds the old content or the new, never a
-part. While a `RunFolder` is open no other process can open the same folder.
-"""
+"""The files of one run, each replaced atomically; an open `RunFolder` locks its folder for other processes."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -23,15 +19,15 @@ from pipeline.storage.checkpoint import read_checkpoint, write_checkpoint
 
 
 class RunFolder:
-    """The files of one run, held by this process until `close`, or the end of the `with` block.
+    """The files of one run, locked until `close` or the end of the `with` block. Made by `open` and `reopen`.
 
-    Made by `open` and `reopen`, never directly. A checkpoint is the only file that a resumed run reads; metrics and
-    timings are copies of rows that the checkpoint holds, so a kill between two files neither loses nor doubles a round.
+    A resumed run reads only the checkpoint. Metrics and timings are copies of rows in the checkpoint, so a kill between
+    two files neither loses nor doubles a round.
 
     Attributes:
         path: The folder.
         config: The resolved configuration, as plain JSON types.
-        digest: What identifies the settings that decide the result.
+        digest: Identifies the settings that decide the result.
     """
 
     def __init__(self, path: Path, config: Mapping[str, Any], digest: str, lock: int) -> None:
@@ -42,18 +38,15 @@ class RunFolder:
 
     @staticmethod
     def open(path: Path, config: Mapping[str, Any], digest: str) -> "RunFolder":
-        """Start a run, or go on with the one that lies there.
-
-        The configuration is on disk when this returns. A run that goes on keeps the record of its first start.
+        """Start a run, or resume the one in the folder, which keeps its recorded configuration.
 
         Args:
-            path: The run's folder; made, with its parents, when absent.
+            path: The folder; made, with its parents, when absent.
             config: The resolved configuration, as plain JSON types.
-            digest: What identifies the settings that decide the result.
+            digest: Identifies the settings that decide the result.
 
         Raises:
-            CheckpointError: Another process holds the folder, it was made with other settings, it is no run's, or a run
-                of another format.
+            CheckpointError: The folder is in use, holds something else, or a run with other settings or another format.
         """
         _refuse_other_content(path)
         lock = lock_folder(path, names.LOCK)
@@ -75,7 +68,7 @@ class RunFolder:
 
     @staticmethod
     def reopen(path: Path) -> "RunFolder":
-        """Open a run that exists, with the configuration that it recorded.
+        """Open an existing run with its recorded configuration.
 
         Raises:
             CheckpointError: There is no run, another process holds it, or it is of another format.
@@ -100,30 +93,20 @@ class RunFolder:
         self.close()
 
     def close(self) -> None:
-        """Let other processes open the folder. A second call does nothing."""
+        """Release the folder. A second call does nothing."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Replace the checkpoint, once what was written has been read back and found whole.
-
-        Args:
-            state: Tensors, numbers, strings, booleans and None in dictionaries, lists and tuples: what can be read back
-                without running code. Include the rows that `write_metrics` and `write_timings` are then given.
-
-        Raises:
-            CheckpointError: The disk is full or did not keep all bytes. The previous checkpoint is untouched.
-
-        Cost: twice its size on disk for a moment; writing and one read.
-        """
+        """Replace the checkpoint: see `write_checkpoint`. It includes the rows of metrics and timings."""
         write_checkpoint(self.path / names.CHECKPOINT, state)
 
     def load_checkpoint(self) -> dict[str, Any] | None:
-        """What `save_checkpoint` was last given, on the CPU; None before the first one.
+        """The last checkpoint, on the CPU; None before the first one.
 
         Raises:
-            CheckpointError: The file is cut short or damaged.
+            CheckpointError: The file is truncated or damaged.
         """
         return read_checkpoint(self.path / names.CHECKPOINT)
 
@@ -149,33 +132,23 @@ class RunFolder:
             path.unlink()
 
     def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Replace the record of all rounds: one JSON line a row, the same bytes for the same rows.
-
-        Call it after `save_checkpoint`, and after `load_checkpoint` with the rows that the checkpoint holds.
-
-        Args:
-            rows: Deterministic numbers only, one row a round. Infinite and undefined numbers become null.
-        """
+        """Replace `metrics.jsonl`, after `save_checkpoint`: one line a round, deterministic numbers only."""
         files.write_lines(self.path / names.METRICS, rows)
 
     def read_metrics(self) -> list[dict[str, Any]]:
-        """The rows that were last written, oldest round first."""
+        """The rows of `metrics.jsonl`, oldest round first."""
         return files.read_lines(self.path / names.METRICS)
 
     def write_timings(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Replace the record of what took how long: as `write_metrics`, for numbers that differ from run to run."""
+        """Replace `timings.jsonl`: one line a round, numbers that differ from run to run."""
         files.write_lines(self.path / names.TIMINGS, rows)
 
     def read_timings(self) -> list[dict[str, Any]]:
-        """The rows that were last written, oldest round first."""
+        """The rows of `timings.jsonl`, oldest round first."""
         return files.read_lines(self.path / names.TIMINGS)
 
     def save_labels(self, number: int, labels: PerModality[Clustering]) -> Path:
-        """Keep the pseudo-labels of one round; those of other rounds stay.
-
-        Args:
-            number: The round, from 1.
-            labels: Pseudo-labels of the training images, in the order of the training table.
+        """Write the pseudo-labels of a round, in the order of the training table.
 
         Returns:
             The file, with arrays `visible_labels`, `visible_core`, `infrared_labels` and `infrared_core`.
@@ -193,43 +166,43 @@ class RunFolder:
 
     @property
     def checkpoint_path(self) -> Path:
-        """Where the checkpoint lies, or will."""
+        """Path of the checkpoint."""
         return self.path / names.CHECKPOINT
 
     def labels_path(self, number: int) -> Path:
-        """Where the pseudo-labels of a round lie, or will."""
+        """Path of the pseudo-labels of a round."""
         return self.path / names.LABELS / f"round-{number:03d}.npz"
 
     def save_figure(self, number: int, name: str, draw: Callable[[BinaryIO], None]) -> Path:
-        """Keep a figure of one round, which `draw` writes to the file that it is given."""
+        """Write a figure of a round; `draw` writes to the open file."""
         path = names.figure_path(self.path, name, number)
         path.parent.mkdir(exist_ok=True)
         files.replace_file(path, draw)
         return path
 
     def round_files(self, number: int) -> list[Path]:
-        """The labels and figures of a round, as far as it has any."""
+        """The existing labels and figures of a round."""
         labels = self.labels_path(number)
         return [labels] * labels.exists() + names.round_figures(self.path, number)
 
     @property
     def evaluation_path(self) -> Path:
-        """Where the evaluation report lies, or will."""
+        """Path of the evaluation report."""
         return self.path / names.EVALUATION
 
     @property
     def unregistered(self) -> Path:
-        """Where models lie that MLflow has not taken yet."""
+        """Folder of models that are not yet registered in MLflow."""
         return self.path / names.UNREGISTERED
 
     def unregistered_models(self) -> list[Path]:
-        """The folders of these models, one for each modality."""
+        """The folders of these models."""
         return sorted(path for path in self.unregistered.glob("*") if not path.name.endswith(files.TEMPORARY))
 
     def keep_checkpoint(self, number: int) -> Path:
-        """Keep the present checkpoint as that of a round, beside those of other rounds.
+        """Keep the current checkpoint as that of a round.
 
-        Cost: its size on disk, from when the next one replaces it; a copy where the disk knows no hard links.
+        Cost: its size on disk once the next one replaces it; a copy where the disk has no hard links.
         """
         path = self.kept_checkpoint(number)
         path.parent.mkdir(exist_ok=True)
@@ -237,28 +210,28 @@ class RunFolder:
         return path
 
     def kept_checkpoint(self, number: int) -> Path:
-        """Where the checkpoint of a round lies, if it was kept."""
+        """Path of the kept checkpoint of a round."""
         return names.kept_checkpoint(self.path, number)
 
     def write_evaluation(self, report: Mapping[str, Any]) -> Path:
-        """Replace the evaluation report, given as plain JSON types, and say where it lies."""
+        """Replace the evaluation report; return its path."""
         return files.write_json(self.path / names.EVALUATION, report)
 
     def read_evaluation(self) -> dict[str, Any] | None:
-        """The last evaluation report; None before the first one."""
+        """The evaluation report; None before the first one."""
         return files.read_json(self.path / names.EVALUATION)
 
     def write_environment(self, environment: Mapping[str, Any]) -> Path:
-        """Replace the record of versions, code and machine, and say where it lies."""
+        """Replace the record of versions, code and machine; return its path."""
         return files.write_json(self.path / names.ENVIRONMENT, environment)
 
     def read_environment(self) -> dict[str, Any] | None:
-        """The record that was last written; None before the first one."""
+        """That record; None before the first one."""
         return files.read_json(self.path / names.ENVIRONMENT)
 
 
 def _refuse_other_content(path: Path) -> None:
-    """Before anything is written: never adopt a folder that is somebody's own."""
+    """Refuse a folder with other files, before anything is written."""
     if not path.is_dir() or (path / names.CONFIG).exists():
         return
     others = sorted({entry.name for entry in path.iterdir()} - {names.LOCK, names.CONFIG + files.TEMPORARY})
@@ -269,7 +242,7 @@ def _refuse_other_content(path: Path) -> None:
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Parts of files of a process that was killed while it wrote them."""
+    """Remove temporary files of a killed process."""
     for folder in (path, *(path / name for name in (names.LABELS, names.FIGURES, names.CHECKPOINTS, names.PENDING))):
         for leftover in folder.glob(f"*{files.TEMPORARY}"):
             leftover.unlink()

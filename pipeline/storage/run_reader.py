@@ -1,4 +1,4 @@
-"""A run as it stands on disk, read without opening it: no lock is taken, nothing is written, torch is not loaded."""
+"""Read runs without opening them: no lock, no writes, no torch."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ RunState = Literal["running", "finished", "interrupted"]
 
 @dataclass(frozen=True, slots=True)
 class RoundScore:
-    """What the headline search found after one round; fractions of 1."""
+    """Rank-1 and mAP of the headline search after one round; fractions of 1."""
 
     round: int
     r1: float
@@ -33,17 +33,15 @@ class RoundScore:
 
 @dataclass(frozen=True, slots=True)
 class RecordedRun:
-    """One run at one moment; a process may be adding to it.
+    """A snapshot of one run, which may be running.
 
     Attributes:
-        path: Its folder.
-        config: The settings.
-        recorded: The settings as they were written down, as plain JSON types.
-        digest: What identifies the settings that decide the result.
-        planned: How many rounds the settings ask for.
-        rounds: Numbers by name of each finished round, by its number from 1 on; seconds and memory among them.
-        holder: The process of this machine that has the folder open.
-        written: When a file of it last changed.
+        recorded: The settings as written in its folder, as plain JSON types.
+        digest: Identifies the settings that decide the result.
+        planned: Rounds of a complete run.
+        rounds: Metrics and timings of each finished round, by its number from 1.
+        holder: The local process that has the folder open.
+        written: Modification time of its newest file.
     """
 
     path: Path
@@ -57,7 +55,7 @@ class RecordedRun:
 
     @property
     def name(self) -> str:
-        """What its folder is called."""
+        """Name of its folder."""
         return self.path.name
 
     @property
@@ -69,21 +67,21 @@ class RecordedRun:
 
     @property
     def state(self) -> RunState:
-        """Whether a process has it open; if none has, whether it reached its last round."""
+        """Whether a process has it open; if not, whether its last round is finished."""
         if self.holder is not None:
             return "running"
         return "finished" if len(self.rounds) >= self.planned else "interrupted"
 
     @property
     def headline(self) -> str | None:
-        """The search that stands first in the run's rounds, as `test/NAME`, or `val/NAME` where nothing is tested."""
+        """The first search of the run's rounds, as `test/NAME`, or `val/NAME` without test images."""
         names = [name for row in self.rounds.values() for name in row if name.endswith("/r1")]
         first = [name for part in ("test/", "val/") for name in names if name.startswith(part)]
         return first[0].removesuffix("/r1") if first else None
 
     @property
     def scores(self) -> tuple[RoundScore, ...]:
-        """What the headline search found after each round that was measured."""
+        """The headline search after each evaluated round."""
         rows = [(number, row, f"{self.headline}/r1", f"{self.headline}/map") for number, row in self.rounds.items()]
         return tuple(
             RoundScore(number, row[r1], row[mean]) for number, row, r1, mean in rows if {r1, mean} <= row.keys()
@@ -91,7 +89,7 @@ class RecordedRun:
 
     @property
     def best(self) -> RoundScore | None:
-        """The round of the highest Rank-1, the first of equal ones: chosen by the test, so no result."""
+        """The first round with the highest Rank-1. Chosen by the test: not a result."""
         return max(self.scores, key=lambda score: score.r1, default=None)
 
     def to_dict(self) -> dict[str, Any]:
@@ -118,7 +116,7 @@ def read_run(path: Path) -> RecordedRun:
     """Read a run that may be running.
 
     Raises:
-        CheckpointError: The folder holds no run, or one that is damaged, unreadable, or of another version.
+        CheckpointError: No run, or one that is damaged, unreadable, or of another version.
     """
     no_run = CheckpointError(f"{path} holds no run", hint="name a folder that contains config.json; see `vireid runs`")
     try:
@@ -183,7 +181,7 @@ def _config_of(path: Path, record: Mapping[str, Any]) -> AnyConfig:
 
 
 def _read_rounds(path: Path) -> dict[int, dict[str, Any]]:
-    """Metrics and timings of each round as one row; of a round that is being written, the timings may be missing."""
+    """Metrics and timings of each round in one row; timings of a round that is being written may be missing."""
     metrics = atomic_files.read_lines(path / run_files.METRICS)
     timings = atomic_files.read_lines(path / run_files.TIMINGS)
     timings += [{} for _ in metrics[len(timings) :]]

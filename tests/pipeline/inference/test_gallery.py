@@ -11,8 +11,7 @@ from models.modality import Modality
 from pipeline.data.image_list import ImageList, list_images
 from pipeline.errors import CheckpointError, DataError
 from pipeline.inference.index import Gallery, GallerySource, open_gallery
-from pipeline.inference.index_open import open_or_refresh
-from pipeline.inference.index_refresh import Kind, Refreshed, refresh_gallery
+from pipeline.inference.index_refresh import Kind, Refreshed, open_or_refresh, refresh_gallery
 from pipeline.inference.search_page import write_search_page
 from pipeline.inference.searching import GallerySearchResult, search_gallery
 from tests.pipeline.inference.mean_encoder import MeanEncoder, paint
