@@ -157,22 +157,6 @@ class TestSearch:
         assert Path("page.html").read_text().count("<figure") == 4
 
 
-def test_embedding_and_searching_by_a_run_folder_import_no_mlflow(run: Path, site: Path, tmp_path: Path) -> None:
-    manifest = str(site / "manifest.csv")
-    script = f"""
-import sys
-from flows.cli.app import app
-app(["embed", {str(run)!r}, {manifest!r}, "-o", "vectors.npz"], standalone_mode=False)
-app(["search", {str(run)!r}, "--query", {manifest!r}, "--gallery", {manifest!r}, "--direction", "infrared_to_visible"],
-    standalone_mode=False)
-sys.exit(", ".join(name for name in ("mlflow", "prefect") if name in sys.modules) or 0)
-"""
-    answer = subprocess.run(
-        [sys.executable, "-c", script], cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True
-    )
-    assert answer.returncode == 0, answer.stderr
-
-
 class TestNewUser:
     def test_two_folders_without_labels_and_three_commands(self, vireid: Call, site: Path, tmp_path: Path) -> None:
         night, day = tmp_path / "crops" / "night", tmp_path / "crops" / "day"

@@ -1,5 +1,8 @@
 """The encoder of a run: read from its folder, and computing as the run did."""
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,6 +18,7 @@ from pipeline.errors import ConfigError
 from pipeline.inference import run_encoder
 from pipeline.inference.run_encoder import RunEncoder, empty_encoder, open_encoder, read_run_encoder
 from pipeline.storage.run_folder import RunFolder
+from tests.pipeline.inference.mean_encoder import paint
 
 MakeRun = Callable[[str], Path]
 
@@ -77,3 +81,23 @@ def test_the_network_computes_in_that_precision(make_run: MakeRun, monkeypatch: 
     encoder = read_run_encoder(make_run("float32"), "cpu")
     encoder.encode(np.zeros((1, encoder.height, encoder.width, 3), np.uint8), Modality.VISIBLE)
     assert seen == ["float32"]
+
+
+def test_embedding_and_searching_by_a_run_folder_import_no_mlflow(make_run: MakeRun, tmp_path: Path) -> None:
+    run = str(make_run("auto"))
+    for name, colour in (("a", (250, 0, 0)), ("b", (0, 250, 0))):
+        paint(tmp_path / "images" / f"{name}.png", colour)
+    script = f"""
+import sys
+from flows.cli.app import app
+app(["embed", {run!r}, "images", "--modality", "visible", "-o", "vectors.npz"], standalone_mode=False)
+app(["search", {run!r}, "--query", "images", "--gallery", "images", "--direction", "infrared_to_visible", "-k", "2"],
+    standalone_mode=False)
+sys.exit(", ".join(name for name in ("mlflow", "prefect") if name in sys.modules) or 0)
+"""
+    root = str(Path(__file__).resolve().parents[3])
+    answer = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, env=os.environ | {"PYTHONPATH": root}, capture_output=True
+    )
+    assert answer.returncode == 0, answer.stderr
+    assert (tmp_path / "vectors.npz").exists() and list((tmp_path / "indexes").iterdir())
