@@ -10,7 +10,6 @@ from scipy.linalg import eigh
 
 from clustering.dbscan import EpsPoint
 from clustering.matching import Matching
-from clustering.prototypes import cluster_prototypes
 from models.modality import Modality, PerModality
 
 NOBODY = -1
@@ -39,17 +38,6 @@ def spread(total: int, count: int) -> Int64[np.ndarray, "p"]:
     ([0, 4, 8], [0, 1], [])
     """
     return np.linspace(0, max(0, total - 1), min(total, count)).round().astype(np.int64)
-
-
-def prototypes_of(
-    vectors: Float32[np.ndarray, "n d"], labels: Int64[np.ndarray, "n"], clusters: Int64[np.ndarray, "p"]
-) -> Float32[np.ndarray, "p d"]:
-    """Prototypes of some clusters, in their order, from unit rows; other images are not read."""
-    rows = np.flatnonzero(np.isin(labels, clusters))
-    ascending = np.sort(clusters)
-    prototypes = cluster_prototypes(vectors[rows], np.searchsorted(ascending, labels[rows]))
-    ordered: Float32[np.ndarray, "p d"] = prototypes[np.searchsorted(ascending, clusters)]
-    return ordered
 
 
 def sample_map(

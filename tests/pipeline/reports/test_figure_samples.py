@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from clustering.matching import Matching
-from clustering.prototypes import cluster_prototypes
 from models.modality import PerModality
-from pipeline.reports.cluster_figures import NOBODY, principal_plane, prototypes_of, sample_map, sample_pairs, spread
+from pipeline.reports.cluster_figures import NOBODY, principal_plane, sample_map, sample_pairs, spread
 
 
 def matching_of(*similarity: float) -> Matching:
@@ -32,14 +31,6 @@ def test_what_is_spread_is_bounded_ascending_and_has_no_double(total: int) -> No
     assert len(numbers) == min(total, 48)
     assert np.all(np.diff(numbers) > 0)
     assert total == 0 or (numbers[0] == 0 and numbers[-1] == total - 1)
-
-
-def test_prototypes_of_some_clusters_are_those_of_all() -> None:
-    generator = np.random.default_rng(1)
-    vectors, labels = unit(generator.normal(size=(40, 5))), np.append(np.arange(8), generator.integers(-1, 8, 32))
-    clusters = np.array([6, 0, 3])
-    everything = cluster_prototypes(vectors, labels)
-    np.testing.assert_allclose(prototypes_of(vectors, labels, clusters), everything[clusters], atol=1e-6)
 
 
 def test_a_map_shows_the_pairs_in_both_modalities_and_others_around_them() -> None:
