@@ -18,7 +18,6 @@ from pipeline.config.experiment import AnyConfig
 from pipeline.data.transforms.augmentation import Normalisation, preprocess
 from pipeline.runs.run import Run
 from pipeline.runtime.atomic_files import TEMPORARY
-from pipeline.tracking.mlflow_models import ModelExportError, save_model, save_table_model
 from pipeline.tracking.replay import read_note
 
 logger = logging.getLogger(__name__)
@@ -65,6 +64,9 @@ def export_result(run: Run[Any, Any]) -> None:
     tracked = config.execution.tracking if note is None else not note.models
     if not (tracked and config.execution.register_model):
         return
+    # MLflow takes seconds to import, and commands that use a finished run do without it.
+    from pipeline.tracking.mlflow_models import ModelExportError, save_model, save_table_model
+
     if selected is None or config.evaluation.selection == "last":
         number, weights = run.state.completed, run.state.encoder.state_dict()
     else:
