@@ -163,13 +163,8 @@ def measure_frozen(
     }
     figures = []
     for head in HEADS:
-<<<<<<< HEAD:pipeline/demo_clip/evaluation.py
-        raw = {split: by.map(lambda some: unit_rows(some[head], head)) for split, by in features.items()}  # noqa: B023 (used at once)
-        centred = {split: by.map(lambda some: unit_rows(some - some.mean(axis=0), "centred features")) for split, by in raw.items()}
-=======
         raw = {split: by.map(lambda some: unit_rows(some[head], head)) for split, by in features.items()}  # noqa: B023 (used at once)
         centred = {split: by.map(_centred) for split, by in raw.items()}
->>>>>>> 19ad286 (One function of each name: rows of unit length, graph searches, row labels, cluster labels; dead code goes, and a test finds it):pipeline/demo_clip/frozen.py
         for kind, vectors in (("raw", raw), ("centred", centred)):
             rank1, mean_precision = _retrieval(vectors["test"], drawn["test"])
             pairs = pairs_right(vectors["train"], drawn["train"].map(_people))
@@ -212,7 +207,10 @@ def _people(images: SyntheticImages) -> NDArray[np.int64]:
     return np.array([shot.person for shot in images.shots], np.int64)
 
 
-<<<<<<< HEAD:pipeline/demo_clip/evaluation.py
+def _centred(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
+    return unit_rows(vectors - vectors.mean(axis=0), "centred features")
+
+
 def _retrieval(vectors: PerModality[NDArray[np.float32]], images: PerModality[SyntheticImages]) -> tuple[float, float]:
     """Rank-1 and mAP of infrared queries in ten single-shot visible galleries."""
     people = images.map(_people)

@@ -10,6 +10,7 @@ from typing import Final
 
 import numpy as np
 from numba import njit
+from numpy.typing import NDArray
 
 from pipeline.data.synthetic.people import TEXTURES, Garment, Tone
 from pipeline.data.synthetic.pose import Frame, Point

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from models.encoder import Head
 from models.losses import prototype_contrast, text_classification
-from models.memory import MemoryUpdate, PrototypeMemory, unit_rows
+from models.memory import MemoryUpdate, PrototypeMemory
 from models.modality import Modality, PerModality
 from models.swap import CrossModalSwap
 from models.transfer import upload
