@@ -100,7 +100,7 @@ def text_term(modality: Modality, text: TextLoss, device: torch.device) -> Term:
 
 def unit_necks(batch: Batch) -> PerModality[Float[Tensor, "rows dim"]]:
     """Neck features of length 1, which memories are compared with and updated by; use with `batch.once`."""
-    return batch.rows(Head.NECK).map(unit_rows)
+    return batch.rows(Head.NECK).map(normalise_rows)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
