@@ -12,7 +12,7 @@ from models.encoder import Head
 from models.modality import PerModality
 from pipeline.config.experiment import AnyConfig
 from pipeline.evaluation.evaluate import evaluate_features
-from pipeline.evaluation.protocol import sightings_of
+from pipeline.evaluation.searches import samples_of
 from pipeline.features import FeatureBank, extract_features
 from pipeline.methods import method_of
 from pipeline.methods.train import train as train_plainly
@@ -67,13 +67,13 @@ def frozen(
         evaluator = run.evaluator
         assert isinstance(evaluator, IdentityEvaluator)
         assert evaluator.test is not None and evaluator.dataset.test is not None
-        images, sightings = evaluator.test, sightings_of(evaluator.dataset.test)
+        images, samples = evaluator.test, samples_of(evaluator.dataset.test)
         plans = plan_test(evaluator.dataset, config, final=False)[:1]
         banks = {some: images.map(partial(extract, heads=some)) for some in set(heads.values())}
         rows = {}
         for name, some in heads.items():
             chosen = change[name](banks[some]) if name in change else banks[some]
-            report = evaluate_features(chosen, sightings, plans)[0].report
+            report = evaluate_features(chosen, samples, plans)[0].report
             rows[name] = {"r1": report.mean.r1, "map": report.mean.map}
     return rows
 

@@ -187,18 +187,18 @@ def rank_trial(
     similarity: Float32[np.ndarray, "q m"],
     query_people: Int64[np.ndarray, "q"],
     gallery_people: Int64[np.ndarray, "g"],
-    hidden: Bool[np.ndarray, "q g"],
+    excluded: Bool[np.ndarray, "q g"],
     columns: Int64[np.ndarray, "g"],
 ) -> TrialMetrics:
     """One trial as vireid ranks it."""
-    return summarise(rank_queries(similarity, query_people, gallery_people, hidden, columns=columns))
+    return summarise(rank_queries(similarity, query_people, gallery_people, excluded, columns=columns))
 
 
 def loop_trial(
     similarity: Float32[np.ndarray, "q m"],
     query_people: Int64[np.ndarray, "q"],
     gallery_people: Int64[np.ndarray, "g"],
-    hidden: Bool[np.ndarray, "q g"],
+    excluded: Bool[np.ndarray, "q g"],
     columns: Int64[np.ndarray, "g"],
     sort: Any,
 ) -> Float64[np.ndarray, "22"]:
@@ -209,7 +209,7 @@ def loop_trial(
     curves, precisions, penalties = [], [], []
     for query, person in enumerate(query_people):
         order = np.argsort(-similarity[query, columns], kind=sort)
-        people = gallery_people[order[~hidden[query, order]]]
+        people = gallery_people[order[~excluded[query, order]]]
         match = people == person
         if not match.any():
             continue

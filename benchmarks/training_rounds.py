@@ -28,7 +28,7 @@ from pipeline.config.rounds import Round, planned_rounds
 from pipeline.data.images import TestImages, TrainingImages
 from pipeline.data.pixel_supply import PixelSupply
 from pipeline.evaluation.evaluate import evaluate_features
-from pipeline.evaluation.protocol import Sightings
+from pipeline.evaluation.protocol import Samples
 from pipeline.evaluation.protocols import protocol_of
 from pipeline.evaluation.searches import plan_search
 from pipeline.features import FeatureBank
@@ -217,11 +217,11 @@ def prompts(engine: Engine, amount: Amount) -> dict[str, Stage]:
 def ranked(device: torch.device) -> Stage:
     """Rank SYSU-MM01's test images in all published searches, ten galleries each; on the CPU."""
     split = PerModality(*draw_test_split(numpy_generator(SEED, "test split")))
-    sightings = split.map(lambda images: Sightings(images.people, images.cameras))
+    samples = split.map(lambda images: Samples(images.people, images.cameras))
     banks = PerModality.build(lambda modality: FeatureBank(split[modality].features, modality))
-    plans = [plan for search in protocol_of("sysu").options.searches for plan in plan_search(search, sightings)]
-    evaluate_features(banks, sightings, plans)
-    _, seconds = timed(lambda: evaluate_features(banks, sightings, plans), device)
+    plans = [plan for search in protocol_of("sysu").options.searches for plan in plan_search(search, samples)]
+    evaluate_features(banks, samples, plans)
+    _, seconds = timed(lambda: evaluate_features(banks, samples, plans), device)
     return Stage(seconds, len(plans), len(plans), "searches")
 
 

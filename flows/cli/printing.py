@@ -79,7 +79,7 @@ def print_searches(title: str, searches: "Sequence[SearchReport]") -> None:
     numbers = ["Rank-1", "Rank-5", "Rank-10", "Rank-20", "mAP", "mINP"]
     if reranked:
         numbers += ["re-ranked Rank-1", "mAP"]
-    for column in (*numbers, "queries", "gallery", "hidden", "trials"):
+    for column in (*numbers, "queries", "gallery", "excluded", "trials"):
         result.add_column(column, justify="right")
     for search in searches:
         if search.rerank is None:

@@ -25,7 +25,7 @@ from pipeline.data.synthetic.layouts import plan_sysu
 from pipeline.data.synthetic.plan import SIZES, Shot, Split
 from pipeline.demo_clip.pairs import PairSettings, PairSource, attribute_prompts, attribute_values, tokenize
 from pipeline.demo_clip.training import encode_captions, encode_images, normalise
-from pipeline.evaluation.protocol import Sightings
+from pipeline.evaluation.protocol import Samples
 from pipeline.evaluation.ranking import rank_trial, unit_rows
 from pipeline.evaluation.searches import plan_search
 
@@ -216,15 +216,15 @@ def _retrieval(vectors: PerModality[NDArray[np.float32]], images: PerModality[Sy
     people = images.map(_people)
     cameras = images.map(lambda some: np.array([shot.camera for shot in some.shots], np.int64))
     paths: PerModality[Sequence[str]] = images.map(lambda some: [shot.path.as_posix() for shot in some.shots])
-    sightings = people.map_with(Sightings, cameras, paths)
+    samples = people.map_with(Samples, cameras, paths)
     metrics = [
         rank_trial(
             vectors.infrared[trial.query],
             vectors.visible[trial.gallery],
             query_people=people.infrared[trial.query],
             gallery_people=people.visible[trial.gallery],
-            hidden=trial.hidden(sightings),
+            excluded=trial.excluded(samples),
         )
-        for trial in plan_search("sysu/all", sightings)[0]
+        for trial in plan_search("sysu/all", samples)[0]
     ]
     return float(np.mean([some.cmc[0] for some in metrics])), float(np.mean([some.map for some in metrics]))

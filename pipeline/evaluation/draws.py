@@ -8,26 +8,26 @@ from jaxtyping import Int64
 
 from pipeline.data.datasets.sysu.archive import PERMUTATION_FILE, Permutations, image_number, permutation_of
 from pipeline.errors import ConfigError, DataError
-from pipeline.evaluation.protocol import Sightings
+from pipeline.evaluation.protocol import Samples
 
 Folders = Mapping[tuple[int, int], Sequence[int]]
 """The rows of each (person, camera), sorted by path; people ascending, inside cameras ascending."""
 
 
-def group_images(sightings: Sightings, cameras: Sequence[int] | None = None) -> dict[tuple[int, int], list[int]]:
+def group_images(samples: Samples, cameras: Sequence[int] | None = None) -> dict[tuple[int, int], list[int]]:
     """Gather the gallery rows of each person and camera.
 
     Args:
-        sightings: The images of one modality. Paths are compared by code point; without paths, rows keep their order.
+        samples: The images of one modality. Paths are compared by code point; without paths, rows keep their order.
         cameras: The cameras to keep; None for all.
 
     Returns:
         Rows by (person, camera), sorted by path; people ascending, inside cameras ascending.
     """
-    rows = sightings.gallery_rows
+    rows = samples.gallery_rows
     if cameras is not None:
-        rows = rows[np.isin(sightings.cameras[rows], cameras)]
-    people, taken_by, paths = sightings.people, sightings.cameras, sightings.paths
+        rows = rows[np.isin(samples.cameras[rows], cameras)]
+    people, taken_by, paths = samples.people, samples.cameras, samples.paths
     groups: dict[tuple[int, int], list[int]] = {}
     for row in sorted(
         rows.tolist(), key=lambda row: (people[row], taken_by[row], row if paths is None else paths[row])

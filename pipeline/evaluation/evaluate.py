@@ -9,7 +9,7 @@ from jaxtyping import Float, Int64
 
 from models.modality import Modality, PerModality
 from pipeline.errors import DataError
-from pipeline.evaluation.protocol import RetrievalTrial, Sightings
+from pipeline.evaluation.protocol import RetrievalTrial, Samples
 from pipeline.evaluation.ranking import QueryRanks, best_gallery, inner_products, rank_queries, summarise, unit_rows
 from pipeline.evaluation.reranking import k_reciprocal
 from pipeline.evaluation.search_report import SearchReport, report_search
@@ -54,7 +54,7 @@ class SearchResult:
 
 def evaluate_features(
     features: PerModality[Features],
-    sightings: PerModality[Sightings],
+    samples: PerModality[Samples],
     plans: Sequence[Sequence[RetrievalTrial]],
     *,
     rerank: Literal["none", "k_reciprocal"] = "none",
@@ -68,7 +68,7 @@ def evaluate_features(
 
     Args:
         features: One vector for each row of the test tables, in their order.
-        sightings: Identity and camera of each image, in the same order.
+        samples: Identity and camera of each image, in the same order.
         plans: The trials of each search, from `plan_search`.
         rerank: Also rank by k-reciprocal neighbourhoods of queries and gallery together, as further results.
         normalise: Scale rows to length 1; otherwise similarities are plain inner products.
@@ -83,17 +83,17 @@ def evaluate_features(
     Cost: ten single-shot trials of SYSU-MM01 at 2,048 dimensions take about two seconds on two cores, nearly all of it
     for similarities; at most 384 MB of them at a time.
     """
-    _check_fit(features, sightings)
-    units = PerModality.build(lambda modality: _rows(features, sightings, modality, normalise))
+    _check_fit(features, samples)
+    units = PerModality.build(lambda modality: _rows(features, samples, modality, normalise))
     found = {
         trial: results
         for modality in Modality
-        for trial, results in _rank_direction(modality, units, sightings, plans, keep_queries)
+        for trial, results in _rank_direction(modality, units, samples, plans, keep_queries)
     }
     results = [_search_result(plan, [found[trial] for trial in plan], keep_queries) for plan in plans]
     if rerank == "k_reciprocal":
         for plan in plans:
-            again = [_rerank_trial(trial, units, sightings, keep_queries) for trial in plan]
+            again = [_rerank_trial(trial, units, samples, keep_queries) for trial in plan]
             results.append(_search_result(plan, again, keep_queries, rerank))
     return tuple(results)
 
@@ -101,7 +101,7 @@ def evaluate_features(
 def _rank_direction(
     query: Modality,
     units: PerModality[Float[np.ndarray, "n d"]],
-    sightings: PerModality[Sightings],
+    samples: PerModality[Samples],
     plans: Sequence[Sequence[RetrievalTrial]],
     keep_queries: bool,
 ) -> Iterator[tuple[RetrievalTrial, QueryResults]]:
@@ -123,7 +123,7 @@ def _rank_direction(
             own = similarity
             if len(part.query) < len(chosen):
                 own = similarity[np.searchsorted(chosen, part.query)]
-            done.append(_rank(part, own, sightings, np.searchsorted(shown, trial.gallery), keep_queries))
+            done.append(_rank(part, own, samples, np.searchsorted(shown, trial.gallery), keep_queries))
     for trial, done in zip(trials, parts, strict=True):
         yield trial, QueryResults(trial, _joined([part.ranks for part in done]), np.concatenate([p.best for p in done]))
 
@@ -131,37 +131,37 @@ def _rank_direction(
 def _rerank_trial(
     trial: RetrievalTrial,
     units: PerModality[Float[np.ndarray, "n d"]],
-    sightings: PerModality[Sightings],
+    samples: PerModality[Samples],
     keep_queries: bool,
 ) -> QueryResults:
     query, gallery = units[trial.search.query][trial.query], units[trial.search.query.other][trial.gallery]
     similarity = k_reciprocal(
         unit_rows(query.astype(np.float32), "query features"), unit_rows(gallery.astype(np.float32), "gallery features")
     )
-    return _rank(trial, similarity, sightings, None, keep_queries)
+    return _rank(trial, similarity, samples, None, keep_queries)
 
 
 def _rank(
     trial: RetrievalTrial,
     similarity: Float[np.ndarray, "q m"],
-    sightings: PerModality[Sightings],
+    samples: PerModality[Samples],
     columns: Int64[np.ndarray, "g"] | None,
     keep_queries: bool,
 ) -> QueryResults:
     """Rank the gallery of a trial; `columns` is the column of `similarity` of each gallery image."""
     query = trial.search.query
-    hidden = trial.hidden(sightings)
+    excluded = trial.excluded(samples)
     ranks = rank_queries(
         similarity,
-        sightings[query].people[trial.query],
-        sightings[query.other].people[trial.gallery],
-        hidden,
+        samples[query].people[trial.query],
+        samples[query.other].people[trial.gallery],
+        excluded,
         rank_by=trial.search.rank_by,
         columns=columns,
     )
     best = np.empty((len(trial.query), 0), dtype=np.int64)
     if keep_queries:
-        positions = best_gallery(similarity, hidden, columns)
+        positions = best_gallery(similarity, excluded, columns)
         best = np.where(positions >= 0, trial.gallery[positions], -1)
     return QueryResults(trial, ranks, best)
 
@@ -183,18 +183,18 @@ def _joined(parts: Sequence[QueryRanks]) -> QueryRanks:
 
 
 def _rows(
-    features: PerModality[Features], sightings: PerModality[Sightings], modality: Modality, normalise: bool
+    features: PerModality[Features], samples: PerModality[Samples], modality: Modality, normalise: bool
 ) -> Float[np.ndarray, "n d"]:
     vectors = features[modality].vectors
-    units = unit_rows(vectors, f"{modality} features", sightings[modality].paths)
+    units = unit_rows(vectors, f"{modality} features", samples[modality].paths)
     return units if normalise else vectors
 
 
-def _check_fit(features: PerModality[Features], sightings: PerModality[Sightings]) -> None:
+def _check_fit(features: PerModality[Features], samples: PerModality[Samples]) -> None:
     """Refuse features of other images or of two widths: the former would be ranked silently."""
     hint = "extract the features again, with one model and from this data set"
     for modality, bank in features.items():
-        rows, images = len(bank.vectors), len(sightings[modality])
+        rows, images = len(bank.vectors), len(samples[modality])
         if rows != images:
             raise DataError(f"{rows:,} {modality} features for {images:,} test images", hint)
     widths = features.map(lambda bank: bank.vectors.shape[1])

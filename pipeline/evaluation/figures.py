@@ -9,7 +9,7 @@ from jaxtyping import Bool, Int64, UInt8
 from models.modality import Modality, PerModality
 from pipeline.data.images import StoredImages, gather_pixels
 from pipeline.evaluation.evaluate import Features
-from pipeline.evaluation.protocol import RetrievalTrial, Sightings
+from pipeline.evaluation.protocol import RetrievalTrial, Samples
 from pipeline.evaluation.ranking import best_gallery, unit_rows
 
 # Blue and orange differ for every kind of colour vision; a cross says the same without colour.
@@ -40,7 +40,7 @@ def look_up(
     trial: RetrievalTrial,
     queries: Int64[np.ndarray, "q"],
     features: PerModality[Features],
-    sightings: PerModality[Sightings],
+    samples: PerModality[Samples],
     count: int = 10,
 ) -> Found:
     """Rank the gallery of a trial for some of its queries (ascending rows of the test table), under its protocol.
@@ -53,10 +53,10 @@ def look_up(
     # Not `inner_products`, which copies the gallery to float64: here the order of near ties is of no account.
     gallery = features[modality.other].vectors
     similarity = units @ gallery.T / np.sqrt(np.einsum("nd,nd->n", gallery, gallery))
-    positions = best_gallery(similarity, some.hidden(sightings), trial.gallery, count=count)
+    positions = best_gallery(similarity, some.excluded(samples), trial.gallery, count=count)
     best = np.where(positions >= 0, trial.gallery[positions], -1)
-    people = sightings[modality].people[queries]
-    right = (sightings[modality.other].people[best] == people[:, None]) & (best >= 0)
+    people = samples[modality].people[queries]
+    right = (samples[modality.other].people[best] == people[:, None]) & (best >= 0)
     return Found(modality, queries, best, right)
 
 

@@ -6,13 +6,12 @@ extraction. A modality decides which table a row number belongs to; the position
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, assert_never
+from typing import Literal, assert_never
 
 import numpy as np
 from jaxtyping import Bool, Int64
 
 from models.modality import Modality, PerModality
-from pipeline.data.truth import SplitTables
 from pipeline.evaluation.ranking import RankBy
 
 DrawName = Literal["agw", "official"]
@@ -28,7 +27,7 @@ SYSU_ROOM_IN_THE_DARK, SYSU_SAME_ROOM_LIT = 3, 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sightings:
+class Samples:
     """Who was seen by which camera, one entry an image of a test table.
 
     Attributes:
@@ -48,9 +47,9 @@ class Sightings:
     def __len__(self) -> int:
         return len(self.people)
 
-    def at(self, rows: Int64[np.ndarray, "m"]) -> "Sightings":
+    def at(self, rows: Int64[np.ndarray, "m"]) -> "Samples":
         """People and cameras of some rows, in the order asked for."""
-        return Sightings(self.people[rows], self.cameras[rows])
+        return Samples(self.people[rows], self.cameras[rows])
 
     @property
     def query_rows(self) -> Int64[np.ndarray, "q"]:
@@ -110,26 +109,14 @@ class RetrievalTrial:
         """The search and the number of the trial: `sysu/all/1-shot/agw/trial-0`."""
         return f"{self.search.name}/trial-{self.number}"
 
-    def hidden(self, sightings: PerModality[Sightings]) -> Bool[np.ndarray, "q g"]:
+    def excluded(self, samples: PerModality[Samples]) -> Bool[np.ndarray, "q g"]:
         """Which gallery images each query never sees, as a mask of query x gallery; formed anew at each call.
 
         Args:
-            sightings: All rows of both test tables.
+            samples: All rows of both test tables.
         """
-        queries = sightings[self.search.query].at(self.query)
-        return hidden_pairs(self.search.exclude, queries, sightings[self.search.query.other].at(self.gallery))
-
-
-def sightings_of(tables: SplitTables) -> PerModality[Sightings]:
-    """Who was seen by which camera in the images of a split."""
-    roles: PerModality[Any] = tables.roles or PerModality(None, None)
-    return tables.images.map_with(
-        lambda images, people, role: Sightings(
-            people.ids, images.cameras, images.paths, role and role.query, role and role.gallery
-        ),
-        tables.people,
-        roles,
-    )
+        queries = samples[self.search.query].at(self.query)
+        return excluded_pairs(self.search.exclude, queries, samples[self.search.query.other].at(self.gallery))
 
 
 def direction_from(query: Modality) -> Direction:
@@ -142,11 +129,11 @@ def query_modality(direction: str) -> Modality:
     return Modality.INFRARED if direction == "infrared_to_visible" else Modality.VISIBLE
 
 
-def hidden_pairs(rule: ExclusionRule, query: Sightings, gallery: Sightings) -> Bool[np.ndarray, "q g"]:
-    """Apply an exclusion rule: True where a gallery image is hidden from a query, absent and not wrong.
+def excluded_pairs(rule: ExclusionRule, query: Samples, gallery: Samples) -> Bool[np.ndarray, "q g"]:
+    """Apply an exclusion rule: True where a gallery image is excluded from a query, absent and not wrong.
 
     Args:
-        rule: `same_room`: camera 2 is hidden from camera 3, whoever is on the image, for on SYSU-MM01 the two are one
+        rule: `same_room`: camera 2 is excluded from camera 3, whoever is on the image, for on SYSU-MM01 the two are one
             room, lit and dark, while all other cameras are each a place of their own. `same_person_same_camera`: the
             query's own person seen by the query's own camera, as on LLCM, where both modalities of a camera share the
             scene. `same_camera`: everything that the query's camera saw.

@@ -15,7 +15,7 @@ from pipeline.config.datasets import Split
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.evaluate import QueryResults, SearchResult, evaluate_features
 from pipeline.evaluation.feature_files import ImageFeatures
-from pipeline.evaluation.protocol import Direction, Sightings, direction_from, query_modality
+from pipeline.evaluation.protocol import Direction, Samples, direction_from, query_modality
 from pipeline.evaluation.protocols import PROTOCOLS
 from pipeline.evaluation.protocols.spec import FileRules, GalleryDraws, GalleryRules, SearchProtocol
 from pipeline.evaluation.ranking import unit_rows
@@ -121,14 +121,14 @@ def rank_files(
     parts = PerModality(np.flatnonzero(~infrared), np.flatnonzero(infrared))
     features = parts.map(lambda rows: Vectors(everything.vectors[rows]))
     roles = _roles(len(query), gallery)
-    sightings = parts.map(lambda rows: _sightings(everything, roles, rows))
-    partial = _check_counts(protocol, wanted, sightings, allow_partial)
+    samples = parts.map(lambda rows: _sightings(everything, roles, rows))
+    partial = _check_counts(protocol, wanted, samples, allow_partial)
     plans = [
         plan
-        for search in _searches(protocol, wanted, direction, sightings)
-        for plan in plan_search(search, sightings, draws=draws, rules=rules, split=split, protocols=protocols)
+        for search in _searches(protocol, wanted, direction, samples)
+        for plan in plan_search(search, samples, draws=draws, rules=rules, split=split, protocols=protocols)
     ]
-    results = evaluate_features(features, sightings, plans, rerank=rerank, normalise=not raw, keep_queries=keep_queries)
+    results = evaluate_features(features, samples, plans, rerank=rerank, normalise=not raw, keep_queries=keep_queries)
     report = RankReport(
         protocol=protocol,
         dim=everything.vectors.shape[1],
@@ -183,13 +183,13 @@ def _applies(setting: str, protocol: SearchProtocol) -> bool:
     return options.model_per_split if setting == "data.split" else setting in options.settings
 
 
-def _check_counts(name: str, wanted: FileRules, sightings: PerModality[Sightings], allow_partial: bool) -> bool:
+def _check_counts(name: str, wanted: FileRules, samples: PerModality[Samples], allow_partial: bool) -> bool:
     """Whether counts differ from the published ones; extra people are refused, not dropped.
 
     Raises:
         DataError: They differ, and `allow_partial` is false.
     """
-    rows = [] if wanted.count_rows is None else wanted.count_rows(name, sightings)
+    rows = [] if wanted.count_rows is None else wanted.count_rows(name, samples)
     failures = [f"{row.name}: found {row.found:,}, expected {row.expected:,}" for row in rows if not row.passed]
     if not failures:
         return False
@@ -204,7 +204,7 @@ def _check_counts(name: str, wanted: FileRules, sightings: PerModality[Sightings
 
 
 def _searches(
-    name: str, wanted: FileRules, direction: Direction | None, sightings: PerModality[Sightings]
+    name: str, wanted: FileRules, direction: Direction | None, samples: PerModality[Samples]
 ) -> Sequence[str]:
     if wanted.query is not None:
         if direction not in (None, direction_from(wanted.query)):
@@ -213,7 +213,7 @@ def _searches(
                 hint=f"it searches {direction_from(wanted.query)} only: leave --direction out",
             )
         return [name]
-    directions = (direction,) if direction else possible_directions(sightings)
+    directions = (direction,) if direction else possible_directions(samples)
     if not directions:
         raise DataError(
             "no direction has both queries and gallery images",
@@ -303,11 +303,11 @@ def _roles(num_queries: int, gallery: ImageFeatures | None) -> Bool[np.ndarray, 
 
 def _sightings(
     images: ImageFeatures, is_query: Bool[np.ndarray, "n"] | None, rows: np.ndarray[Any, np.dtype[np.int64]]
-) -> Sightings:
-    # Without cameras, visible and infrared get different ones: nothing is then hidden from anything.
+) -> Samples:
+    # Without cameras, visible and infrared get different ones: nothing is then excluded from anything.
     unknown = np.zeros(len(images), dtype=np.int64) if images.infrared is None else images.infrared.astype(np.int64)
     cameras = unknown if images.cameras is None else images.cameras
-    return Sightings(
+    return Samples(
         people=images.people[rows],
         cameras=cameras[rows],
         paths=None if images.paths is None else [images.paths[row] for row in rows.tolist()],

@@ -29,7 +29,7 @@ class QueryRanks:
         valid: Whether the gallery holds a match that is not excluded.
         matches: Number of such matches.
         shown: Gallery images that are not excluded.
-        hidden: Excluded gallery images.
+        excluded: Excluded gallery images.
     """
 
     rank: Int64[np.ndarray, "q"]
@@ -38,7 +38,7 @@ class QueryRanks:
     valid: Bool[np.ndarray, "q"]
     matches: Int64[np.ndarray, "q"]
     shown: Int64[np.ndarray, "q"]
-    hidden: Int64[np.ndarray, "q"]
+    excluded: Int64[np.ndarray, "q"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -106,7 +106,7 @@ def rank_trial(
     *,
     query_people: Int64[np.ndarray, "q"],
     gallery_people: Int64[np.ndarray, "g"],
-    hidden: Bool[np.ndarray, "q g"],
+    excluded: Bool[np.ndarray, "q g"],
     rank_by: RankBy = "person",
 ) -> TrialMetrics:
     """Rank a gallery for every query by cosine similarity and average; arguments as for `rank_queries`.
@@ -117,14 +117,14 @@ def rank_trial(
     similarity = inner_products(
         unit_rows(query_features, "query features"), unit_rows(gallery_features, "gallery features")
     )
-    return summarise(rank_queries(similarity, query_people, gallery_people, hidden, rank_by=rank_by))
+    return summarise(rank_queries(similarity, query_people, gallery_people, excluded, rank_by=rank_by))
 
 
 def rank_queries(
     similarity: Float[np.ndarray, "q m"],
     query_people: Int64[np.ndarray, "q"],
     gallery_people: Int64[np.ndarray, "g"],
-    hidden: Bool[np.ndarray, "q g"],
+    excluded: Bool[np.ndarray, "q g"],
     *,
     rank_by: RankBy = "person",
     columns: Int64[np.ndarray, "g"] | None = None,
@@ -137,7 +137,7 @@ def rank_queries(
         similarity: Row = query; no NaN. It may have more columns than this gallery.
         query_people: Identity of each query.
         gallery_people: Identity of each gallery image.
-        hidden: True where the protocol excludes a gallery image from a query's ranking.
+        excluded: True where the protocol excludes a gallery image from a query's ranking.
         rank_by: `person`: 1 + number of other people before the first match. `image`: its position.
         columns: Column of `similarity` of each gallery image, so that the galleries of all trials share one matrix;
             None if the columns are the gallery.
@@ -153,8 +153,8 @@ def rank_queries(
 
     Source: CMC by person: the SYSU-MM01 authors' evaluation. Inverse negative penalty: Ye et al., TPAMI 2022.
     """
-    columns = _checked_columns(similarity, hidden, columns)
-    assert len(query_people) == len(hidden) and len(gallery_people) == len(columns)
+    columns = _checked_columns(similarity, excluded, columns)
+    assert len(query_people) == len(excluded) and len(gallery_people) == len(columns)
     if gallery_people.size == 0:
         raise DataError("the gallery is empty", hint="check the split and the cameras of the test images")
     names, people = np.unique(gallery_people, return_inverse=True)
@@ -167,7 +167,7 @@ def rank_queries(
     gallery = (columns, people.astype(np.int32))
 
     def rank_block(start: int, stop: int) -> None:
-        rows, mask = _as_rows(similarity[start:stop]), np.ascontiguousarray(hidden[start:stop])
+        rows, mask = _as_rows(similarity[start:stop]), np.ascontiguousarray(excluded[start:stop])
         block = (array[start:stop] for array in results)
         rank_rows(rows, mask, *gallery, persons[start:stop], rank_by == "person", *block)
 
@@ -179,13 +179,13 @@ def rank_queries(
         valid=matches > 0,
         matches=matches,
         shown=shown,
-        hidden=len(gallery_people) - shown,
+        excluded=len(gallery_people) - shown,
     )
 
 
 def best_gallery(
     similarity: Float[np.ndarray, "q m"],
-    hidden: Bool[np.ndarray, "q g"],
+    excluded: Bool[np.ndarray, "q g"],
     columns: Int64[np.ndarray, "g"] | None = None,
     *,
     count: int = 10,
@@ -195,15 +195,15 @@ def best_gallery(
     Returns:
         Positions in the gallery, not columns of `similarity`; -1 where a query has fewer images.
     """
-    columns = _checked_columns(similarity, hidden, columns)
+    columns = _checked_columns(similarity, excluded, columns)
     assert count >= 1
-    best = np.full((len(hidden), count), -1, np.int64)
+    best = np.full((len(excluded), count), -1, np.int64)
 
     def list_block(start: int, stop: int) -> None:
-        mask = np.ascontiguousarray(hidden[start:stop])
+        mask = np.ascontiguousarray(excluded[start:stop])
         best_rows(_as_rows(similarity[start:stop]), mask, columns, best[start:stop])
 
-    over_blocks(list_block, len(hidden))
+    over_blocks(list_block, len(excluded))
     return best
 
 
@@ -227,16 +227,16 @@ def summarise(ranks: QueryRanks) -> TrialMetrics:
         minp=float(ranks.inverse_negative_penalty[ranks.valid].mean()),
         valid_queries=valid_queries,
         queries=queries,
-        hidden_pairs=int(ranks.hidden.sum()),
+        hidden_pairs=int(ranks.excluded.sum()),
         chance_r1=float((ranks.matches[ranks.valid] / ranks.shown[ranks.valid]).mean()),
     )
 
 
 def _checked_columns(
-    similarity: Float[np.ndarray, "q m"], hidden: Bool[np.ndarray, "q g"], columns: Int64[np.ndarray, "g"] | None
+    similarity: Float[np.ndarray, "q m"], excluded: Bool[np.ndarray, "q g"], columns: Int64[np.ndarray, "g"] | None
 ) -> Int64[np.ndarray, "g"]:
     """The column of each gallery image, checked: compiled loops would read past the end of an array silently."""
-    queries, gallery = hidden.shape
+    queries, gallery = excluded.shape
     if columns is None:
         columns = np.arange(similarity.shape[1])
     assert len(similarity) == queries and len(columns) == gallery

@@ -13,7 +13,7 @@ from clustering.parallel import kernel
 @kernel
 def _collect_shown(
     similarity: Float[np.ndarray, "m"],
-    hidden: Bool[np.ndarray, "g"],
+    excluded: Bool[np.ndarray, "g"],
     columns: Int64[np.ndarray, "g"],
     people: Int32[np.ndarray, "g"],
     person: int,
@@ -27,7 +27,7 @@ def _collect_shown(
         values[shown] = similarity[columns[image]]
         shown_people[shown] = people[image]
         match_orders[matches] = shown
-        is_shown = not hidden[image]
+        is_shown = not excluded[image]
         shown += is_shown
         matches += is_shown & (people[image] == person)
     return shown, matches
@@ -97,7 +97,7 @@ def _count_people_ahead(
 @kernel
 def rank_rows(
     similarity: Float[np.ndarray, "b m"],
-    hidden: Bool[np.ndarray, "b g"],
+    excluded: Bool[np.ndarray, "b g"],
     columns: Int64[np.ndarray, "g"],
     people: Int32[np.ndarray, "g"],
     persons: Int32[np.ndarray, "b"],
@@ -118,7 +118,7 @@ def rank_rows(
         for column in range(len(row)):  # from end to end: the memory delivers scattered columns at half the speed
             row[column] = similarity[query, column]
         shown, matches = _collect_shown(
-            row, hidden[query], columns, people, persons[query], values, shown_people, match_orders
+            row, excluded[query], columns, people, persons[query], values, shown_people, match_orders
         )
         num_shown[query], num_matches[query] = shown, matches
         if matches == 0:
@@ -139,7 +139,7 @@ def rank_rows(
 @kernel
 def best_rows(
     similarity: Float[np.ndarray, "b m"],
-    hidden: Bool[np.ndarray, "b g"],
+    excluded: Bool[np.ndarray, "b g"],
     columns: Int64[np.ndarray, "g"],
     best: Int64[np.ndarray, "b count"],
 ) -> None:
@@ -150,7 +150,7 @@ def best_rows(
         size = 0
         for image in range(len(columns)):
             value = similarity[query, columns[image]]
-            if hidden[query, image] or (size == count and value <= values[count - 1]):
+            if excluded[query, image] or (size == count and value <= values[count - 1]):
                 continue
             size = min(size + 1, count)
             hole = size - 1

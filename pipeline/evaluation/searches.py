@@ -1,13 +1,14 @@
 """The trials of a search by its name, and those that a run is measured by: published queries, galleries, exclusion."""
 
 from collections.abc import Sequence
+from typing import Any
 
 from models.modality import Modality, PerModality
 from pipeline.config.datasets import Split
 from pipeline.config.shared import EvaluationConfig
-from pipeline.data.truth import Dataset
+from pipeline.data.truth import Dataset, SplitTables
 from pipeline.errors import ConfigError
-from pipeline.evaluation.protocol import Direction, Sightings, direction_from, sightings_of
+from pipeline.evaluation.protocol import Direction, Samples, direction_from
 from pipeline.evaluation.protocols import PROTOCOLS, search_protocol
 from pipeline.evaluation.protocols.spec import GalleryDraws, GalleryRules, Plans, SearchOptions, SearchProtocol
 
@@ -16,7 +17,7 @@ DIRECTIONS: tuple[Direction, ...] = ("infrared_to_visible", "visible_to_infrared
 
 def plan_search(
     search: str,
-    sightings: PerModality[Sightings],
+    samples: PerModality[Samples],
     *,
     draws: GalleryDraws | None = None,
     rules: GalleryRules | None = None,
@@ -28,7 +29,7 @@ def plan_search(
 
     Args:
         search: A search of `SearchProtocol.options` or `files`: `sysu/all`, `regdb/infrared_to_visible`.
-        sightings: All rows of both test tables.
+        samples: All rows of both test tables.
         draws: How galleries are drawn, where the protocol draws them.
         rules: What `manifest` and `pairs` leave open.
         split: Which published split this is; None where it is not known.
@@ -46,7 +47,7 @@ def plan_search(
             hint="published numbers use 10 trials, and 1 shot or 10",
         )
     options = SearchOptions(draws, rules or GalleryRules(), split, site)
-    return search_protocol(search, protocols).plan(search.partition("/")[2], sightings, options)
+    return search_protocol(search, protocols).plan(search.partition("/")[2], samples, options)
 
 
 def plan_test(protocol: SearchProtocol, dataset: Dataset, evaluation: EvaluationConfig, *, final: bool) -> Plans:
@@ -63,41 +64,41 @@ def plan_test(protocol: SearchProtocol, dataset: Dataset, evaluation: Evaluation
         DataError: The test images do not allow a search.
     """
     assert dataset.test is not None, "nothing to search for"
-    sightings = sightings_of(dataset.test)
-    searches = evaluation.searches or possible_searches(protocol.options.searches, sightings)
+    samples = samples_of(dataset.test)
+    searches = evaluation.searches or possible_searches(protocol.options.searches, samples)
     draws = protocol.prepare_draws(dataset.root, _draws(evaluation), final)
-    return _plans(protocol, searches, sightings, evaluation, draws, dataset, dataset.name)
+    return _plans(protocol, searches, samples, evaluation, draws, dataset, dataset.name)
 
 
 def plan_validation(protocol: SearchProtocol, dataset: Dataset, evaluation: EvaluationConfig) -> Plans:
     """The trials on validation images, the one that `selection = "val"` goes by first."""
     assert dataset.validation is not None, "there are no validation images"
-    sightings = sightings_of(dataset.validation)
-    searches = possible_searches([f"{protocol.name}/{part}" for part in protocol.validation], sightings)
+    samples = samples_of(dataset.validation)
+    searches = possible_searches([f"{protocol.name}/{part}" for part in protocol.validation], samples)
     draws = GalleryDraws(trials=evaluation.trials)
-    return _plans(protocol, searches, sightings, evaluation, draws, dataset, f"{dataset.name}/val")
+    return _plans(protocol, searches, samples, evaluation, draws, dataset, f"{dataset.name}/val")
 
 
-def possible_searches(searches: Sequence[str], sightings: PerModality[Sightings]) -> Sequence[str]:
+def possible_searches(searches: Sequence[str], samples: PerModality[Samples]) -> Sequence[str]:
     """Those of the searches that are no direction, or one with queries and a gallery; all where there is none."""
-    possible = possible_directions(sightings)
+    possible = possible_directions(samples)
     parts = {search: search.partition("/")[2] for search in searches}
     return [search for search, part in parts.items() if part not in DIRECTIONS or part in possible] or searches
 
 
-def possible_directions(sightings: PerModality[Sightings]) -> tuple[Direction, ...]:
+def possible_directions(samples: PerModality[Samples]) -> tuple[Direction, ...]:
     """The directions that have both queries and gallery images."""
     return tuple(
         direction_from(query)
         for query in (Modality.INFRARED, Modality.VISIBLE)
-        if len(sightings[query].query_rows) and len(sightings[query.other].gallery_rows)
+        if len(samples[query].query_rows) and len(samples[query.other].gallery_rows)
     )
 
 
 def _plans(
     protocol: SearchProtocol,
     searches: Sequence[str],
-    sightings: PerModality[Sightings],
+    samples: PerModality[Samples],
     evaluation: EvaluationConfig,
     draws: GalleryDraws,
     dataset: Dataset,
@@ -108,10 +109,22 @@ def _plans(
         plan
         for search in searches
         for plan in plan_search(
-            search, sightings, draws=draws, rules=rules, split=dataset.split, site=site, protocols=(protocol,)
+            search, samples, draws=draws, rules=rules, split=dataset.split, site=site, protocols=(protocol,)
         )
     ]
 
 
 def _draws(evaluation: EvaluationConfig) -> GalleryDraws:
     return GalleryDraws(draws=evaluation.draws, shots=evaluation.shots, trials=evaluation.trials)
+
+
+def samples_of(tables: SplitTables) -> PerModality[Samples]:
+    """Who was seen by which camera in the images of a split."""
+    roles: PerModality[Any] = tables.roles or PerModality(None, None)
+    return tables.images.map_with(
+        lambda images, people, role: Samples(
+            people.ids, images.cameras, images.paths, role and role.query, role and role.gallery
+        ),
+        tables.people,
+        roles,
+    )

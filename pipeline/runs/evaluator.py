@@ -21,9 +21,9 @@ from pipeline.evaluation.diagnostics import label_diagnostics, matching_diagnost
 from pipeline.evaluation.evaluate import SearchResult, evaluate_features
 from pipeline.evaluation.feature_files import write_features, write_queries
 from pipeline.evaluation.figures import draw_panel, look_up
-from pipeline.evaluation.protocol import sightings_of
 from pipeline.evaluation.report import DataRecord, EvaluationReport, FeatureRecord, LastRound, ModelRecord, Selection
 from pipeline.evaluation.search_report import suspicions
+from pipeline.evaluation.searches import samples_of
 from pipeline.features import FeatureBank, encoder_digest
 from pipeline.runs.run import Run
 from pipeline.runs.search_plan import plan_test, plan_validation
@@ -116,11 +116,11 @@ class IdentityEvaluator:
         if dataset.test is not None and self.test is not None:
             banks = run.extract_held_out_features(self.test, encoder)
             plans = plan_test(dataset, config, final=final)
-            samples = sightings_of(dataset.test)
+            samples = samples_of(dataset.test)
             results = evaluate_features(banks, samples, plans, rerank=rerank, keep_queries=keep_queries)
         if dataset.validation is not None and self.validation is not None:
             held_out = run.extract_held_out_features(self.validation, encoder)
-            validation = evaluate_features(held_out, sightings_of(dataset.validation), plan_validation(dataset, config))
+            validation = evaluate_features(held_out, samples_of(dataset.validation), plan_validation(dataset, config))
             banks = banks or held_out
         assert banks is not None, "a run without held-out images is not measured"
         searches = tuple(result.report for result in results)
@@ -243,5 +243,5 @@ class IdentityEvaluator:
         trial = plan_test(self.dataset, self.config, final=False)[0][0]
         generator = numpy_generator(self.config.seed, "figures", "queries")
         chosen = np.sort(generator.choice(len(trial.query), size=min(QUERIES, len(trial.query)), replace=False))
-        found = look_up(trial, trial.query[chosen], features, sightings_of(self.dataset.test))
+        found = look_up(trial, trial.query[chosen], features, samples_of(self.dataset.test))
         run.record.folder.save_figure(run.round.number, "retrieval", partial(draw_panel, found, self.test))

@@ -4,11 +4,11 @@ from models.modality import PerModality
 from pipeline.config import datasets
 from pipeline.data.datasets.llcm.adapter import PUBLISHED_COUNTS
 from pipeline.evaluation.draws import draw_agw, group_images
-from pipeline.evaluation.protocol import RetrievalTrial, Search, Sightings, query_modality
+from pipeline.evaluation.protocol import RetrievalTrial, Samples, Search, query_modality
 from pipeline.evaluation.protocols.spec import FileRules, Plans, SearchOptions, SearchProtocol, count_rows, refuse_empty
 
 
-def plan_llcm(direction: str, sightings: PerModality[Sightings], options: SearchOptions) -> Plans:
+def plan_llcm(direction: str, samples: PerModality[Samples], options: SearchOptions) -> Plans:
     """The trials of LLCM, a drawn gallery each.
 
     The same person in the query's own camera is excluded. Query and gallery are never exchanged: the released test
@@ -19,7 +19,7 @@ def plan_llcm(direction: str, sightings: PerModality[Sightings], options: Search
     """
     query = query_modality(direction)
     kind = Search(f"llcm/{direction}/1-shot/agw", query, "agw", 1, "person", "same_person_same_camera")
-    folders, rows = group_images(sightings[query.other]), sightings[query].query_rows
+    folders, rows = group_images(samples[query.other]), samples[query].query_rows
     plan = [RetrievalTrial(kind, trial, rows, draw_agw(folders, trial)) for trial in range(options.draws.trials)]
     refuse_empty(plan[0])
     return [plan]
@@ -29,6 +29,6 @@ LLCM = SearchProtocol(
     datasets.LLCM,
     plan_llcm,
     files=FileRules(
-        ("llcm",), cameras=9, count_rows=lambda _name, sightings: count_rows(PUBLISHED_COUNTS["test"], sightings)
+        ("llcm",), cameras=9, count_rows=lambda _name, samples: count_rows(PUBLISHED_COUNTS["test"], samples)
     ),
 )

@@ -6,40 +6,40 @@ from models.modality import PerModality
 from pipeline.config import datasets
 from pipeline.config.datasets import DIRECTIONS, DatasetOptions
 from pipeline.evaluation.draws import draw_agw, group_images
-from pipeline.evaluation.protocol import ExclusionRule, RetrievalTrial, Search, Sightings, query_modality
+from pipeline.evaluation.protocol import ExclusionRule, RetrievalTrial, Samples, Search, query_modality
 from pipeline.evaluation.protocols.spec import FileRules, Plans, SearchOptions, SearchProtocol, refuse_empty
 
 
-def plan_manifest(direction: str, sightings: PerModality[Sightings], options: SearchOptions) -> Plans:
+def plan_manifest(direction: str, samples: PerModality[Samples], options: SearchOptions) -> Plans:
     """The trials of a manifest: one with the full gallery, or several with drawn galleries."""
-    return _plan("manifest" if options.site is None else f"manifest/{options.site}", direction, sightings, options)
+    return _plan("manifest" if options.site is None else f"manifest/{options.site}", direction, samples, options)
 
 
-def _plan_pairs(direction: str, sightings: PerModality[Sightings], options: SearchOptions) -> Plans:
-    return _plan("pairs", direction, sightings, options)
+def _plan_pairs(direction: str, samples: PerModality[Samples], options: SearchOptions) -> Plans:
+    return _plan("pairs", direction, samples, options)
 
 
-def _plan(prefix: str, direction: str, sightings: PerModality[Sightings], options: SearchOptions) -> Plans:
+def _plan(prefix: str, direction: str, samples: PerModality[Samples], options: SearchOptions) -> Plans:
     rules, query = options.rules, query_modality(direction)
-    exclude = rules.exclude or _usual_exclusion(sightings)
-    rows, name = sightings[query].query_rows, f"{prefix}/{direction}/{rules.gallery}"
+    exclude = rules.exclude or _usual_exclusion(samples)
+    rows, name = samples[query].query_rows, f"{prefix}/{direction}/{rules.gallery}"
     if rules.gallery == "full":
         kind = Search(name, query, None, None, rules.rank_by, exclude)
-        plan = [RetrievalTrial(kind, 0, rows, sightings[query.other].gallery_rows)]
+        plan = [RetrievalTrial(kind, 0, rows, samples[query.other].gallery_rows)]
     else:
         kind = Search(name, query, "agw", 1, rules.rank_by, exclude)
-        folders = group_images(sightings[query.other])
+        folders = group_images(samples[query.other])
         plan = [RetrievalTrial(kind, trial, rows, draw_agw(folders, trial)) for trial in range(options.draws.trials)]
     refuse_empty(plan[0])
     return [plan]
 
 
-def _usual_exclusion(sightings: PerModality[Sightings]) -> ExclusionRule:
+def _usual_exclusion(samples: PerModality[Samples]) -> ExclusionRule:
     """A camera that has both modalities shows one scene in both: to find a person there again is no achievement.
 
     Data of one single camera, or without cameras, would be left with nothing to find: there nothing is excluded.
     """
-    visible, infrared = sightings.visible.cameras, sightings.infrared.cameras
+    visible, infrared = samples.visible.cameras, samples.infrared.cameras
     shared = np.intersect1d(visible, infrared).size > 0 and np.union1d(visible, infrared).size > 1
     return "same_person_same_camera" if shared else "none"
 

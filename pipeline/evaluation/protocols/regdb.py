@@ -3,11 +3,11 @@
 from models.modality import PerModality
 from pipeline.config import datasets
 from pipeline.data.datasets.regdb.adapter import PUBLISHED_COUNTS
-from pipeline.evaluation.protocol import RetrievalTrial, Search, Sightings, query_modality
+from pipeline.evaluation.protocol import RetrievalTrial, Samples, Search, query_modality
 from pipeline.evaluation.protocols.spec import FileRules, Plans, SearchOptions, SearchProtocol, count_rows, refuse_empty
 
 
-def plan_regdb(direction: str, sightings: PerModality[Sightings], options: SearchOptions) -> Plans:
+def plan_regdb(direction: str, samples: PerModality[Samples], options: SearchOptions) -> Plans:
     """The one trial that a model of RegDB is tested on.
 
     Nothing is excluded, and a rank counts images. The published number is the mean over ten splits of the people, each
@@ -21,7 +21,7 @@ def plan_regdb(direction: str, sightings: PerModality[Sightings], options: Searc
     query = query_modality(direction)
     kind = Search(f"regdb/{split}/{direction}", query, None, None, "image", "none")
     number = int(options.split or 0)
-    trial = RetrievalTrial(kind, number, sightings[query].query_rows, sightings[query.other].gallery_rows)
+    trial = RetrievalTrial(kind, number, samples[query].query_rows, samples[query.other].gallery_rows)
     refuse_empty(trial)
     return [[trial]]
 
@@ -29,5 +29,5 @@ def plan_regdb(direction: str, sightings: PerModality[Sightings], options: Searc
 REGDB = SearchProtocol(
     datasets.REGDB,
     plan_regdb,
-    files=FileRules(("regdb",), count_rows=lambda _name, sightings: count_rows(PUBLISHED_COUNTS["test"], sightings)),
+    files=FileRules(("regdb",), count_rows=lambda _name, samples: count_rows(PUBLISHED_COUNTS["test"], samples)),
 )

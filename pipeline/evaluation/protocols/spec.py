@@ -12,7 +12,7 @@ from pipeline.config.datasets import DatasetOptions, Split
 from pipeline.data.check import CheckRow, SplitCounts
 from pipeline.data.datasets.sysu.archive import Permutations
 from pipeline.errors import DataError
-from pipeline.evaluation.protocol import DrawName, ExclusionRule, RetrievalTrial, Sightings
+from pipeline.evaluation.protocol import DrawName, ExclusionRule, RetrievalTrial, Samples
 from pipeline.evaluation.ranking import RankBy
 
 GalleryKind = Literal["full", "one_per_person_camera"]
@@ -87,7 +87,7 @@ class FileRules:
     cameras: int | None = None
     infrared_cameras: tuple[int, ...] = ()
     query: Modality | None = None
-    count_rows: Callable[[str, PerModality[Sightings]], list[CheckRow]] | None = None
+    count_rows: Callable[[str, PerModality[Samples]], list[CheckRow]] | None = None
 
 
 def _as_they_are(_root: Path, draws: GalleryDraws, _final: bool) -> GalleryDraws:
@@ -107,7 +107,7 @@ class SearchProtocol:
     """
 
     options: DatasetOptions
-    plan: Callable[[str, PerModality[Sightings], SearchOptions], Plans]
+    plan: Callable[[str, PerModality[Samples], SearchOptions], Plans]
     validation: tuple[str, ...] = ()
     prepare_draws: Callable[[Path, GalleryDraws, bool], GalleryDraws] = _as_they_are
     files: FileRules | None = None
@@ -124,15 +124,15 @@ class SearchProtocol:
         return tuple(dict.fromkeys((*self.options.searches, *others)))
 
 
-def count_rows(published: SplitCounts, sightings: PerModality[Sightings]) -> list[CheckRow]:
+def count_rows(published: SplitCounts, samples: PerModality[Samples]) -> list[CheckRow]:
     """Images of each modality, and people, as published and as found."""
-    images = (CheckRow(f"{one} images", published.images[one], len(sightings[one])) for one in Modality)
-    return [*images, CheckRow("people", published.people, num_people(sightings))]
+    images = (CheckRow(f"{one} images", published.images[one], len(samples[one])) for one in Modality)
+    return [*images, CheckRow("people", published.people, num_people(samples))]
 
 
-def num_people(sightings: PerModality[Sightings]) -> int:
+def num_people(samples: PerModality[Samples]) -> int:
     """How many people both tables show together."""
-    return len(np.unique(np.concatenate([one.people for one in sightings])))
+    return len(np.unique(np.concatenate([one.people for one in samples])))
 
 
 def refuse_empty(trial: RetrievalTrial) -> None:

@@ -13,7 +13,7 @@ from pipeline.data.datasets.sysu.adapter import CAMERA_COUNTS, PUBLISHED_PEOPLE
 from pipeline.data.datasets.sysu.archive import LIST_FOLDER, MODALITY_OF_CAMERA, PERMUTATION_FILE, read_permutations
 from pipeline.errors import DataError
 from pipeline.evaluation.draws import Folders, draw_agw, draw_official, group_images
-from pipeline.evaluation.protocol import DrawName, RetrievalTrial, Search, Sightings
+from pipeline.evaluation.protocol import DrawName, RetrievalTrial, Samples, Search
 from pipeline.evaluation.protocols.spec import (
     FileRules,
     GalleryDraws,
@@ -33,7 +33,7 @@ CAMERAS: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
 PUBLISHED_ORDERS = 10
 
 
-def plan_sysu(search: str, sightings: PerModality[Sightings], options: SearchOptions) -> Plans:
+def plan_sysu(search: str, samples: PerModality[Samples], options: SearchOptions) -> Plans:
     """The trials of SYSU-MM01.
 
     The queries are all images of cameras 3 and 6 in both published searches, also of people whom no indoor camera saw:
@@ -42,7 +42,7 @@ def plan_sysu(search: str, sightings: PerModality[Sightings], options: SearchOpt
 
     Args:
         search: `all`, `indoor` or `val`.
-        sightings: Both test tables; of the validation people for `val`.
+        samples: Both test tables; of the validation people for `val`.
         options: Which draws, shots and trials.
 
     Returns:
@@ -58,14 +58,14 @@ def plan_sysu(search: str, sightings: PerModality[Sightings], options: SearchOpt
     """
     draws = options.draws
     query_cameras, gallery_cameras = CAMERAS[search]
-    rows = sightings.infrared.query_rows
-    query = rows[np.isin(sightings.infrared.cameras[rows], query_cameras)]
-    folders = group_images(sightings.visible, gallery_cameras)
+    rows = samples.infrared.query_rows
+    query = rows[np.isin(samples.infrared.cameras[rows], query_cameras)]
+    folders = group_images(samples.visible, gallery_cameras)
     for found, role, wanted in ((query, "query", query_cameras), (folders, "gallery", gallery_cameras)):
         if len(found) == 0:
             raise DataError(
                 f"sysu/{search}: no {role} image, of cameras {', '.join(map(str, wanted))}, among "
-                f"{len(sightings.visible):,} visible and {len(sightings.infrared):,} infrared test images",
+                f"{len(samples.visible):,} visible and {len(samples.infrared):,} infrared test images",
                 hint="check the test split of the data set",
             )
     plans = []
@@ -73,13 +73,13 @@ def plan_sysu(search: str, sightings: PerModality[Sightings], options: SearchOpt
         for shots in draws.shots:
             name = f"sysu/{search}/{shots}-shot/{draw}"
             kind = Search(name, Modality.INFRARED, draw, shots, "person", "same_room")
-            galleries = (_draw(draw, folders, sightings.visible, draws, trial, shots) for trial in range(draws.trials))
+            galleries = (_draw(draw, folders, samples.visible, draws, trial, shots) for trial in range(draws.trials))
             plans.append([RetrievalTrial(kind, trial, query, gallery) for trial, gallery in enumerate(galleries)])
     return plans
 
 
 def _draw(
-    draw: DrawName, folders: Folders, gallery: Sightings, draws: GalleryDraws, trial: int, shots: int
+    draw: DrawName, folders: Folders, gallery: Samples, draws: GalleryDraws, trial: int, shots: int
 ) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     if draw == "agw":
         return draw_agw(folders, trial, shots)
@@ -100,13 +100,13 @@ def _add_official(root: Path, draws: GalleryDraws, final: bool) -> GalleryDraws:
     return replace(draws, permutations=read_permutations(path)) if "official" in draws.draws else draws
 
 
-def _count_rows(name: str, sightings: PerModality[Sightings]) -> list[CheckRow]:
+def _count_rows(name: str, samples: PerModality[Samples]) -> list[CheckRow]:
     """Cameras that the search does not use may be left out, but may not hold something else."""
     search = name.partition("/")[2]
     split = "val" if search == "val" else "test"
     searched = {camera for cameras in CAMERAS[search] for camera in cameras}
-    cameras = np.concatenate([one.cameras for one in sightings])
-    rows = [CheckRow("people", PUBLISHED_PEOPLE[split], num_people(sightings))]
+    cameras = np.concatenate([one.cameras for one in samples])
+    rows = [CheckRow("people", PUBLISHED_PEOPLE[split], num_people(samples))]
     for camera, (images, _) in CAMERA_COUNTS[split].items():
         found = int(np.count_nonzero(cameras == camera))
         if found or camera in searched:

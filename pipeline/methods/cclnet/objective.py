@@ -15,6 +15,7 @@ from models.encoder import Head
 from models.losses import prototype_contrast, text_classification
 from models.memory import MemoryUpdate, PrototypeMemory
 from models.modality import Modality, PerModality
+from models.rows import normalise_rows
 from models.swap import CrossModalSwap
 from models.transfer import upload
 from pipeline.methods.cclnet.state import TextPrototypes

@@ -7,9 +7,8 @@ import numpy as np
 from models.modality import PerModality
 from pipeline.data.images import ImageTable
 from pipeline.data.truth import PersonIds, SplitTables
-from pipeline.evaluation.protocol import sightings_of
 from pipeline.evaluation.protocols.spec import GalleryDraws
-from pipeline.evaluation.searches import plan_search
+from pipeline.evaluation.searches import plan_search, samples_of
 
 CAMERAS = PerModality((1, 2, 4, 5), (3, 6))
 
@@ -50,7 +49,7 @@ def small_layout(people=12, images=5):
 
 def trials_of(tables, search, trials=10, **draws):
     """The plans of `plan_search` on the rows of `tables`: one a draw and number of shots."""
-    return plan_search(search, sightings_of(tables), draws=GalleryDraws(trials=trials, **draws))
+    return plan_search(search, samples_of(tables), draws=GalleryDraws(trials=trials, **draws))
 
 
 def gallery_paths(tables, trial):

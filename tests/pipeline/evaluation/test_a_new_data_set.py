@@ -20,11 +20,11 @@ from pipeline.data.truth import Dataset
 from pipeline.errors import ConfigError
 from pipeline.evaluation.evaluate import evaluate_features
 from pipeline.evaluation.feature_files import ImageFeatures
-from pipeline.evaluation.protocol import RetrievalTrial, Search, sightings_of
+from pipeline.evaluation.protocol import RetrievalTrial, Search
 from pipeline.evaluation.protocols import PROTOCOLS, protocol_of
 from pipeline.evaluation.protocols.spec import FileRules, GalleryDraws, SearchProtocol, count_rows, refuse_empty
 from pipeline.evaluation.rank_files import Vectors, file_protocols, rank_files
-from pipeline.evaluation.searches import plan_search, plan_test, plan_validation
+from pipeline.evaluation.searches import plan_search, plan_test, plan_validation, samples_of
 
 # TOY/{train,val,test}/{person}-{v,i}.png: one image of each person and modality, one camera, two published splits.
 PEOPLE = {"train": (1, 2), "val": (3, 4), "test": (5, 6, 7)}
@@ -65,10 +65,10 @@ def check_toy(root: Path) -> DatasetCheck:
     return DatasetCheck(rows=rows, offenders=())
 
 
-def plan_toy(_search, sightings, options):
+def plan_toy(_search, samples, options):
     """Infrared images are looked for among visible ones; the split is part of the name."""
     search = Search(f"toy/{options.split}/dark", Modality.INFRARED, None, None, "person", "none")
-    trial = RetrievalTrial(search, 0, sightings.infrared.query_rows, sightings.visible.gallery_rows)
+    trial = RetrievalTrial(search, 0, samples.infrared.query_rows, samples.visible.gallery_rows)
     refuse_empty(trial)
     return [[trial]]
 
@@ -81,7 +81,7 @@ TOY_PROTOCOL = SearchProtocol(
     files=FileRules(
         ("toy/dark",),
         query=Modality.INFRARED,
-        count_rows=lambda _name, sightings: count_rows(PUBLISHED["test"], sightings),
+        count_rows=lambda _name, samples: count_rows(PUBLISHED["test"], samples),
     ),
 )
 DATA = (*DATASETS, TOY)
@@ -113,14 +113,14 @@ def test_it_is_read_and_checked_by_name(root):
 def test_it_is_searched_by_its_own_protocol(root):
     dataset = read_dataset("toy", root, datasets=DATA)
     protocol, evaluation = protocol_of("toy", SEARCHED), EvaluationConfig()
-    sightings = sightings_of(dataset.test)
+    samples = samples_of(dataset.test)
     plans = plan_test(protocol, dataset, evaluation, final=True)
     assert plan_validation(protocol, dataset, evaluation)[0][0].search.name == "toy/long/dark"
-    assert plan_search("toy/dark", sightings, protocols=SEARCHED)[0][0].search.name == "toy/None/dark"
+    assert plan_search("toy/dark", samples, protocols=SEARCHED)[0][0].search.name == "toy/None/dark"
     # Person 5 is found first, 6 and 7 are taken for each other.
     visible = Vectors(np.eye(3, dtype=np.float32))
     infrared = Vectors(np.eye(3, dtype=np.float32)[[0, 2, 1]])
-    (result,) = evaluate_features(PerModality(visible, infrared), sightings, plans)
+    (result,) = evaluate_features(PerModality(visible, infrared), samples, plans)
     assert (result.report.name, result.report.gallery) == ("toy/long/dark", 3)
     assert result.report.mean.r1 == pytest.approx(1 / 3)
 
@@ -141,4 +141,4 @@ def test_no_other_place_knows_it(root):
         spec_of("toy")
     assert caught.value.hint == "choose from: sysu, regdb, llcm, manifest"
     with pytest.raises(ConfigError, match="no search 'toy/dark'"):
-        plan_search("toy/dark", sightings_of(read_dataset("toy", root, datasets=DATA).test))
+        plan_search("toy/dark", samples_of(read_dataset("toy", root, datasets=DATA).test))

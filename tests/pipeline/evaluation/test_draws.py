@@ -12,18 +12,18 @@ from pipeline.data.datasets.sysu.archive import read_permutations
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.draws import draw_agw, draw_official, group_images
 from pipeline.evaluation.evaluate import evaluate_features
-from pipeline.evaluation.protocol import Sightings, sightings_of
+from pipeline.evaluation.protocol import Samples
 from pipeline.evaluation.protocols.spec import GalleryDraws
-from pipeline.evaluation.searches import plan_search
+from pipeline.evaluation.searches import plan_search, samples_of
 from tests.fresh_process import run_fresh
 from tests.pipeline.evaluation.layout import gallery_paths, random_features, small_layout, sysu_layout, trials_of
 
 
-def sightings(*names):
+def samples(*names):
     """Visible images from `camera/person/file`, in the order given."""
     parts = [name.split("/") for name in names]
     people = np.array([int(person) for _, person, _ in parts])
-    return Sightings(people, np.array([int(camera) for camera, _, _ in parts]), names)
+    return Samples(people, np.array([int(camera) for camera, _, _ in parts]), names)
 
 
 def names_of(images, rows):
@@ -35,7 +35,7 @@ def orders(*trials):
 
 
 # Person 1 has three images under camera 1 and two under camera 4, person 2 has two under camera 1.
-IMAGES = sightings("4/1/1.jpg", "4/1/2.jpg", "1/2/1.jpg", "1/2/2.jpg", "1/1/1.jpg", "1/1/2.jpg", "1/1/3.jpg")
+IMAGES = samples("4/1/1.jpg", "4/1/2.jpg", "1/2/1.jpg", "1/2/2.jpg", "1/1/1.jpg", "1/1/2.jpg", "1/1/3.jpg")
 ORDERS = {(1, 1): orders([3, 1, 2], [2, 3, 1]), (1, 2): orders([2, 1], [1, 2]), (4, 1): orders([1, 2], [2, 1])}
 
 
@@ -52,7 +52,7 @@ def test_folders_hold_gallery_images_only():
 
 def test_without_paths_the_order_of_rows_stands_for_that_of_files():
     assert group_images(replace(IMAGES, paths=None)) == group_images(IMAGES)
-    backwards = sightings("1/1/3.jpg", "1/1/2.jpg", "1/1/1.jpg")
+    backwards = samples("1/1/3.jpg", "1/1/2.jpg", "1/1/1.jpg")
     assert group_images(backwards) == {(1, 1): [2, 1, 0]}
     assert group_images(replace(backwards, paths=None)) == {(1, 1): [0, 1, 2]}
 
@@ -66,7 +66,7 @@ def test_several_shots_are_one_sample_a_folder_from_the_generator_of_the_trial(s
         for camera in (1, 2)
         for number in range(1, 5 + person)
     ]
-    images = sightings(*names)
+    images = samples(*names)
     for trial in range(10):
         generator = random.Random(trial)
         expected = []
@@ -103,7 +103,7 @@ def test_more_shots_go_on_where_fewer_ended():
 
 def test_image_numbers_are_numbers_and_not_places_among_sorted_names():
     # Sorted by name: 1 10 2 3 ... 9. Number 2 is the file 2.jpg, not the second name.
-    images = sightings(*(f"1/1/{number}.jpg" for number in range(1, 11)))
+    images = samples(*(f"1/1/{number}.jpg" for number in range(1, 11)))
     published = {(1, 1): orders([2, 10, 1, 3, 4, 5, 6, 7, 8, 9])}
     drawn = draw_official(group_images(images), images.paths, published, 0, 3)
     assert names_of(images, drawn) == ["1/1/2.jpg", "1/1/10.jpg", "1/1/1.jpg"]
@@ -111,7 +111,7 @@ def test_image_numbers_are_numbers_and_not_places_among_sorted_names():
 
 @pytest.mark.parametrize("names", [("0001.jpg", "0002.JPG", "003.png"), ("1.bmp", "02.jpeg", "3.jpg")])
 def test_image_numbers_may_be_padded_or_not_and_have_any_suffix(names):
-    images = sightings(*(f"1/1/{name}" for name in names))
+    images = samples(*(f"1/1/{name}" for name in names))
     drawn = draw_official(group_images(images), images.paths, {(1, 1): orders([3, 1, 2])}, 0, 2)
     assert names_of(images, drawn) == [f"1/1/{names[2]}", f"1/1/{names[0]}"]
 
@@ -141,7 +141,7 @@ def test_published_orders_of_other_images_are_refused(published, problem):
 
 @pytest.mark.parametrize("names", [("0.jpg", "1.jpg"), ("1.jpg", "3.jpg"), ("1.jpg", "0001.jpg"), ("a.jpg", "1.jpg")])
 def test_images_that_are_not_numbered_from_one_are_refused(names):
-    images = sightings(*(f"5/17/{name}" for name in names))
+    images = samples(*(f"5/17/{name}" for name in names))
     with pytest.raises(DataError, match="camera 5, person 17: the 2 images are not numbered 1 to 2"):
         draw_official(group_images(images), images.paths, {(5, 17): orders([1, 2])}, 0)
 
@@ -186,7 +186,7 @@ def test_no_draw_touches_the_global_generators():
 @pytest.mark.parametrize("seed", range(3))
 def test_showing_a_gallery_image_twice_changes_no_curve(seed):
     tables = small_layout(people=8, images=3)
-    features, images = random_features(tables, width=8, seed=seed), sightings_of(tables)
+    features, images = random_features(tables, width=8, seed=seed), samples_of(tables)
     generator = np.random.default_rng(seed)
     (plan,) = trials_of(tables, "sysu/all", trials=3, shots=(2,))
     twice = [
@@ -200,7 +200,7 @@ def test_showing_a_gallery_image_twice_changes_no_curve(seed):
 
 
 def test_a_search_draws_from_the_gallery_of_the_other_modality_only():
-    both = PerModality(sightings("1/1/1.jpg", "2/1/1.jpg"), sightings("3/1/1.jpg", "6/1/1.jpg"))
+    both = PerModality(samples("1/1/1.jpg", "2/1/1.jpg"), samples("3/1/1.jpg", "6/1/1.jpg"))
     for draw in ("agw", "official"):
         permutations = {(camera, 1): orders([1]) for camera in range(1, 7)}
         (plan,) = plan_search("sysu/all", both, draws=GalleryDraws((draw,), trials=1, permutations=permutations))

@@ -9,10 +9,10 @@ from models.modality import Modality, PerModality
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation import evaluate as evaluate_module
 from pipeline.evaluation.evaluate import evaluate_features
-from pipeline.evaluation.protocol import RetrievalTrial, Search, Sightings, sightings_of
+from pipeline.evaluation.protocol import RetrievalTrial, Samples, Search
 from pipeline.evaluation.ranking import TrialMetrics, rank_trial
 from pipeline.evaluation.search_report import report_search
-from pipeline.evaluation.searches import plan_search
+from pipeline.evaluation.searches import plan_search, samples_of
 from tests.pipeline.evaluation.layout import random_features, small_layout, sysu_layout, trials_of
 
 
@@ -30,7 +30,7 @@ def features_that_know_people(tables):
 def evaluate(features, tables, searches=("sysu/all", "sysu/indoor"), trials=10, **options):
     """Reports of the searches named."""
     plans = [plan for search in searches for plan in trials_of(tables, search, trials=trials)]
-    return tuple(result.report for result in evaluate_features(features, sightings_of(tables), plans, **options))
+    return tuple(result.report for result in evaluate_features(features, samples_of(tables), plans, **options))
 
 
 def test_features_that_know_people_find_everybody_in_every_search():
@@ -65,14 +65,14 @@ def test_one_matrix_gives_what_ranking_each_gallery_by_itself_gives():
     tables = small_layout()
     features = random_features(tables, width=16, seed=1)
     (report,) = evaluate(features, tables, searches=("sysu/indoor",), trials=3)
-    sightings = sightings_of(tables)
+    samples = samples_of(tables)
     for trial, numbers in zip(trials_of(tables, "sysu/indoor", trials=3)[0], report.trials, strict=True):
         alone = rank_trial(
             features.infrared.vectors[trial.query],
             features.visible.vectors[trial.gallery],
-            query_people=sightings.infrared.people[trial.query],
-            gallery_people=sightings.visible.people[trial.gallery],
-            hidden=trial.hidden(sightings),
+            query_people=samples.infrared.people[trial.query],
+            gallery_people=samples.visible.people[trial.gallery],
+            excluded=trial.excluded(samples),
         )
         assert numbers.cmc == tuple(alone.cmc)
         assert (numbers.map, numbers.minp) == pytest.approx((alone.map, alone.minp), abs=1e-12)
@@ -99,16 +99,16 @@ def test_fewer_searches_and_trials_leave_the_others_numbers_as_they_are():
 
 def test_a_trial_reads_queries_as_rows_and_never_transposes():
     # Visible people 1 1 2, infrared people 1 2. Visible queries: Rank-1 2/3, mAP 5/6; infrared ones: 1 and 11/12.
-    sightings = PerModality(
-        Sightings(np.array([1, 1, 2]), np.array([1, 1, 1])), Sightings(np.array([1, 2]), np.array([3, 3]))
+    samples = PerModality(
+        Samples(np.array([1, 1, 2]), np.array([1, 1, 1])), Samples(np.array([1, 2]), np.array([3, 3]))
     )
     # Features whose inner products are these similarities: a unit vector an infrared image, and rows of the matrix.
     visible_by_infrared = np.array([[0.9, 0.1], [0.2, 0.6], [0.3, 0.8]])
     features = PerModality(Bank(visible_by_infrared), Bank(np.eye(2)))
 
     def run(direction):
-        (plan,) = plan_search(f"regdb/{direction}", sightings)
-        return evaluate_features(features, sightings, [plan], normalise=False)[0].report
+        (plan,) = plan_search(f"regdb/{direction}", samples)
+        return evaluate_features(features, samples, [plan], normalise=False)[0].report
 
     from_visible = run("visible_to_infrared")
     assert (from_visible.queries, from_visible.gallery) == (3, 2)
@@ -193,7 +193,7 @@ def test_numbers_do_not_depend_on_how_many_queries_are_compared_at_once(monkeypa
 def test_every_draw_and_number_of_shots_is_a_search_of_its_own():
     tables = small_layout()
     plans = trials_of(tables, "sysu/all", trials=2, shots=(1, 3))
-    results = evaluate_features(features_that_know_people(tables), sightings_of(tables), plans)
+    results = evaluate_features(features_that_know_people(tables), samples_of(tables), plans)
     assert [(one.report.name, one.report.gallery) for one in results] == [
         # Twelve people in four visible cameras, three of them in two: 42 folders of five images and more.
         ("sysu/all/1-shot/agw", 42),
@@ -204,15 +204,15 @@ def test_every_draw_and_number_of_shots_is_a_search_of_its_own():
 def test_what_each_query_found_is_kept_on_request():
     tables = small_layout()
     plans = trials_of(tables, "sysu/all", trials=2)
-    features, sightings = features_that_know_people(tables), sightings_of(tables)
-    (result,) = evaluate_features(features, sightings, plans, keep_queries=True)
+    features, samples = features_that_know_people(tables), samples_of(tables)
+    (result,) = evaluate_features(features, samples, plans, keep_queries=True)
     assert len(result.queries) == 2
     one = result.queries[1]
     assert one.best.shape == (len(tables.images.infrared), 10)
     # The best image shows the query's own person: features are one axis a person.
-    assert np.array_equal(sightings.visible.people[one.best[:, 0]], sightings.infrared.people)
+    assert np.array_equal(samples.visible.people[one.best[:, 0]], samples.infrared.people)
     assert set(one.best.ravel()) <= set(one.trial.gallery)
-    assert evaluate_features(features, sightings, plans)[0].queries == ()
+    assert evaluate_features(features, samples, plans)[0].queries == ()
 
 
 def test_re_ranked_numbers_are_entries_of_their_own_after_the_others():

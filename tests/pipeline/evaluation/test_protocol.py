@@ -8,8 +8,8 @@ import pytest
 
 from models.modality import Modality, PerModality
 from pipeline.errors import ConfigError, DataError
-from pipeline.evaluation.protocol import RetrievalTrial, Search, Sightings, hidden_pairs, sightings_of
-from pipeline.evaluation.searches import plan_search
+from pipeline.evaluation.protocol import RetrievalTrial, Samples, Search, excluded_pairs
+from pipeline.evaluation.searches import plan_search, samples_of
 from tests.fresh_process import run_fresh
 from tests.pipeline.evaluation.layout import gallery_paths, small_layout, sysu_layout, trials_of
 
@@ -97,9 +97,9 @@ def test_a_gallery_holds_one_image_of_each_person_and_camera_in_order():
 
 
 def test_camera_two_is_hidden_from_camera_three_whoever_it_shows():
-    query = Sightings(np.array([1, 1, 2]), np.array([3, 6, 3]))
-    gallery = Sightings(np.array([1, 2, 1, 2, 1]), np.array([1, 2, 2, 4, 5]))
-    assert hidden_pairs("same_room", query, gallery).tolist() == [
+    query = Samples(np.array([1, 1, 2]), np.array([3, 6, 3]))
+    gallery = Samples(np.array([1, 2, 1, 2, 1]), np.array([1, 2, 2, 4, 5]))
+    assert excluded_pairs("same_room", query, gallery).tolist() == [
         [False, True, True, False, False],
         [False, False, False, False, False],
         [False, True, True, False, False],
@@ -107,14 +107,14 @@ def test_camera_two_is_hidden_from_camera_three_whoever_it_shows():
 
 
 def test_a_trial_takes_its_queries_from_the_table_of_its_query_modality():
-    sightings = PerModality(
-        Sightings(np.array([1, 1, 2]), np.array([1, 2, 6])), Sightings(np.array([1, 2]), np.array([1, 6]))
+    samples = PerModality(
+        Samples(np.array([1, 1, 2]), np.array([1, 2, 6])), Samples(np.array([1, 2]), np.array([1, 6]))
     )
 
     search = Search("pairs", Modality.VISIBLE, None, None, "person", "same_person_same_camera")
     trial = RetrievalTrial(search, 0, np.array([2, 0]), np.array([0, 1]))
     # Visible rows 2 and 0 are person 2 in camera 6 and person 1 in camera 1, as infrared rows 1 and 0 are.
-    assert trial.hidden(sightings).tolist() == [[False, True], [True, False]]
+    assert trial.excluded(samples).tolist() == [[False, True], [True, False]]
     assert search.direction == "visible_to_infrared"
 
 
@@ -127,7 +127,7 @@ def test_trials_are_named_after_search_shots_draw_and_number():
 def test_the_mask_of_a_trial_follows_the_cameras_of_its_rows():
     tables = small_layout()
     trial = trials_of(tables, "sysu/all", trials=1)[0][0]
-    hidden = trial.hidden(sightings_of(tables))
+    hidden = trial.excluded(samples_of(tables))
     from_three = tables.images.infrared.cameras == 3
     # 12 people, of whom 9 have a camera-2 folder: a camera-3 query sees 9 rows less, a camera-6 query sees all.
     assert set(hidden[from_three].sum(axis=1)) == {9}
@@ -159,9 +159,9 @@ def test_a_search_without_queries_or_gallery_says_which_cameras_are_missing(imag
 
 def test_images_of_one_folder_are_sorted_by_name_whatever_the_rows():
     paths = ("cam1/0001/c.jpg", "cam1/0001/a.jpg", "cam1/0001/b.jpg")
-    sightings = PerModality(
-        Sightings(np.array([1, 1, 1]), np.array([1, 1, 1]), paths), Sightings(np.array([1]), np.array([3]))
+    samples = PerModality(
+        Samples(np.array([1, 1, 1]), np.array([1, 1, 1]), paths), Samples(np.array([1]), np.array([3]))
     )
-    for trial in plan_search("sysu/all", sightings)[0]:
+    for trial in plan_search("sysu/all", samples)[0]:
         drawn = random.Random(trial.number).choice(["a", "b", "c"])
         assert paths[trial.gallery[0]] == f"cam1/0001/{drawn}.jpg"

@@ -15,10 +15,9 @@ from pipeline.data.truth import PersonIds, SplitTables
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.evaluate import evaluate_features
 from pipeline.evaluation.feature_files import ImageFeatures, read_features, write_features, write_queries
-from pipeline.evaluation.protocol import sightings_of
 from pipeline.evaluation.protocols.spec import GalleryDraws, GalleryRules
 from pipeline.evaluation.rank_files import file_protocols, rank_files
-from pipeline.evaluation.searches import DIRECTIONS, plan_search
+from pipeline.evaluation.searches import DIRECTIONS, plan_search, samples_of
 from tests.fresh_process import run_fresh
 from tests.pipeline.evaluation.layout import random_features, small_layout
 
@@ -395,15 +394,15 @@ def numbers_of(report):
 @pytest.mark.parametrize("protocol", ["sysu/all", "sysu/indoor", "sysu/val", "regdb", "llcm"])
 def test_exported_features_reproduce_the_numbers_of_a_run(tmp_path, protocol, rerank):
     tables, features = small(protocol, width=64)
-    sightings = sightings_of(tables)
+    samples = samples_of(tables)
     searches = (
         ["sysu/all", "sysu/indoor", "sysu/val"]
         if protocol.startswith("sysu")
         else [f"{protocol}/{direction}" for direction in DIRECTIONS]
     )
     split, draws = (4, None) if protocol == "regdb" else (None, GalleryDraws(trials=3))
-    plans = [plan for search in searches for plan in plan_search(search, sightings, split=split, draws=draws)]
-    run = {result.report.name: result.report for result in evaluate_features(features, sightings, plans, rerank=rerank)}
+    plans = [plan for search in searches for plan in plan_search(search, samples, split=split, draws=draws)]
+    run = {result.report.name: result.report for result in evaluate_features(features, samples, plans, rerank=rerank)}
     path = write_features(tmp_path / "new folder" / "features.npz", features, tables)
     images = read_features(path)
     report, _ = rank_files(images, None, protocol, split=split, draws=draws, rerank=rerank, allow_partial=True)

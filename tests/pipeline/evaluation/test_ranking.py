@@ -167,7 +167,7 @@ def test_the_counts_of_matches_and_of_shown_images_leave_hidden_ones_out():
     # Query of person 1; gallery 1 1 2 1 3, of which the second (a match) and the last are hidden.
     hidden = np.array([[False, True, False, False, True]])
     ranks = rank_queries(np.zeros((1, 5)), np.array([1]), np.array([1, 1, 2, 1, 3]), hidden)
-    assert (ranks.matches.tolist(), ranks.shown.tolist(), ranks.hidden.tolist()) == ([2], [3], [2])
+    assert (ranks.matches.tolist(), ranks.shown.tolist(), ranks.excluded.tolist()) == ([2], [3], [2])
     # Two of the three images shown are matches, and a random order begins with each equally often.
     metrics = summarise(ranks)
     assert (metrics.hidden_pairs, metrics.chance_r1) == (2, 2 / 3)
@@ -353,7 +353,7 @@ def test_a_trial_is_ranked_by_the_cosine_not_by_the_length():
         np.array([[30.0, 30.0], [1.0, 0.0]], dtype=np.float32),
         query_people=np.array([1]),
         gallery_people=np.array([2, 1]),
-        hidden=np.zeros((1, 2), dtype=bool),
+        excluded=np.zeros((1, 2), dtype=bool),
     )
     assert (metrics.cmc[0], metrics.map) == (1.0, 1.0)
 

@@ -10,8 +10,8 @@ import pytest
 import pipeline.evaluation
 from pipeline.errors import DataError
 from pipeline.evaluation.evaluate import evaluate_features
-from pipeline.evaluation.protocol import sightings_of
 from pipeline.evaluation.report import DataRecord, EvaluationReport, FeatureRecord, LastRound, ModelRecord
+from pipeline.evaluation.searches import samples_of
 from tests.pipeline.evaluation.layout import random_features, small_layout, trials_of
 
 SCHEMA = json.loads((Path(pipeline.evaluation.__file__).parent / "evaluation.schema.json").read_text())
@@ -21,9 +21,9 @@ EXAMPLE = json.loads((Path(__file__).parents[2] / "golden" / "evaluation.json").
 @pytest.fixture(scope="module")
 def report():
     tables = small_layout()
-    sightings = sightings_of(tables)
+    samples = samples_of(tables)
     plans = [*trials_of(tables, "sysu/all", trials=3), *trials_of(tables, "sysu/indoor", trials=3)]
-    results = evaluate_features(random_features(tables, width=16, seed=0), sightings, plans, rerank="k_reciprocal")
+    results = evaluate_features(random_features(tables, width=16, seed=0), samples, plans, rerank="k_reciprocal")
     searches = tuple(result.report for result in results)
     return EvaluationReport(
         data=DataRecord(

@@ -11,7 +11,7 @@ from models.modality import Modality, PerModality
 from pipeline.data.images import TestImages
 from pipeline.evaluation.evaluate import evaluate_features
 from pipeline.evaluation.figures import RIGHT, WRONG, Found, draw_panel, look_up
-from pipeline.evaluation.protocol import Sightings
+from pipeline.evaluation.protocol import Samples
 from pipeline.evaluation.searches import plan_search
 
 
@@ -22,19 +22,19 @@ class Vectors:
         self.vectors = (rows / np.linalg.norm(rows, axis=1, keepdims=True)).astype(np.float32)
 
 
-def sightings(people: np.ndarray, cameras: np.ndarray) -> Sightings:
-    return Sightings(people, cameras, None, None, None)
+def samples(people: np.ndarray, cameras: np.ndarray) -> Samples:
+    return Samples(people, cameras, None, None, None)
 
 
 @pytest.fixture
-def seen() -> PerModality[Sightings]:
+def seen() -> PerModality[Samples]:
     """Eight people, four images of each in each modality, each of another camera."""
     people = np.repeat(np.arange(8), 4)
-    return PerModality(sightings(people, np.tile([1, 2, 4, 5], 8)), sightings(people, np.tile([3, 3, 6, 6], 8)))
+    return PerModality(samples(people, np.tile([1, 2, 4, 5], 8)), samples(people, np.tile([3, 3, 6, 6], 8)))
 
 
 @pytest.mark.parametrize("longest", [1.0, 5.0])
-def test_the_panel_shows_what_the_evaluation_ranks_first(seen: PerModality[Sightings], longest: float) -> None:
+def test_the_panel_shows_what_the_evaluation_ranks_first(seen: PerModality[Samples], longest: float) -> None:
     generator = np.random.default_rng(1)
     features = PerModality(*(Vectors(generator.normal(size=(32, 6))) for _ in range(2)))
     for one in features:  # a projection alone is no unit row
@@ -51,7 +51,7 @@ def test_the_panel_shows_what_the_evaluation_ranks_first(seen: PerModality[Sight
     assert found.right.tolist() == expected
 
 
-def test_where_fewer_images_are_shown_nothing_stands_and_nothing_is_right(seen: PerModality[Sightings]) -> None:
+def test_where_fewer_images_are_shown_nothing_stands_and_nothing_is_right(seen: PerModality[Samples]) -> None:
     features = PerModality(*(Vectors(np.ones((32, 2))) for _ in range(2)))
     (plan,) = plan_search("sysu/all", seen)
     found = look_up(plan[0], np.array([0]), features, seen, count=40)

@@ -10,9 +10,9 @@ from models.modality import Modality, PerModality
 from pipeline.config.datasets import OPTIONS
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.evaluate import evaluate_features
-from pipeline.evaluation.protocol import Sightings, query_modality, sightings_of
+from pipeline.evaluation.protocol import Samples, query_modality
 from pipeline.evaluation.protocols.spec import GalleryDraws, GalleryRules
-from pipeline.evaluation.searches import DIRECTIONS, plan_search, possible_directions
+from pipeline.evaluation.searches import DIRECTIONS, plan_search, possible_directions, samples_of
 from tests.pipeline.evaluation.layout import small_layout, sysu_layout, trials_of
 
 TO_VISIBLE, TO_INFRARED = "infrared_to_visible", "visible_to_infrared"
@@ -24,20 +24,20 @@ class Bank:
 
 
 def seen(*images, **roles):
-    """Sightings from `person/camera`, one entry an image."""
+    """Samples from `person/camera`, one entry an image."""
     pairs = [tuple(map(int, image.split("/"))) for image in images]
     people, cameras = np.array(pairs, dtype=np.int64).reshape(-1, 2).T.copy()
-    return Sightings(people, cameras, **{name: np.array(role) for name, role in roles.items()})
+    return Samples(people, cameras, **{name: np.array(role) for name, role in roles.items()})
 
 
-def measured(plan, sightings, similarity, **options):
+def measured(plan, samples, similarity, **options):
     """The report of a plan where row q and column g of `similarity` are query q and gallery image g."""
     query = plan[0].search.query
     similarity = np.array(similarity, dtype=np.float64)
     # One axis a gallery image: the inner product of a query's row with it is the similarity asked for.
     banks = {query: Bank(similarity), query.other: Bank(np.eye(similarity.shape[1]))}
     features = PerModality.build(lambda modality: banks[modality])
-    return evaluate_features(features, sightings, [plan], normalise=False, **options)[0].report
+    return evaluate_features(features, samples, [plan], normalise=False, **options)[0].report
 
 
 # ---- worked examples ----
@@ -46,23 +46,23 @@ def measured(plan, sightings, similarity, **options):
 def test_a_camera_that_is_hidden_costs_the_matches_that_it_holds():
     # The query is person 1 in camera 3. Row 1/2 is hidden; then 2 .8, 2 .7, 1 .6, 3 .5: people 2 1 3, the match is
     # the second person and the third image.
-    sightings = PerModality(seen("1/1", "1/2", "2/1", "2/5", "3/4"), seen("1/3"))
-    (plan,) = plan_search("sysu/all", sightings, draws=GalleryDraws(trials=1))
-    report = measured(plan, sightings, [[0.6, 0.9, 0.8, 0.7, 0.5]])
+    samples = PerModality(seen("1/1", "1/2", "2/1", "2/5", "3/4"), seen("1/3"))
+    (plan,) = plan_search("sysu/all", samples, draws=GalleryDraws(trials=1))
+    report = measured(plan, samples, [[0.6, 0.9, 0.8, 0.7, 0.5]])
     assert report.trials[0].cmc == (0.0, *[1.0] * 19)
     assert (report.mean.map, report.mean.minp) == pytest.approx((1 / 3, 1 / 3), abs=1e-15)
     assert report.hidden_pairs == 1
     # From camera 6 nothing is hidden: 1 2 2 1 3. AP (1/1 + 2/4) / 2, the last match is fourth: INP 2/4.
-    dark = replace(sightings, infrared=seen("1/6"))
+    dark = replace(samples, infrared=seen("1/6"))
     report = measured(plan_search("sysu/all", dark)[0], dark, [[0.6, 0.9, 0.8, 0.7, 0.5]])
     assert (report.mean.r1, report.mean.map, report.mean.minp) == (1.0, 3 / 4, 1 / 2)
 
 
 def test_queries_without_a_match_are_counted_and_in_no_mean():
-    sightings = PerModality(seen("1/1", "2/1", "2/2", "3/1"), seen("1/6", "2/3", "9/6"))
-    (plan,) = plan_search("sysu/all", sightings, draws=GalleryDraws(trials=1))
+    samples = PerModality(seen("1/1", "2/1", "2/2", "3/1"), seen("1/6", "2/3", "9/6"))
+    (plan,) = plan_search("sysu/all", samples, draws=GalleryDraws(trials=1))
     # Person 1 sees 2 2 1 3: rank 2, AP 1/3. Person 2 does not see 2/2, and sees 3 2 1: rank 2, AP 1/2.
-    report = measured(plan, sightings, [[0.5, 0.9, 0.8, 0.1], [0.2, 0.4, 0.9, 0.6], [0.1, 0.2, 0.3, 0.4]])
+    report = measured(plan, samples, [[0.5, 0.9, 0.8, 0.1], [0.2, 0.4, 0.9, 0.6], [0.1, 0.2, 0.3, 0.4]])
     assert report.trials[0].cmc[:2] == (0.0, 1.0)
     assert (report.mean.map, report.mean.minp) == pytest.approx((5 / 12, 5 / 12), abs=1e-15)
     assert (report.queries, report.valid_queries) == (3, 2)
@@ -70,10 +70,10 @@ def test_queries_without_a_match_are_counted_and_in_no_mean():
 
 
 def test_llcm_hides_the_query_person_in_the_query_camera_and_nobody_else():
-    sightings = PerModality(seen("1/1", "1/4", "2/1", "3/1"), seen("1/1"))
-    (plan,) = plan_search(f"llcm/{TO_VISIBLE}", sightings, draws=GalleryDraws(trials=1))
+    samples = PerModality(seen("1/1", "1/4", "2/1", "3/1"), seen("1/1"))
+    (plan,) = plan_search(f"llcm/{TO_VISIBLE}", samples, draws=GalleryDraws(trials=1))
     # Row 1/1 is hidden: 2 .7, 3 .5, 1 .3. Hiding the whole camera would leave the match alone.
-    report = measured(plan, sightings, [[0.9, 0.3, 0.7, 0.5]])
+    report = measured(plan, samples, [[0.9, 0.3, 0.7, 0.5]])
     assert report.trials[0].cmc[:3] == (0.0, 0.0, 1.0)
     assert report.mean.map == pytest.approx(1 / 3, abs=1e-15)
     assert report.hidden_pairs == 1
@@ -81,9 +81,9 @@ def test_llcm_hides_the_query_person_in_the_query_camera_and_nobody_else():
 
 @pytest.mark.parametrize(("people", "rank", "precision"), [("211", 2, 7 / 12), ("121", 1, 5 / 6)])
 def test_equal_similarities_keep_the_order_of_the_gallery(people, rank, precision):
-    sightings = PerModality(seen(*(f"{person}/{place}" for place, person in enumerate(people, 1))), seen("1/9"))
-    (plan,) = plan_search(f"pairs/{TO_VISIBLE}", sightings)
-    report = measured(plan, sightings, [[0.5, 0.5, 0.5]])
+    samples = PerModality(seen(*(f"{person}/{place}" for place, person in enumerate(people, 1))), seen("1/9"))
+    (plan,) = plan_search(f"pairs/{TO_VISIBLE}", samples)
+    report = measured(plan, samples, [[0.5, 0.5, 0.5]])
     # Matches at positions 2 and 3, or 1 and 3: the last is third, INP 2/3.
     assert report.trials[0].cmc.index(1.0) + 1 == rank
     assert (report.mean.map, report.mean.minp) == pytest.approx((precision, 2 / 3), abs=1e-15)
@@ -98,7 +98,7 @@ def test_gallery_images_that_look_the_same_are_ties_wherever_they_stand_in_the_m
     queries = generator.standard_normal((len(people), 2048), dtype=np.float32)
     features = PerModality(Bank(np.tile(one, (len(people), 1))), Bank(queries))
     (plan,) = trials_of(tables, "sysu/all", trials=1)
-    (result,) = evaluate_features(features, sightings_of(tables), [plan], keep_queries=True)
+    (result,) = evaluate_features(features, samples_of(tables), [plan], keep_queries=True)
     assert result.queries[0].ranks.rank.tolist() == list(people)
 
 
@@ -111,8 +111,8 @@ def test_another_search_beside_it_changes_no_number_of_a_search():
         lambda truth: Bank((one + 1e-7 * generator.standard_normal((len(truth), 512))).astype(np.float32))
     )
     every, indoor = (trials_of(tables, search, trials=3) for search in ("sysu/all", "sysu/indoor"))
-    together = evaluate_features(features, sightings_of(tables), [*every, *indoor])
-    apart = [evaluate_features(features, sightings_of(tables), plans)[0] for plans in (every, indoor)]
+    together = evaluate_features(features, samples_of(tables), [*every, *indoor])
+    apart = [evaluate_features(features, samples_of(tables), plans)[0] for plans in (every, indoor)]
     assert [result.report for result in together] == [result.report for result in apart]
 
 
@@ -144,7 +144,7 @@ def test_every_draw_with_every_number_of_shots_is_a_search_in_the_order_asked_fo
 def test_a_camera_three_query_misses_ten_images_a_person_with_ten_shots():
     tables = sysu_layout({(person, camera): 12 for person in (1, 2, 3) for camera in range(1, 7)})
     (plan,) = trials_of(tables, "sysu/indoor", trials=1, shots=(10,))
-    hidden = plan[0].hidden(sightings_of(tables)).sum(axis=1)
+    hidden = plan[0].excluded(samples_of(tables)).sum(axis=1)
     assert set(hidden[tables.images.infrared.cameras == 3]) == {30}
     assert set(hidden[tables.images.infrared.cameras == 6]) == {0}
 
@@ -157,12 +157,12 @@ def test_validation_looks_for_camera_three_in_cameras_four_and_five():
     (plan,) = trials_of(tables, "sysu/val")
     assert len(plan) == 10
     assert plan[0].search.name == "sysu/val/1-shot/agw"
-    sightings = sightings_of(tables)
+    samples = samples_of(tables)
     for trial in plan:
         assert len(trial.query) == 12
         assert set(tables.images.infrared.cameras[trial.query]) == {3}
         assert tables.images.visible.cameras[trial.gallery].tolist() == [4, 5, 4, 5, 4, 5, 4]
-        assert not trial.hidden(sightings).any(), "no gallery camera shares the room of camera 3"
+        assert not trial.excluded(samples).any(), "no gallery camera shares the room of camera 3"
 
 
 def test_the_official_draw_without_its_file_says_where_to_get_it():
@@ -192,7 +192,7 @@ def test_regdb_looks_for_all_images_in_all_others_and_hides_none(direction):
     # Rows as they come: their order decides ties, and nobody sorts them.
     assert trial.gallery.tolist() == list(range(len(REGDB[query.other])))
     # The same camera number on both sides, and nothing is hidden all the same.
-    assert not trial.hidden(REGDB).any()
+    assert not trial.excluded(REGDB).any()
 
 
 def test_regdb_counts_images_before_the_match_and_not_people():
@@ -229,7 +229,7 @@ def test_llcm_infrared_queries_see_one_visible_image_a_person_and_camera():
         generator = random.Random(trial.number)
         assert trial.gallery.tolist() == [generator.choice(rows) for rows in folders]
         # Infrared 1/1 does not see visible 1/1, both infrared 2/1 do not see 2/1; other people in camera 1 are seen.
-        assert trial.hidden(LLCM).astype(int).tolist() == [
+        assert trial.excluded(LLCM).astype(int).tolist() == [
             [1, 0, 0, 0],
             [0, 0, 0, 0],
             [0, 0, 0, 0],
@@ -246,11 +246,11 @@ def test_llcm_visible_queries_see_one_infrared_image_a_person_and_camera():
         assert trial.query.tolist() == list(range(7))
         generator = random.Random(trial.number)
         assert trial.gallery.tolist() == [generator.choice(rows) for rows in folders]
-        assert trial.hidden(LLCM).sum(axis=1).tolist() == [1, 1, 0, 1, 1, 1, 0]
+        assert trial.excluded(LLCM).sum(axis=1).tolist() == [1, 1, 0, 1, 1, 1, 0]
 
 
-def perfect(sightings):
-    return sightings.map(lambda one: Bank(np.eye(10, dtype=np.float32)[one.people]))
+def perfect(samples):
+    return samples.map(lambda one: Bank(np.eye(10, dtype=np.float32)[one.people]))
 
 
 def test_llcm_counts_queries_whose_person_is_in_no_other_camera():
@@ -269,8 +269,8 @@ def test_exchanging_the_modalities_exchanges_the_directions_of_llcm():
     generator = np.random.default_rng(2)
     features = LLCM.map(lambda one: Bank(generator.standard_normal((len(one), 4)).astype(np.float32)))
 
-    def numbers(features, sightings, direction):
-        (result,) = evaluate_features(features, sightings, plan_search(f"llcm/{direction}", sightings))
+    def numbers(features, samples, direction):
+        (result,) = evaluate_features(features, samples, plan_search(f"llcm/{direction}", samples))
         return result.report.trials
 
     exchanged = PerModality(features.infrared, features.visible), PerModality(LLCM.infrared, LLCM.visible)
@@ -298,11 +298,11 @@ def test_the_own_camera_is_hidden_by_default_if_any_camera_has_both_modalities()
         assert plan[0].search.exclude == "same_person_same_camera"
     # Infrared 1/2 does not see visible 1/2, infrared 2/2 not visible 2/2.
     (plan,) = plan_search(f"pairs/{TO_VISIBLE}", SHARED)
-    assert np.argwhere(plan[0].hidden(SHARED)).tolist() == [[0, 2], [2, 3]]
+    assert np.argwhere(plan[0].excluded(SHARED)).tolist() == [[0, 2], [2, 3]]
     apart = PerModality(SHARED.visible, replace(SHARED.infrared, cameras=SHARED.infrared.cameras + 10))
     (plan,) = plan_search(f"pairs/{TO_VISIBLE}", apart)
     assert plan[0].search.exclude == "none"
-    assert not plan[0].hidden(apart).any()
+    assert not plan[0].excluded(apart).any()
 
 
 @pytest.mark.parametrize(
@@ -317,7 +317,7 @@ def test_the_own_camera_is_hidden_by_default_if_any_camera_has_both_modalities()
 def test_what_is_hidden_is_a_rule_of_the_manifest(exclude, hidden):
     (plan,) = plan_search(f"manifest/{TO_VISIBLE}", SHARED, rules=GalleryRules(exclude=exclude))
     assert plan[0].search.exclude == exclude
-    assert np.argwhere(plan[0].hidden(SHARED)).tolist() == hidden
+    assert np.argwhere(plan[0].excluded(SHARED)).tolist() == hidden
 
 
 def test_one_image_a_person_and_camera_is_drawn_as_often_as_there_are_trials():
@@ -373,21 +373,21 @@ EVERY = [search for options in OPTIONS for search in options.searches]
 @pytest.mark.parametrize("search", EVERY)
 def test_a_query_of_an_absent_person_changes_no_number_and_is_counted(search):
     tables = small_layout(people=6, images=2)
-    sightings = sightings_of(tables)
-    query = plan_search(search, sightings)[0][0].search.query
+    samples = samples_of(tables)
+    query = plan_search(search, samples)[0][0].search.query
     generator = np.random.default_rng(3)
-    features = sightings.map(lambda one: Bank(generator.standard_normal((len(one), 8)).astype(np.float32)))
+    features = samples.map(lambda one: Bank(generator.standard_normal((len(one), 8)).astype(np.float32)))
     more = replace(
-        sightings[query],
-        people=np.append(sightings[query].people, 99),
-        cameras=np.append(sightings[query].cameras, 6),
-        paths=(*sightings[query].paths, "cam6/0099/0001.jpg"),
+        samples[query],
+        people=np.append(samples[query].people, 99),
+        cameras=np.append(samples[query].cameras, 6),
+        paths=(*samples[query].paths, "cam6/0099/0001.jpg"),
     )
     longer = Bank(np.concatenate([features[query].vectors, np.ones((1, 8), np.float32)]))
-    others = sightings[query.other], features[query.other]
+    others = samples[query.other], features[query.other]
     with_one_more = PerModality.build(lambda modality: more if modality is query else others[0])
     more_features = PerModality.build(lambda modality: longer if modality is query else others[1])
-    (before,) = evaluate_features(features, sightings, plan_search(search, sightings))
+    (before,) = evaluate_features(features, samples, plan_search(search, samples))
     (after,) = evaluate_features(more_features, with_one_more, plan_search(search, with_one_more))
     assert after.report.queries == before.report.queries + 1
     assert after.report.valid_queries == before.report.valid_queries
@@ -395,12 +395,12 @@ def test_a_query_of_an_absent_person_changes_no_number_and_is_counted(search):
 
 
 def test_people_and_images_are_counted_alike_where_everybody_has_one_gallery_image():
-    sightings = PerModality(seen(*(f"{person}/1" for person in range(1, 13))), seen("3/2", "5/2", "12/2"))
+    samples = PerModality(seen(*(f"{person}/1" for person in range(1, 13))), seen("3/2", "5/2", "12/2"))
     generator = np.random.default_rng(4)
-    features = sightings.map(lambda one: Bank(generator.standard_normal((len(one), 8)).astype(np.float32)))
+    features = samples.map(lambda one: Bank(generator.standard_normal((len(one), 8)).astype(np.float32)))
     curves = [
         evaluate_features(
-            features, sightings, plan_search(f"pairs/{TO_VISIBLE}", sightings, rules=GalleryRules(rank_by=rank_by))
+            features, samples, plan_search(f"pairs/{TO_VISIBLE}", samples, rules=GalleryRules(rank_by=rank_by))
         )[0].report.trials
         for rank_by in ("person", "image")
     ]
@@ -409,7 +409,7 @@ def test_people_and_images_are_counted_alike_where_everybody_has_one_gallery_ima
 
 @pytest.mark.parametrize("search", EVERY)
 def test_a_search_never_shows_a_modality_to_itself(search):
-    for plan in plan_search(search, sightings_of(small_layout())):
+    for plan in plan_search(search, samples_of(small_layout())):
         for trial in plan:
             assert trial.search.direction == ("infrared_to_visible" if "sysu" in search else search.split("/")[1])
             assert (trial.search.query is Modality.INFRARED) == (trial.search.direction == TO_VISIBLE)
@@ -432,7 +432,7 @@ def test_an_unknown_search_is_refused_with_the_known_ones(search):
 @pytest.mark.parametrize("draws", [GalleryDraws(trials=0), GalleryDraws(shots=(1, 0))])
 def test_no_trial_and_no_shot_are_settings_out_of_range(draws):
     with pytest.raises(ConfigError, match="at least 1 is needed"):
-        plan_search("sysu/all", sightings_of(small_layout()), draws=draws)
+        plan_search("sysu/all", samples_of(small_layout()), draws=draws)
 
 
 @pytest.mark.parametrize("protocol", ["regdb", "llcm", "manifest", "pairs"])
@@ -446,6 +446,6 @@ def test_no_trial_and_no_shot_are_settings_out_of_range(draws):
     ],
 )
 def test_a_side_without_images_is_named(protocol, direction, empty, problem):
-    sightings = PerModality.build(lambda modality: seen() if modality is empty else SHARED[modality])
+    samples = PerModality.build(lambda modality: seen() if modality is empty else SHARED[modality])
     with pytest.raises(DataError, match=f"{protocol}.*{direction}.*: {problem}"):
-        plan_search(f"{protocol}/{direction}", sightings)
+        plan_search(f"{protocol}/{direction}", samples)

@@ -14,7 +14,7 @@ import pytest
 from pipeline.data.datasets.sysu.archive import PERMUTATION_FILE, read_permutations
 from pipeline.data.list_files import read_person_list
 from pipeline.evaluation.evaluate import evaluate_features
-from pipeline.evaluation.protocol import sightings_of
+from pipeline.evaluation.searches import samples_of
 from tests.pipeline.evaluation.layout import gallery_paths, random_features, sysu_layout, trials_of
 
 
@@ -149,12 +149,12 @@ def test_ten_shots_of_the_other_draw_have_the_same_sizes(tables):
     ],
 )
 def test_camera_three_sees_less_of_the_gallery_than_camera_six(tables, permutations, search, shots, seen):
-    sightings = sightings_of(tables)
+    samples = samples_of(tables)
     cameras = tables.images.infrared.cameras
     draws = ("agw", "official")
     for trials in trials_of(tables, search, trials=2, draws=draws, shots=(shots,), permutations=permutations):
         for trial in trials:
-            shown = (~trial.hidden(sightings)).sum(axis=1)
+            shown = (~trial.excluded(samples)).sum(axis=1)
             assert set(shown[cameras[trial.query] == 3]) == {seen[0]}
             assert set(shown[cameras[trial.query] == 6]) == {seen[1]}
 
@@ -162,11 +162,11 @@ def test_camera_three_sees_less_of_the_gallery_than_camera_six(tables, permutati
 def test_validation_is_of_ninety_nine_people_in_three_cameras(validation):
     assert len(np.unique(validation.people.infrared.ids)) == 99
     (trials,) = trials_of(validation, "sysu/val")
-    sightings = sightings_of(validation)
+    samples = samples_of(validation)
     for trial in trials:
         assert (len(trial.query), len(set(trial.gallery.tolist()))) == (1980, 195)
-        assert not trial.hidden(sightings).any()
-    (result,) = evaluate_features(random_features(validation, width=16, seed=0), sightings, [trials[:1]])
+        assert not trial.excluded(samples).any()
+    (result,) = evaluate_features(random_features(validation, width=16, seed=0), samples, [trials[:1]])
     assert result.report.queries == result.report.valid_queries == 1980
 
 
@@ -183,7 +183,7 @@ CHANCE = {
 @pytest.mark.parametrize(("search", "shots"), list(CHANCE))
 def test_random_features_score_as_chance_does(tables, permutations, search, shots, draw):
     plans = trials_of(tables, search, draws=(draw,), shots=(shots,), permutations=permutations)
-    (result,) = evaluate_features(random_features(tables, width=64, seed=0), sightings_of(tables), plans)
+    (result,) = evaluate_features(random_features(tables, width=64, seed=0), samples_of(tables), plans)
     report = result.report
     valid, expected = CHANCE[search, shots]
     assert (report.queries, report.valid_queries) == (3803, valid)

@@ -84,8 +84,8 @@ def retrievals(rows: Sequence[ManifestRow]) -> tuple[Retrieval, ...]:
                 seen[row.person].add(row.camera)
         own = [row for row in queries if row.modality is query]
         if own and seen:
-            hidden = ({row.camera} if hides_own_camera else set() for row in own)
-            valid = sum(bool(seen.get(row.person, set()) - out) for row, out in zip(own, hidden, strict=True))
+            excluded = ({row.camera} if hides_own_camera else set() for row in own)
+            valid = sum(bool(seen.get(row.person, set()) - out) for row, out in zip(own, excluded, strict=True))
             directions.append(Retrieval(query, len(own), valid, len(seen)))
     return tuple(directions)
 
@@ -173,5 +173,7 @@ def useless_splits(rows: Sequence[ManifestRow]) -> Iterator[Mistake]:
         elif not any(direction.valid for direction in retrievals(tested)):
             message = f"none of {queries:,} queries has a match in the gallery"
             if shared := sorted(_cameras_of_both(tested)):
-                message += f" (camera {shared[0]} has both modalities, so that a query's own camera is hidden from it)"
+                message += (
+                    f" (camera {shared[0]} has both modalities, so that a query's own camera is excluded from it)"
+                )
             yield Mistake(0, message)
