@@ -80,7 +80,7 @@ def random_trial(generator, queries, people, images_each, dtype=np.float32):
 
 def assert_same_ranks(left, right):
     """Bit for bit."""
-    for name in ("rank", "average_precision", "inverse_negative_penalty", "valid", "matches", "shown", "hidden"):
+    for name in ("rank", "average_precision", "inverse_negative_penalty", "valid", "matches", "shown", "excluded"):
         np.testing.assert_array_equal(getattr(left, name), getattr(right, name), err_msg=name)
 
 
