@@ -200,8 +200,8 @@ def assert_tasks_are_of_their_attempts(servers: Servers, flow_run: UUID, before:
         task["name"] for task in tasks if task["name"].startswith("log-") and task["state_type"] == "COMPLETED"
     )
     # The checkpoint counts: a worker that died between that and the end of the task has finished the round.
-    expected = [f"log-r{number:03d}" for number in range(1, ROUNDS + 1)]
-    assert logged in (expected, [name for name in expected if name != f"log-r{before:03d}"])
+    expected = [f"log-round-r{number:03d}" for number in range(1, ROUNDS + 1)]
+    assert logged in (expected, [name for name in expected if name != f"log-round-r{before:03d}"])
 
 
 def assert_pages_show_all_rounds(servers: Servers, config: CclnetConfig) -> None:
