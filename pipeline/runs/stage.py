@@ -50,7 +50,7 @@ class Stage(Generic[P, R]):
         result: R = _RUNNER.get()(self, run, *values)
         return result
 
-    def timed(self, run: Run[Any, Any], *values: P.args, **_: P.kwargs) -> R:
+    def timed(self, run: Run[Any, Any], *values: Any) -> R:
         """Call the function and add its seconds to the round's."""
         start = time.perf_counter()
         try:
@@ -79,10 +79,10 @@ def rank_zero(function: Callable[Concatenate[AnyRun, P], R]) -> Callable[Concate
     """Let rank 0 alone run a function of a run: other ranks return None, because they write and evaluate nothing."""
 
     @wraps(function)
-    def on_rank_zero(run: AnyRun, /, *values: P.args, **named: P.kwargs) -> R | None:
+    def _on_rank_zero(run: AnyRun, /, *values: P.args, **named: P.kwargs) -> R | None:
         return function(run, *values, **named) if run.processes.is_first else None
 
-    return on_rank_zero
+    return _on_rank_zero
 
 
 @contextmanager
