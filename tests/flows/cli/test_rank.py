@@ -10,7 +10,7 @@ import scipy.io
 
 from tests.flows.command_line import Call
 
-NUMBERS = ("Rank-1", "Rank-5", "Rank-10", "Rank-20", "mAP", "mINP", "queries", "gallery", "hidden", "trials")
+NUMBERS = ("Rank-1", "Rank-5", "Rank-10", "Rank-20", "mAP", "mINP", "queries", "gallery", "excluded", "trials")
 
 
 @pytest.fixture
