@@ -1,4 +1,4 @@
-# `make help` lists what there is. Everything runs in .venv, which `make setup` makes and keeps up to date.
+# `make help` lists all targets. Everything runs in .venv, which `make setup` creates and updates.
 
 PYTHON ?= python3
 RUNS ?= runs
@@ -7,14 +7,14 @@ PREFECT_PORT ?= 4200
 SPLITS ?= 1-10
 WORKERS ?= auto
 
-# faiss comes in two builds that install the same module: the one for GPUs where a driver answers.
+# faiss has two builds that install the same module: the GPU build is used if nvidia-smi works.
 ifndef EXTRA
 EXTRA := $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 endif
 
-# Without byte code every process would spend many seconds on imports.
+# Without byte code every process would need many seconds for imports.
 unexport PYTHONDONTWRITEBYTECODE
-# No part of this calls home, and MLflow greets on stderr only.
+# No telemetry; MLflow prints its greeting on stderr only.
 export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export DO_NOT_TRACK = 1
 export MLFLOW_DISABLE_TELEMETRY = true
@@ -31,7 +31,7 @@ help:  ## list these targets
 	@sed 's/^%/METHOD/' Makefile | awk -F ':.*## ' '/^[A-Za-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }'
 	@echo 'METHOD is unsupervised (CCLNet, without identities), csdn or eees (with identities)'
 
-setup: $(STAMP)  ## make .venv with everything in it; nothing to do when nothing changed
+setup: $(STAMP)  ## create .venv with all dependencies; does nothing if nothing changed
 
 $(STAMP):
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
@@ -40,11 +40,11 @@ $(STAMP):
 	@rm -f .venv/set-up-*
 	$(PYTHON) -m venv .venv
 	@echo "installing into .venv, with the extra '$(EXTRA)'"
-# uv is to find the wheels that pip was told about, such as a CPU build of torch; it separates folders by commas.
+# uv uses pip's find-links folders, with a CPU build of torch for instance; it separates them by commas.
 	@links="$${PIP_FIND_LINKS:-$$($(BIN)/python -m pip config get global.find-links 2>/dev/null)}"; \
 	export UV_FIND_LINKS="$${UV_FIND_LINKS:-$$(echo $$links | tr ' ' ',')}"; \
 	$(BIN)/python -m pip install --quiet uv && $(BIN)/uv pip $(INSTALL) --python $(BIN)/python || { \
-		echo "uv did not succeed: the same with pip, which takes minutes" >&2; $(BIN)/python -m pip $(INSTALL); }
+		echo "uv failed: installing with pip, which takes minutes" >&2; $(BIN)/python -m pip $(INSTALL); }
 	@touch $@
 
 check: setup  ## style, types, layers
@@ -53,21 +53,21 @@ check: setup  ## style, types, layers
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	@! grep -nvE '^[A-Za-z0-9._-]+==[A-Za-z0-9.]+$$' constraints.txt || { \
-		echo "error: constraints.txt holds something else than name==version" >&2; exit 1; }
+		echo "error: constraints.txt has lines other than name==version" >&2; exit 1; }
 
-# One thread a worker, and a worker a core: the tests' tensors are so small that a second thread only waits.
+# One thread a worker, and a worker a core: tensors of tests are too small for a second thread.
 PYTEST := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
 
-test: setup  ## all tests but the slow ones, and the examples in docstrings
+test: setup  ## all tests except the slow ones, and docstring examples
 	$(PYTEST) -m "not slow"
 
-test-slow: setup  ## the slow tests: whole runs, servers, processes that are killed
+test-slow: setup  ## the slow tests: whole runs, servers, killed processes
 	$(PYTEST) -m slow
 
 test-all: setup  ## all tests
 	$(PYTEST)
 
-# METHOD is the name of a flow: unsupervised (CCLNet), csdn or eees; any other method that is added has the same targets.
+# METHOD is the name of a flow: unsupervised (CCLNet), csdn or eees; a new method has the same targets.
 PRESET = $(patsubst unsupervised,cclnet,$*)
 
 %-demo: setup  ## train on synthetic people with the demo CLIP; no data set needed: make unsupervised-demo
@@ -82,7 +82,7 @@ PRESET = $(patsubst unsupervised,cclnet,$*)
 %-llcm: setup  ## train on LLCM: make unsupervised-llcm DATA=/folder/of/LLCM
 	$(BIN)/vireid train $(PRESET)-llcm $(if $(DATA),--data "$(DATA)")
 
-demo-clip: setup  ## train the demo weights again, as they are shipped
+demo-clip: setup  ## train the demo CLIP again, as it is shipped
 	$(BIN)/vireid demo-clip
 
 server: setup  ## Prefect's server, a worker and MLflow's pages on this machine, until Ctrl-C

@@ -11,8 +11,8 @@ FILE = Path(__file__).resolve().parents[2] / "prefect.yaml"
 
 _HEAD = """\
 # Deployments for a Prefect server: `make deploy`. Written by `python -m flows.server.prefect_file`; do not edit.
-# docs/operations.md says how they are run, and what to change for other work pools. Parameters come from the presets at
-# the time of deploying, so nothing here repeats a value of theirs.
+# docs/operations.md explains how to run them, and what to change for other work pools. Parameters are read from the presets
+# when they are deployed, so this file repeats no values.
 
 name: vireid
 prefect-version: 3.8.8
@@ -27,13 +27,13 @@ definitions:
     name: "{{ $VIREID_POOL }}"
     job_variables:
       env:
-        # The log lines of a run belong to it in the user interface, too.
+        # The user interface shows the log lines of these packages with the run.
         PREFECT_LOGGING_EXTRA_LOGGERS: flows,pipeline,models,clustering
         PREFECT_SERVER_ANALYTICS_ENABLED: "false"
         DO_NOT_TRACK: "1"
         MLFLOW_DISABLE_TELEMETRY: "true"
 
-  # Off until somebody turns it on in the user interface; a run that is finished already costs seconds.
+  # Inactive until activated in the user interface; a finished run costs seconds.
   nightly: &nightly
     - cron: "0 1 * * *"
       timezone: UTC
@@ -61,7 +61,7 @@ _ENTRY = """\
 
 _TAIL = """\
   - name: run
-    description: "Measures a run again."
+    description: "Evaluates a run again."
     entrypoint: flows.deployments.evaluate
     tags: [evaluate]
     work_pool: *pool
