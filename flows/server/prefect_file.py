@@ -11,8 +11,8 @@ FILE = Path(__file__).resolve().parents[2] / "prefect.yaml"
 
 _HEAD = """\
 # Deployments for a Prefect server: `make deploy`. Written by `python -m flows.server.prefect_file`; do not edit.
-# docs/operations.md explains how to run them, and what to change for other work pools. Parameters are read from the presets
-# when they are deployed, so this file repeats no values.
+# docs/operations.md explains how to run them, and what to change for other work pools. Parameters are read from the
+# presets when they are deployed, so this file repeats no values.
 
 name: vireid
 prefect-version: 3.8.8

@@ -15,14 +15,15 @@ FORBIDDEN = {"rgb", "ir", "thermal"}
 FORBIDDEN_MODULES = {"utils", "util", "helpers", "helper", "misc", "common", "base", "legacy"}
 
 
+PAGES = sorted(
+    str(path.relative_to(ROOT))
+    for pattern in ("*.md", "*.cff", "*.yaml", "docs/*.md", "models/**/*.md", "pipeline/config/presets/**/*.toml")
+    for path in ROOT.glob(pattern)
+)
 # Rooms, modules and documents whose prose is plain; others are added once theirs is. Of "Makefile": its help lines.
 PLAIN_ROOMS = (
-    "CONTRIBUTING.md",
+    *PAGES,
     "Makefile",
-    "docs/captions.md",
-    "docs/clustering.md",
-    "docs/demonstration.md",
-    "models/demo_clip/MODEL_CARD.md",
     "clustering",
     "models",
     "pipeline.captioning",
