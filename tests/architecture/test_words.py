@@ -62,7 +62,7 @@ BANNED = {
     r"drawn (?:people|persons?|data|sets?|figures?|photographs?)|draws? (?:people|persons|a data set)": "synthetic",
     r"drawn towards": "pulled towards",
     r"hidden (?:rows|images|gallery|pairs)": "excluded",
-    r"samples?|likeness(?:es)?": "samples, similarity",
+    r"sightings?|likeness(?:es)?": "samples, similarity",
     r"(?:lies?|lay|lying|stands?|stood) (?:beside|below|under|above|in|on|at|where|there|behind|as|before)": "is, are",
     r"what (?:stands|lies|is left|was done|was said)": "the noun",
     r"go(?:es|ing)? on|went on": "continues, resumes",

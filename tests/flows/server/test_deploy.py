@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import yaml
@@ -17,15 +17,15 @@ from flows.deployments import preset_changes
 from flows.partial_config import changed_values
 from flows.server.deploy import CHECKOUT, POOL_VARIABLE, enter_checkout, preset_values
 from flows.server.prefect_file import prefect_file
+from pipeline.config.datasets import OPTIONS
 from pipeline.config.presets import load_config, preset_names
-from pipeline.config.shared import DataConfig
 from tests.flows.command_line import Call
 
 FILE = yaml.safe_load((CHECKOUT / "prefect.yaml").read_text())
 FLOWS = {"": "unsupervised", "cclnet": "unsupervised", "csdn": "csdn", "eees": "eees"}
 """The flow that trains by a method, as presets call it; `demo` alone names none."""
 
-DATA_SETS = {"demo", *get_args(DataConfig.model_fields["name"].annotation)} - {"manifest"}
+DATA_SETS = {"demo", *(options.name for options in OPTIONS)} - {"manifest"}
 TRAINING = [entry for entry in FILE["deployments"] if entry["name"] != "run"]
 
 
