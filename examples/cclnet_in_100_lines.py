@@ -2,7 +2,7 @@
 
     python examples/cclnet_in_100_lines.py [--data FOLDER] [--rounds 3]
 
-FOLDER has the layout of SYSU-MM01; by default a small synthetic data set is generated. This is stage `prepare`: no text.
+FOLDER has the layout of SYSU-MM01; the default is a small synthetic data set. Stage `prepare` only: no text prototypes.
 """
 
 from pathlib import Path
