@@ -53,7 +53,7 @@ def rank(encoder, dataset, images, when):
 def train_round(encoder, optimiser, images, number):
     """Cluster the training images, then train one epoch on the clusters."""
     vectors = extract(encoder, images).map(lambda bank: bank.vectors)
-    labels = vectors.map(lambda rows: label_images(rows, k1=10, k2=3, min_samples=3).labels.labels)
+    labels = vectors.map(lambda rows: label_images(rows, k1=10, k2=3, min_samples=3).clustering.labels)
     prototypes = vectors.map_with(cluster_prototypes, labels)
     matching = match_clusters(*prototypes, floor=0.0)
     objective = cluster_objective(
