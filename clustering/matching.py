@@ -1,5 +1,6 @@
 """Matching of visible clusters to infrared clusters."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
@@ -13,6 +14,9 @@ from clustering.rows import check_unit_rows
 
 DENSE_LIMIT = 5_000  # clusters; at 20,000 x 20,000 the full assignment takes 12 s and 6 GB
 CANDIDATES = 32  # candidate partners of a cluster in the sparse assignment
+
+Assign = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""From similarities (visible clusters by infrared ones) to the clusters of each pair, each cluster at most once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,17 +41,17 @@ def match_clusters(
     visible: Float32[np.ndarray, "c1 d"],
     infrared: Float32[np.ndarray, "c2 d"],
     *,
-    method: Literal["hungarian", "mutual"] = "hungarian",
+    method: Literal["hungarian", "mutual"] | Assign = "hungarian",
     floor: float | None = None,
 ) -> Matching:
     """Match visible with infrared clusters by their prototypes (unit rows).
 
     With "hungarian", which maximises the sum of similarities, every cluster of the modality with fewer clusters gets a
-    partner; "mutual" keeps mutual nearest prototypes only. `floor` (a similarity) removes pairs after the assignment.
-    Exchanging the modalities exchanges the fields.
+    partner; "mutual" keeps mutual nearest prototypes only. Exchanging the modalities exchanges the fields. `method` may
+    also be a function of the similarities. `floor` (a similarity) removes pairs after the assignment.
 
     Raises:
-        ValueError: A row is not finite or not of unit length.
+        ValueError: A row is not finite or not of unit length, or a cluster is in two pairs.
 
     Cost: 20 ms at 616 x 500; grows with the third power. Above 5,000 clusters, see `assign_sparsely`.
 
@@ -63,6 +67,10 @@ def match_clusters(
                 rows, columns = linear_sum_assignment(visible @ infrared.T, maximize=True)
         case "mutual":
             rows, columns = mutual_nearest(visible @ infrared.T)
+        case assign:
+            rows, columns = assign(visible @ infrared.T)
+            ascending = np.argsort(rows)
+            rows, columns = rows[ascending], columns[ascending]
     similarity = np.einsum("md,md->m", visible[rows], infrared[columns])
     kept = similarity >= (-np.inf if floor is None else floor)
     return Matching(rows[kept], columns[kept], similarity[kept])

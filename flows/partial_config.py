@@ -38,7 +38,7 @@ def changed_values(changes: BaseModel | None) -> Mapping[str, Any]:
     return {} if changes is None else changes.model_dump(mode="json", exclude_unset=True)
 
 
-def _partial(model: type[BaseModel]) -> type[BaseModel]:
+def _partial(model: type[Any]) -> type[BaseModel]:
     """The same sections and fields, each with a default."""
     fields: dict[str, Any] = {}
     for name, field in model.model_fields.items():

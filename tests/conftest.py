@@ -3,6 +3,7 @@
 import fcntl
 import gc
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -76,6 +77,19 @@ def smoke_config(smoke_data: Path, smoke_tree: dict[str, object], tmp_path: Path
     """Preset `smoke`, made small, with its runs in a folder of the test's own; figures would take most of the time."""
     execution = {"device": "cpu", "runs_folder": str(tmp_path / "runs"), "tracking": False, "figures": False}
     return load_config("smoke", (), {**smoke_tree, "data": {"root": str(smoke_data)}, "execution": execution})
+
+
+@pytest.fixture
+def finished_run(smoke_config: CclnetConfig, made_once: Callable[[str, Fill], Path]) -> CclnetConfig:
+    """`smoke_config` after its run, with figures: a copy of what was trained once, which the test may change."""
+    from tests.flows.plain_runs import run_plainly
+    from tests.flows.test_round_figures import with_execution
+
+    runs = made_once(
+        "finished-run", lambda folder: run_plainly(with_execution(smoke_config, runs_folder=folder, figures=True))
+    )
+    shutil.copytree(runs, smoke_config.execution.runs_folder)
+    return with_execution(smoke_config, figures=True)
 
 
 @pytest.fixture(scope="session")

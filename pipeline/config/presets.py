@@ -163,7 +163,7 @@ def _parse_value(text: str, *, word: bool) -> object:
     return parsed["value"] if parsed.keys() == {"value"} else text
 
 
-def _knows_none(model: type[BaseModel], dotted: str) -> bool:
+def _knows_none(model: type[Any], dotted: str) -> bool:
     """Whether the word `none` is one of a setting's choices."""
     name, _, rest = dotted.partition(".")
     field = model.model_fields.get(name)

@@ -3,14 +3,20 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from models.modality import PerModality
 from pipeline.config.datasets import Split
 from pipeline.data.check import DatasetCheck
 from pipeline.data.datasets import DATASETS
 from pipeline.data.datasets.spec import DatasetSpec
+from pipeline.data.images import TestImages, TrainingImages
+from pipeline.data.store import ImageStore
 from pipeline.data.truth import Dataset, SplitTables
 from pipeline.errors import ConfigError
+from pipeline.runtime.seeds import numpy_generator
 
-__all__ = ["Dataset", "SplitTables", "check_dataset", "read_dataset", "spec_of"]
+__all__ = [
+    "Dataset", "SplitTables", "check_dataset", "held_out_images", "read_dataset", "spec_of", "training_images",
+]  # fmt: skip
 
 
 def spec_of(name: str, datasets: Sequence[DatasetSpec] = DATASETS) -> DatasetSpec:
@@ -92,3 +98,20 @@ def check_dataset(
     """
     spec = spec_of(name, datasets)
     return spec.check(root, **spec.applicable({"images_root": images_root, "allow_overlap": allow_overlap}))
+
+
+def training_images(dataset: Dataset, store: ImageStore, seed: int) -> PerModality[TrainingImages]:
+    """The training images, in a random order that the seed decides: folder order spells identity."""
+    return dataset.training.images.map_with(
+        lambda table, pixels: TrainingImages.shuffled(
+            table, pixels, dataset.stored_rows(table), numpy_generator(seed, "data", table.modality)
+        ),
+        store.arrays,
+    )
+
+
+def held_out_images(dataset: Dataset, tables: SplitTables, store: ImageStore) -> PerModality[TestImages]:
+    """The images of `dataset.test` or `dataset.validation`, in the order of their tables."""
+    return tables.images.map_with(
+        lambda table, pixels: TestImages.in_order(table, pixels, dataset.stored_rows(table)), store.arrays
+    )

@@ -8,7 +8,7 @@ import torch
 
 from models.clip import LoadedClip
 from models.encoder import DualStemEncoder
-from pipeline.config.experiment import AnyConfig, method_name
+from pipeline.config.experiment import method_name
 from pipeline.evaluation.report import EvaluationReport
 from pipeline.runs.run import Run
 from pipeline.runs.stage import Stage
@@ -20,7 +20,7 @@ class MethodSpec:
     """One method. Flows, tasks, deployments and commands are made from it; docs/extending.md shows an example.
 
     Attributes:
-        config: Its settings; they name the method, its flow and its rounds.
+        config: Its settings, an `AnyConfig`; they name the method, its flow and its rounds.
         supervised: Whether `run.supervision` gives it the people of the training images.
         rounds: Trains a run from its last finished round to its end. Plain Python, without Prefect.
         stages: What `rounds` calls, in the order of a round.
@@ -29,7 +29,7 @@ class MethodSpec:
         new_optimiser: A fresh optimiser of what a stage trains.
     """
 
-    config: type[AnyConfig]
+    config: type[Any]
     supervised: bool
     rounds: Callable[[Run[Any, Any]], EvaluationReport | None]
     stages: tuple[Stage[..., Any], ...]

@@ -1,7 +1,7 @@
 """What the supervised methods share: the classifier of people, batches, training for an epoch, the round's record."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -10,8 +10,9 @@ from models.encoder import DualStemEncoder, encoder_widths
 from models.modality import PerModality
 from models.person_heads import PersonClassifier, prepare_for_people
 from models.transfer import upload
-from pipeline.config.experiment import SupervisedConfig
 from pipeline.config.rounds import Round
+from pipeline.config.shared import EvaluationConfig, ImagesConfig
+from pipeline.config.supervised import PersonNetworkConfig, PersonOptimisationConfig
 from pipeline.data.person_labels import PersonLabels
 from pipeline.data.samplers.sampling import PairedIdentityBatches, paired_identity_batches
 from pipeline.data.transforms.channel_augmentation import channel_views
@@ -25,6 +26,28 @@ from pipeline.runtime.seeds import torch_generator
 from pipeline.training.loop import Compute, EpochSteps, run_epoch
 from pipeline.training.objective import Objective, Term
 from pipeline.training.optimiser import person_learning_rate, set_learning_rate
+
+
+@runtime_checkable
+class SupervisedConfig(Protocol):
+    """The settings that are read here; those of a method have more."""
+
+    @property
+    def images(self) -> ImagesConfig:
+        """How images are stored and shown."""
+
+    @property
+    def network(self) -> PersonNetworkConfig:
+        """What is made of CLIP's image tower."""
+
+    @property
+    def optimisation(self) -> PersonOptimisationConfig:
+        """Optimiser and schedule."""
+
+    @property
+    def evaluation(self) -> EvaluationConfig:
+        """Retrieval tests."""
+
 
 SupervisedRun = Run[Any, Any]
 """Of a method whose settings have the sections of `pipeline.config.supervised`, and whose state has `people`."""

@@ -7,9 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import UInt8
 
 from models.clip import LoadedClip, WeightsLoadError, load_clip
 from models.imagenet import RESNET50, load_imagenet
@@ -18,8 +16,8 @@ from pipeline.config.datasets import options_of
 from pipeline.config.experiment import AnyConfig, digest_of, record_of, with_split
 from pipeline.config.presets import validate_config
 from pipeline.config.shared import DataConfig
-from pipeline.data.dataset import Dataset, SplitTables, read_dataset, spec_of
-from pipeline.data.images import ImageTable, TestImages, TrainingImages
+from pipeline.data.dataset import Dataset, SplitTables, held_out_images, read_dataset, spec_of, training_images
+from pipeline.data.images import TestImages
 from pipeline.data.inspection import verified_store
 from pipeline.data.store import open_store
 from pipeline.data.supervision import Supervision
@@ -30,7 +28,6 @@ from pipeline.runs.run import Method, Run
 from pipeline.runs.search_plan import refuse_unmeasurable
 from pipeline.runtime.device import device_name, recorded_precision, resolve_device, resolve_precision, using_device
 from pipeline.runtime.distributed import ALONE, Processes
-from pipeline.runtime.seeds import numpy_generator
 from pipeline.storage.run_folder import RunFolder
 from pipeline.tracking.tracker import SilentTracker, Tracker, UninterruptedTracker
 
@@ -165,18 +162,10 @@ def _new_run(
         workers=config.execution.decode_workers,
     )
 
-    def shuffle(table: ImageTable, pixels: UInt8[np.ndarray, "stored height width 3"]) -> TrainingImages:
-        generator = numpy_generator(config.seed, "data", table.modality)
-        return TrainingImages.shuffled(table, pixels, dataset.stored_rows(table), generator)
-
     def held_out(tables: SplitTables | None) -> PerModality[TestImages] | None:
-        if tables is None:
-            return None
-        return tables.images.map_with(
-            lambda table, pixels: TestImages.in_order(table, pixels, dataset.stored_rows(table)), store.arrays
-        )
+        return None if tables is None else held_out_images(dataset, tables, store)
 
-    images = dataset.training.images.map_with(shuffle, store.arrays)
+    images = training_images(dataset, store, config.seed)
     rows = images.map(lambda some: some.rows)
     evaluator = IdentityEvaluator(config, dataset, rows, held_out(dataset.validation), held_out(dataset.test))
     return Run(

@@ -144,7 +144,7 @@ def test_sources_hold_no_path_of_a_machine():
 
 
 def test_documents_and_settings_hold_no_path_of_a_machine_and_no_package_host():
-    suffixes = {".md", ".toml", ".txt", ".yaml", ".yml", ".cff", ".json", ""}
+    suffixes = {".md", ".toml", ".txt", ".yaml", ".yml", ".cff", ".json", ".ipynb", ""}
     skipped = {".venv", ".git", "runs", "data"}
     host = re.compile(r"(--(extra-)?index-url|--find-links|files\.pythonhosted|://[^\s/]*/simple\b)")
     files = [
@@ -152,8 +152,9 @@ def test_documents_and_settings_hold_no_path_of_a_machine_and_no_package_host():
         for path in (*ROOT.iterdir(), *(ROOT / ".ci").iterdir(), *(ROOT / "docs").rglob("*"))
         if path.is_file() and path.suffix in suffixes
     ]
-    for package in (*PACKAGES, "benchmarks"):
+    for package in (*PACKAGES, "benchmarks", "examples"):
         files += [path for path in (ROOT / package).rglob("*") if path.is_file() and path.suffix in suffixes - {""}]
+    files += (ROOT / "examples").glob("*.py")
     found = [
         f"{path.relative_to(ROOT)}:{number} {line[:80]}"
         for path in files

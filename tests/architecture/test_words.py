@@ -24,6 +24,9 @@ PAGES = sorted(
 PLAIN_ROOMS = (
     *PAGES,
     "Makefile",
+    "examples/cclnet_in_100_lines.py",
+    "examples/notebook.ipynb",
+    "examples/search_two_folders.py",
     "clustering",
     "models",
     "pipeline.captioning",

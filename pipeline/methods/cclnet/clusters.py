@@ -12,9 +12,10 @@ from jaxtyping import Float32, Int64
 from clustering.dbscan import Clustering, EpsPoint
 from clustering.jaccard import TooManyPairsError
 from clustering.labelling import Labelling, label_images
-from clustering.matching import Matching, match_clusters
+from clustering.matching import Assign, Matching, match_clusters, mutual_nearest
 from clustering.prototypes import cluster_prototypes
 from models.modality import Modality, PerModality
+from models.swap import best_assignment
 from pipeline.config.cclnet import ClusteringConfig, LabellingConfig, MatchingConfig
 from pipeline.errors import DegenerateClustering, TrainingError
 from pipeline.features import FeatureBank
@@ -33,11 +34,13 @@ class Clusters:
         found: Clustering of each modality, with its diagnostics.
         prototypes: One unit vector a cluster.
         matching: Which visible and which infrared clusters are the same person; the others have no partner.
+        assign: What paired them; swapping pairs the moving prototypes by the same function.
     """
 
     found: PerModality[Labelling]
     prototypes: PerModality[Float32[np.ndarray, "_ dim"]]
     matching: Matching
+    assign: Assign
 
     @property
     def clusterings(self) -> PerModality[Clustering]:
@@ -56,7 +59,10 @@ class Clusters:
 
 
 def match_found(
-    vectors: PerModality[Float32[np.ndarray, "_ dim"]], found: PerModality[Labelling], settings: MatchingConfig
+    vectors: PerModality[Float32[np.ndarray, "_ dim"]],
+    found: PerModality[Labelling],
+    settings: MatchingConfig,
+    assign: Assign | None = None,
 ) -> Clusters:
     """Average the clusters of each modality and pair them.
 
@@ -64,10 +70,13 @@ def match_found(
         vectors: Unit rows, one an image.
         found: A label an image; each modality has a cluster.
         settings: How clusters are paired.
+        assign: Pairs them instead of `settings.method`.
     """
     prototypes = vectors.map_with(lambda rows, own: cluster_prototypes(rows, own.clustering.labels), found)
-    pairs = match_clusters(prototypes.visible, prototypes.infrared, method=settings.method, floor=settings.floor)
-    return Clusters(found, prototypes, pairs)
+    pairs = match_clusters(*prototypes, method=assign or settings.method, floor=settings.floor)
+    return Clusters(
+        found, prototypes, pairs, assign or (best_assignment if settings.method == "hungarian" else mutual_nearest)
+    )
 
 
 def label_modality(bank: FeatureBank, settings: ClusteringConfig, device: torch.device) -> Labelling:

@@ -1,18 +1,18 @@
 """The stages of a CCLNet round as plain functions: values in, values out."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
 from clustering.dbscan import Clustering
-from clustering.matching import mutual_nearest
+from clustering.matching import Assign
 from models.encoder import Head
-from models.memory import PrototypeMemory, memory_update
+from models.memory import MemoryUpdate, PrototypeMemory, memory_update
 from models.modality import PerModality
-from models.swap import CrossModalSwap, best_assignment
+from models.swap import CrossModalSwap
 from pipeline.data.samplers.sampling import cross_modal_batches
 from pipeline.data.transforms.augmentation import training_views
 from pipeline.errors import DegenerateClustering
@@ -35,6 +35,7 @@ from pipeline.runs.stage import rank_zero, stage
 from pipeline.runs.stages import complete_round
 from pipeline.runtime.seeds import numpy_generator, torch_generator
 from pipeline.training.loop import Compute, EpochSteps, run_epoch
+from pipeline.training.objective import Term
 from pipeline.training.optimiser import set_learning_rate
 
 logger = logging.getLogger(__name__)
@@ -58,8 +59,13 @@ def begin_stage(run: CclnetRun) -> None:
 
 
 @stage(uses_device=True)
-def cluster(run: CclnetRun, features: PerModality[FeatureBank]) -> Clusters:
+def cluster(run: CclnetRun, features: PerModality[FeatureBank], assign: Assign | None = None) -> Clusters:
     """Cluster each modality alone, and pair visible with infrared clusters by their prototypes.
+
+    Args:
+        run: Its settings and device are used.
+        features: Of the training images.
+        assign: Pairs clusters, here and in swapping; that of `matching.method` when None.
 
     Raises:
         DegenerateClustering: A modality has no cluster, and had none in an earlier round.
@@ -67,7 +73,7 @@ def cluster(run: CclnetRun, features: PerModality[FeatureBank]) -> Clusters:
     config = run.config
     found = _label(run, features)
     usable = usable_labels(found, run.state.method.clusters, config.labelling, config.batches.clusters_per_batch)
-    return match_found(features.map(lambda bank: bank.vectors), usable, config.matching)
+    return match_found(features.map(lambda bank: bank.vectors), usable, config.matching, assign)
 
 
 @stage(uses_device=True)
@@ -101,8 +107,21 @@ def learn_prompts(run: CclnetRun, clusters: PerModality[Clustering]) -> PerModal
 
 
 @stage(uses_device=True)
-def train(run: CclnetRun, clusters: Clusters, text: PerModality[TextPrototypes] | None) -> dict[str, float]:
+def train(
+    run: CclnetRun,
+    clusters: Clusters,
+    text: PerModality[TextPrototypes] | None,
+    extra_terms: Sequence[Term] = (),
+    update: MemoryUpdate | None = None,
+) -> dict[str, float]:
     """Train the encoder for one epoch against the memories of this round's clusters.
+
+    Args:
+        run: Its encoder is trained.
+        clusters: What the round found.
+        text: The text prototypes; None in stage `prepare`.
+        extra_terms: Further losses.
+        update: How a batch moves prototypes; that of `memory.update` when None.
 
     Returns:
         Mean losses by name, as `loss/...`; `swap/kept_share` is the share of the round's pairs that swapping still uses
@@ -122,9 +141,10 @@ def train(run: CclnetRun, clusters: Clusters, text: PerModality[TextPrototypes] 
         clusters.labels,
         clusters.prototypes.map(lambda rows: PrototypeMemory(torch.from_numpy(rows).to(run.device))),
         temperature=config.memory.temperature,
-        update=memory_update(config.memory.update, config.memory.momentum),
+        update=update or memory_update(config.memory.update, config.memory.momentum),
         swap=swap,
         text=None if text is None else TextLoss(text, config.prompts.text_weight, config.prompts.smoothing),
+        extra_terms=extra_terms,
     )
     batches = cross_modal_batches(
         clusters.labels,
@@ -233,6 +253,6 @@ def _swap(run: CclnetRun, clusters: Clusters) -> CrossModalSwap | None:
         scale=settings.scale,
         min_similarity=matching.floor,
         every=settings.every,
-        assign=best_assignment if matching.method == "hungarian" else mutual_nearest,
+        assign=clusters.assign,
         pairs=PerModality(clusters.matching.visible, clusters.matching.infrared),
     )
