@@ -76,7 +76,7 @@ def main(
     """Measure and print."""
     generator = np.random.default_rng(seed)
     visible, infrared = draw_test_split(generator)
-    hidden_from = infrared.cameras == 3  # camera 2 is the same room with the light on
+    excluded_from = infrared.cameras == 3  # camera 2 is the same room with the light on
     warm_up(infrared, visible)
     rows, normalising = timed(repeats, lambda: (unit_rows(infrared.features, "q"), unit_rows(visible.features, "g")))
     record: dict[str, Any] = {"machine": machine(), "trials": trials, "seed": seed, "repeats": repeats, "searches": {}}
@@ -88,7 +88,7 @@ def main(
             (
                 infrared.people,
                 visible.people[gallery],
-                hidden_from[:, None] & (visible.cameras[gallery] == 2),
+                excluded_from[:, None] & (visible.cameras[gallery] == 2),
                 np.searchsorted(shown, gallery),
             )
             for gallery in galleries

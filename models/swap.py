@@ -37,7 +37,7 @@ def best_assignment(similarity: Float[np.ndarray, "rows columns"]) -> tuple[np.n
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Look:
+class _PendingCopy:
     """What is on its way to the host: which of the written prototypes are others now, and their similarities."""
 
     written: PerModality[np.ndarray]
@@ -78,7 +78,7 @@ class ClusterPairing:
         self._memories: PerModality[PrototypeMemory] | None = None
         self._seen: PerModality[Tensor] | None = None
         self._looks = 0
-        self._look: _Look | None = None
+        self._look: _PendingCopy | None = None
         self._similarity = np.empty((0, 0), dtype=np.float32)
         self._first_pairs = pairs or PerModality(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
         self._pairs = self._first_pairs
@@ -140,7 +140,7 @@ class ClusterPairing:
         )
         return len(first & now) / len(first) if first else 1.0
 
-    def _bring_up_to_date(self, look: _Look) -> bool:
+    def _bring_up_to_date(self, look: _PendingCopy) -> bool:
         """Write what has arrived; whether any prototype had changed."""
         if look.arrived is not None:
             look.arrived.synchronize()
@@ -255,11 +255,11 @@ def _blend(own: Float[Tensor, "rows dim"], other: Float[Tensor, "rows dim"], sca
 
 def _send_to_host(
     written: PerModality[np.ndarray], changed: PerModality[Tensor], similarity: PerModality[Tensor]
-) -> _Look:
+) -> _PendingCopy:
     """On the CPU the tensors are where they are needed; a GPU copies them in its own time and says when it is done."""
     device = similarity.visible.device
     if device.type != "cuda":
-        return _Look(written, changed, similarity, arrived=None)
+        return _PendingCopy(written, changed, similarity, arrived=None)
 
     def send(block: Tensor) -> Tensor:
         return torch.empty(block.shape, dtype=block.dtype, pin_memory=True).copy_(block, non_blocking=True)
@@ -267,4 +267,4 @@ def _send_to_host(
     changed, similarity = changed.map(send), similarity.map(send)
     arrived = torch.cuda.Event()
     arrived.record(torch.cuda.current_stream(device))
-    return _Look(written, changed, similarity, arrived)
+    return _PendingCopy(written, changed, similarity, arrived)

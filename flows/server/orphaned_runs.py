@@ -42,7 +42,7 @@ _UNFINISHED = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
 _RUN_VARIABLE, _API_VARIABLE = "PREFECT__FLOW_RUN_ID", "PREFECT_API_URL"
 
 
-def take_up_again(client: SyncPrefectClient, pool: str, worker: str, *, grace_seconds: float) -> int:
+def resume_orphaned_runs(client: SyncPrefectClient, pool: str, worker: str, *, grace_seconds: float) -> int:
     """End what is left of the runs of this machine, and hand them to the next worker; there must be none now.
 
     Args:

@@ -15,7 +15,7 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from flows.server.deploy import ensure_pool
-from flows.server.orphaned_runs import take_up_again
+from flows.server.orphaned_runs import resume_orphaned_runs
 from flows.server.services import GRACE_SECONDS, LOOPBACK, Service, refuse_used_port, wait_until_ready
 from pipeline.runs.record import UI_VARIABLE
 
@@ -70,7 +70,7 @@ def serve(port: int, mlflow_port: int, pool: str, runs: Path) -> None:
                 wait_until_ready(service, stopping.wait, START_SECONDS)
             if not stopping.is_set():
                 ensure_pool(pool)
-                _take_up_again(pool, worker_name, grace_seconds=0)
+                _resume_orphaned_runs(pool, worker_name, grace_seconds=0)
                 worker.start()
                 _say_where(api, port, mlflow_port, runs)
             while not stopping.wait(_POLL_SECONDS):
@@ -78,7 +78,7 @@ def serve(port: int, mlflow_port: int, pool: str, runs: Path) -> None:
         finally:
             logger.info("stopping; runs that are not finished go on with the next start")
             if worker.kill():
-                _take_up_again(pool, worker_name, grace_seconds=GRACE_SECONDS)
+                _resume_orphaned_runs(pool, worker_name, grace_seconds=GRACE_SECONDS)
             for service in reversed(servers):
                 service.stop()
 
@@ -112,14 +112,14 @@ def _revive(services: list[Service], worker: Service, pool: str, worker_name: st
         if service.has_died():
             logger.warning("%s has ended by itself: it is started again", service.name)
             if service is worker:
-                _take_up_again(pool, worker_name, grace_seconds=0)
+                _resume_orphaned_runs(pool, worker_name, grace_seconds=0)
             service.start()
 
 
-def _take_up_again(pool: str, worker_name: str, *, grace_seconds: float) -> None:
+def _resume_orphaned_runs(pool: str, worker_name: str, *, grace_seconds: float) -> None:
     try:
         with get_client(sync_client=True) as client:
-            take_up_again(client, pool, worker_name, grace_seconds=grace_seconds)
+            resume_orphaned_runs(client, pool, worker_name, grace_seconds=grace_seconds)
     except httpx.TransportError as error:
         logger.warning("Prefect's server did not answer about unfinished runs: %s", error)
 

@@ -197,7 +197,7 @@ class MlflowTracker:
     @contextlib.contextmanager
     def _answering(self) -> Iterator[None]:
         try:
-            _knock(self.uri)
+            _check_reachable(self.uri)
             yield
         except (MlflowException, OSError) as error:  # files are copied to a local store by ourselves
             reason = error.message if isinstance(error, MlflowException) else error.strerror or str(error)
@@ -258,7 +258,7 @@ class MlflowTracker:
         return _Record(client, experiment_id, run.info.run_id, run.info.start_time / 1000)
 
 
-def _knock(uri: str) -> None:
+def _check_reachable(uri: str) -> None:
     """Fail at once where no server listens: MLflow's own requests are repeated for minutes before they give up.
 
     Raises:

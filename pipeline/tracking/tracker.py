@@ -8,7 +8,7 @@ from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 R = TypeVar("R")
 
 
-class Aside:
+class UninterruptibleThread:
     """A thread that Ctrl-C and SIGTERM do not reach, for calls that must be whole.
 
     Python raises what a handler of signals raises between any two instructions of the main thread: a library that is
@@ -85,7 +85,7 @@ class UninterruptedTracker:
 
     def __init__(self, tracker: Tracker) -> None:
         self._tracker = tracker
-        self._aside = Aside()
+        self._caller = UninterruptibleThread()
 
     @property
     def records(self) -> bool:
@@ -94,23 +94,23 @@ class UninterruptedTracker:
 
     def start(self, config: Mapping[str, Any]) -> None:
         """As the other one does."""
-        self._aside.call(lambda: self._tracker.start(config))
+        self._caller.call(lambda: self._tracker.start(config))
 
     def round(self, number: int, metrics: Numbers, params: Mapping[str, Any], artifacts: Sequence[Path] = ()) -> None:
         """As the other one does."""
-        self._aside.call(lambda: self._tracker.round(number, metrics, params, artifacts))
+        self._caller.call(lambda: self._tracker.round(number, metrics, params, artifacts))
 
     def attach(self, path: Path) -> None:
         """As the other one does."""
-        self._aside.call(lambda: self._tracker.attach(path))
+        self._caller.call(lambda: self._tracker.attach(path))
 
     def register(self, path: Path) -> None:
         """As the other one does."""
-        self._aside.call(lambda: self._tracker.register(path))
+        self._caller.call(lambda: self._tracker.register(path))
 
     def finish(self, status: Status) -> None:
         """As the other one does."""
-        self._aside.call(lambda: self._tracker.finish(status))
+        self._caller.call(lambda: self._tracker.finish(status))
 
     def compare_url(self, ui: str) -> str | None:
         """As the other one does."""

@@ -17,7 +17,7 @@ from prefect.states import Cancelling, Completed, Running
 
 from flows.deployments import HOST_TAG
 from flows.server import orphaned_runs as left_runs
-from flows.server.orphaned_runs import end_processes, processes_of_runs, take_up_again
+from flows.server.orphaned_runs import end_processes, processes_of_runs, resume_orphaned_runs
 
 API = "http://127.0.0.1:4299/api"
 HERE = HOST_TAG + socket.gethostname()
@@ -126,7 +126,7 @@ def test_a_run_of_this_machine_goes_on_and_its_process_and_tasks_do_not(
     unfinished = client.create_task_run(stage, run.id, dynamic_key="1", state=Running())
     finished = client.create_task_run(stage, run.id, dynamic_key="0", state=Completed())
     with process("", of_run(run.id, str(client.api_url))) as child:
-        assert take_up_again(client, pool_of(run), "worker", grace_seconds=0) == 1
+        assert resume_orphaned_runs(client, pool_of(run), "worker", grace_seconds=0) == 1
         assert child.wait(0) == -9
     assert state_of(client, run) == (StateType.SCHEDULED, "AwaitingRetry")
     states = [client.read_task_run(one.id).state for one in (unfinished, finished)]
@@ -137,7 +137,7 @@ def test_a_run_that_was_being_cancelled_is_cancelled(
     client: SyncPrefectClient, run_in: Callable[[State, Sequence[str]], FlowRun]
 ) -> None:
     run = run_in(Cancelling(), [HERE])
-    assert take_up_again(client, pool_of(run), "worker", grace_seconds=0) == 0
+    assert resume_orphaned_runs(client, pool_of(run), "worker", grace_seconds=0) == 0
     assert state_of(client, run) == (StateType.CANCELLED, "Cancelled")
 
 
@@ -159,7 +159,7 @@ def test_only_unfinished_runs_of_this_machine_are_taken(
     run_in: Callable[[State, Sequence[str]], FlowRun],
 ) -> None:
     run = run_in(state, tags)
-    take_up_again(client, pool_of(run), "worker", grace_seconds=0)
+    resume_orphaned_runs(client, pool_of(run), "worker", grace_seconds=0)
     assert state_of(client, run)[1] == expected
 
 
@@ -168,10 +168,10 @@ def test_a_run_without_a_machine_is_left_to_a_worker_elsewhere(
 ) -> None:
     run = run_in(Running(), [])
     client.send_worker_heartbeat(pool_of(run), "elsewhere", heartbeat_interval_seconds=60)
-    assert take_up_again(client, pool_of(run), "worker", grace_seconds=0) == 0
+    assert resume_orphaned_runs(client, pool_of(run), "worker", grace_seconds=0) == 0
     assert state_of(client, run)[1] == "Running"
     # Known by name: the worker that is ours may still be listed as alive.
-    assert take_up_again(client, pool_of(run), "elsewhere", grace_seconds=0) == 1
+    assert resume_orphaned_runs(client, pool_of(run), "elsewhere", grace_seconds=0) == 1
 
 
 def test_runs_of_another_pool_are_not_looked_at(
@@ -179,5 +179,5 @@ def test_runs_of_another_pool_are_not_looked_at(
 ) -> None:
     run = run_in(Running(), [HERE])
     client.create_work_pool(WorkPoolCreate(name="another-pool", type="process"))
-    assert take_up_again(client, "another-pool", "worker", grace_seconds=0) == 0
+    assert resume_orphaned_runs(client, "another-pool", "worker", grace_seconds=0) == 0
     assert state_of(client, run)[1] == "Running"

@@ -229,7 +229,7 @@ def test_hidden_pairs_and_chance_are_reported():
     # Person 1: a query in camera 3, gallery in cameras 1 and 2; person 2: gallery in camera 1.
     tables = sysu_layout({(1, 3): 1, (1, 1): 1, (1, 2): 1, (2, 1): 1})
     (report,) = evaluate(features_that_know_people(tables), tables, searches=("sysu/all",), trials=1)
-    # Camera 2 is hidden from camera 3: one of three pairs. Of the two images left, one is right.
+    # Camera 2 is excluded from camera 3: one of three pairs. Of the two images left, one is right.
     assert (report.hidden_pairs, report.chance_r1, report.exclude) == (1, 0.5, "same_room")
 
 

@@ -127,11 +127,11 @@ def test_trials_are_named_after_search_shots_draw_and_number():
 def test_the_mask_of_a_trial_follows_the_cameras_of_its_rows():
     tables = small_layout()
     trial = trials_of(tables, "sysu/all", trials=1)[0][0]
-    hidden = trial.excluded(samples_of(tables))
+    excluded = trial.excluded(samples_of(tables))
     from_three = tables.images.infrared.cameras == 3
     # 12 people, of whom 9 have a camera-2 folder: a camera-3 query sees 9 rows less, a camera-6 query sees all.
-    assert set(hidden[from_three].sum(axis=1)) == {9}
-    assert not hidden[~from_three].any()
+    assert set(excluded[from_three].sum(axis=1)) == {9}
+    assert not excluded[~from_three].any()
 
 
 def test_an_unknown_search_is_refused_with_the_known_ones():

@@ -274,7 +274,7 @@ def test_the_published_counts_are_accepted(protocol):
         assert [search.queries for search in report.searches] == [7166, 8680]
         assert [search.direction for search in report.searches] == list(DIRECTIONS)
     if protocol == "sysu/all":
-        # 56 people in camera 2, hidden from 1,883 queries.
+        # 56 people in camera 2, excluded from 1,883 queries.
         assert report.searches[0].hidden_pairs == 56 * 1883
 
 
@@ -520,10 +520,10 @@ def test_pairs_without_cameras_hide_nothing_and_cannot_be_asked_to(exported):
 def test_the_rules_of_pairs_are_those_that_were_given(exported):
     images = exported("pairs")
     # Visible: 6 people x 2 cameras x 3 images; infrared x 2. In the own camera: 2 x 3 pairs a person and camera.
-    for exclude, hidden in ((None, 72), ("none", 0), ("same_person_same_camera", 72), ("same_camera", 432)):
+    for exclude, excluded in ((None, 72), ("none", 0), ("same_person_same_camera", 72), ("same_camera", 432)):
         rules = GalleryRules(exclude=exclude, rank_by="image")
         for search in rank_files(images, None, "pairs", rules=rules)[0].searches:
-            assert search.hidden_pairs == hidden
+            assert search.hidden_pairs == excluded
             assert search.rank_by == "image"
             assert search.name == f"pairs/{search.direction}/full"
             assert len(search.trials) == 1
@@ -745,7 +745,7 @@ def test_every_trial_and_search_has_its_own_queries(exported, tmp_path):
                 assert archive[f"{name}/average_precision"][valid].mean() == pytest.approx(trial.map)
                 assert (archive[f"{name}/rank"][valid] <= 5).mean() == pytest.approx(trial.cmc[4])
                 best = archive[f"{name}/best"]
-                # Nothing that is hidden is listed: no camera 2 for a query of camera 3.
+                # Nothing that is excluded is listed: no camera 2 for a query of camera 3.
                 dark = images.cameras[rows] == 3
                 assert not np.any(images.cameras[best[dark]] == 2)
                 assert np.any(images.cameras[best[~dark]] == 2)

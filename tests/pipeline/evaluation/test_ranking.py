@@ -108,8 +108,8 @@ def assert_same_metrics(left, right):
 def test_a_ranking_worked_by_hand_gives_its_fractions(case):
     queries, gallery = np.array(case["queries"]), np.array(case["gallery"])
     similarity = np.array(case["similarity"])
-    hidden = hide(case["hidden"], queries, gallery)
-    ranks = rank_queries(similarity, queries[:, 0], gallery[:, 0], hidden, rank_by=case["rank_by"])
+    excluded = hide(case["hidden"], queries, gallery)
+    ranks = rank_queries(similarity, queries[:, 0], gallery[:, 0], excluded, rank_by=case["rank_by"])
     assert ranks.valid.tolist() == [rank is not None for rank in case["rank"]]
     assert ranks.rank.tolist() == [rank or 0 for rank in case["rank"]]
     for found, worked in (
@@ -158,15 +158,15 @@ def test_long_lists_with_many_matches_agree_with_the_loops(rank_by, dtype, decim
 def test_similarities_of_64_bits_are_not_rounded():
     # The match is 1e-12 nearer, and second in the gallery: in 32 bits the two would be a tie.
     similarity = np.array([[1.0, 1.0 + 1e-12]])
-    hidden = np.zeros((1, 2), dtype=bool)
-    assert rank_queries(similarity, np.array([1]), np.array([2, 1]), hidden).rank.tolist() == [1]
-    assert best_gallery(similarity, hidden).tolist()[0][:2] == [1, 0]
+    excluded = np.zeros((1, 2), dtype=bool)
+    assert rank_queries(similarity, np.array([1]), np.array([2, 1]), excluded).rank.tolist() == [1]
+    assert best_gallery(similarity, excluded).tolist()[0][:2] == [1, 0]
 
 
 def test_the_counts_of_matches_and_of_shown_images_leave_hidden_ones_out():
-    # Query of person 1; gallery 1 1 2 1 3, of which the second (a match) and the last are hidden.
-    hidden = np.array([[False, True, False, False, True]])
-    ranks = rank_queries(np.zeros((1, 5)), np.array([1]), np.array([1, 1, 2, 1, 3]), hidden)
+    # Query of person 1; gallery 1 1 2 1 3, of which the second (a match) and the last are excluded.
+    excluded = np.array([[False, True, False, False, True]])
+    ranks = rank_queries(np.zeros((1, 5)), np.array([1]), np.array([1, 1, 2, 1, 3]), excluded)
     assert (ranks.matches.tolist(), ranks.shown.tolist(), ranks.excluded.tolist()) == ([2], [3], [2])
     # Two of the three images shown are matches, and a random order begins with each equally often.
     metrics = summarise(ranks)
@@ -174,9 +174,9 @@ def test_the_counts_of_matches_and_of_shown_images_leave_hidden_ones_out():
 
 
 def test_a_query_without_a_match_has_zeros_and_still_counts_what_it_is_shown():
-    # Person 2's only image is hidden, person 9 has none.
-    hidden = np.array([[False, True], [False, False]])
-    ranks = rank_queries(np.ones((2, 2)), np.array([2, 9]), np.array([1, 2]), hidden)
+    # Person 2's only image is excluded, person 9 has none.
+    excluded = np.array([[False, True], [False, False]])
+    ranks = rank_queries(np.ones((2, 2)), np.array([2, 9]), np.array([1, 2]), excluded)
     for values in (ranks.rank, ranks.average_precision, ranks.inverse_negative_penalty, ranks.valid, ranks.matches):
         assert values.tolist() == [0, 0]
     assert ranks.shown.tolist() == [1, 2]
@@ -186,7 +186,7 @@ def test_a_random_order_finds_the_right_person_first_as_often_as_chance_says():
     metrics = summarise(rank_queries(*random_trial(np.random.default_rng(0), 4000, people=20, images_each=3)))
     standard_error = np.sqrt(metrics.chance_r1 * (1 - metrics.chance_r1) / metrics.valid_queries)
     assert abs(metrics.cmc[0] - metrics.chance_r1) < 4 * standard_error
-    # Three of sixty images are matches, a little more or less where some are hidden.
+    # Three of sixty images are matches, a little more or less where some are excluded.
     assert metrics.chance_r1 == pytest.approx(0.05, abs=0.005)
 
 
@@ -217,11 +217,11 @@ def test_the_number_of_threads_changes_no_bit(threads, monkeypatch):
 
 @pytest.mark.parametrize("queries_at_once", [1, 7, 1000])
 def test_ranking_queries_apart_changes_no_bit(queries_at_once):
-    similarity, query_people, gallery_people, hidden = trial = random_trial(np.random.default_rng(3), 50, 6, 9)
+    similarity, query_people, gallery_people, excluded = trial = random_trial(np.random.default_rng(3), 50, 6, 9)
     together = rank_queries(*trial)
     for start in range(0, 50, queries_at_once):
         part = slice(start, start + queries_at_once)
-        alone = rank_queries(similarity[part], query_people[part], gallery_people, hidden[part])
+        alone = rank_queries(similarity[part], query_people[part], gallery_people, excluded[part])
         for name in ("rank", "average_precision", "inverse_negative_penalty", "valid", "matches", "shown"):
             np.testing.assert_array_equal(getattr(alone, name), getattr(together, name)[part], err_msg=name)
 
@@ -232,20 +232,20 @@ def test_a_gallery_that_is_some_columns_ranks_like_a_copy_of_them(trial, data):
     similarity, query_people, _, _ = trial
     columns = np.array(data.draw(st.lists(st.integers(0, similarity.shape[1] - 1), min_size=1)), dtype=np.int64)
     gallery_people = data.draw(arrays.arrays(np.int64, len(columns), elements=st.integers(0, 4)))
-    hidden = data.draw(arrays.arrays(np.bool_, (len(similarity), len(columns))))
+    excluded = data.draw(arrays.arrays(np.bool_, (len(similarity), len(columns))))
     copied = similarity[:, columns]
     assert_same_ranks(
-        rank_queries(similarity, query_people, gallery_people, hidden, columns=columns),
-        rank_queries(copied, query_people, gallery_people, hidden),
+        rank_queries(similarity, query_people, gallery_people, excluded, columns=columns),
+        rank_queries(copied, query_people, gallery_people, excluded),
     )
-    np.testing.assert_array_equal(best_gallery(similarity, hidden, columns), best_gallery(copied, hidden))
+    np.testing.assert_array_equal(best_gallery(similarity, excluded, columns), best_gallery(copied, excluded))
 
 
 @pytest.mark.parametrize("columns", [[0, 3], [-1, 0], [0, 1, 2]])
 def test_columns_that_are_not_there_are_never_read(columns):
-    hidden = np.zeros((1, 2), dtype=bool)
+    excluded = np.zeros((1, 2), dtype=bool)
     with pytest.raises((AssertionError, TypeError)):  # the third is of another length, which the annotations refuse
-        rank_queries(np.zeros((1, 3)), np.array([1]), np.array([1, 2]), hidden, columns=np.array(columns))
+        rank_queries(np.zeros((1, 3)), np.array([1]), np.array([1, 2]), excluded, columns=np.array(columns))
 
 
 def test_similarities_in_any_memory_layout_rank_alike():
@@ -255,22 +255,22 @@ def test_similarities_in_any_memory_layout_rank_alike():
     for same in (np.asfortranarray(similarity), wider[:, : similarity.shape[1]]):
         assert not same.flags.c_contiguous
         assert_same_ranks(rank_queries(same, *rest), expected)
-    hidden = np.asfortranarray(rest[2])
-    assert_same_ranks(rank_queries(similarity, *rest[:2], hidden), expected)
+    excluded = np.asfortranarray(rest[2])
+    assert_same_ranks(rank_queries(similarity, *rest[:2], excluded), expected)
 
 
 @settings(max_examples=60, deadline=None)
 @given(trial=trials(), count=st.integers(1, 14))
 def test_the_best_images_are_those_of_a_sorted_list(trial, count):
-    similarity, _, _, hidden = trial
-    assert best_gallery(similarity, hidden, count=count).tolist() == best_of_all_queries(similarity, hidden, count)
+    similarity, _, _, excluded = trial
+    assert best_gallery(similarity, excluded, count=count).tolist() == best_of_all_queries(similarity, excluded, count)
 
 
 def test_the_best_images_leave_out_what_is_hidden_and_end_with_minus_one():
-    # .9 is hidden; of the two equal ones the first in the gallery leads.
-    similarity, hidden = np.array([[0.5, 0.9, 0.7, 0.5]]), np.array([[False, True, False, False]])
-    assert best_gallery(similarity, hidden, count=5).tolist() == [[2, 0, 3, -1, -1]]
-    assert best_gallery(similarity, hidden, count=2).tolist() == [[2, 0]]
+    # .9 is excluded; of the two equal ones the first in the gallery leads.
+    similarity, excluded = np.array([[0.5, 0.9, 0.7, 0.5]]), np.array([[False, True, False, False]])
+    assert best_gallery(similarity, excluded, count=5).tolist() == [[2, 0, 3, -1, -1]]
+    assert best_gallery(similarity, excluded, count=2).tolist() == [[2, 0]]
 
 
 def test_ranking_needs_no_torch():
@@ -283,29 +283,29 @@ def test_ranking_needs_no_torch():
 
 
 def test_the_order_of_the_queries_changes_no_metric():
-    similarity, query_people, gallery_people, hidden = distinct_trial(0)
+    similarity, query_people, gallery_people, excluded = distinct_trial(0)
     order = np.random.default_rng(1).permutation(len(query_people))
-    moved = rank_queries(similarity[order], query_people[order], gallery_people, hidden[order])
-    assert_same_metrics(summarise(moved), summarise(rank_queries(similarity, query_people, gallery_people, hidden)))
+    moved = rank_queries(similarity[order], query_people[order], gallery_people, excluded[order])
+    assert_same_metrics(summarise(moved), summarise(rank_queries(similarity, query_people, gallery_people, excluded)))
 
 
 def test_without_ties_the_order_of_the_gallery_changes_no_metric():
-    similarity, query_people, gallery_people, hidden = distinct_trial(0)
-    hidden[:, 3] = True
+    similarity, query_people, gallery_people, excluded = distinct_trial(0)
+    excluded[:, 3] = True
     order = np.random.default_rng(2).permutation(len(gallery_people))
-    moved = rank_queries(similarity[:, order], query_people, gallery_people[order], hidden[:, order])
-    assert_same_metrics(summarise(moved), summarise(rank_queries(similarity, query_people, gallery_people, hidden)))
+    moved = rank_queries(similarity[:, order], query_people, gallery_people[order], excluded[:, order])
+    assert_same_metrics(summarise(moved), summarise(rank_queries(similarity, query_people, gallery_people, excluded)))
 
 
 def test_a_query_of_an_absent_person_changes_no_mean_and_is_counted():
-    similarity, query_people, gallery_people, hidden = distinct_trial(0)
-    metrics = summarise(rank_queries(similarity, query_people, gallery_people, hidden))
+    similarity, query_people, gallery_people, excluded = distinct_trial(0)
+    metrics = summarise(rank_queries(similarity, query_people, gallery_people, excluded))
     more = summarise(
         rank_queries(
             np.vstack([similarity, similarity[:1]]),
             np.append(query_people, 99),
             gallery_people,
-            np.vstack([hidden, hidden[:1]]),
+            np.vstack([excluded, excluded[:1]]),
         )
     )
     assert_same_metrics(more, metrics)
@@ -313,20 +313,20 @@ def test_a_query_of_an_absent_person_changes_no_mean_and_is_counted():
 
 
 def test_person_rank_is_image_rank_when_every_person_has_one_image():
-    similarity, query_people, _, hidden = distinct_trial(5, gallery=14, people=14)
+    similarity, query_people, _, excluded = distinct_trial(5, gallery=14, people=14)
     gallery_people = np.random.default_rng(0).permutation(14)
-    by_person = rank_queries(similarity, query_people, gallery_people, hidden, rank_by="person")
-    by_image = rank_queries(similarity, query_people, gallery_people, hidden, rank_by="image")
+    by_person = rank_queries(similarity, query_people, gallery_people, excluded, rank_by="person")
+    by_image = rank_queries(similarity, query_people, gallery_people, excluded, rank_by="image")
     np.testing.assert_array_equal(by_person.rank, by_image.rank)
 
 
 @settings(max_examples=40, deadline=None)
 @given(trial=trials(), data=st.data())
 def test_a_second_copy_of_a_gallery_image_changes_no_curve(trial, data):
-    similarity, query_people, gallery_people, hidden = trial
+    similarity, query_people, gallery_people, excluded = trial
     twice = data.draw(st.integers(0, len(gallery_people) - 1))
     columns = np.insert(np.arange(len(gallery_people)), twice, twice)
-    copied = rank_queries(similarity[:, columns], query_people, gallery_people[columns], hidden[:, columns])
+    copied = rank_queries(similarity[:, columns], query_people, gallery_people[columns], excluded[:, columns])
     np.testing.assert_array_equal(copied.rank, rank_queries(*trial).rank)
 
 

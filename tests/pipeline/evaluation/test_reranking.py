@@ -1,4 +1,4 @@
-"""Re-ranking is the slow definition, however it is cut up, and never brings a hidden pair back."""
+"""Re-ranking is the slow definition, however it is cut up, and never brings a excluded pair back."""
 
 import math
 import tracemalloc
@@ -87,11 +87,11 @@ def test_a_match_that_the_neighbours_vouch_for_moves_ahead_of_a_stranger_who_is_
     # A person's images at 0 to 24 degrees, in both tables; a stranger at -11, whose own neighbours lie beyond it. From
     # the query at 0 the stranger is nearer (11) than the match (12), which shares the query's neighbours.
     query, gallery = at(0, 3, 6, 9), at(-11, 12, -13, -14, -15, -16)
-    hidden = np.zeros((4, 6), dtype=bool)
+    excluded = np.zeros((4, 6), dtype=bool)
     people = np.array([1, 1, 1, 1]), np.array([2, 1, 2, 2, 2, 2])
-    assert rank_queries(query @ gallery.T, *people, hidden).rank[0] == 2
+    assert rank_queries(query @ gallery.T, *people, excluded).rank[0] == 2
     again = k_reciprocal(query, gallery, k1=4, k2=2)
-    assert rank_queries(again, *people, hidden).rank[0] == 1
+    assert rank_queries(again, *people, excluded).rank[0] == 1
 
 
 def test_copies_of_a_gallery_image_are_equally_near_where_no_list_ends_among_them():
@@ -117,13 +117,13 @@ def test_where_all_images_are_copies_nothing_is_nearer(original_weight):
 
 def test_hidden_pairs_stay_hidden_after_re_ranking():
     query, gallery = split("people")
-    hidden = np.random.default_rng(0).random((len(query), len(gallery))) < 0.3
+    excluded = np.random.default_rng(0).random((len(query), len(gallery))) < 0.3
     found = k_reciprocal(query, gallery)
-    best = best_gallery(found, hidden, count=len(gallery))
-    for row, row_hidden in zip(best, hidden, strict=True):
-        assert sorted(row[row >= 0].tolist()) == np.flatnonzero(~row_hidden).tolist()
+    best = best_gallery(found, excluded, count=len(gallery))
+    for row, row_excluded in zip(best, excluded, strict=True):
+        assert sorted(row[row >= 0].tolist()) == np.flatnonzero(~row_excluded).tolist()
     people = np.arange(len(query)) % 12, np.arange(len(gallery)) % 12
-    assert summarise(rank_queries(found, *people, hidden)).hidden_pairs == np.count_nonzero(hidden)
+    assert summarise(rank_queries(found, *people, excluded)).hidden_pairs == np.count_nonzero(excluded)
 
 
 @pytest.mark.parametrize("threads", [2, 5])

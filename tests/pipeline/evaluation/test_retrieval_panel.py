@@ -56,7 +56,7 @@ def test_where_fewer_images_are_shown_nothing_stands_and_nothing_is_right(seen: 
     (plan,) = plan_search("sysu/all", seen)
     found = look_up(plan[0], np.array([0]), features, seen, count=40)
     # The gallery holds one image of each of 8 people and 4 cameras. Camera 2 shares a room with the query's camera 3:
-    # its 8 images are hidden.
+    # its 8 images are excluded.
     assert np.count_nonzero(found.best >= 0) == 24
     assert not found.right[found.best < 0].any()
     assert np.count_nonzero(found.right) == 3

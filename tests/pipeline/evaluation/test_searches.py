@@ -1,4 +1,4 @@
-"""The searches of each data set: queries, gallery, what is hidden, how ranks count, and examples worked by hand."""
+"""The searches of each data set: queries, gallery, what is excluded, how ranks count, and examples worked by hand."""
 
 import random
 from dataclasses import dataclass, replace
@@ -44,7 +44,7 @@ def measured(plan, samples, similarity, **options):
 
 
 def test_a_camera_that_is_hidden_costs_the_matches_that_it_holds():
-    # The query is person 1 in camera 3. Row 1/2 is hidden; then 2 .8, 2 .7, 1 .6, 3 .5: people 2 1 3, the match is
+    # The query is person 1 in camera 3. Row 1/2 is excluded; then 2 .8, 2 .7, 1 .6, 3 .5: people 2 1 3, the match is
     # the second person and the third image.
     samples = PerModality(seen("1/1", "1/2", "2/1", "2/5", "3/4"), seen("1/3"))
     (plan,) = plan_search("sysu/all", samples, draws=GalleryDraws(trials=1))
@@ -52,7 +52,7 @@ def test_a_camera_that_is_hidden_costs_the_matches_that_it_holds():
     assert report.trials[0].cmc == (0.0, *[1.0] * 19)
     assert (report.mean.map, report.mean.minp) == pytest.approx((1 / 3, 1 / 3), abs=1e-15)
     assert report.hidden_pairs == 1
-    # From camera 6 nothing is hidden: 1 2 2 1 3. AP (1/1 + 2/4) / 2, the last match is fourth: INP 2/4.
+    # From camera 6 nothing is excluded: 1 2 2 1 3. AP (1/1 + 2/4) / 2, the last match is fourth: INP 2/4.
     dark = replace(samples, infrared=seen("1/6"))
     report = measured(plan_search("sysu/all", dark)[0], dark, [[0.6, 0.9, 0.8, 0.7, 0.5]])
     assert (report.mean.r1, report.mean.map, report.mean.minp) == (1.0, 3 / 4, 1 / 2)
@@ -72,7 +72,7 @@ def test_queries_without_a_match_are_counted_and_in_no_mean():
 def test_llcm_hides_the_query_person_in_the_query_camera_and_nobody_else():
     samples = PerModality(seen("1/1", "1/4", "2/1", "3/1"), seen("1/1"))
     (plan,) = plan_search(f"llcm/{TO_VISIBLE}", samples, draws=GalleryDraws(trials=1))
-    # Row 1/1 is hidden: 2 .7, 3 .5, 1 .3. Hiding the whole camera would leave the match alone.
+    # Row 1/1 is excluded: 2 .7, 3 .5, 1 .3. Hiding the whole camera would leave the match alone.
     report = measured(plan, samples, [[0.9, 0.3, 0.7, 0.5]])
     assert report.trials[0].cmc[:3] == (0.0, 0.0, 1.0)
     assert report.mean.map == pytest.approx(1 / 3, abs=1e-15)
@@ -144,9 +144,9 @@ def test_every_draw_with_every_number_of_shots_is_a_search_in_the_order_asked_fo
 def test_a_camera_three_query_misses_ten_images_a_person_with_ten_shots():
     tables = sysu_layout({(person, camera): 12 for person in (1, 2, 3) for camera in range(1, 7)})
     (plan,) = trials_of(tables, "sysu/indoor", trials=1, shots=(10,))
-    hidden = plan[0].excluded(samples_of(tables)).sum(axis=1)
-    assert set(hidden[tables.images.infrared.cameras == 3]) == {30}
-    assert set(hidden[tables.images.infrared.cameras == 6]) == {0}
+    excluded = plan[0].excluded(samples_of(tables)).sum(axis=1)
+    assert set(excluded[tables.images.infrared.cameras == 3]) == {30}
+    assert set(excluded[tables.images.infrared.cameras == 6]) == {0}
 
 
 def test_validation_looks_for_camera_three_in_cameras_four_and_five():
@@ -191,7 +191,7 @@ def test_regdb_looks_for_all_images_in_all_others_and_hides_none(direction):
     assert trial.query.tolist() == list(range(len(REGDB[query])))
     # Rows as they come: their order decides ties, and nobody sorts them.
     assert trial.gallery.tolist() == list(range(len(REGDB[query.other])))
-    # The same camera number on both sides, and nothing is hidden all the same.
+    # The same camera number on both sides, and nothing is excluded all the same.
     assert not trial.excluded(REGDB).any()
 
 
@@ -306,7 +306,7 @@ def test_the_own_camera_is_hidden_by_default_if_any_camera_has_both_modalities()
 
 
 @pytest.mark.parametrize(
-    ("exclude", "hidden"),
+    ("exclude", "excluded"),
     [
         ("none", []),
         ("same_person_same_camera", [[0, 2], [2, 3]]),
@@ -314,10 +314,10 @@ def test_the_own_camera_is_hidden_by_default_if_any_camera_has_both_modalities()
         ("same_camera", [[0, 2], [0, 3], [2, 2], [2, 3]]),
     ],
 )
-def test_what_is_hidden_is_a_rule_of_the_manifest(exclude, hidden):
+def test_what_is_hidden_is_a_rule_of_the_manifest(exclude, excluded):
     (plan,) = plan_search(f"manifest/{TO_VISIBLE}", SHARED, rules=GalleryRules(exclude=exclude))
     assert plan[0].search.exclude == exclude
-    assert np.argwhere(plan[0].excluded(SHARED)).tolist() == hidden
+    assert np.argwhere(plan[0].excluded(SHARED)).tolist() == excluded
 
 
 def test_one_image_a_person_and_camera_is_drawn_as_often_as_there_are_trials():

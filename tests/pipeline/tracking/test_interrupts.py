@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.tracking.tracker import Aside, SilentTracker, Tracker, UninterruptedTracker
+from pipeline.tracking.tracker import SilentTracker, Tracker, UninterruptedTracker, UninterruptibleThread
 
 
 @pytest.fixture(params=[signal.SIGINT, signal.SIGTERM])
@@ -36,15 +36,15 @@ def send_and_write(number: signal.Signals, done: list[str]) -> None:
 def test_the_work_is_done_before_a_signal_takes_effect(number: signal.Signals) -> None:
     handler, done = signal.getsignal(number), list[str]()
     with pytest.raises(KeyboardInterrupt):
-        Aside().call(lambda: send_and_write(number, done))
+        UninterruptibleThread().call(lambda: send_and_write(number, done))
     assert done == ["begun", "written"]
     assert signal.getsignal(number) is handler
 
 
 def test_results_and_errors_pass() -> None:
-    assert Aside().call(lambda: divmod(7, 2)) == (3, 1)
+    assert UninterruptibleThread().call(lambda: divmod(7, 2)) == (3, 1)
     with pytest.raises(ZeroDivisionError):
-        Aside().call(lambda: divmod(7, 0))
+        UninterruptibleThread().call(lambda: divmod(7, 0))
 
 
 class Recorder(SilentTracker):

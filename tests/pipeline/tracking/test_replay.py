@@ -206,7 +206,7 @@ def test_only_servers_without_a_proxy_are_knocked_at(
     monkeypatch.setattr(tracking, "getproxies", lambda: dict(proxies))
     monkeypatch.setattr(tracking, "proxy_bypass", lambda _: False)
     monkeypatch.setattr(tracking.socket, "create_connection", connect)
-    tracking._knock(uri)
+    tracking._check_reachable(uri)
     assert heard == list(knocks)
 
 
