@@ -1,4 +1,4 @@
-"""Reading a data set by its name. It holds true identities: training code must not import this module."""
+"""Read a data set by its name. It contains true identities: training code must not import this module."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,28 +35,14 @@ def read_dataset(
     allow_partial: bool = False,
     datasets: Sequence[DatasetSpec] = DATASETS,
 ) -> Dataset:
-    """List the images of a data set and check them against what is known about it.
+    """List the images of a data set and compare them with its known counts; no image is opened.
 
-    No image is opened and nothing is written; `pipeline.data.store.open_store` decodes.
-
-    Args:
-        name: The data set: `sysu`, `regdb`, `llcm` or `manifest`.
-        root: Its folder, or the manifest file.
-        split: Which published split; None takes the usual one, where there is a usual one.
-        images_root: Where a manifest's paths start; its own folder when None.
-        allow_overlap: Let a manifest name a person in training and in test; the result is then marked `overlap`.
-        allow_partial: Go on when counts differ from the expected ones; the result is then marked `partial`.
-        datasets: The data sets to choose from.
-
-    Returns:
-        Tables of the training, validation and test images.
+    Arguments are those of section `data` of the settings; `split=None` is the usual split, if there is one.
+    `pipeline.data.store.open_store` decodes.
 
     Raises:
         ConfigError: No such data set or split, or an option does not apply to it.
         DataError: The folder is something else, or is not complete.
-
-    Cost:
-        0.7 s at the size of SYSU-MM01 (measured) once the folder listings are in memory.
     """
     spec = spec_of(name, datasets)
     given = spec.applicable(
@@ -65,7 +51,7 @@ def read_dataset(
     if spec.options.splits:
         given["split"] = spec.options.default_split if split is None else split
     elif split is not None:
-        raise ConfigError(f"data set {name} has one split only, not {split!r}", hint="leave the split out")
+        raise ConfigError(f"data set {name} has one split only, not {split!r}", hint="omit the split")
     return spec.read(root, **given)
 
 
@@ -77,18 +63,11 @@ def check_dataset(
     allow_overlap: bool = False,
     datasets: Sequence[DatasetSpec] = DATASETS,
 ) -> DatasetCheck:
-    """Compare a data set with what is known about it; no image is opened.
-
-    Args:
-        name: As for `read_dataset`, like the others.
-        root: The data set's folder, or the manifest file.
-        images_root: Where a manifest's paths start.
-        allow_overlap: Let a manifest name a person in training and in test.
-        datasets: The data sets to choose from.
+    """Compare a data set with its known counts; no image is opened. Arguments as for `read_dataset`.
 
     Raises:
         ConfigError: No such data set, or an option does not apply to it.
-        DataError: The folder is something else altogether.
+        DataError: The folder has another layout.
     """
     spec = spec_of(name, datasets)
     return spec.check(root, **spec.applicable({"images_root": images_root, "allow_overlap": allow_overlap}))

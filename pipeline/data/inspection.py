@@ -1,4 +1,4 @@
-"""Everything that can be known about a data set before a run: counts, every image, and decoded copies."""
+"""Checks of a data set before a run: counts, every image, and decoded copies."""
 
 import json
 from collections.abc import Sequence
@@ -27,27 +27,16 @@ def inspect_dataset(
     workers: int | None = None,
     datasets: Sequence[DatasetSpec] = DATASETS,
 ) -> DatasetCheck:
-    """Compare a data set with what is known about it, and read every image of it.
+    """Compare a data set with its known counts, decode every image, and compare decoded copies with their digests.
 
-    Args:
-        name: The data set, as for `read_dataset`.
-        root: The data set's folder, or the manifest file.
-        images_root: Where a manifest's paths start.
-        allow_overlap: Let a manifest name a person in training and in test.
-        decode: Whether every image is decoded.
-        cache_folder: Where decoded images are kept; those of this data set are compared with their digests.
-        workers: How many images are decoded at once; one a core when None.
-        datasets: The data sets to choose from.
-
-    Returns:
-        All rows of `check_dataset`, and one for the images, and one for decoded copies, as far as they are asked for.
+    Further arguments as for `read_dataset`. `decode=False` skips decoding; `cache_folder` contains the decoded copies,
+    None skips them; `workers` is the number of decoding threads, one a core by default.
 
     Raises:
         ConfigError: No such data set.
-        DataError: The folder is something else altogether.
+        DataError: The folder has another layout.
 
-    Cost:
-        Decoding dominates: about a minute for the 45,000 images of SYSU-MM01 on two cores.
+    Cost: Decoding dominates: about a minute for the 45,000 images of SYSU-MM01 on two cores.
     """
     spec = spec_of(name, datasets)
     check = check_dataset(name, root, images_root=images_root, allow_overlap=allow_overlap, datasets=datasets)
@@ -85,10 +74,10 @@ def inspect_dataset(
 
 
 def damaged_copies(images: PerModality[ImageTable], cache_folder: Path) -> tuple[Path, ...]:
-    """The array files of decoded copies, of whatever size, whose bytes are no longer those that were written.
+    """The array files of decoded copies, of any size, whose bytes have changed since they were written.
 
     Raises:
-        DataError: The folder holds no decoded copy of these images, or an index is damaged.
+        DataError: The folder contains no decoded copy of these images, or an index is damaged.
     """
     damaged: list[Path] = []
     found = 0
@@ -113,7 +102,7 @@ def damaged_copies(images: PerModality[ImageTable], cache_folder: Path) -> tuple
 def verified_store(
     images: PerModality[ImageTable], *, height: int, width: int, cache_folder: Path, workers: int | None = None
 ) -> ImageStore:
-    """Decode the images, or find them decoded, and compare the arrays with their digests.
+    """Open the decoded images, decoding them if necessary, and compare the arrays with their digests.
 
     Raises:
         DataError: As for `open_store`, or an array was changed after it was written.

@@ -1,4 +1,4 @@
-"""The list files that data sets come with: images with a label a line, person numbers, MATLAB variables."""
+"""List files of data sets: images with a label a line, person numbers, MATLAB variables."""
 
 import re
 from collections import Counter, defaultdict
@@ -19,7 +19,7 @@ _RESTORE = "restore the list from the data set: a line is the path of an image b
 
 @dataclass(frozen=True, slots=True)
 class LabelledPath:
-    """A line of a list; `where` is the list and the number of the line, as an editor understands it."""
+    """A line of a list; `where` is `FILE:LINE`."""
 
     path: PurePosixPath
     label: int
@@ -27,17 +27,10 @@ class LabelledPath:
 
 
 def read_labelled_list(path: Path) -> tuple[LabelledPath, ...]:
-    r"""The images that a list names, in its order; empty lines are passed over.
+    """The images that a list names, in its order, with repetitions; empty lines are skipped.
 
-    A line is split at its last blank, since paths may hold blanks, and backslashes separate like slashes. The label is
-    a number that whoever made the list gave to a person: it means nothing outside the list, and people are known by the
-    folder or the file's name instead.
-
-    Args:
-        path: A text file.
-
-    Returns:
-        One entry a line, with repetitions.
+    A line is split at its last blank, since paths may contain blanks; backslashes separate like slashes. The label
+    numbers a person inside this list only: people are identified by folder or file name.
 
     Raises:
         DataError: A line is something else, or its path leaves the data root.
@@ -51,13 +44,7 @@ def read_labelled_list(path: Path) -> tuple[LabelledPath, ...]:
 
 
 def label_contradictions(pairs: Iterable[tuple[int, int]]) -> Iterator[str]:
-    """Where labels and people do not correspond one to one.
-
-    Args:
-        pairs: Label and person of each image of one list.
-
-    Yields:
-        A sentence for each label of several people, then for each person with several labels.
+    """Labels and people, given as pairs, that do not correspond one to one: labels of several people first.
 
     >>> list(label_contradictions([(0, 193), (1, 17), (0, 17)]))
     ['label 0 stands for people 17, 193', 'person 17 has labels 0, 1']
@@ -76,7 +63,7 @@ def label_contradictions(pairs: Iterable[tuple[int, int]]) -> Iterator[str]:
 
 
 def repetitions(paths: Iterable[str]) -> Iterator[str]:
-    """What a list names again, once for every repetition.
+    """Each repetition of a path in a list.
 
     >>> list(repetitions(["a", "b", "a", "a"]))
     ['a', 'a']
@@ -88,12 +75,7 @@ def repetitions(paths: Iterable[str]) -> Iterator[str]:
 def name_missing_images(
     missing: Mapping[str, int], people_present: Collection[int], modality: Modality
 ) -> Iterator[str]:
-    """Say which listed images are gone; a person of whom nothing is left is one sentence, not one an image.
-
-    Args:
-        missing: Person by path, in the order in which to name them.
-        people_present: Everybody who has images of this modality.
-        modality: Whose images they are.
+    """Name missing images (person by path); a person not among `people_present` is one sentence.
 
     >>> list(name_missing_images({"3/a.bmp": 3, "7/a.bmp": 7, "7/b.bmp": 7}, {3}, Modality.VISIBLE))
     ['3/a.bmp is missing', 'person 7 has no visible images: 2 are missing, first 7/a.bmp']
@@ -109,14 +91,7 @@ def name_missing_images(
 
 
 def read_person_list(folder: Path, split: str) -> tuple[int, ...] | None:
-    """The people of a split from `{split}_id.txt`, `{split}_id.mat`, or both.
-
-    Args:
-        folder: Where the lists are: `exp/` of the data set.
-        split: `train`, `val` or `test`.
-
-    Returns:
-        Person numbers, ascending, each once; None when there is neither file.
+    """The person numbers of a split, ascending, from `{split}_id.txt`, `{split}_id.mat`, or both; None without a file.
 
     Raises:
         DataError: A file is not such a list, or the two contradict each other.
@@ -170,7 +145,7 @@ def _read_mat_list(path: Path) -> tuple[int, ...]:
 
 def _distinct(path: Path, people: list[int]) -> tuple[int, ...]:
     if not people:
-        raise DataError(f"{path} names nobody", hint="restore the file from the data set")
+        raise DataError(f"{path} names no person", hint="restore the file from the data set")
     return tuple(sorted(set(people)))
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 
 from pipeline.errors import DataError
@@ -43,6 +43,35 @@ def walk_images(root: Path, folder: PurePosixPath, above: frozenset[Path] = froz
             yield folder / name
         elif (root / folder / name).is_dir():
             yield from walk_images(root, folder / name, above | {here})
+
+
+def images_by_person(
+    root: Path,
+    folder: str,
+    pattern: re.Pattern[str],
+    unexpected: list[str],
+    image: re.Pattern[str] = _IMAGE,
+) -> Iterator[tuple[int, PurePosixPath]]:
+    """Person and path of each image in `folder/PERSON/`, names by code point; other entries go to `unexpected`."""
+    for person in sorted_names(root / folder):
+        place = PurePosixPath(folder, person)
+        if not (pattern.fullmatch(person) and (root / place).is_dir()):
+            unexpected.append(str(place))
+            continue
+        for name in sorted_names(root / place):
+            if image.fullmatch(name):
+                yield int(person), place / name
+            else:
+                unexpected.append(str(place / name))
+
+
+def require_layout(root: Path, title: str, folders: Iterable[str], missing_files: Iterable[str], hint: str) -> None:
+    """Refuse a root that lacks folders of a data set's layout, or the given files."""
+    if not root.is_dir():
+        raise DataError(f"there is no folder {root}", hint=hint)
+    missing = [*(f"{folder}/" for folder in folders if not (root / folder).is_dir()), *missing_files]
+    if missing:
+        raise DataError(f"{root} is not laid out like {title}: no {', '.join(missing)}", hint=hint)
 
 
 def report_unexpected(root: Path, unexpected: Sequence[str]) -> None:

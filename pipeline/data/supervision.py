@@ -24,19 +24,15 @@ class Supervision:
     rows: PerModality[Int64[np.ndarray, " _"]]
 
     def people(self) -> PersonLabels:
-        """The person of each training image; see `person_labels`."""
+        """The person of each training image."""
         return person_labels(self.dataset, self.rows)
 
 
 def person_labels(dataset: Dataset, rows: PerModality[Int64[np.ndarray, " _"]]) -> PersonLabels:
-    """Number the persons with images of both modalities; the others are excluded.
-
-    Args:
-        dataset: With its training identities.
-        rows: The training images in training order, as rows of the store.
+    """Number the people with images of both modalities; the others are excluded. `rows` are in training order.
 
     Raises:
-        DataError: An image has no identity, or fewer than two persons have images of both modalities.
+        DataError: An image has no identity, or fewer than two people have images of both modalities.
     """
     people = dataset.training_people(rows)
     for modality, some in people.items():

@@ -38,10 +38,7 @@ class Roles:
 
 @dataclass(frozen=True, slots=True)
 class SplitTables:
-    """The images of one split and, separately, their persons.
-
-    `roles` is None if the protocol determines the queries, as in every published data set.
-    """
+    """The images of one split and their people; `roles` is None if the protocol determines the queries."""
 
     images: PerModality[ImageTable]
     people: PerModality[PersonIds]
@@ -56,19 +53,10 @@ class SplitTables:
 class Dataset:
     """A data set as an adapter found it.
 
-    Attributes:
-        name: `sysu-mm01`, `regdb`, `llcm`, or the name of a manifest.
-        kind: Licensed photographs, synthetic images or a user's own files.
-        root: The folder that paths start from.
-        images: Every image of the data set, of all splits: decoded once for all splits and trials.
-        training: Training images.
-        validation: Held-out images for the selection of a round; None without any, or if training uses them.
-        test: Test images; None if a user's data set has no queries.
-        partial: Counts differ from the published ones, and the user accepted it.
-        file_list: `sha256:` and the digest of all relative paths of training and test, sorted, each followed by a
-            newline; independent of the folder.
-        split: Which of the published splits this is; None where there is one only.
-        overlap: Some people are in training and in test, and the user accepted it.
+    `name` is `sysu-mm01`, `regdb`, `llcm`, or the name of a manifest. `images` are those of all splits, decoded once.
+    `validation` is None if training uses these images, `test` if a user's data set has no queries, `split` if there is
+    one split only. `partial` and `overlap` mark what the user accepted: counts that differ from the published ones, and
+    people in both training and test.
     """
 
     name: str
@@ -76,12 +64,16 @@ class Dataset:
     root: Path
     images: PerModality[ImageTable]
     training: SplitTables
-    validation: SplitTables | None
-    test: SplitTables | None
-    partial: bool
-    file_list: str
+    validation: SplitTables | None = None
+    test: SplitTables | None = None
+    partial: bool = False
     split: Split | None = None
     overlap: bool = False
+
+    @property
+    def file_list(self) -> str:
+        """The digest of all relative paths of training and test; independent of the root."""
+        return file_list_digest((*self.training.images, *(self.test.images if self.test else ())))
 
     @property
     def fingerprint(self) -> dict[str, str]:

@@ -1,4 +1,4 @@
-"""Which searches a run is measured by: those of its data set's protocol, as far as the configuration asks for them."""
+"""The searches that measure a run: those of its data set's protocol that the configuration selects."""
 
 from pipeline.config.experiment import AnyConfig
 from pipeline.data.dataset import Dataset
@@ -14,12 +14,12 @@ def plan_test(dataset: Dataset, config: AnyConfig, *, final: bool) -> Plans:
 
 
 def plan_validation(dataset: Dataset, config: AnyConfig) -> Plans:
-    """The trials on validation images, the one that `selection = "val"` goes by first."""
+    """The trials on validation images; the first one decides `selection = "val"`."""
     return searches.plan_validation(protocol_of(config.data.name), dataset, config.evaluation)
 
 
 def refuse_unmeasurable(dataset: Dataset, config: AnyConfig) -> None:
-    """Refuse, before anything is trained, a run that could not be measured as its settings say.
+    """Refuse, before training, a run that cannot be measured with its settings.
 
     Raises:
         ConfigError: `evaluation.selection` needs images that the data set does not have, or a search cannot be planned.

@@ -16,7 +16,7 @@ AnyRun = TypeVar("AnyRun", bound=Run[Any, Any])
 
 
 class Runner(Protocol):
-    """Runs one stage: with `stage.timed(run, ...)` in the end, whatever it does around it."""
+    """Runs one stage by calling `stage.timed(run, ...)`."""
 
     def __call__(self, stage: "Stage[..., Any]", run: Run[Any, Any], *values: Any) -> Any:
         """The stage's result."""
@@ -32,10 +32,8 @@ _RUNNER: ContextVar[Runner] = ContextVar("runner", default=_directly)
 class Stage(Generic[P, R]):
     """A step of a round: a function of the run and of the values that earlier stages returned.
 
-    Attributes:
-        name: The function's name with hyphens, as tasks show it.
-        uses_device: Whether it computes on the run's device, so that a flow can limit how many do at once.
-        ends_round: Whether a finished round has been recorded when it returns.
+    `name` is the function's name with hyphens. `uses_device` lets a flow limit concurrent use of the device.
+    `ends_round`: a finished round has been recorded when it returns.
     """
 
     def __init__(self, function: Callable[..., R], *, uses_device: bool, ends_round: bool) -> None:
@@ -46,7 +44,7 @@ class Stage(Generic[P, R]):
         self.__doc__ = function.__doc__
 
     def __call__(self, run: Run[Any, Any], *values: P.args, **_: P.kwargs) -> R:
-        """Run the stage as the surrounding flow wants it; directly where there is none."""
+        """Run the stage as a task of the surrounding flow; directly without one."""
         result: R = _RUNNER.get()(self, run, *values)
         return result
 
@@ -62,12 +60,7 @@ class Stage(Generic[P, R]):
 def stage(
     *, uses_device: bool = False, ends_round: bool = False
 ) -> Callable[[Callable[Concatenate[AnyRun, P], R]], Stage[P, R]]:
-    """Make a function of a run a stage of its method; it takes positional arguments only.
-
-    Args:
-        uses_device: Whether it computes on the run's device.
-        ends_round: Whether a finished round has been recorded when it returns.
-    """
+    """Make a function of a run a `Stage` of its method; it takes positional arguments only."""
 
     def decorate(function: Callable[Concatenate[AnyRun, P], R]) -> Stage[P, R]:
         return Stage(function, uses_device=uses_device, ends_round=ends_round)
@@ -76,7 +69,7 @@ def stage(
 
 
 def rank_zero(function: Callable[Concatenate[AnyRun, P], R]) -> Callable[Concatenate[AnyRun, P], R | None]:
-    """Let rank 0 alone run a function of a run: other ranks return None, because they write and evaluate nothing."""
+    """Run a function of a run on rank 0 only; other ranks return None, because they write and evaluate nothing."""
 
     @wraps(function)
     def _on_rank_zero(run: AnyRun, /, *values: P.args, **named: P.kwargs) -> R | None:

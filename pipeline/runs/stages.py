@@ -22,24 +22,23 @@ logger = logging.getLogger(__name__)
 
 @stage(uses_device=True)
 def extract(run: Run[Any, Any]) -> PerModality[FeatureBank]:
-    """Encode all training images of both modalities with the weights that the round starts from."""
+    """Encode all training images of both modalities with the weights at the start of the round."""
     return run.extract_training_features(Head.NECK)
 
 
 @stage(uses_device=True)
 @rank_zero
 def evaluate(run: Run[Any, Any]) -> EvaluationReport:
-    """Encode all held-out images once and run every search of the protocol; nothing in training reads the result."""
+    """Encode all held-out images once and run every search of the protocol; training never reads the result."""
     return run.evaluator.evaluate(run)
 
 
 @stage(uses_device=True)
 @rank_zero
 def finish(run: Run[Any, Any]) -> EvaluationReport | None:
-    """Close the record of a complete run: its last round is the result, or the round that a score chose.
+    """Close the record of a complete run, whose result is its last round, or the selected one.
 
-    Returns:
-        What it retrieves; None where the data set names no images to measure by.
+    Returns the report of the result; None if the data set has no images for evaluation.
     """
     record = run.record.folder.read_evaluation()
     report = None if record is None else EvaluationReport.from_dict(record)
@@ -51,10 +50,7 @@ def finish(run: Run[Any, Any]) -> EvaluationReport | None:
 
 
 def complete_round(run: Run[Any, Any], report: EvaluationReport | None) -> None:
-    """Count the round as finished; where a score chooses the result, keep the encoder of the best round so far.
-
-    An equal later round is not better.
-    """
+    """Count the round as finished; if a score selects the result, keep the encoder of the (first) best round."""
     run.state.completed, run.state.stage = run.round.number, run.round.stage
     selection = run.config.evaluation.selection
     if report is None or selection == "last":
@@ -73,14 +69,10 @@ def record_round(
     labels: PerModality[Clustering] | None = None,
     search: str = "",
 ) -> None:
-    """Write what the completed round leaves behind: labels, checkpoint, metrics, MLflow, a line at the terminal.
+    """Write the completed round: labels, checkpoint, metrics, MLflow, a line at the terminal.
 
-    Args:
-        run: Whose round it is.
-        numbers: Of the method, by their names in MLflow; they depend on settings and data only.
-        report: What was measured.
-        labels: Pseudo-labels of the training images.
-        search: How nearest neighbours were found.
+    `numbers` have their names in MLflow and depend on settings and data only; `search` is the method of the
+    nearest-neighbour search.
     """
     round_ = run.round
     row = {"round": round_.number, "stage": round_.stage, "epoch": round_.epoch} | dict(numbers)

@@ -1,4 +1,4 @@
-"""Learning texts on fixed image features: one loop for the words of clusters, the words of people, and their fusion."""
+"""Learning text prototypes on fixed image features: one loop for clusters, people, and the fusion of modalities."""
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import TypeVar
@@ -24,20 +24,11 @@ def fit_texts(
     description: str,
     setting: str,
 ) -> float:
-    """Minimise a loss by Adam, epoch after epoch; the device is waited for once an epoch.
+    """Minimise `loss` over `parameters` by Adam, epoch after epoch; the device is waited for once an epoch.
 
-    Args:
-        parameters: What is learned, changed in place.
-        epochs: How many passes.
-        batches: The batches of an epoch, counted from 1.
-        loss: Of a batch.
-        rate: The learning rate of an epoch.
-        weight_decay: L2 weight; rows that a batch does not touch decay too.
-        description: The label of the progress bar.
-        setting: What to lower when the loss is not finite.
-
-    Returns:
-        Mean loss over the steps of the last epoch.
+    `batches` and `rate` give the batches and the learning rate of an epoch, from 1. `weight_decay` also shrinks rows
+    that a batch does not touch. `setting` is to be lowered if the loss is not finite. Returns the mean loss of the last
+    epoch.
 
     Raises:
         TrainingError: The loss is not finite.

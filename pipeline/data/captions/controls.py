@@ -1,7 +1,7 @@
 """Control captions, which replace the true ones: a gain that remains with them does not come from caption content.
 
-Source: ours. Compare with the full method: equal results mean that captions carry no signal and training is merely
-regularised; a better result of `infrared_from_visible` means that noise of infrared captions dominates.
+Equal results mean that captions carry no signal and training is merely regularised; a better result of
+`infrared_from_visible` means that noise of infrared captions dominates.
 """
 
 import logging
@@ -22,8 +22,8 @@ logger = logging.getLogger(__name__)
 def shuffled_captions(texts: tuple[str, ...], people: PersonIds, modality: Modality, seed: int) -> tuple[str, ...]:
     """Give every image the caption of another person's image; each caption is used once.
 
-    Images are sorted by person, in random order within a person, and captions are shifted by the image count of the
-    largest person.
+    Images are sorted by person, in random order within a person, and captions shifted by the largest person's image
+    count.
 
     Raises:
         DataError: An image has no known person, or one person has more than half of the images.

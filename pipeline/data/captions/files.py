@@ -27,8 +27,7 @@ _DRIVE: Final = re.compile(r"[A-Za-z]:/")
 class CaptionRow:
     """One caption of a file, with the file's other entries of the image; None without an entry.
 
-    `place` is for messages, `captions.jsonl:12` or `captions.json: cam1/0001/0001.jpg`; whitespace in the caption is
-    collapsed, and it may be empty.
+    `place` is for messages, such as `captions.jsonl:12`; whitespace in the caption is collapsed, and it may be empty.
     """
 
     place: str
@@ -45,21 +44,14 @@ def written_captions(runs_folder: Path, name: str) -> Path:
 
 
 def read_caption_rows(path: Path, *, caption_field: str, path_prefix: str) -> list[CaptionRow]:
-    """Read a caption file, without comparing it with a data set.
+    """Read a caption file, without comparing it with a data set; paths are relative, POSIX, and inside the root.
 
-    Args:
-        path: A `.jsonl` file, one object a line: `path`, the caption, optionally `modality` (`visible` or `v`,
-            `infrared` or `r`), `person` or `pid`, `camera` or `cam`. Or a `.json` file: an object whose names are paths
-            and whose values are captions, or objects that contain them. Other names are ignored.
-        caption_field: The name of the caption.
-        path_prefix: Prefix of every path, to be removed.
-
-    Returns:
-        The rows in the file's order; their paths are relative, POSIX, and inside the root.
+    A `.jsonl` file has one object a line: `path`, the caption, optionally `modality` (`visible` or `v`, `infrared` or
+    `r`), `person` or `pid`, `camera` or `cam`. A `.json` file is an object from paths to captions or to such objects.
+    `path_prefix` is removed from every path.
 
     Raises:
-        DataError: The file is missing, of another form, not UTF-8, or has wrong rows: the first ten are named with
-            their lines, and their number.
+        DataError: The file is missing, of another form, not UTF-8, or has wrong rows: the first ten are named.
     """
     text = read_text(path, kind="caption file", origin="`vireid caption` writes one")
     match path.suffix.lower():

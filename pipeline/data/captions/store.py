@@ -1,6 +1,6 @@
 """The captions of a data set's training images: read from a file, joined by path, checked before training.
 
-They are compared with true identities, which two controls need too: unsupervised training must not import this module.
+Checks and controls read true identities: unsupervised training must not import this module.
 """
 
 import hashlib
@@ -40,10 +40,7 @@ _COMPLETE: Final = "complete it with `vireid caption`, which resumes a file"
 
 @dataclass(frozen=True, slots=True)
 class Captions:
-    """One caption for each training image: `texts[modality][i]` is that of `training.images[modality].paths[i]`.
-
-    `digest` is the SHA-256 over these texts, 64 hexadecimal digits, to identify features computed from them.
-    """
+    """One caption for each image of `training.images[modality].paths`, and the SHA-256 over these texts."""
 
     texts: PerModality[tuple[str, ...]]
     digest: str
@@ -62,14 +59,12 @@ def load_captions(
     """Read the captions of the training images, and apply the options.
 
     `strip_lead_in` removes a fixed opening such as `The image shows`. A `control` replaces the captions: by those of
-    other persons (`shuffled`), one for all (`constant`), those of any image of the same person and modality
+    other people (`shuffled`), one for all (`constant`), those of any image of the same person and modality
     (`same_person`), or those of visible images for infrared ones; `control_seed` draws them.
 
     Raises:
         DataError: The file is missing or damaged, belongs to another data set, has no or two captions for an image, or
             contradicts the data set; or a control cannot be made.
-
-    Cost: 1.3 s for 34,167 captions, with or without a control (measured on one core).
     """
     texts = read_captions(path, dataset, caption_field=caption_field, path_prefix=path_prefix)
     if strip_lead_in:
@@ -99,7 +94,7 @@ def read_captions(
     """The caption of every training image, in the order of the training tables; captions of other images are ignored.
 
     Raises:
-        DataError: As for `load_captions`; errors name the first ten paths and the number of all.
+        DataError: As for `load_captions`.
     """
     rows = read_caption_rows(path, caption_field=caption_field, path_prefix=path_prefix)
     if not meta_path(path).is_file():

@@ -22,11 +22,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class CrossModalBatches:
-    """The batches of one epoch: P clusters of each modality, and K images of each cluster.
-
-    Within a batch images of one cluster are adjacent. A last, smaller batch never occurs. The clusters of the two
-    modalities are drawn independently.
-    """
+    """The batches of one epoch: P clusters of each modality, drawn independently, and K adjacent images of each."""
 
     positions: PerModality[Int64[np.ndarray, "steps batch"]]
     clusters_per_batch: PerModality[int]
@@ -67,13 +63,11 @@ def cross_modal_batches(
 
     Fewer than P clusters in a modality: all of them, in every batch, logged once. Fewer than K images in a cluster:
     drawn with replacement; with `replacement="always"`, all are. Outliers (-1) are never drawn. There are `max(labelled
-    images of a modality) // (P K) + 1` batches of positions, for the requested P and K; the generator draws visible
+    images of a modality) // (P K) + 1` batches, none smaller, for the requested P and K; the generator draws visible
     batches first.
 
     Raises:
         DegenerateClustering: All images of a modality are outliers.
-
-    Cost: One sort of the labels, then work in proportion to the batches; about 30 ms for the 348 batches of SYSU-MM01.
 
     Source: Chen et al., ACM MM 2023 (CCLNet); public code, sampler of the image stages. Differs: fewer clusters than P
     is not an error.
@@ -98,7 +92,7 @@ def paired_batches(counts: PerModality[int], batch_size: int, generator: np.rand
     """Iterate over two image lists in parallel until the longer one is exhausted.
 
     The longer list occurs in random order, each image once; the shorter one likewise, followed by uniform draws with
-    replacement. There are `ceil(max(counts) / batch_size)` batches.
+    replacement.
 
     Raises:
         DegenerateClustering: A list is empty.
@@ -188,10 +182,10 @@ def _nothing_labelled(num_images: int, modality: Modality) -> DegenerateClusteri
 
 @dataclass(frozen=True, slots=True)
 class PairedIdentityBatches:
-    """The batches of one epoch: P persons, and I images of each of them from either modality.
+    """The batches of one epoch: P people, and I adjacent images of each of them from either modality.
 
-    Within a batch images of one person are adjacent, and persons have the same order in both modalities: the k-th
-    visible image and the k-th infrared image show the same person. A last, smaller batch never occurs.
+    People have the same order in both modalities: the k-th visible image and the k-th infrared image show the same
+    person.
     """
 
     positions: PerModality[Int64[np.ndarray, "steps batch"]]
@@ -214,14 +208,12 @@ def paired_identity_batches(
     replacement: Replacement,
     generator: np.random.Generator,
 ) -> PairedIdentityBatches:
-    """Draw an epoch of batches: P persons, each once in a batch, and I images of each from either modality.
+    """Draw an epoch of batches: P people, each once in a batch, and I images of each from either modality.
 
-    Persons with images of one modality only, or a negative number, are excluded. Otherwise as `cross_modal_batches`;
-    the generator draws, for each batch, the persons, then visible, then infrared images.
+    People with images of one modality only, or a negative number, are excluded. Otherwise as `cross_modal_batches`; the
+    generator draws, for each batch, the people, then visible, then infrared images.
 
-    Cost: One sort of the numbers, then work in proportion to the batches; about 40 ms for the 696 batches of SYSU-MM01.
-
-    Source: nengdong96/CSDN, public code, sampler of all stages. Differs: fewer persons than P is not an error.
+    Source: nengdong96/CSDN, public code, sampler of all stages. Differs: fewer people than P is not an error.
     """
     present = person_ids.map(lambda ids: np.unique(ids[ids >= 0]))
     both = np.intersect1d(present.visible, present.infrared, assume_unique=True)

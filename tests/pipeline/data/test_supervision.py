@@ -35,7 +35,6 @@ def dataset_of(visible, infrared):
         validation=None,
         test=None,
         partial=False,
-        file_list="",
     )
 
 

@@ -13,7 +13,6 @@ from pipeline.data.check import CheckRow, DatasetCheck, SplitCounts
 from pipeline.data.dataset import check_dataset, read_dataset, spec_of
 from pipeline.data.datasets import DATASETS
 from pipeline.data.datasets.spec import DatasetSpec
-from pipeline.data.images import file_list_digest
 from pipeline.data.inspection import inspect_dataset
 from pipeline.data.tables import ImageRow, build_tables
 from pipeline.data.truth import Dataset
@@ -54,7 +53,6 @@ def read_toy(root: Path, *, split: str, allow_partial: bool) -> Dataset:
         validation=tables("val"),
         test=test,
         partial=allow_partial,
-        file_list=file_list_digest((*training.images, *test.images)),
         split=split,
     )
 

@@ -1,22 +1,20 @@
 """LLCM: 1,064 people under nine cameras, visible by day and infrared by night.
 
-How to obtain it: sign the agreement in ZYK100/LLCM and send it to the authors; it is for research only and is never
-passed on.
+Layout:
 
-    LLCM/idx/{train_vis,train_nir}.txt    a line: "nir/0001/0001_c01_s185535_f7010_nir.jpg 0"
-    LLCM/idx/test_id.txt                  the people tested on, one line with commas
-    LLCM/vis/ nir/                        training images at any depth, named {person:04d}_c{camera:02d}_...
-    LLCM/test_vis/cam{1..9}/{person:04d}/ test_nir/...     test images, named alike
+LLCM/idx/{train_vis,train_nir}.txt    a line: "nir/0001/0001_c01_s185535_f7010_nir.jpg 0"
+LLCM/idx/test_id.txt                  the people tested on, one line with commas
+LLCM/vis/ nir/                        training images at any depth, named {person:04d}_c{camera:02d}_...
+LLCM/test_vis/cam{1..9}/{person:04d}/ test_nir/...     test images, named alike
 """
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from itertools import islice
 from pathlib import Path, PurePosixPath
 
 from models.modality import Modality, PerModality
 from pipeline.config import datasets
-from pipeline.data.check import MAX_OFFENDERS, CheckRow, DatasetCheck, SplitCounts, accept, drawn_split_counts
+from pipeline.data.check import MAKE_AGAIN, CheckRow, DatasetCheck, SplitCounts, accept, drawn_split_counts
 from pipeline.data.datasets.llcm.archive import (
     LIST_FOLDER,
     OBTAIN,
@@ -30,7 +28,6 @@ from pipeline.data.datasets.llcm.archive import (
     person_and_camera,
 )
 from pipeline.data.datasets.spec import DatasetSpec
-from pipeline.data.images import file_list_digest
 from pipeline.data.list_files import label_contradictions, name_missing_images, read_labelled_list, repetitions
 from pipeline.data.tables import build_tables
 from pipeline.data.truth import Dataset
@@ -39,7 +36,7 @@ NAME = "llcm"
 
 SPLITS = ("train", "test")
 
-# Published. The paper's text also says 13,909 test images: a misprint, for 8,680 + 7,166 = 46,767 - 30,921 = 15,846.
+# Published. The paper's text also has 13,909 test images, a misprint: 8,680 + 7,166 = 46,767 - 30,921 = 15,846.
 # Source: Zhang and Wang, CVPR 2023, and ZYK100/LLCM.
 PUBLISHED_COUNTS: Mapping[str, SplitCounts] = {
     "train": SplitCounts(people=713, images=PerModality(16_946, 13_975)),
@@ -48,57 +45,38 @@ PUBLISHED_COUNTS: Mapping[str, SplitCounts] = {
 
 _FILES = "unpack vis, nir, test_vis and test_nir again"
 _LISTS = f"copy {LIST_FOLDER}/ again: it comes with the data set"
-_DRAWN = "draw the data set again"
-
 _UNPACK = "unpack the data set again: vis and test_vis hold visible images, nir and test_nir infrared ones"
 
 
 def read_llcm(root: Path, *, allow_partial: bool = False) -> Dataset:
-    """List the images of LLCM, or of a drawn data set of the same layout.
+    """List the images of LLCM, or of a synthetic data set of the same layout: 713 training and 351 test people.
 
-    Person and camera are read from the file's name; in the test folders they must agree with the folders. One camera
-    number stands for one place in both modalities. A place without images of a modality, such as infrared test camera
-    3, is no error. Rows are sorted by person, then camera, then file name; nothing below `root` is written and no image
-    is opened.
-
-    Args:
-        root: The folder with `idx`, `vis`, `nir`, `test_vis` and `test_nir`.
-        allow_partial: Go on when counts differ from the published ones; the result is then marked `partial`.
-
-    Returns:
-        Training tables of the 713 people in the lists and test tables of the 351 people in the test folders. LLCM has
-        no validation people.
+    Person and camera are read from the file's name; in the test folders they must agree with the folders. A camera has
+    one number in both modalities. A camera without images of a modality, such as infrared test camera 3, is no error.
 
     Raises:
-        DataError: The folder is something else, a name says nothing or contradicts its folder, people are in training
+        DataError: The folder is something else, a name has no person or contradicts its folder, people are in training
             and in test, counts differ, or a modality is empty.
 
-    Cost:
-        2 s for 46,767 images (measured) once the folder listings are in memory.
+    Cost: 2 s for 46,767 images (measured) once the folder listings are in memory.
     """
     archive = open_archive(root)
     partial = accept(root, check_archive(archive), allow_partial)
     trained, tested = PerModality.build(archive.training_rows), PerModality.build(archive.test_rows)
-    training = build_tables(root, trained, purpose="training", advice=_UNPACK)
-    test = build_tables(root, tested, purpose="test", advice=_UNPACK)
     every_row = trained.map_with(lambda of_training, of_test: (*of_training, *of_test), tested)
     return Dataset(
         name=NAME,
-        kind=archive.kind,
+        kind="licensed" if archive.drawn is None else "drawn",
         root=root,
         images=build_tables(root, every_row, purpose="the data set", advice=_UNPACK).images,
-        training=training,
-        validation=None,
-        test=test,
+        training=build_tables(root, trained, purpose="training", advice=_UNPACK),
+        test=build_tables(root, tested, purpose="test", advice=_UNPACK),
         partial=partial,
-        file_list=file_list_digest((*training.images, *test.images)),
     )
 
 
 def check_llcm(root: Path) -> DatasetCheck:
-    """Compare LLCM with its published counts, or a drawn stand-in with those it was drawn with.
-
-    The notes give the size of each gallery, which follows from the folders.
+    """Compare LLCM with its published counts, or a synthetic one with its own; notes give the size of each gallery.
 
     Raises:
         DataError: The folder is not laid out like LLCM, or contradicts itself about a person.
@@ -107,38 +85,19 @@ def check_llcm(root: Path) -> DatasetCheck:
 
 
 def check_archive(archive: LlcmArchive) -> DatasetCheck:
-    """Compare an archive with the published counts, or a drawn one with those it was written with.
-
-    Which cameras took test images, and how large the galleries are, is reported and not judged: the published data set
-    has no infrared test camera 3.
-
-    Returns:
-        Every row, at most five offenders, and a note a modality.
-
-    Raises:
-        DataError: `drawn.json` has no counts.
-    """
+    """Compare an archive with the published counts, or a synthetic one with its own."""
     expected = PUBLISHED_COUNTS if archive.drawn is None else drawn_split_counts(archive.drawn, SPLITS)
     rows = (*_rows_of_splits(archive, expected), *_rows_of_lists(archive))
-    check = DatasetCheck(rows=rows, offenders=(), notes=tuple(_notes(archive)))
-    if check.passed:
-        return check
-    return DatasetCheck(rows=rows, offenders=tuple(islice(_offenders(archive), MAX_OFFENDERS)), notes=check.notes)
+    return DatasetCheck.explained(rows, _offenders(archive), _notes(archive))
 
 
 def _rows_of_splits(archive: LlcmArchive, expected: Mapping[str, SplitCounts]) -> Iterator[CheckRow]:
-    rows = {
-        "train": PerModality.build(archive.training_rows),
-        "test": PerModality.build(archive.test_rows),
-    }
+    trained = PerModality.build(archive.training_rows)
     found = {
-        "train": SplitCounts(
-            people=len({row.person for of_modality in rows["train"] for row in of_modality}),
-            images=rows["train"].map(len),
-        ),
-        "test": SplitCounts(people=len(archive.test_people), images=rows["test"].map(len)),
+        "train": SplitCounts(len({row.person for rows in trained for row in rows}), trained.map(len)),
+        "test": SplitCounts(len(archive.test_people), PerModality.build(archive.test_rows).map(len)),
     }
-    lists_advice, files_advice = (_LISTS, _FILES) if archive.drawn is None else (_DRAWN, _DRAWN)
+    lists_advice, files_advice = (_LISTS, _FILES) if archive.drawn is None else 2 * (MAKE_AGAIN,)
     for split, should, does in (
         *((split, expected[split], found[split]) for split in SPLITS),
         ("all", _sum(expected), _sum(found)),
@@ -157,7 +116,7 @@ def _sum(counts: Mapping[str, SplitCounts]) -> SplitCounts:
 
 
 def _rows_of_lists(archive: LlcmArchive) -> Iterator[CheckRow]:
-    lists_advice, files_advice = (_LISTS, _FILES) if archive.drawn is None else (_DRAWN, _DRAWN)
+    lists_advice, files_advice = (_LISTS, _FILES) if archive.drawn is None else 2 * (MAKE_AGAIN,)
     yield CheckRow("listed images that do not exist", 0, sum(_missing(archive).map(len)), files_advice)
     yield CheckRow("images that a list names again", 0, len(list(_repeated(archive))), lists_advice)
     yield CheckRow("labels and names that do not match", 0, len(list(_label_mismatches(archive))), lists_advice)
@@ -192,10 +151,9 @@ def _missing(archive: LlcmArchive) -> PerModality[dict[str, int]]:
 
 
 def _missing_test_images(archive: LlcmArchive, modality: Modality) -> list[str]:
-    """What the list of test images names and the folders of a person lack; people who lack all are named elsewhere.
+    """Images in the list of test images that a person's folders lack; people without any image are named elsewhere.
 
-    The list is no source of images, since folders are what is tested on: it only helps to find what is gone. Its paths
-    may lead to the copies in the training folders, so that names are compared.
+    The list's paths may lead to the copies in the training folders, so names are compared.
     """
     path = archive.root / LIST_FOLDER / TEST_LISTS[modality]
     if not path.is_file():
@@ -223,7 +181,7 @@ def _label_mismatches(archive: LlcmArchive) -> Iterator[str]:
 
 
 def _people_outside_the_lists(archive: LlcmArchive) -> Iterator[str]:
-    """People with images in the wrong places: tested ones without any, and unlisted ones with some."""
+    """Test people without images, and other people with images in the test folders."""
     members = set(archive.test_people)
     for modality, rows in archive.test.items():
         present = {row.person for row in rows}
@@ -243,7 +201,7 @@ def _images_outside_the_lists(archive: LlcmArchive) -> Iterator[str]:
         for path in sorted(found - listed):
             named = person_and_camera(PurePosixPath(path).name)
             if named is None or named[0] in members:
-                continue  # copies of test images lie here as well
+                continue  # copies of test images
             if named[0] in trained:
                 yield f"{path} is in no list"
             else:

@@ -7,9 +7,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from models.modality import Modality, PerModality
-from pipeline.data.images import Kind
 from pipeline.data.list_files import LabelledPath, read_labelled_list, read_person_list
-from pipeline.data.listing import is_image_name, report_unexpected, sorted_names, walk_images
+from pipeline.data.listing import images_by_person, report_unexpected, require_layout, sorted_names, walk_images
 from pipeline.data.synthetic.record import read_drawn
 from pipeline.data.tables import ImageRow
 from pipeline.errors import DataError
@@ -40,15 +39,11 @@ class TrainingLine:
 
 @dataclass(frozen=True, slots=True)
 class LlcmArchive:
-    """What lies under a data root.
+    """Content of a data root.
 
-    Attributes:
-        root: The data root.
-        lines: What the training lists name, whether or not it exists.
-        found: Every image below the training folders. They also hold copies of test images.
-        test: The images of everybody in the test folders, listed or not.
-        test_people: Who is tested, ascending.
-        drawn: What `drawn.json` says, or None for photographs.
+    `lines` are those of the training lists, whether or not the image exists; `found` are all images below the training
+    folders, which also contain copies of test images; `test` are all images in the test folders, listed or not;
+    `drawn` is the content of `drawn.json`, None for photographs.
     """
 
     root: Path
@@ -58,18 +53,13 @@ class LlcmArchive:
     test_people: tuple[int, ...]
     drawn: Mapping[str, Any] | None
 
-    @property
-    def kind(self) -> Kind:
-        """Whether this is the licensed data set or a drawn stand-in."""
-        return "licensed" if self.drawn is None else "drawn"
-
     def training_rows(self, modality: Modality) -> tuple[ImageRow, ...]:
-        """What is trained on: listed images that exist, each once."""
+        """Listed images that exist, each once."""
         listed = dict.fromkeys(line.row for line in self.lines[modality])
         return tuple(row for row in listed if row.path in self.found[modality])
 
     def test_rows(self, modality: Modality) -> tuple[ImageRow, ...]:
-        """What is tested on: the images of test people."""
+        """The images of test people."""
         members = frozenset(self.test_people)
         return tuple(row for row in self.test[modality] if row.person in members)
 
@@ -78,13 +68,12 @@ def open_archive(root: Path) -> LlcmArchive:
     """Read the lists and list the images.
 
     Raises:
-        DataError: The folder is not laid out like LLCM, a name does not say who is shown, name and folder disagree, or
-            a person is in training and in test.
-
-    Cost:
-        Two listings a test person and camera, and one a folder of training images; no image is opened.
+        DataError: The folder is not laid out like LLCM, a name contains no person, name and folder disagree, or a
+            person is in training and in test.
     """
-    _check_layout(root)
+    lists = (f"{LIST_FOLDER}/{name}" for name in (*TRAINING_LISTS, TEST_PEOPLE))
+    missing = [name for name in lists if not (root / name).is_file()]
+    require_layout(root, "LLCM", (*TRAINING_FOLDERS, *TEST_FOLDERS), missing, OBTAIN)
     lines = PerModality.build(lambda modality: tuple(_read_training_list(root, modality)))
     test_people = read_person_list(root / LIST_FOLDER, "test")
     assert test_people is not None, "the layout was checked"
@@ -95,9 +84,7 @@ def open_archive(root: Path) -> LlcmArchive:
     return LlcmArchive(
         root=root,
         lines=lines,
-        found=TRAINING_FOLDERS.map(
-            lambda folder: frozenset(str(path) for path in walk_images(root, PurePosixPath(folder)))
-        ),
+        found=TRAINING_FOLDERS.map(lambda folder: frozenset(map(str, walk_images(root, PurePosixPath(folder))))),
         test=test,
         test_people=test_people,
         drawn=read_drawn(root),
@@ -105,24 +92,13 @@ def open_archive(root: Path) -> LlcmArchive:
 
 
 def person_and_camera(name: str) -> tuple[int, int] | None:
-    """What a file's name says, or None where it says nothing; folders have no say.
+    """Person and camera in a file's name; None without them.
 
     >>> person_and_camera("0003_c01_s185734_f3195_nir.jpg"), person_and_camera("0003_c1_s2.jpg")
     ((3, 1), None)
     """
     match = _NAME.fullmatch(name)
     return None if match is None else (int(match[1]), int(match[2]))
-
-
-def _check_layout(root: Path) -> None:
-    if not root.is_dir():
-        raise DataError(f"there is no folder {root}", hint=OBTAIN)
-    folders = (*TRAINING_FOLDERS, *TEST_FOLDERS)
-    missing = [f"{folder}/" for folder in folders if not (root / folder).is_dir()]
-    lists = (f"{LIST_FOLDER}/{name}" for name in (*TRAINING_LISTS, TEST_PEOPLE))
-    missing += [name for name in lists if not (root / name).is_file()]
-    if missing:
-        raise DataError(f"{root} is not laid out like LLCM: no {', '.join(missing)}", hint=OBTAIN)
 
 
 def _read_training_list(root: Path, modality: Modality) -> Iterator[TrainingLine]:
@@ -152,22 +128,14 @@ def _list_test_images(root: Path, folder: str, unexpected: list[str]) -> Iterato
         if match is None:
             unexpected.append(f"{folder}/{camera}")
             continue
-        for person in sorted_names(root / folder / camera):
-            place = PurePosixPath(folder, camera, person)
-            if not (_PERSON.fullmatch(person) and (root / place).is_dir()):
-                unexpected.append(str(place))
-                continue
-            for name in sorted_names(root / place):
-                if is_image_name(name):
-                    yield _test_row(root, place / name, person=int(person), camera=int(match[1]))
-                else:
-                    unexpected.append(str(place / name))
+        for person, path in images_by_person(root, f"{folder}/{camera}", _PERSON, unexpected):
+            yield _test_row(root, path, person=person, camera=int(match[1]))
 
 
 def _test_row(root: Path, path: PurePosixPath, *, person: int, camera: int) -> ImageRow:
     if person_and_camera(path.name) != (person, camera):
         raise DataError(
-            f"{root}: {path} lies under person {person:04d}, camera {camera}, and its name does not begin with "
+            f"{root}: {path} is in the folder of person {person:04d}, camera {camera}; its name does not begin with "
             f"{person:04d}_c{camera:02d}_",
             hint="name and folder must agree: unpack test_vis and test_nir again",
         )

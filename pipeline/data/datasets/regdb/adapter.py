@@ -1,10 +1,9 @@
-"""RegDB: 412 people under one camera that sees visible light and infrared, ten images of each.
+"""RegDB: 412 people under one camera of visible light and infrared, ten images of each person and modality.
 
-How to obtain it: ask its authors (Dongguk University) for it; it is for research only and is never passed on. The lists
-of the ten splits come with the copies that follow-up work uses and belong into `idx/`.
+Layout:
 
-    RegDB/Visible/{person}/female_back_v_02396_193.bmp     RegDB/Thermal/{person}/female_back_t_02405_193.bmp
-    RegDB/idx/{train,test}_{visible,thermal}_{1..10}.txt   a line: "Visible/193/female_back_v_02396_193.bmp 17"
+RegDB/Visible/{person}/female_back_v_02396_193.bmp     RegDB/Thermal/{person}/female_back_t_02405_193.bmp
+RegDB/idx/{train,test}_{visible,thermal}_{1..10}.txt   a line: "Visible/193/female_back_v_02396_193.bmp 17"
 """
 
 from collections import Counter
@@ -14,7 +13,7 @@ from pathlib import Path
 
 from models.modality import Modality, PerModality
 from pipeline.config import datasets
-from pipeline.data.check import MAX_OFFENDERS, CheckRow, DatasetCheck, SplitCounts, accept, drawn_split_counts
+from pipeline.data.check import MAKE_AGAIN, CheckRow, DatasetCheck, SplitCounts, accept, drawn_split_counts
 from pipeline.data.datasets.regdb.archive import (
     IMAGE_FOLDERS,
     LIST_FOLDER,
@@ -27,7 +26,6 @@ from pipeline.data.datasets.regdb.archive import (
     open_archive,
 )
 from pipeline.data.datasets.spec import DatasetSpec
-from pipeline.data.images import file_list_digest
 from pipeline.data.list_files import label_contradictions, name_missing_images, repetitions
 from pipeline.data.tables import ImageRow, build_tables
 from pipeline.data.truth import Dataset, SplitTables
@@ -35,7 +33,7 @@ from pipeline.errors import ConfigError, DataError
 
 NAME = "regdb"
 CAMERAS = PerModality(1, 2)
-"""One housing, two sensors. Images of one person by both may be matched: the protocol hides nothing."""
+"""Two sensors in one housing; the protocol excludes no pair of images."""
 
 # Every split divides the 412 people at random into two halves; each has ten images of either modality.
 PUBLISHED_COUNTS: Mapping[str, SplitCounts] = {
@@ -46,8 +44,6 @@ IMAGES_A_PERSON = 10
 
 _FILES = "unpack Visible and Thermal again: each holds 412 folders of 10 images"
 _LISTS = f"copy {LIST_FOLDER}/ again: 40 lists, train and test of both modalities for each of ten splits"
-_DRAWN = "make the synthetic data set again"
-
 _UNPACK = "unpack the data set again: Visible and Thermal hold ten images of each of 412 people"
 
 
@@ -55,27 +51,15 @@ def read_regdb(root: Path, *, split: int | None, allow_partial: bool = False) ->
     """List the images of RegDB in one of its ten random splits, or of a synthetic data set of the same layout.
 
     A model belongs to a split: one that was trained on split 1 has seen half of the test people of split 2. The person
-    is the folder; the labels in the lists count differently in every list and are only compared with it. Rows are
-    sorted by person, then file name, whatever the lists' order. All ten splits are checked, not only the one asked for;
-    nothing below `root` is written and no image is opened.
-
-    Args:
-        root: The folder with `Visible`, `Thermal` and `idx`.
-        split: 1 to 10. There is no default.
-        allow_partial: Go on when counts differ from the published ones; the result is then marked `partial`. A split
-            that lacks a list, tests its training people, or mixes people up is refused all the same.
-
-    Returns:
-        Training and test tables of the split, visible rows under camera 1 and infrared ones under camera 2; images of
-        all splits. RegDB has no validation people.
+    is the folder; labels number people differently in each list and are only compared with it. All ten splits are
+    checked. `allow_partial` does not accept a split that lacks a list or whose lists contradict each other.
 
     Raises:
         ConfigError: No split is given, or one that does not exist.
         DataError: The folder is something else, the split's lists contradict each other or the folders, counts differ,
             or a modality is empty.
 
-    Cost:
-        1.5 s for 8,240 images and 40 lists (measured) once the folder listings are in memory.
+    Cost: 1.5 s for 8,240 images and 40 lists (measured) once the folder listings are in memory.
     """
     if split is None or split not in SPLITS:
         unset = "RegDB has ten splits, and data.split does not name one"
@@ -88,25 +72,20 @@ def read_regdb(root: Path, *, split: int | None, allow_partial: bool = False) ->
     _require_usable(root, lists)
     partial = accept(root, check_archive(archive), allow_partial)
     training, test = (_tables(archive, lists, part) for part in PARTS)
-    every_image = archive.images.map(frozenset)
     return Dataset(
         name=NAME,
-        kind=archive.kind,
+        kind="licensed" if archive.drawn is None else "drawn",
         root=root,
-        images=_tables_of(archive, every_image, "the data set").images,
+        images=_tables_of(archive, archive.images.map(frozenset), "the data set").images,
         training=training,
-        validation=None,
         test=test,
         partial=partial,
-        file_list=file_list_digest((*training.images, *test.images)),
         split=split,
     )
 
 
 def check_regdb(root: Path) -> DatasetCheck:
     """Compare RegDB with its published counts in all ten splits, or a synthetic one with its own.
-
-    Contradictions between lists are rows as well, so that one report names all of them.
 
     Raises:
         DataError: The folder is not laid out like RegDB, or a line of a list is not a path and a label.
@@ -115,7 +94,7 @@ def check_regdb(root: Path) -> DatasetCheck:
 
 
 def _require_usable(root: Path, lists: SplitLists) -> None:
-    """Refuse what would make every number of the split wrong, however much of the rest is there."""
+    """Refuse a split without all its lists, or with contradictions that would make every result wrong."""
     if lists.missing:
         raise DataError(
             f"{root}: split {lists.split} lacks {', '.join(lists.missing)}",
@@ -137,50 +116,38 @@ def _tables(archive: RegdbArchive, lists: SplitLists, part: str) -> SplitTables:
 
 def _tables_of(archive: RegdbArchive, wanted: PerModality[frozenset[str]], purpose: str) -> SplitTables:
     """Tables of the wanted paths that exist."""
-
-    def rows(modality: Modality) -> tuple[ImageRow, ...]:
-        people = archive.images[modality]
-        return tuple(
-            ImageRow(person=person, camera=CAMERAS[modality], path=path)
-            for path, person in people.items()
-            if path in wanted[modality]
-        )
-
-    return build_tables(archive.root, PerModality.build(rows), purpose=purpose, advice=_UNPACK)
+    rows = archive.images.map_with(
+        lambda people, paths, camera: tuple(
+            ImageRow(person, camera, path) for path, person in people.items() if path in paths
+        ),
+        wanted,
+        CAMERAS,
+    )
+    return build_tables(archive.root, rows, purpose=purpose, advice=_UNPACK)
 
 
 def check_archive(archive: RegdbArchive) -> DatasetCheck:
-    """Compare an archive with the published counts, or a synthetic one with its own.
-
-    Returns:
-        Every row, and at most five offenders.
-
-    Raises:
-        DataError: `drawn.json` has no counts.
-    """
+    """Compare an archive with the published counts, or a synthetic one with its own; contradictions are rows too."""
     expected = PUBLISHED_COUNTS if archive.drawn is None else drawn_split_counts(archive.drawn, PARTS)
     rows = (*_rows_of_images(archive, expected), *_rows_of_splits(archive, expected))
-    check = DatasetCheck(rows=rows, offenders=())
-    if check.passed:
-        return check
-    return DatasetCheck(rows=rows, offenders=tuple(islice(_offenders(archive), MAX_OFFENDERS)))
+    return DatasetCheck.explained(rows, _offenders(archive))
 
 
 def label_mismatches(lists: SplitLists) -> Iterator[str]:
-    """Where label and folder do not correspond one to one inside a list of a split."""
+    """Labels and folders that do not correspond one to one inside a list of a split."""
     for (part, modality), listed in lists.lists.items():
         for contradiction in label_contradictions((image.label, image.person) for image in listed):
             yield f"{list_name(lists.split, part, modality)}: {contradiction}"
 
 
 def people_trained_and_tested(lists: SplitLists) -> Iterator[str]:
-    """Everybody who is in the training and in the test lists of a split."""
+    """People in both the training and the test lists of a split."""
     for person in sorted(lists.all_people("train") & lists.all_people("test")):
         yield f"split {lists.split}: person {person} is in train and in test"
 
 
 def _rows_of_images(archive: RegdbArchive, expected: Mapping[str, SplitCounts]) -> Iterator[CheckRow]:
-    advice = _FILES if archive.drawn is None else _DRAWN
+    advice = _FILES if archive.drawn is None else MAKE_AGAIN
     people = archive.images.map(lambda images: set(images.values()))
     num_people = sum(counts.people for counts in expected.values())
     yield CheckRow("people with images of both modalities", num_people, len(people.visible & people.infrared), advice)
@@ -193,7 +160,7 @@ def _rows_of_images(archive: RegdbArchive, expected: Mapping[str, SplitCounts]) 
 
 
 def _rows_of_splits(archive: RegdbArchive, expected: Mapping[str, SplitCounts]) -> Iterator[CheckRow]:
-    lists_advice, files_advice = (_LISTS, _FILES) if archive.drawn is None else (_DRAWN, _DRAWN)
+    lists_advice, files_advice = (_LISTS, _FILES) if archive.drawn is None else 2 * (MAKE_AGAIN,)
     for lists in archive.splits:
         for part, counts in expected.items():
             name = f"split {lists.split}, {part}"

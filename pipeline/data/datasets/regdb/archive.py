@@ -1,15 +1,14 @@
-"""RegDB on disk: which folder holds which images, and what the lists of the ten splits say."""
+"""RegDB on disk: image folders, and the lists of the ten splits."""
 
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from models.modality import Modality, PerModality
-from pipeline.data.images import Kind
 from pipeline.data.list_files import read_labelled_list
-from pipeline.data.listing import is_image_name, report_unexpected, sorted_names
+from pipeline.data.listing import images_by_person, report_unexpected, require_layout
 from pipeline.data.synthetic.record import read_drawn
 from pipeline.errors import DataError
 
@@ -21,8 +20,8 @@ IMAGE_FOLDERS = PerModality("Visible", "Thermal")
 _LIST_WORDS = PerModality("visible", "thermal")
 _PERSON = re.compile(r"[0-9]{1,4}")
 OBTAIN = (
-    "RegDB is given out for research: ask its authors (Dongguk University) for it, and set data.root to the folder "
-    "with Visible, Thermal and idx; `vireid data synth OUT --layout regdb` makes synthetic images of that layout"
+    "RegDB is given out for research: request it from its authors (Dongguk University), and set data.root to the "
+    "folder with Visible, Thermal and idx; `vireid data synth OUT --layout regdb` makes synthetic images of that layout"
 )
 
 
@@ -37,7 +36,7 @@ class ListedImage:
 
 @dataclass(frozen=True, slots=True)
 class SplitLists:
-    """What the lists of one split say by part and modality; a list that is missing is not there."""
+    """The existing lists of one split by part and modality."""
 
     split: int
     lists: Mapping[tuple[str, Modality], tuple[ListedImage, ...]]
@@ -47,26 +46,26 @@ class SplitLists:
         return self.lists.get((part, modality), ())
 
     def people(self, part: str, modality: Modality) -> set[int]:
-        """Everybody in a list."""
+        """All people in a list."""
         return {image.person for image in self.listed(part, modality)}
 
     def all_people(self, part: str) -> set[int]:
-        """Everybody in either modality's list."""
+        """All people in the list of either modality."""
         return {person for modality in Modality for person in self.people(part, modality)}
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """The lists that are not there, relative to the data root."""
+        """The missing lists, relative to the data root."""
         names = ((part, modality) for part in PARTS for modality in Modality)
         return tuple(list_name(self.split, *key) for key in names if key not in self.lists)
 
 
 @dataclass(frozen=True, slots=True)
 class RegdbArchive:
-    """What lies under a data root.
+    """Content of a data root.
 
     `images` gives the person of every image file by its path, people ascending, then file names by code point; `drawn`
-    what `drawn.json` says, or None for photographs.
+    is the content of `drawn.json`, None for photographs.
     """
 
     root: Path
@@ -74,26 +73,14 @@ class RegdbArchive:
     splits: tuple[SplitLists, ...]
     drawn: Mapping[str, Any] | None
 
-    @property
-    def kind(self) -> Kind:
-        """Whether this is the licensed data set or a drawn stand-in."""
-        return "licensed" if self.drawn is None else "drawn"
-
 
 def open_archive(root: Path) -> RegdbArchive:
-    """List the images and read the lists of all ten splits, as far as they are there.
+    """List the images and read the existing lists of all ten splits.
 
     Raises:
-        DataError: The folder is not laid out like RegDB, or a line of a list is not what it should be.
-
-    Cost:
-        824 directory listings and 40 lists of 2,060 lines; no image is opened.
+        DataError: The folder is not laid out like RegDB, or a line of a list is not a path and a label.
     """
-    if not root.is_dir():
-        raise DataError(f"there is no folder {root}", hint=OBTAIN)
-    missing = [f"{folder}/" for folder in (*IMAGE_FOLDERS, LIST_FOLDER) if not (root / folder).is_dir()]
-    if missing:
-        raise DataError(f"{root} is not laid out like RegDB: no {', '.join(missing)}", hint=OBTAIN)
+    require_layout(root, "RegDB", (*IMAGE_FOLDERS, LIST_FOLDER), (), OBTAIN)
     unexpected: list[str] = []
     images = IMAGE_FOLDERS.map(lambda folder: _list_images(root, folder, unexpected))
     report_unexpected(root, unexpected)
@@ -102,7 +89,7 @@ def open_archive(root: Path) -> RegdbArchive:
 
 
 def list_name(split: int, part: str, modality: Modality) -> str:
-    """Where a list lies below the data root.
+    """Path of a list below the data root.
 
     >>> list_name(3, "test", Modality.INFRARED)
     'idx/test_thermal_3.txt'
@@ -111,18 +98,8 @@ def list_name(split: int, part: str, modality: Modality) -> str:
 
 
 def _list_images(root: Path, folder: str, unexpected: list[str]) -> dict[str, int]:
-    found: list[tuple[int, str, str]] = []
-    for person in sorted_names(root / folder):
-        of_person = PurePosixPath(folder, person)
-        if not (_PERSON.fullmatch(person) and (root / of_person).is_dir()):
-            unexpected.append(str(of_person))
-            continue
-        for name in sorted_names(root / of_person):
-            if is_image_name(name):
-                found.append((int(person), name, str(of_person / name)))
-            else:
-                unexpected.append(str(of_person / name))
-    return {path: person for person, _, path in sorted(found)}
+    images = images_by_person(root, folder, _PERSON, unexpected)
+    return {path: person for person, _, path in sorted((person, path.name, str(path)) for person, path in images)}
 
 
 def _read_lists(root: Path, split: int) -> Iterator[tuple[tuple[str, Modality], tuple[ListedImage, ...]]]:
@@ -134,7 +111,7 @@ def _read_lists(root: Path, split: int) -> Iterator[tuple[tuple[str, Modality], 
 
 
 def _read_list(path: Path, folder: str) -> Iterator[ListedImage]:
-    """The person of a line is the folder above the image: two numberings of people would mix otherwise."""
+    """The person of a line is the folder above the image; labels number people differently in each list."""
     for entry in read_labelled_list(path):
         parts = entry.path.parts
         if len(parts) != 3 or parts[0] != folder or not _PERSON.fullmatch(parts[1]):

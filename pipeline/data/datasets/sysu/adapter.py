@@ -1,8 +1,6 @@
 """SYSU-MM01: 491 people under four visible and two infrared cameras.
 
-How to obtain it: sign the agreement in wuancong/SYSU-MM01 and send it to the authors; it is for research only and is
-never passed on. `rand_perm_cam.mat`, needed for the `official` gallery draw alone, is in `evaluation/data_split/` of
-that repository and belongs into `exp/`.
+`rand_perm_cam.mat`, only needed for the `official` gallery draw, is in `evaluation/data_split/` of wuancong/SYSU-MM01.
 
     SYSU-MM01/cam{1..6}/{person:04d}/{image:04d}.jpg      visible: cameras 1 2 4 5; infrared: cameras 3 6
     SYSU-MM01/exp/{train,val,test}_id.{txt,mat}           rand_perm_cam.mat
@@ -10,13 +8,12 @@ that repository and belongs into `exp/`.
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from models.modality import Modality, PerModality
 from pipeline.config import datasets
-from pipeline.data.check import MAX_OFFENDERS, CheckRow, DatasetCheck, SplitCounts, accept
+from pipeline.data.check import MAKE_AGAIN, CheckRow, DatasetCheck, SplitCounts, accept
 from pipeline.data.datasets.spec import DatasetSpec
 from pipeline.data.datasets.sysu.archive import (
     LIST_FOLDER,
@@ -31,7 +28,6 @@ from pipeline.data.datasets.sysu.archive import (
     people_of_both_modalities,
     read_permutations,
 )
-from pipeline.data.images import file_list_digest
 from pipeline.data.synthetic.record import DRAWN_FILE
 from pipeline.data.tables import ImageRow, build_tables
 from pipeline.data.truth import Dataset, SplitTables
@@ -51,7 +47,7 @@ PUBLISHED_PEOPLE: Mapping[str, int] = {"train": 296, "val": 99, "test": 96}
 
 TRAINED_SPLITS = ("train", "val")
 TRAINED_ON = " + ".join(TRAINED_SPLITS)
-"""The people whom published results train on have rows of their own: that is the number to compare with a log."""
+"""Rows of their own: published results train on these people together."""
 
 _KNOWN_TRAP = (
     "a copy with 367 people and 11,333 infrared images gave a Rank-1 of 45 to 51 where complete data gave 54 "
@@ -62,51 +58,37 @@ _LISTS = (
     "all others with images of both modalities are the validation people"
 )
 _PERMUTATIONS = (
-    f"unpack the folders that are named; {PERMUTATION_FILE} itself comes from evaluation/data_split/ of "
+    f"unpack the named folders again; {PERMUTATION_FILE} itself comes from evaluation/data_split/ of "
     "wuancong/SYSU-MM01 (SHA-256 90402382dd587e05...)"
 )
-_DRAWN = "draw the data set again"
 
 
 def read_sysu_mm01(root: Path, *, split: str = "train_val", allow_partial: bool = False) -> Dataset:
-    """List the images of SYSU-MM01, or of a drawn data set of the same layout.
+    """List the images of SYSU-MM01, or of a synthetic data set of the same layout, and check all splits.
 
-    Rows are sorted by person, then camera, then file name; nothing below `root` is written and no image is opened.
-    The whole data set is checked, not only the splits asked for.
-
-    Args:
-        root: The folder with `cam1` to `cam6` and `exp`.
-        split: The people to train on: `train_val` (395, what published results use), `train` (296) or `val` (99).
-        allow_partial: Go on when counts differ from the published ones; the result is then marked `partial`.
-
-    Returns:
-        Training tables of `split` and test tables of the 96 test people, all their images in both modalities; the 99
-        validation people apart when `split` is `train`.
+    `split` names the people to train on: `train_val` (395, used by published results), `train` (296, with 99 validation
+    people) or `val` (99). The test tables contain all images of the 96 test people.
 
     Raises:
         ConfigError: No such split.
         DataError: The folder is something else, its lists contradict each other, counts differ, or a modality is empty.
 
-    Cost:
-        0.7 s for 45,000 images (measured) once the folder listings are in memory.
+    Cost: 0.7 s for 45,000 images (measured) once the folder listings are in memory.
     """
     splits_of_training = {"train_val": ("train", "val"), "train": ("train",), "val": ("val",)}
     if split not in splits_of_training:
         raise ConfigError(f"SYSU-MM01 has no training split {split!r}", hint=f"one of {', '.join(splits_of_training)}")
     archive = open_archive(root)
     partial = accept(root, check_sysu_mm01(archive), allow_partial)
-    training = _tables(archive, "training", splits_of_training[split])
-    test = _tables(archive, "test", ("test",))
     return Dataset(
         name=NAME,
-        kind=archive.kind,
+        kind="licensed" if archive.drawn is None else "drawn",
         root=root,
         images=_tables(archive, "the data set", SPLITS).images,
-        training=training,
+        training=_tables(archive, "training", splits_of_training[split]),
         validation=_tables(archive, "validation", ("val",)) if split == "train" else None,
-        test=test,
+        test=_tables(archive, "test", ("test",)),
         partial=partial,
-        file_list=file_list_digest((*training.images, *test.images)),
         split=split,
     )
 
@@ -127,13 +109,9 @@ def _tables(archive: SysuArchive, purpose: str, splits: tuple[str, ...]) -> Spli
 
 
 def check_sysu_mm01(archive: SysuArchive) -> DatasetCheck:
-    """Compare an archive with the published counts, or a drawn one with those it was written with.
+    """Compare an archive with the published counts, or a synthetic one with its own.
 
-    Where the permutation file is present, each folder of the people in the lists is also compared with its entry: the
-    strongest check there is, since it knows every folder.
-
-    Returns:
-        Every row, and at most five offenders.
+    If the permutation file is present, each folder of the listed people is also compared with its entry.
 
     Raises:
         DataError: `drawn.json` has no counts, or the permutation file cannot be read.
@@ -145,20 +123,20 @@ def check_sysu_mm01(archive: SysuArchive) -> DatasetCheck:
     if (archive.root / LIST_FOLDER / PERMUTATION_FILE).is_file():
         permutations = read_permutations(archive.root / LIST_FOLDER / PERMUTATION_FILE)
         differing = len(list(_folders_against_permutations(archive, permutations)))
-        advice = _PERMUTATIONS if archive.drawn is None else _DRAWN
+        advice = _PERMUTATIONS if archive.drawn is None else MAKE_AGAIN
         rows.append(CheckRow(f"folders that differ from {PERMUTATION_FILE}", 0, differing, advice))
-    check = DatasetCheck(rows=tuple(rows), offenders=(), notes=tuple(_notes(archive)))
-    if check.passed:
-        return check
-    offenders = tuple(islice(_offenders(archive, permutations), MAX_OFFENDERS))
-    return DatasetCheck(rows=check.rows, offenders=offenders, notes=check.notes)
+    derived = (
+        f"{LIST_FOLDER}/val_id.txt (or .mat) is missing: the {len(archive.people['val'])} others with images of "
+        "both modalities are the validation people"
+    )
+    notes = [derived] if archive.val_is_derived else []
+    return DatasetCheck.explained(rows, _offenders(archive, permutations), notes)
 
 
 def count_images(archive: SysuArchive) -> dict[str, int]:
-    """Images and people by split, by split and camera, and by split and modality, under the names that rows have.
+    """Images and people by split, camera and modality, under the names of the rows.
 
-    The people of train and val together count only if they have images of both modalities, as all of the published ones
-    have: a list alone is always complete.
+    The people of train and val together count only with images of both modalities, as all published ones have.
     """
     split_of = {person: split for split, people in archive.people.items() for person in people}
     counts: Counter[str] = Counter({f"{split}, people": len(archive.people[split]) for split in SPLITS})
@@ -176,7 +154,7 @@ def count_images(archive: SysuArchive) -> dict[str, int]:
 
 
 def _published_counts() -> dict[str, tuple[int, str]]:
-    """What every row should be, and what to do when it is not."""
+    """Expected count and advice of every row."""
     expected = {f"{TRAINED_ON}, people": (sum(PUBLISHED_PEOPLE[split] for split in TRAINED_SPLITS), _KNOWN_TRAP)}
     for modality in Modality:
         images = sum(
@@ -211,18 +189,8 @@ def _drawn_counts(drawn: Mapping[str, Any]) -> dict[str, tuple[int, str]]:
             for camera, of_camera in counts.get("cameras", {}).items():
                 expected |= {f"{split}, camera {camera}, {what}": int(of_camera[what]) for what in ("images", "people")}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(
-            f"{DRAWN_FILE} does not say how many images of each modality each split has", hint=_DRAWN
-        ) from error
-    return {name: (count, _DRAWN) for name, count in expected.items()}
-
-
-def _notes(archive: SysuArchive) -> Iterator[str]:
-    if archive.val_is_derived:
-        yield (
-            f"{LIST_FOLDER}/val_id.txt (or .mat) is missing: the {len(archive.people['val'])} others with images of "
-            "both modalities are the validation people"
-        )
+        raise DataError(f"{DRAWN_FILE} lacks the numbers of images of each split", hint=MAKE_AGAIN) from error
+    return {name: (count, MAKE_AGAIN) for name, count in expected.items()}
 
 
 def _offenders(archive: SysuArchive, permutations: Permutations | None) -> Iterator[str]:
@@ -257,7 +225,7 @@ def _folders_against_permutations(archive: SysuArchive, permutations: Permutatio
         orders, names = permutations.get((camera, person)), archive.folders.get((camera, person), ())
         published = 0 if orders is None else orders.shape[1]
         if published != len(names):
-            yield f"cam{camera}/{person:04d} holds {len(names)} images, {PERMUTATION_FILE} says {published}"
+            yield f"cam{camera}/{person:04d} holds {len(names)} images, {PERMUTATION_FILE} has {published}"
 
 
 def _split_counts(split: str) -> SplitCounts:

@@ -2,18 +2,18 @@
 
 import logging
 import re
+from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from jaxtyping import Int64
 
 from models.modality import Modality
-from pipeline.data.images import Kind
 from pipeline.data.list_files import read_mat, read_person_list
-from pipeline.data.listing import report_unexpected, sorted_names
+from pipeline.data.listing import images_by_person, report_unexpected, require_layout
 from pipeline.data.synthetic.record import read_drawn
 from pipeline.errors import DataError
 
@@ -26,17 +26,12 @@ Permutations = Mapping[tuple[int, int], Int64[np.ndarray, "_ _"]]
 """By (camera, person): ten orders of the numbers 1..n of the images in that folder, one a row."""
 
 MODALITY_OF_CAMERA: Mapping[int, Modality] = {
-    1: Modality.VISIBLE,
-    2: Modality.VISIBLE,
-    3: Modality.INFRARED,
-    4: Modality.VISIBLE,
-    5: Modality.VISIBLE,
-    6: Modality.INFRARED,
+    camera: Modality.INFRARED if camera in (3, 6) else Modality.VISIBLE for camera in range(1, 7)
 }
 SPLITS = ("train", "val", "test")
 
 _PERMUTATIONS_HINT = (
-    f"the image archive does not hold it: put evaluation/data_split/{PERMUTATION_FILE} of wuancong/SYSU-MM01 "
+    f"the image archive does not contain it: put evaluation/data_split/{PERMUTATION_FILE} of wuancong/SYSU-MM01 "
     f"(SHA-256 90402382dd587e05...) into {LIST_FOLDER}/; the draw `agw` works without it"
 )
 _PERSON = re.compile(r"[0-9]{4}")
@@ -49,14 +44,10 @@ OBTAIN = (
 
 @dataclass(frozen=True, slots=True)
 class SysuArchive:
-    """What lies under a data root.
+    """Content of a data root.
 
-    Attributes:
-        root: The data root.
-        folders: By (camera, person), the names of the images in that folder, sorted.
-        people: The person numbers of each split, ascending.
-        drawn: What `drawn.json` says, or None for photographs.
-        val_is_derived: There is no list of validation people, and they were found by their images.
+    `folders` has the sorted image names by (camera, person), `people` the ascending person numbers by split, `drawn`
+    the content of `drawn.json`, None for photographs. `val_is_derived` if no list names the validation people.
     """
 
     root: Path
@@ -65,25 +56,22 @@ class SysuArchive:
     drawn: Mapping[str, Any] | None
     val_is_derived: bool = False
 
-    @property
-    def kind(self) -> Kind:
-        """Whether this is the licensed data set or a drawn stand-in."""
-        return "licensed" if self.drawn is None else "drawn"
-
 
 def open_archive(root: Path) -> SysuArchive:
     """List the images and read the people of each split.
 
-    The validation list is missing from the authors' repository: it is then everybody with images of both modalities who
-    is in neither other list.
+    The authors' repository lacks the validation list: all people with images of both modalities who are in neither
+    other list then count as validation.
 
     Raises:
         DataError: The folder is not laid out like SYSU-MM01, or a person is in two splits.
-
-    Cost:
-        One directory listing a camera and person; no file is opened but the lists.
     """
-    _check_layout(root)
+    missing = [
+        f"{LIST_FOLDER}/{split}_id.txt (or .mat)"
+        for split in ("train", "test")
+        if not any((root / LIST_FOLDER / f"{split}_id.{extension}").is_file() for extension in ("txt", "mat"))
+    ]
+    require_layout(root, "SYSU-MM01", [f"cam{camera}" for camera in MODALITY_OF_CAMERA], missing, OBTAIN)
     folders = list_image_folders(root)
     lists = {split: read_person_list(root / LIST_FOLDER, split) for split in SPLITS}
     people = {split: members for split, members in lists.items() if members is not None}
@@ -97,7 +85,7 @@ def open_archive(root: Path) -> SysuArchive:
 
 
 def image_number(name: str) -> int | None:
-    """The number that names an image, or None for the name of something else; parent folders have no say.
+    """The number that names an image, or None for any other name.
 
     >>> image_number("0007.JPG"), image_number("12.png"), image_number("0007.txt")
     (7, 12, None)
@@ -107,32 +95,18 @@ def image_number(name: str) -> int | None:
 
 
 def list_image_folders(root: Path) -> dict[tuple[int, int], tuple[str, ...]]:
-    """The sorted image names of every person under every camera, cameras and people ascending.
-
-    Dot files and `Thumbs.db` are passed over; anything else that is no image is reported once.
-    """
-    folders: dict[tuple[int, int], tuple[str, ...]] = {}
+    """The sorted image names of every person under every camera, cameras and people ascending."""
+    folders: defaultdict[tuple[int, int], list[str]] = defaultdict(list)
     unexpected: list[str] = []
     for camera in MODALITY_OF_CAMERA:
-        for person in sorted_names(root / f"cam{camera}"):
-            folder = PurePosixPath(f"cam{camera}", person)
-            if not (_PERSON.fullmatch(person) and (root / folder).is_dir()):
-                unexpected.append(str(folder))
-                continue
-            images: list[str] = []
-            for name in sorted_names(root / folder):
-                if image_number(name) is not None:
-                    images.append(name)
-                else:
-                    unexpected.append(str(folder / name))
-            if images:
-                folders[camera, int(person)] = tuple(images)
+        for person, path in images_by_person(root, f"cam{camera}", _PERSON, unexpected, _IMAGE):
+            folders[camera, person].append(path.name)
     report_unexpected(root, unexpected)
-    return folders
+    return {place: tuple(names) for place, names in folders.items()}
 
 
 def people_of_both_modalities(folders: Mapping[tuple[int, int], tuple[str, ...]]) -> tuple[int, ...]:
-    """Everybody with at least one visible and one infrared image, ascending."""
+    """All people with at least one visible and one infrared image, ascending."""
     seen = {modality: set[int]() for modality in Modality}
     for camera, person in folders:
         seen[MODALITY_OF_CAMERA[camera]].add(person)
@@ -143,20 +117,11 @@ def read_permutations(path: Path) -> Permutations:
     """The published permutations of image numbers that the `official` gallery draw follows.
 
     A camera's list may be shorter than the largest person number (333 against 533 entries): people beyond its end, like
-    those with an empty entry, have no images there and are left out. Use `permutation_of` to look one up, for it
-    compares the length with the files on disk.
-
-    Args:
-        path: The file: `exp/rand_perm_cam.mat` of the data set.
-
-    Returns:
-        By (camera, person), int64 [10, n] with 1-based image numbers; row = trial.
+    those with an empty entry, have no images there. Use `permutation_of` to look one up: it compares the length with
+    the files on disk.
 
     Raises:
-        DataError: The file is missing, unreadable, or an entry does not hold permutations of 1..n.
-
-    Cost:
-        About 50 ms.
+        DataError: The file is missing, unreadable, or an entry does not contain permutations of 1..n.
 
     Source: wuancong/SYSU-MM01, evaluation/data_split/rand_perm_cam.mat.
     """
@@ -181,41 +146,19 @@ def read_permutations(path: Path) -> Permutations:
 def permutation_of(
     permutations: Permutations, camera: int, person: int, num_images: int
 ) -> Int64[np.ndarray, "trials n"]:
-    """The ten orders of one folder's images.
-
-    Args:
-        permutations: What `read_permutations` returned.
-        camera: 1 to 6.
-        person: The person's number.
-        num_images: How many images the folder holds.
-
-    Returns:
-        1-based image numbers, row = trial.
+    """The ten orders of one folder's images, as 1-based image numbers.
 
     Raises:
-        DataError: The permutations are of more or fewer images, or there are none.
+        DataError: The permutations are not of `num_images` images.
     """
     orders = permutations.get((camera, person))
     published = 0 if orders is None else orders.shape[1]
     if orders is None or published != num_images:
         raise DataError(
-            f"cam{camera}/{person:04d} holds {num_images} images, {PERMUTATION_FILE} says {published}",
+            f"cam{camera}/{person:04d} holds {num_images} images, {PERMUTATION_FILE} has {published}",
             hint="the `official` draw needs the complete data set: unpack it again, or use the draw `agw`",
         )
     return orders
-
-
-def _check_layout(root: Path) -> None:
-    if not root.is_dir():
-        raise DataError(f"there is no folder {root}", hint=OBTAIN)
-    missing = [f"cam{camera}/" for camera in MODALITY_OF_CAMERA if not (root / f"cam{camera}").is_dir()]
-    missing += [
-        f"{LIST_FOLDER}/{split}_id.txt (or .mat)"
-        for split in ("train", "test")
-        if not any((root / LIST_FOLDER / f"{split}_id.{extension}").is_file() for extension in ("txt", "mat"))
-    ]
-    if missing:
-        raise DataError(f"{root} is not laid out like SYSU-MM01: no {', '.join(missing)}", hint=OBTAIN)
 
 
 def _check_disjoint(root: Path, people: Mapping[str, tuple[int, ...]]) -> None:

@@ -209,7 +209,7 @@ class TestLayout:
         with pytest.raises(DataError) as caught:
             check_regdb(root)
         assert "no Thermal/, idx/" in caught.value.message
-        assert "ask its authors" in caught.value.hint
+        assert "request it from its authors" in caught.value.hint
         assert "vireid data synth" in caught.value.hint
 
     def test_a_root_that_does_not_exist_is_named(self, tmp_path):
