@@ -1,4 +1,4 @@
-"""What the supervised methods minimise: people are classified, and images compared with each other and with texts.
+"""Loss terms of the supervised methods: people are classified, and images compared with each other and with texts.
 
 A batch has the same people in both modalities: the k-th infrared image and the k-th image of every visible view are of
 one person. All views are classified and enter the triplet; the gap between the modalities reads first views only.
@@ -34,12 +34,7 @@ def person_terms(
 ) -> list[Term]:
     """Identity, triplet, and the gap between the modalities; a weight of 0 removes a term.
 
-    Args:
-        people: The labels.
-        classifier: Of the people, in training mode; it reads the necks.
-        gap_weight: Weight of `modality_gap`.
-        triplet_weight: Weight of `weighted_triplet`.
-        triplet_softmax: How the triplet averages the distances of an anchor.
+    `classifier` is in training mode and reads the necks; `triplet_softmax` averages the distances of an anchor.
     """
     projects = classifier.projection is not None
     necks = (Head.NECK, Head.PROJECTION_NECK) if projects else (Head.NECK,)
@@ -77,14 +72,9 @@ def text_terms(
     infrared_text_weight: float,
     text_on_second_view: bool,
 ) -> list[Term]:
-    """Classification of images by text prototypes of people; a weight of 0 removes a modality's term.
+    """Classification of images by the text prototypes of people in their modality; a weight of 0 removes a term.
 
-    Args:
-        people: The labels.
-        texts: One text prototype a person, for the images of each modality.
-        visible_text_weight: Weight of the term of visible images.
-        infrared_text_weight: Weight of the term of infrared images.
-        text_on_second_view: Whether further views are classified beside the first one.
+    `text_on_second_view`: further views are classified as well.
     """
 
     def term(modality: Modality, weight: float) -> Term:

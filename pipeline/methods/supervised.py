@@ -1,4 +1,5 @@
-"""What the supervised methods share: the classifier of people, batches, training for an epoch, the round's record."""
+"""Shared parts of the supervised methods: the classifier of people, batches, training for an epoch, the round's record.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -33,10 +34,7 @@ SupervisedRun = Run[Any, Any]
 def new_person_encoder(config: SupervisedConfig, clip: LoadedClip, *, with_texts: bool) -> DualStemEncoder:
     """CLIP's image tower with a stem for each modality and the heads of supervised training.
 
-    Args:
-        config: Which images, and what is made of the tower.
-        clip: The tower, or a ResNet-50 without text.
-        with_texts: Whether anything that is trained meets texts.
+    `with_texts`: the losses read text prototypes or captions.
 
     Raises:
         ConfigError: The image tower is no ResNet, images are too small, or a needed text encoder is missing.
@@ -55,7 +53,7 @@ def new_person_encoder(config: SupervisedConfig, clip: LoadedClip, *, with_texts
 
 
 def new_classifier(run: SupervisedRun, people: PersonLabels) -> PersonClassifier:
-    """An untrained classifier of the people, on the run's device, the same one each time."""
+    """An untrained classifier of the people, on the run's device, bit for bit the same each time."""
     generator = torch_generator(run.config.seed, "init", "classifier")
     width, embed = encoder_widths(run.clip)
     return PersonClassifier(width, embed, people.num_people, generator).to(run.device)
@@ -87,7 +85,7 @@ def person_batches(run: SupervisedRun, generator: np.random.Generator) -> Paired
 
 
 def people_on_device(run: SupervisedRun) -> People:
-    """The person of each training image, where losses need it."""
+    """The person of each training image, on the run's device."""
     people: PersonLabels = run.state.method.people
     return people.labels.map(lambda labels: upload(labels, run.device))
 
@@ -120,12 +118,6 @@ def train_epoch_on_people(
 
 @rank_zero
 def record(run: SupervisedRun, trained: Mapping[str, float], report: EvaluationReport | None) -> None:
-    """Write the numbers and the checkpoint of the completed round.
-
-    Args:
-        run: Whose round it is.
-        trained: Mean losses by name.
-        report: What was measured.
-    """
+    """Write the losses and the checkpoint of the completed round."""
     rate = {"train/learning_rate": learning_rate_of(run.config, run.round)} if run.round.trains_images else {}
     record_round(run, rate | {f"train/loss/{name}": value for name, value in trained.items()}, report)

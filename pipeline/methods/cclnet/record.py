@@ -1,4 +1,4 @@
-"""What a CCLNet round leaves behind: its numbers, by their names in MLflow, and its figures."""
+"""The record of a CCLNet round: numbers, by their names in MLflow, and figures."""
 
 from collections.abc import Mapping
 from functools import partial

@@ -1,4 +1,4 @@
-"""The stages of a CCLNet round as plain functions: values in, values out."""
+"""The stages of a CCLNet round as plain functions of values."""
 
 import logging
 from collections.abc import Mapping
@@ -42,9 +42,9 @@ logger = logging.getLogger(__name__)
 
 @stage(uses_device=True)
 def begin_stage(run: CclnetRun) -> None:
-    """Give a later stage its starting weights and a new optimiser, and choose the clusters that prompts describe.
+    """Give a later stage its initial weights and a new optimiser, and choose the clusters that prompts describe.
 
-    The first stage begins with what opening the run made.
+    The first stage uses those of the opened run.
     """
     config, state, round_ = run.config, run.state, run.round
     if round_.number == 1:
@@ -74,14 +74,10 @@ def cluster(run: CclnetRun, features: PerModality[FeatureBank]) -> Clusters:
 def learn_prompts(run: CclnetRun, clusters: PerModality[Clustering]) -> PerModality[TextPrototypes] | None:
     """Learn one text prototype a cluster; a refresh that finds outliers only keeps the previous ones.
 
-    They are written to a file of their own, so that a run killed later in the round does not learn them again.
-
-    Args:
-        run: Whose texts they are.
-        clusters: Those that are described.
+    They are saved in a file of their own, so that a run killed later in the round does not learn them again.
 
     Raises:
-        DegenerateClustering: A modality has outliers only and there are no earlier texts.
+        DegenerateClustering: A modality has outliers only and there are no earlier text prototypes.
     """
     round_, previous = run.round, run.state.method.text
     labels = clusters.map(lambda one: one.labels)
@@ -104,9 +100,7 @@ def learn_prompts(run: CclnetRun, clusters: PerModality[Clustering]) -> PerModal
 def train(run: CclnetRun, clusters: Clusters, text: PerModality[TextPrototypes] | None) -> dict[str, float]:
     """Train the encoder for one epoch against the memories of this round's clusters.
 
-    Returns:
-        Mean losses by name, as `loss/...`; `swap/kept_share` is the share of the round's pairs that swapping still uses
-        at the end.
+    Returns mean losses as `loss/...`; `swap/kept_share` is the share of the round's pairs still swapped at the end.
 
     Raises:
         TrainingError: The loss is not finite.
@@ -160,7 +154,8 @@ def log_round(
     trained: Mapping[str, float],
     report: EvaluationReport | None,
 ) -> None:
-    """Take over what the round found, and record it: from the checkpoint on, the round counts."""
+    """Store clusters and text prototypes in the state, and record the round, which counts from its checkpoint on.
+    """
     state, round_ = run.state.method, run.round
     state.clusters, state.text = clusters.clusterings, text
     if round_.stage == "prepare" and round_.last_of_stage:
@@ -194,7 +189,7 @@ def _label_for_export(run: CclnetRun) -> PerModality[Clustering]:
 
 
 def _prompt_features(run: CclnetRun) -> PerModality[torch.Tensor]:
-    """Projected features that prompts are learned on, of the stage's initial encoder or of the current one."""
+    """Projected features for prompt learning, of the stage's initial encoder or of the current one."""
     initial = run.round.first_of_stage or run.config.prompts.feature_source == "initial"
     encoder = run.new_encoder() if initial and not run.config.stages.carry_over else None
     banks = run.extract_training_features(Head.PROJECTION, encoder)
@@ -223,7 +218,7 @@ def _learn_texts(
 
 
 def _swap(run: CclnetRun, clusters: Clusters) -> CrossModalSwap | None:
-    """Swapping of matched prototypes, from the pairs of this round on."""
+    """Swapping of matched prototypes, initially of this round's pairs."""
     settings, matching = run.config.swap, run.config.matching
     if settings.mode == "off" or run.round.epoch < settings.start:
         return None

@@ -1,4 +1,4 @@
-"""What CCLNet remembers from round to round, besides weights: pseudo-labels, and the texts learned on them."""
+"""State of CCLNet between rounds, besides weights: pseudo-labels, and the text prototypes learned on them."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ from pipeline.runs.run import Run
 
 @dataclass(frozen=True, slots=True)
 class TextPrototypes:
-    """What the learned prompts of one modality say, and the pseudo-labels that they were learned on.
+    """Text prototypes of one modality, one a cluster, not normalised, and the pseudo-labels that they were learned on.
 
-    `features` are the encoded texts, one a cluster, not normalised; `context` the learned words, kept for a warm start.
+    `context` are the learned context tokens, kept for a warm start.
     """
 
     features: Float[Tensor, "clusters text"]
@@ -47,7 +47,7 @@ class CclnetState:
         }
 
     def fill(self, packed: Mapping[str, Any], device: torch.device) -> None:
-        """Take over what was packed, text prototypes on a device."""
+        """Restore packed values, text prototypes on a device."""
         self.clusters = _unpack(packed["clusters"], _unpack_labels)
         self.exported = _unpack(packed["exported"], _unpack_labels)
         self.text = unpack_texts(packed["text"], device)
@@ -57,12 +57,12 @@ CclnetRun = Run[CclnetConfig, CclnetState]
 
 
 def pack_texts(texts: PerModality[TextPrototypes] | None) -> dict[str, Any] | None:
-    """Tensors on the CPU, for a checkpoint or for other processes."""
+    """Tensors on the CPU, for a checkpoint or for other ranks."""
     return _pack(texts, _pack_text)
 
 
 def unpack_texts(packed: Mapping[str, Any] | None, device: torch.device) -> PerModality[TextPrototypes] | None:
-    """What was packed, on a device."""
+    """Inverse of `pack_texts`, on a device."""
     return _unpack(packed, lambda one: _unpack_text(one, device))
 
 

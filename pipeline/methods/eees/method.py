@@ -30,7 +30,7 @@ def new_encoder(config: EeesConfig, clip: LoadedClip) -> DualStemEncoder:
 
 
 def new_state(run: EeesRun) -> EeesState:
-    """The data set's people, and fresh weights of what the losses need.
+    """The data set's people, and fresh weights of the heads that the losses need.
 
     Raises:
         DataError: The data set does not name the people of its images.

@@ -1,4 +1,4 @@
-"""What EEES minimises beside the classification of people: images are compared with captions, alone and fused."""
+"""Losses of EEES beside the classification of people: images are compared with captions, alone and fused."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -79,18 +79,10 @@ class CaptionedImages:
 class CaptionLosses:
     """The losses on captions: alignment, views, distillation, identity of fused views, and purification.
 
-    Captions stand beside first visible views and infrared images only: second views lose their colours on purpose.
-
-    Args:
-        people: The person of each training image, on the device.
-        classifier: Of the people, in training mode.
-        captions: Of the images of either modality.
-        images_per_person: How many images of a person stand together.
-        fusion: Fuses views, in training mode; None where no term needs it.
-        fused_neck: From fused images to what the classifier of projections reads; None where no term needs it.
-            `normalised_by_batch` makes one.
-        pooled_map: From pooled features to the width of captions; None where projections are compared with captions.
-        weights: Of the terms.
+    Captions are paired with first visible views and infrared images only: second views lose their colours on purpose.
+    `classifier` and `fusion` are in training mode. `fused_neck` maps fused images to the input of the projections'
+    classifier (`normalised_by_batch`), `pooled_map` pooled features to the width of captions; None if no term needs
+    them. Each person has `images_per_person` adjacent images.
 
     Source: reconstructed from the abstract of Dong et al., 2024 (EEES), and from sibling papers.
     """
@@ -105,7 +97,7 @@ class CaptionLosses:
     weights: CaptionWeights
 
     def terms(self) -> list[Term]:
-        """All terms; a weight of 0 removes one, and what only it needs is not computed."""
+        """All terms; a weight of 0 removes one."""
         weights = self.weights
         distilled = weights.views_weight * weights.distillation_weight
         head = Head.PROJECTION if weights.alignment_feature == "projection" else Head.POOLED
@@ -194,31 +186,24 @@ class CaptionLosses:
 
 
 def fixed_captions(features: Float[Tensor, "images embed"]) -> Captioned:
-    """Captions that a frozen tower encoded before the epoch, on the device."""
+    """Captions encoded by a frozen tower before the epoch, on the device."""
     return lambda positions: features[positions]
 
 
 def learned_captions(tower: TextTower, ids: Int64[Tensor, "images longest"]) -> Captioned:
-    """Captions that are encoded in each step by a tower whose weights are learned.
+    """Captions encoded in each step by a trained tower on the device; `ids` are tokens as `TextTower.cut` returns them.
 
     Every step encodes up to the end of the longest caption of all images: the host cannot know that of a step without
     waiting for the GPU.
-
-    Args:
-        tower: On the device; its weights decide who gets gradients.
-        ids: Token numbers of the caption of every image, as `TextTower.cut` returns them.
     """
     return lambda positions: tower.from_cut_tokens(ids[positions])
 
 
 def normalised_by_batch(neck: nn.Module) -> Callable[[Float[Tensor, "rows embed"]], Float[Tensor, "rows embed"]]:
-    """A neck for fused images: scale and bias of another one, and statistics of the rows themselves.
+    """A neck for fused images: scale and bias of the encoder's projection neck, statistics of the rows themselves.
 
-    The running statistics are those of single images, by which they are searched: fused ones must not move them. Every
-    rank has all fused rows, so nothing is synchronised.
-
-    Args:
-        neck: The encoder's projection neck, a batch norm.
+    The running statistics are those of single images, which searches use: fused ones must not change them. Every rank
+    has all fused rows, so nothing is synchronised.
     """
     assert isinstance(neck, _BatchNorm)
     return lambda rows: batch_norm(rows, None, None, neck.weight, neck.bias, training=True, eps=neck.eps)

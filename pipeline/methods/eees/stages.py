@@ -1,4 +1,4 @@
-"""The stages of EEES as plain functions: values in, values out."""
+"""The stages of EEES as plain functions of values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ from pipeline.runtime.seeds import derive_seed, numpy_generator
 class EncodedCaptions:
     """From positions of training images, in their shuffled order, to features of their captions.
 
-    `digest` identifies the captions: a run goes on with those that it began with.
+    `digest` identifies the captions: a resumed run needs the same ones.
     """
 
     features: PerModality[Captioned]
@@ -67,7 +67,7 @@ def encode_captions(run: EeesRun) -> EncodedCaptions:
 
 @stage(uses_device=True)
 def train(run: EeesRun, captions: EncodedCaptions) -> dict[str, float]:
-    """Train the encoder for one epoch, and what reads captions with it.
+    """Train the encoder, and the modules that read captions, for one epoch.
 
     Raises:
         TrainingError: The loss is not finite, or a batch does not fit into memory.
@@ -93,7 +93,7 @@ def train(run: EeesRun, captions: EncodedCaptions) -> dict[str, float]:
 def log_round(
     run: EeesRun, captions: EncodedCaptions, trained: Mapping[str, float], report: EvaluationReport | None
 ) -> None:
-    """Record the round: from the checkpoint on, it counts."""
+    """Record the round, which counts from its checkpoint on."""
     run.state.method.captions = captions.digest
     complete_round(run, report)
     record(run, trained, report)
@@ -123,7 +123,7 @@ def read_captions(run: EeesRun) -> Captions:
 
 
 def captions_path(run: EeesRun) -> Path:
-    """Where the captions are: where the settings say, in the data set's folder, or where `vireid caption` writes."""
+    """File of the captions: from the settings, in the data set's folder, or written by `vireid caption`."""
     if run.config.captions.path is not None:
         return run.config.captions.path
     dataset = run.supervision.dataset
