@@ -46,11 +46,7 @@ def walk_images(root: Path, folder: PurePosixPath, above: frozenset[Path] = froz
 
 
 def images_by_person(
-    root: Path,
-    folder: str,
-    pattern: re.Pattern[str],
-    unexpected: list[str],
-    image: re.Pattern[str] = _IMAGE,
+    root: Path, folder: str, pattern: re.Pattern[str], unexpected: list[str], image: re.Pattern[str] = _IMAGE
 ) -> Iterator[tuple[int, PurePosixPath]]:
     """Person and path of each image in `folder/PERSON/`, names by code point; other entries go to `unexpected`."""
     for person in sorted_names(root / folder):

@@ -7,13 +7,21 @@ import numpy as np
 from jaxtyping import Int64
 
 from models.modality import PerModality
-from pipeline.data.person_labels import LEFT_OUT, PersonLabels
 from pipeline.data.truth import Dataset
 from pipeline.errors import DataError
 
 FEWEST_PEOPLE = 2
+LEFT_OUT = -1  # label of an image whose person has images of one modality only
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PersonLabels:
+    """The person of each training image, 0 to `num_people - 1` in the order of true numbers, or `LEFT_OUT`."""
+
+    labels: PerModality[Int64[np.ndarray, " _"]]
+    num_people: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)

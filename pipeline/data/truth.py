@@ -1,14 +1,15 @@
 """True identities, and the values that contain them. A contract keeps training code from importing this module."""
 
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from models.modality import PerModality
+from models.modality import Modality, PerModality
 from pipeline.config.datasets import Split
 from pipeline.data.images import ImageTable, Kind, file_list_digest
+from pipeline.errors import DataError
 
 UNKNOWN_PERSON = -1  # of an image without a person; training needs none
 
@@ -104,3 +105,41 @@ class Dataset:
         """The persons of training images, given by their rows in `images`."""
         places = self.training_places(stored_rows)
         return self.training.people.map_with(lambda people, at: PersonIds(people.ids[at]), places)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRow:
+    """An image before it enters a table; `path` is POSIX and relative to the data root."""
+
+    person: int
+    camera: int
+    path: str
+
+
+def build_tables(root: Path, rows: PerModality[tuple[ImageRow, ...]], *, purpose: str, advice: str) -> SplitTables:
+    """Sort images into tables: by person, then camera, then file name by code point, whatever their order.
+
+    `purpose` begins the error (`training`, `test`) and `advice` is its hint.
+
+    Raises:
+        DataError: A modality has no image.
+    """
+    for modality, found in rows.items():
+        if not found:
+            raise DataError(f"{root}: {purpose} needs visible and infrared images; {modality}: 0", hint=advice)
+    ordered = rows.map(
+        lambda found: sorted(found, key=lambda row: (row.person, row.camera, PurePosixPath(row.path).name, row.path))
+    )
+    return SplitTables(
+        images=PerModality.build(lambda modality: _table(root, modality, ordered[modality])),
+        people=ordered.map(lambda found: PersonIds(np.array([row.person for row in found], dtype=np.int64))),
+    )
+
+
+def _table(root: Path, modality: Modality, rows: list[ImageRow]) -> ImageTable:
+    return ImageTable(
+        root=root,
+        paths=tuple(row.path for row in rows),
+        cameras=np.array([row.camera for row in rows], dtype=np.int64),
+        modality=modality,
+    )

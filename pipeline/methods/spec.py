@@ -11,7 +11,7 @@ from models.encoder import DualStemEncoder
 from pipeline.config.experiment import AnyConfig, method_name
 from pipeline.evaluation.report import EvaluationReport
 from pipeline.runs.run import Run
-from pipeline.runs.stage import Stage
+from pipeline.runs.stages import Stage
 from pipeline.training.state import MethodState
 
 

@@ -1,5 +1,4 @@
-"""Shared parts of the supervised methods: the classifier of people, batches, training for an epoch, the round's record.
-"""
+"""Shared parts of the supervised methods: classifier of people, batches, training for an epoch, record."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,15 +12,14 @@ from models.person_heads import PersonClassifier, prepare_for_people
 from models.transfer import upload
 from pipeline.config.experiment import SupervisedConfig
 from pipeline.config.rounds import Round
-from pipeline.data.person_labels import PersonLabels
 from pipeline.data.samplers.sampling import PairedIdentityBatches, paired_identity_batches
+from pipeline.data.supervision import PersonLabels
 from pipeline.data.transforms.channel_augmentation import channel_views
 from pipeline.errors import ConfigError
 from pipeline.evaluation.report import EvaluationReport
 from pipeline.methods.identity_objective import People
 from pipeline.runs.run import Run
-from pipeline.runs.stage import rank_zero
-from pipeline.runs.stages import record_round
+from pipeline.runs.stages import rank_zero, record_round
 from pipeline.runtime.seeds import torch_generator
 from pipeline.training.loop import Compute, EpochSteps, run_epoch
 from pipeline.training.objective import Objective, Term

@@ -16,17 +16,19 @@ from pipeline.config.experiment import AnyConfig
 from pipeline.config.rounds import Round
 from pipeline.data.dataset import Dataset
 from pipeline.data.images import TestImages
-from pipeline.errors import DataError
+from pipeline.errors import ConfigError, DataError
+from pipeline.evaluation import searches
 from pipeline.evaluation.diagnostics import label_diagnostics, matching_diagnostics
 from pipeline.evaluation.evaluate import SearchResult, evaluate_features
 from pipeline.evaluation.feature_files import write_features, write_queries
 from pipeline.evaluation.figures import draw_panel, look_up
+from pipeline.evaluation.protocols import protocol_of
+from pipeline.evaluation.protocols.spec import Plans
 from pipeline.evaluation.report import DataRecord, EvaluationReport, FeatureRecord, LastRound, ModelRecord, Selection
 from pipeline.evaluation.search_report import suspicions
 from pipeline.evaluation.searches import samples_of
 from pipeline.features import FeatureBank, encoder_digest
 from pipeline.runs.run import Run
-from pipeline.runs.search_plan import plan_test, plan_validation
 from pipeline.runtime.seeds import numpy_generator
 
 logger = logging.getLogger(__name__)
@@ -223,3 +225,33 @@ class IdentityEvaluator:
         chosen = np.sort(generator.choice(len(trial.query), size=min(QUERIES, len(trial.query)), replace=False))
         found = look_up(trial, trial.query[chosen], features, samples_of(self.dataset.test))
         run.record.folder.save_figure(run.round.number, "retrieval", partial(draw_panel, found, self.test))
+
+
+def plan_test(dataset: Dataset, config: AnyConfig, *, final: bool) -> Plans:
+    """The trials of every test search, the headline first; see `pipeline.evaluation.searches.plan_test`."""
+    return searches.plan_test(protocol_of(config.data.name), dataset, config.evaluation, final=final)
+
+
+def plan_validation(dataset: Dataset, config: AnyConfig) -> Plans:
+    """The trials on validation images; the first one decides `selection = "val"`."""
+    return searches.plan_validation(protocol_of(config.data.name), dataset, config.evaluation)
+
+
+def refuse_unmeasurable(dataset: Dataset, config: AnyConfig) -> None:
+    """Refuse, before training, a run that cannot be measured with its settings.
+
+    Raises:
+        ConfigError: `evaluation.selection` needs images that the data set does not have, or a search cannot be planned.
+        DataError: The images do not allow a search.
+    """
+    needed = {"val": ("validation", dataset.validation), "test_best": ("test", dataset.test)}
+    part, tables = needed.get(config.evaluation.selection, ("", dataset.training))
+    if tables is None:
+        raise ConfigError(
+            f"evaluation.selection = '{config.evaluation.selection}' needs {part} images, and {dataset.root} has none",
+            hint="add rows of that split to the manifest, or take the last round: evaluation.selection=last",
+        )
+    if dataset.test is not None:
+        plan_test(dataset, config, final=True)
+    if dataset.validation is not None:
+        plan_validation(dataset, config)

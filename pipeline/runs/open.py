@@ -24,10 +24,9 @@ from pipeline.data.inspection import verified_store
 from pipeline.data.store import open_store
 from pipeline.data.supervision import Supervision
 from pipeline.errors import CheckpointError, ConfigError, DataError, WeightsError
-from pipeline.runs.evaluator import IdentityEvaluator
+from pipeline.runs.evaluator import IdentityEvaluator, refuse_unmeasurable
 from pipeline.runs.record import RunRecord
 from pipeline.runs.run import Method, Run
-from pipeline.runs.search_plan import refuse_unmeasurable
 from pipeline.runtime.device import device_name, recorded_precision, resolve_device, resolve_precision, using_device
 from pipeline.runtime.distributed import ALONE, Processes
 from pipeline.runtime.seeds import numpy_generator

@@ -237,9 +237,5 @@ class Evaluator(Protocol):
     def evaluate_result(self, run: Run[Any, Any], last: EvaluationReport) -> EvaluationReport:
         """The report of the round that a score selected as the result."""
 
-    def diagnose(
-        self,
-        labels: PerModality[Int64[ndarray, " _"]],
-        matching: Matching,
-    ) -> dict[str, float]:
+    def diagnose(self, labels: PerModality[Int64[ndarray, " _"]], matching: Matching) -> dict[str, float]:
         """Quality of pseudo-labels and cluster pairs, if the people of all training images are known."""

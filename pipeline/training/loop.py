@@ -107,11 +107,7 @@ def run_epoch(
 
 
 def run_steps(
-    network: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    objective: Objective,
-    steps: EpochSteps,
-    compute: Compute,
+    network: nn.Module, optimiser: torch.optim.Optimizer, objective: Objective, steps: EpochSteps, compute: Compute
 ) -> dict[str, Float[Tensor, ""]]:
     """The steps of an epoch, without ever waiting for a GPU: the sum of every loss term, on the device."""
     device, processes, heads = compute.device, compute.processes, objective.heads

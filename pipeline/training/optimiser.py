@@ -45,13 +45,7 @@ def multistep_warmup(
 
 
 def cosine_warmup(
-    index: int,
-    *,
-    base: float,
-    total_epochs: int,
-    warmup_epochs: int,
-    warmup_start: float = 1e-5,
-    floor: float = 1e-6,
+    index: int, *, base: float, total_epochs: int, warmup_epochs: int, warmup_start: float = 1e-5, floor: float = 1e-6
 ) -> float:
     """Linear warm-up from `warmup_start` at index 0, then half a cosine down to `floor` at `total_epochs` and beyond.
 
@@ -124,12 +118,7 @@ def optimiser_restarts(epoch: int, *, swap_start: int, at_swap: AtSwap) -> bool:
 
 
 def build_image_optimiser(
-    encoder: EncoderWithRoles,
-    *,
-    roles: Collection[str],
-    learning_rate: float,
-    weight_decay: float,
-    bias_factor: float,
+    encoder: EncoderWithRoles, *, roles: Collection[str], learning_rate: float, weight_decay: float, bias_factor: float
 ) -> torch.optim.Adam:
     """Adam over the parts `roles` of an encoder; the learning rate of bias tensors is `bias_factor` times higher.
 

@@ -24,8 +24,7 @@ Recipe = Literal["cclnet_sysu", "cclnet_regdb"]
 Transform = Callable[[Tensor, int, slice], Tensor]
 """One view: from a rank's stored pixels to network input.
 
-The number is that of the images of the whole batch, which random changes are drawn for; the slice says which of these
-images the pixels show.
+Random changes are drawn for the whole batch, whose size is the number; the slice selects those of the pixels.
 """
 
 _PROBABILITY: Final = 0.5
@@ -42,6 +41,15 @@ class Rectangles:
     left: Int64[Tensor, " batch"]
     height: Int64[Tensor, " batch"]
     width: Int64[Tensor, " batch"]
+
+    def part(self, rows: slice) -> "Rectangles":
+        """The rectangles of some images of the batch."""
+        return Rectangles(self.top[rows], self.left[rows], self.height[rows], self.width[rows])
+
+    def cover(self, height: int, width: int) -> Bool[Tensor, "batch height width"]:
+        """Which pixels of images of this size are inside."""
+        rows, columns = between(height, self.top, self.height), between(width, self.left, self.width)
+        return rows[:, :, None] & columns[:, None, :]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,11 +70,8 @@ class Changes:
 
     def part(self, rows: slice) -> "Changes":
         """The changes of some images of the batch."""
-        erased = self.erased
-        return Changes(
-            self.gray[rows], self.flip[rows], self.padding, self.top[rows], self.left[rows],
-            Rectangles(erased.top[rows], erased.left[rows], erased.height[rows], erased.width[rows]),
-        )  # fmt: skip
+        moved = self.top[rows], self.left[rows]
+        return Changes(self.gray[rows], self.flip[rows], self.padding, *moved, self.erased.part(rows))
 
 
 def preprocess(
@@ -154,10 +159,7 @@ def apply_changes(
     if changes.padding > 0 or changes.flip.any():
         pixels = move(pixels, placed.flip, changes.padding, placed.top, placed.left)
     output = preprocess(pixels, normalisation)
-    height, width = output.shape[2:]
-    rows = between(height, placed.erased.top, placed.erased.height)
-    columns = between(width, placed.erased.left, placed.erased.width)
-    return output.masked_fill_((rows[:, :, None] & columns[:, None, :])[:, None], 0.0)
+    return output.masked_fill_(placed.erased.cover(*output.shape[2:])[:, None], 0.0)
 
 
 def _place(changes: Changes, device: torch.device) -> Changes:

@@ -19,7 +19,6 @@ from pipeline.data.transforms.augmentation import (
     Normalisation,
     Rectangles,
     Transform,
-    between,
     coins,
     first_fitting,
     move,
@@ -32,13 +31,7 @@ View = Literal["visible_one", "visible_two", "infrared"]
 LUMINANCE: Final = 3
 UNCHANGED: Final = 4
 
-_WEIGHTS: Final = (
-    (1.0, 0.0, 0.0),
-    (0.0, 1.0, 0.0),
-    (0.0, 0.0, 1.0),
-    (0.2989, 0.5870, 0.1140),
-    (0.0, 0.0, 0.0),
-)
+_WEIGHTS: Final = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (0.2989, 0.5870, 0.1140), (0.0, 0.0, 0.0))
 _FILL: Final = (0.4914, 0.4822, 0.4465)
 _ERASED_AREA: Final = (0.02, 0.4)
 _ERASED_ASPECT: Final = (0.3, 1 / 0.3)
@@ -63,12 +56,8 @@ class ChannelChanges:
 
     def part(self, rows: slice) -> "ChannelChanges":
         """The changes of some images of the batch."""
-        erased = self.erased
-        return ChannelChanges(
-            self.padding, self.top[rows], self.left[rows], self.flip[rows],
-            Rectangles(erased.top[rows], erased.left[rows], erased.height[rows], erased.width[rows]),
-            self.channel[rows],
-        )  # fmt: skip
+        moved = self.top[rows], self.left[rows], self.flip[rows]
+        return ChannelChanges(self.padding, *moved, self.erased.part(rows), self.channel[rows])
 
 
 def augment_channels(
@@ -99,11 +88,7 @@ def augment_channels(
 
 
 def channel_views(
-    *,
-    recipe: Literal["channels", "plain"],
-    padding: int,
-    normalisation: Normalisation,
-    generator: torch.Generator,
+    *, recipe: Literal["channels", "plain"], padding: int, normalisation: Normalisation, generator: torch.Generator
 ) -> PerModality[tuple[Transform, ...]]:
     """Two views of each visible image and one of each infrared image, as `augment_channels` makes them.
 
@@ -148,13 +133,10 @@ def apply_channel_changes(
         left = torch.where(placed.flip, 2 * changes.padding - placed.left, placed.left)
         pixels = move(pixels, placed.flip, changes.padding, placed.top, left)
     output = preprocess(pixels, normalisation)
-    height, width = output.shape[2:]
-    rows = between(height, placed.erased.top, placed.erased.height)
-    columns = between(width, placed.erased.left, placed.erased.width)
-    erased = rows[:, :, None] & columns[:, None, :]
+    erased = placed.erased.cover(*output.shape[2:])
     for channel, fill in enumerate(_FILL):
         output[:, channel].masked_fill_(erased, fill)
-    # Asked on the host: a GPU is not waited for.
+    # Compared on the host, without waiting for a GPU.
     return output if bool((changes.channel == UNCHANGED).all()) else _mix(output, placed.channel)
 
 
@@ -204,5 +186,5 @@ def _mix(
     weights = _weights(images.device)[channel][:, :, None, None]
     mixed = (images[:, 0] * weights[:, 0]).addcmul_(images[:, 1], weights[:, 1]).addcmul_(images[:, 2], weights[:, 2])
     unchanged = (channel == UNCHANGED)[:, None, None, None]
-    # With the channels at the end, as they lie in memory.
+    # Channels last, as in memory.
     return torch.where(unchanged, images.permute(0, 2, 3, 1), mixed[:, :, :, None]).permute(0, 3, 1, 2)

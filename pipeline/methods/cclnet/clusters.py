@@ -1,5 +1,4 @@
-"""Result of a round's clustering: clusters of each modality, their prototypes, and which clusters are the same person.
-"""
+"""Clusters of a round: labels of each modality, their prototypes, and which clusters are the same person."""
 
 import logging
 from collections.abc import Mapping
@@ -135,7 +134,7 @@ def usable_labels(
                 hint=f"raise labelling.{modality}.eps, lower labelling.{modality}.min_samples, "
                 "or train longer before labelling",
             )
-        logger.warning("%s; going on with the labels of the last round that had clusters", problem)
+        logger.warning("%s; using the labels of the last round with clusters", problem)
         return replace(labelling, clustering=previous[modality])
 
     return PerModality.build(choose)

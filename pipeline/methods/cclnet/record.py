@@ -16,8 +16,7 @@ from pipeline.methods.cclnet.state import CclnetRun, TextPrototypes
 from pipeline.reports import cluster_figures as figures
 from pipeline.reports.cluster_figures import principal_plane, sample_map, sample_pairs
 from pipeline.runs.figures import SHOWN, draw_text_similarity
-from pipeline.runs.stage import rank_zero
-from pipeline.runs.stages import record_round
+from pipeline.runs.stages import rank_zero, record_round
 from pipeline.runtime.seeds import numpy_generator
 
 

@@ -31,8 +31,7 @@ from pipeline.methods.cclnet.objective import TextLoss, cluster_objective
 from pipeline.methods.cclnet.record import record
 from pipeline.methods.cclnet.schedule import learning_rate_of, starts_anew
 from pipeline.methods.cclnet.state import CclnetRun, TextPrototypes, pack_texts, unpack_texts
-from pipeline.runs.stage import rank_zero, stage
-from pipeline.runs.stages import complete_round
+from pipeline.runs.stages import complete_round, rank_zero, stage
 from pipeline.runtime.seeds import numpy_generator, torch_generator
 from pipeline.training.loop import Compute, EpochSteps, run_epoch
 from pipeline.training.optimiser import set_learning_rate
@@ -154,8 +153,7 @@ def log_round(
     trained: Mapping[str, float],
     report: EvaluationReport | None,
 ) -> None:
-    """Store clusters and text prototypes in the state, and record the round, which counts from its checkpoint on.
-    """
+    """Store clusters and text prototypes in the state, and record the round, which counts from its checkpoint on."""
     state, round_ = run.state.method, run.round
     state.clusters, state.text = clusters.clusterings, text
     if round_.stage == "prepare" and round_.last_of_stage:

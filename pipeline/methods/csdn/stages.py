@@ -19,8 +19,7 @@ from pipeline.methods.csdn.state import CsdnRun
 from pipeline.methods.identity_objective import person_terms, text_terms
 from pipeline.methods.supervised import people_on_device, person_batches, record, train_epoch_on_people
 from pipeline.runs.figures import draw_text_similarity
-from pipeline.runs.stage import stage
-from pipeline.runs.stages import complete_round
+from pipeline.runs.stages import complete_round, stage
 from pipeline.runtime.seeds import derive_seed, numpy_generator, torch_generator
 
 Texts = PerModality[Float[Tensor, "people embed"]]

@@ -11,7 +11,7 @@ from torch import Tensor
 from models.modality import PerModality
 from models.person_heads import PersonClassifier
 from pipeline.config.csdn import CsdnConfig
-from pipeline.data.person_labels import PersonLabels
+from pipeline.data.supervision import PersonLabels
 from pipeline.runs.run import Run
 
 

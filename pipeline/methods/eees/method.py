@@ -10,8 +10,9 @@ from models.text_tower import TextTower
 from pipeline.config.eees import EeesConfig
 from pipeline.config.rounds import Stage
 from pipeline.errors import ConfigError
+from pipeline.methods.eees.objective import fuses, reads_captions
 from pipeline.methods.eees.rounds import run_rounds
-from pipeline.methods.eees.stages import caption_weights, encode_captions, log_round, train
+from pipeline.methods.eees.stages import encode_captions, log_round, train
 from pipeline.methods.eees.state import EeesRun, EeesState
 from pipeline.methods.spec import MethodSpec
 from pipeline.methods.supervised import new_classifier, new_person_encoder
@@ -26,7 +27,7 @@ def new_encoder(config: EeesConfig, clip: LoadedClip) -> DualStemEncoder:
     Raises:
         ConfigError: CLIP's image tower is not a ResNet.
     """
-    return new_person_encoder(config, clip, with_texts=caption_weights(config).reads_captions)
+    return new_person_encoder(config, clip, with_texts=reads_captions(config.semantics))
 
 
 def new_state(run: EeesRun) -> EeesState:
@@ -37,13 +38,13 @@ def new_state(run: EeesRun) -> EeesState:
         ConfigError: The heads of attention do not divide the width of captions.
     """
     people = run.supervision.people()
-    weights = caption_weights(run.config)
+    terms = run.config.semantics
     return EeesState(
         people=people,
         classifier=new_classifier(run, people),
-        fusion=_new_fusion(run) if weights.fuses else None,
-        pooled_map=_new_pooled_map(run) if weights.alignment_feature == "pooled" else None,
-        tower=_tuned_tower(run) if run.config.text.tower == "tuned" and weights.reads_captions else None,
+        fusion=_new_fusion(run) if fuses(terms) else None,
+        pooled_map=_new_pooled_map(run) if terms.alignment_feature == "pooled" else None,
+        tower=_tuned_tower(run) if run.config.text.tower == "tuned" and reads_captions(terms) else None,
     )
 
 

@@ -24,6 +24,7 @@ from models.losses import prototype_contrast
 from models.modality import PerModality
 from models.person_heads import PersonClassifier
 from models.text_tower import TextTower
+from pipeline.config.eees import CaptionTermsConfig
 from pipeline.methods.identity_objective import People
 from pipeline.training.objective import Batch, Term
 
@@ -31,40 +32,19 @@ Captioned = Callable[[Int64[Tensor, " images"]], Float[Tensor, "images embed"]]
 """From positions of images of one modality to the features of their captions, not normalised."""
 
 
-@dataclass(frozen=True, slots=True)
-class CaptionWeights:
-    """What each term on captions weighs, and its form; a weight of 0 removes it."""
+def purifies(terms: CaptionTermsConfig) -> bool:
+    """Whether distances of images to captions are compared between the modalities."""
+    return terms.purification != "off" and terms.purification_weight > 0
 
-    alignment_weight: float
-    alignment_target: Literal["identity", "instance"]
-    alignment_similarity: Literal["cosine", "raw"]
-    temperature: float
-    alignment_feature: Literal["projection", "pooled"]
-    views_weight: float
-    distillation: Literal["both", "feature", "relation", "off"]
-    distillation_weight: float
-    distillation_detach: bool
-    fused_identity: bool
-    purification_weight: float
-    purification: Literal["msel", "csia", "off"]
-    purification_level: Literal["single", "fused"]
-    purification_distance: Literal["euclid", "one_minus_cos"]
-    purification_detach: Literal["none", "intra"]
 
-    @property
-    def purifies(self) -> bool:
-        """Whether distances of images to captions are compared between the modalities."""
-        return self.purification != "off" and self.purification_weight > 0
+def fuses(terms: CaptionTermsConfig) -> bool:
+    """Whether any term needs fused views."""
+    return terms.views_weight > 0 or (purifies(terms) and terms.purification_level == "fused")
 
-    @property
-    def fuses(self) -> bool:
-        """Whether any term needs fused views."""
-        return self.views_weight > 0 or (self.purifies and self.purification_level == "fused")
 
-    @property
-    def reads_captions(self) -> bool:
-        """Whether any term needs captions."""
-        return self.alignment_weight > 0 or self.purifies or self.fuses
+def reads_captions(terms: CaptionTermsConfig) -> bool:
+    """Whether any term needs captions."""
+    return terms.alignment_weight > 0 or purifies(terms) or fuses(terms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +74,7 @@ class CaptionLosses:
     fusion: PairViewFusion | None
     fused_neck: Callable[[Float[Tensor, "rows embed"]], Float[Tensor, "rows embed"]] | None
     pooled_map: nn.Module | None
-    weights: CaptionWeights
+    weights: CaptionTermsConfig
 
     def terms(self) -> list[Term]:
         """All terms; a weight of 0 removes one."""
@@ -106,7 +86,7 @@ class CaptionLosses:
             ("views", weights.views_weight, self._views),
             ("distillation", 0.0 if weights.distillation == "off" else distilled, self._distillation),
             ("fused_identity", weights.views_weight if weights.fused_identity else 0.0, self._fused_identity),
-            ("purification", weights.purification_weight if weights.purifies else 0.0, self._purification),
+            ("purification", weights.purification_weight if purifies(weights) else 0.0, self._purification),
         )
         return [Term(name, weight, frozenset({head}), loss) for name, weight, loss in losses]
 

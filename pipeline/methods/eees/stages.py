@@ -6,7 +6,6 @@ from pathlib import Path
 
 from models.clip import count_tokens
 from models.modality import PerModality
-from pipeline.config.eees import EeesConfig
 from pipeline.data.captions.files import BESIDE_IMAGES, written_captions
 from pipeline.data.captions.store import Captions, load_captions, truncation_report
 from pipeline.errors import CheckpointError
@@ -14,7 +13,6 @@ from pipeline.evaluation.report import EvaluationReport
 from pipeline.methods.eees.objective import (
     Captioned,
     CaptionLosses,
-    CaptionWeights,
     fixed_captions,
     learned_captions,
     normalised_by_batch,
@@ -22,8 +20,7 @@ from pipeline.methods.eees.objective import (
 from pipeline.methods.eees.state import EeesRun
 from pipeline.methods.identity_objective import person_terms
 from pipeline.methods.supervised import people_on_device, person_batches, record, train_epoch_on_people
-from pipeline.runs.stage import stage
-from pipeline.runs.stages import complete_round
+from pipeline.runs.stages import complete_round, stage
 from pipeline.runtime.seeds import derive_seed, numpy_generator
 
 
@@ -84,7 +81,7 @@ def train(run: EeesRun, captions: EncodedCaptions) -> dict[str, float]:
         fusion=None if state.fusion is None else state.fusion.train(),
         fused_neck=normalised_by_batch(run.state.encoder.projection_neck),
         pooled_map=state.pooled_map,
-        weights=caption_weights(config),
+        weights=config.semantics,
     ).terms()
     return train_epoch_on_people(run, batches, terms)
 
@@ -97,11 +94,6 @@ def log_round(
     run.state.method.captions = captions.digest
     complete_round(run, report)
     record(run, trained, report)
-
-
-def caption_weights(config: EeesConfig) -> CaptionWeights:
-    """The weights and forms of the losses on captions, as training takes them."""
-    return CaptionWeights(**config.semantics.model_dump())
 
 
 def read_captions(run: EeesRun) -> Captions:

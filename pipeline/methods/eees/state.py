@@ -11,7 +11,7 @@ from models.fusion import PairViewFusion
 from models.person_heads import PersonClassifier
 from models.text_tower import TextTower
 from pipeline.config.eees import EeesConfig
-from pipeline.data.person_labels import PersonLabels
+from pipeline.data.supervision import PersonLabels
 from pipeline.runs.run import Run
 
 

@@ -14,8 +14,7 @@ from pipeline.data.dataset import check_dataset, read_dataset, spec_of
 from pipeline.data.datasets import DATASETS
 from pipeline.data.datasets.spec import DatasetSpec
 from pipeline.data.inspection import inspect_dataset
-from pipeline.data.tables import ImageRow, build_tables
-from pipeline.data.truth import Dataset
+from pipeline.data.truth import Dataset, ImageRow, build_tables
 from pipeline.errors import ConfigError
 from pipeline.evaluation.evaluate import evaluate_features
 from pipeline.evaluation.feature_files import ImageFeatures

@@ -29,8 +29,7 @@ from pipeline.data.datasets.llcm.archive import (
 )
 from pipeline.data.datasets.spec import DatasetSpec
 from pipeline.data.list_files import label_contradictions, name_missing_images, read_labelled_list, repetitions
-from pipeline.data.tables import build_tables
-from pipeline.data.truth import Dataset
+from pipeline.data.truth import Dataset, build_tables
 
 NAME = "llcm"
 

@@ -10,7 +10,7 @@ from models.modality import Modality, PerModality
 from pipeline.data.list_files import LabelledPath, read_labelled_list, read_person_list
 from pipeline.data.listing import images_by_person, report_unexpected, require_layout, sorted_names, walk_images
 from pipeline.data.synthetic.record import read_drawn
-from pipeline.data.tables import ImageRow
+from pipeline.data.truth import ImageRow
 from pipeline.errors import DataError
 
 LIST_FOLDER = "idx"

@@ -29,8 +29,7 @@ from pipeline.data.datasets.manifest.checks import (
 from pipeline.data.datasets.manifest.rows import ManifestRow, Mistake, read_rows
 from pipeline.data.datasets.spec import DatasetSpec
 from pipeline.data.synthetic.record import read_drawn
-from pipeline.data.tables import ImageRow, build_tables
-from pipeline.data.truth import UNKNOWN_PERSON, Dataset, Roles, SplitTables
+from pipeline.data.truth import UNKNOWN_PERSON, Dataset, ImageRow, Roles, SplitTables, build_tables
 from pipeline.errors import DataError
 
 logger = logging.getLogger(__name__)

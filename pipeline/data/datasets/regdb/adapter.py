@@ -27,8 +27,7 @@ from pipeline.data.datasets.regdb.archive import (
 )
 from pipeline.data.datasets.spec import DatasetSpec
 from pipeline.data.list_files import label_contradictions, name_missing_images, repetitions
-from pipeline.data.tables import ImageRow, build_tables
-from pipeline.data.truth import Dataset, SplitTables
+from pipeline.data.truth import Dataset, ImageRow, SplitTables, build_tables
 from pipeline.errors import ConfigError, DataError
 
 NAME = "regdb"

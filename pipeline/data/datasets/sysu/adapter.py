@@ -29,8 +29,7 @@ from pipeline.data.datasets.sysu.archive import (
     read_permutations,
 )
 from pipeline.data.synthetic.record import DRAWN_FILE
-from pipeline.data.tables import ImageRow, build_tables
-from pipeline.data.truth import Dataset, SplitTables
+from pipeline.data.truth import Dataset, ImageRow, SplitTables, build_tables
 from pipeline.errors import ConfigError, DataError
 
 NAME = "sysu-mm01"

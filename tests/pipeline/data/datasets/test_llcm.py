@@ -10,7 +10,7 @@ import pytest
 from models.modality import Modality, PerModality
 from pipeline.data.datasets.llcm.adapter import PUBLISHED_COUNTS, check_archive, check_llcm, read_llcm
 from pipeline.data.datasets.llcm.archive import LlcmArchive, TrainingLine, open_archive, person_and_camera
-from pipeline.data.tables import ImageRow
+from pipeline.data.truth import ImageRow
 from pipeline.errors import DataError
 
 # Images by (person, camera). People 1, 2 and 40 are trained on, 3 and 21 tested; infrared test camera 3 sees nobody.
