@@ -98,11 +98,7 @@ def accept(root: Path, check: DatasetCheck, allow_partial: bool) -> bool:
 
 
 def drawn_split_counts(drawn: Mapping[str, Any], splits: tuple[str, ...]) -> dict[str, SplitCounts]:
-    """The counts of each split that a synthetic data set recorded.
-
-    Raises:
-        DataError: `drawn.json` lacks a count.
-    """
+    """The counts of each split that a synthetic data set recorded."""
     try:
         return {
             split: SplitCounts(

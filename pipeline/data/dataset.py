@@ -14,11 +14,7 @@ __all__ = ["Dataset", "SplitTables", "check_dataset", "read_dataset", "spec_of"]
 
 
 def spec_of(name: str, datasets: Sequence[DatasetSpec] = DATASETS) -> DatasetSpec:
-    """The data set of a name.
-
-    Raises:
-        ConfigError: There is none.
-    """
+    """The data set of a name."""
     for spec in datasets:
         if spec.name == name:
             return spec
@@ -63,11 +59,6 @@ def check_dataset(
     allow_overlap: bool = False,
     datasets: Sequence[DatasetSpec] = DATASETS,
 ) -> DatasetCheck:
-    """Compare a data set with its known counts; no image is opened. Arguments as for `read_dataset`.
-
-    Raises:
-        ConfigError: No such data set, or an option does not apply to it.
-        DataError: The folder has another layout.
-    """
+    """Compare a data set with its known counts; no image is opened. Arguments as for `read_dataset`."""
     spec = spec_of(name, datasets)
     return spec.check(root, **spec.applicable({"images_root": images_root, "allow_overlap": allow_overlap}))

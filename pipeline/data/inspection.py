@@ -74,11 +74,7 @@ def inspect_dataset(
 
 
 def damaged_copies(images: PerModality[ImageTable], cache_folder: Path) -> tuple[Path, ...]:
-    """The array files of decoded copies, of any size, whose bytes have changed since they were written.
-
-    Raises:
-        DataError: The folder contains no decoded copy of these images, or an index is damaged.
-    """
+    """The array files of decoded copies, of any size, whose bytes have changed since they were written."""
     damaged: list[Path] = []
     found = 0
     for path in sorted(cache_folder.glob(f"*/{INDEX_FILE}")):
@@ -102,11 +98,7 @@ def damaged_copies(images: PerModality[ImageTable], cache_folder: Path) -> tuple
 def verified_store(
     images: PerModality[ImageTable], *, height: int, width: int, cache_folder: Path, workers: int | None = None
 ) -> ImageStore:
-    """Open the decoded images, decoding them if necessary, and compare the arrays with their digests.
-
-    Raises:
-        DataError: As for `open_store`, or an array was changed after it was written.
-    """
+    """Open the decoded images, decoding them if necessary, and compare the arrays with their digests."""
     store = open_store(images, height=height, width=width, cache_folder=cache_folder, workers=workers)
     damaged = damaged_arrays(store)
     if damaged:

@@ -84,11 +84,7 @@ def open_store(
 
 
 def store_key(tables: PerModality[ImageTable], *, height: int, width: int) -> str:
-    """SHA-256 over everything that determines a store's bytes, without absolute paths or dates.
-
-    Raises:
-        DataError: A table is empty, or files are missing.
-    """
+    """SHA-256 over everything that determines a store's bytes, without absolute paths or dates."""
     files = {modality.value: _paths_and_sizes(table) for modality, table in tables.items()}
     content = {"format": FORMAT, "height": height, "width": width, "filter": FILTER, "files": files}
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()

@@ -120,9 +120,6 @@ def build_tables(root: Path, rows: PerModality[tuple[ImageRow, ...]], *, purpose
     """Sort images into tables: by person, then camera, then file name by code point, whatever their order.
 
     `purpose` begins the error (`training`, `test`) and `advice` is its hint.
-
-    Raises:
-        DataError: A modality has no image.
     """
     for modality, found in rows.items():
         if not found:

@@ -23,11 +23,7 @@ class MethodState(Protocol):
         """Tensors and plain values only, to be read without unpickling."""
 
     def fill(self, packed: Mapping[str, Any], device: torch.device) -> None:
-        """Restore packed values.
-
-        Raises:
-            ValueError: They do not fit this run.
-        """
+        """Restore packed values."""
 
 
 State = TypeVar("State", bound=MethodState)

@@ -33,7 +33,7 @@ from pipeline.features import extract_features
 from pipeline.methods.cclnet.objective import TextLoss, cluster_objective
 from pipeline.methods.cclnet.prompts import learn_prompts
 from pipeline.methods.csdn.prompts import learn_fusion, learn_person_prompts
-from pipeline.methods.identity_objective import person_terms, text_terms
+from pipeline.methods.supervised import person_terms, text_terms
 from pipeline.training.optimiser import (
     build_image_optimiser,
     build_person_optimiser,

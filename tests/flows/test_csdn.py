@@ -29,7 +29,7 @@ SMALL = {
 KILL_POINTS = (
     "pipeline.methods.csdn.prompts:text_contrast:5",  # stage `prompts`
     "pipeline.methods.csdn.prompts:text_contrast:25",  # stage `fusion`: `prompts` takes 20 calls before it
-    "pipeline.methods.identity_objective:weighted_triplet:5",  # stage `image`, round 1
+    "pipeline.methods.supervised:weighted_triplet:5",  # stage `image`, round 1
     "pipeline.runtime.atomic_files:Path.replace:4",  # a file of a round is written, the checkpoint is not
 )
 

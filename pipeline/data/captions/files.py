@@ -90,11 +90,7 @@ def some_of(offenders: Sequence[str], what: str) -> str:
 
 
 def inside_root(path: str) -> str:
-    """A normalised path, `a//./b` as `a/b`.
-
-    Raises:
-        ValueError: It is empty, absolute, or leads out of its root.
-    """
+    """A normalised path, `a//./b` as `a/b`."""
     plain = str(PurePosixPath(path.replace("\\", "/")))
     if plain == ".":
         raise ValueError("no path")

@@ -47,9 +47,6 @@ def cluster_objective(
     `memories`. `update` moves the prototypes of a batch's clusters. `swap` is None before its round, `text` in stage
     `prepare`.
 
-    Raises:
-        ValueError: A text label has no prototype.
-
     Source: Chen et al., ACM MM 2023; released code, stages 0 and 2. Differs: memories change after the optimiser, by
     name, not inside `backward`.
     """
@@ -76,11 +73,7 @@ def own_contrast(
 
 
 def text_term(modality: Modality, text: TextLoss, device: torch.device) -> Term:
-    """Classification of a modality's images by its text prototypes; images without one are excluded.
-
-    Raises:
-        ValueError: A text label has no prototype.
-    """
+    """Classification of a modality's images by its text prototypes; images without one are excluded."""
     prototypes = text.prototypes[modality]
     largest, known = prototypes.labels.max(initial=-1), len(prototypes.features)
     if largest >= known:

@@ -43,10 +43,6 @@ def learn_prompts(
     start, None for a random one. `init_generator` is for the initial tokens, `batch_generator` for the order of an
     epoch.
 
-    Raises:
-        DegenerateClustering: A modality has outliers only.
-        TrainingError: The loss is not finite.
-
     Cost: Each step encodes the distinct clusters of a batch once, up to the end token: 12 or 13 of 77 positions.
 
     Source: Chen et al., ACM MM 2023, cluster-aware prompt learning; released code, stage 1.
@@ -80,11 +76,7 @@ def learn_prompts(
 
 
 def refuse_nothing(labels: PerModality[Int64[np.ndarray, " n"]]) -> None:
-    """Refuse a modality without clusters.
-
-    Raises:
-        DegenerateClustering: A modality has outliers only.
-    """
+    """Refuse a modality without clusters."""
     for modality, of_images in labels.items():
         if np.all(of_images == OUTLIER):
             raise DegenerateClustering(

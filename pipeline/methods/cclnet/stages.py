@@ -2,12 +2,14 @@
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
 from clustering.dbscan import Clustering
+from clustering.labelling import Labelling
 from clustering.matching import mutual_nearest
 from models.encoder import Head
 from models.memory import PrototypeMemory, memory_update
@@ -28,10 +30,12 @@ from pipeline.methods.cclnet.clusters import (
     usable_labels,
 )
 from pipeline.methods.cclnet.objective import TextLoss, cluster_objective
-from pipeline.methods.cclnet.record import record
 from pipeline.methods.cclnet.schedule import learning_rate_of, starts_anew
 from pipeline.methods.cclnet.state import CclnetRun, TextPrototypes, pack_texts, unpack_texts
-from pipeline.runs.stages import complete_round, rank_zero, stage
+from pipeline.reports import cluster_figures as figures
+from pipeline.reports.cluster_figures import principal_plane, sample_map, sample_pairs
+from pipeline.runs.figures import SHOWN, draw_text_similarity
+from pipeline.runs.stages import complete_round, rank_zero, record_round, stage
 from pipeline.runtime.seeds import numpy_generator, torch_generator
 from pipeline.training.loop import Compute, EpochSteps, run_epoch
 from pipeline.training.optimiser import set_learning_rate
@@ -74,9 +78,6 @@ def learn_prompts(run: CclnetRun, clusters: PerModality[Clustering]) -> PerModal
     """Learn one text prototype a cluster; a refresh that finds outliers only keeps the previous ones.
 
     They are saved in a file of their own, so that a run killed later in the round does not learn them again.
-
-    Raises:
-        DegenerateClustering: A modality has outliers only and there are no earlier text prototypes.
     """
     round_, previous = run.round, run.state.method.text
     labels = clusters.map(lambda one: one.labels)
@@ -100,9 +101,6 @@ def train(run: CclnetRun, clusters: Clusters, text: PerModality[TextPrototypes] 
     """Train the encoder for one epoch against the memories of this round's clusters.
 
     Returns mean losses as `loss/...`; `swap/kept_share` is the share of the round's pairs still swapped at the end.
-
-    Raises:
-        TrainingError: The loss is not finite.
     """
     config, round_ = run.config, run.round
     schedule = (config.optimisation, config.swap)
@@ -229,3 +227,73 @@ def _swap(run: CclnetRun, clusters: Clusters) -> CrossModalSwap | None:
         assign=best_assignment if matching.method == "hungarian" else mutual_nearest,
         pairs=PerModality(clusters.matching.visible, clusters.matching.infrared),
     )
+
+
+@rank_zero
+def record(
+    run: CclnetRun,
+    features: PerModality[FeatureBank],
+    clusters: Clusters,
+    text: PerModality[TextPrototypes] | None,
+    trained: Mapping[str, float],
+    report: EvaluationReport | None,
+) -> None:
+    """Draw the figures of the completed round, and write its numbers, labels and checkpoint."""
+    if run.config.execution.figures:
+        _draw_clusters(run, features, clusters)
+    if text is not None:
+        draw_text_similarity(run, text.map(lambda one: one.features), same_order=False)
+    numbers: dict[str, Any] = {
+        "train/learning_rate": learning_rate_of(run.round, run.config.optimisation, run.config.swap)
+    }
+    numbers |= {f"train/{name}": value for name, value in trained.items()}
+    for modality, labelling in clusters.found.items():
+        numbers |= _describe_labels(f"labels/{modality}", labelling)
+    numbers["labels/matched_share"] = clusters.matched_share
+    numbers |= run.evaluator.diagnose(clusters.labels, clusters.matching)
+    record_round(run, numbers, report, labels=clusters.clusterings, search=clusters.found.visible.search)
+
+
+def _describe_labels(prefix: str, labelling: Labelling) -> dict[str, float]:
+    labels = labelling.clustering
+    row = {
+        f"{prefix}/clusters": float(labels.num_clusters),
+        f"{prefix}/outlier_share": labels.outlier_share,
+        f"{prefix}/largest_share": labels.largest_share,
+    }
+    if labelling.recall is not None:
+        row[f"{prefix}/recall"] = labelling.recall
+    for point in labelling.curve:
+        at = f"{prefix}/eps_{point.eps:.2f}"
+        row |= {
+            f"{at}/clusters": float(point.clusters),
+            f"{at}/outlier_share": point.outlier_share,
+            f"{at}/largest_share": point.largest_share,
+        }
+    return row
+
+
+def _draw_clusters(run: CclnetRun, features: PerModality[FeatureBank], clusters: Clusters) -> None:
+    """Draw eps curve, cluster sizes, feature map and prototype similarity; under a second for any number of images."""
+    number, settings = run.round.number, run.config.labelling
+    save, title = partial(run.record.folder.save_figure, number), f"round {number}"
+    curves = clusters.found.map(lambda labelling: labelling.curve)
+    eps = PerModality(settings.visible.eps, settings.infrared.eps)
+    save("eps-curve", partial(figures.draw_eps_curve, curves, eps, title))
+    sizes = clusters.labels.map(lambda some: np.bincount(some[some >= 0]))
+    save("cluster-sizes", partial(figures.draw_cluster_sizes, sizes, title))
+    generator = numpy_generator(run.config.seed, "figures", "map", number)
+    sample = sample_map(clusters.labels, clusters.matching, generator)
+    places, share = principal_plane(
+        np.concatenate([features[modality].vectors[some.rows] for modality, some in sample.items()])
+    )
+    save("feature-map", partial(figures.draw_feature_map, places, sample, share, title))
+    chosen = sample_pairs(clusters.matching, SHOWN)
+    if len(chosen) == 0:
+        return
+    matching = clusters.matching
+    visible = clusters.prototypes.visible[matching.visible[chosen]]
+    infrared = clusters.prototypes.infrared[matching.infrared[chosen]]
+    title = f"prototypes, {title}: {len(chosen)} of {len(matching.visible)} pairs"
+    draw = partial(figures.draw_similarity, visible @ infrared.T, np.arange(len(chosen)), title, "matched")
+    save("prototype-similarity", draw)

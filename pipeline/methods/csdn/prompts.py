@@ -58,9 +58,6 @@ def learn_person_prompts(
     `positives`: whether an image's positives include its person's text prototype of the other modality. `learning_rate`
     is the peak of the cosine schedule. Fewer pairs than `batch_size` make one smaller batch.
 
-    Raises:
-        TrainingError: The loss is not finite.
-
     Cost: Each step encodes the distinct people of a batch once for each bank.
 
     Source: Yu et al., IEEE TMM 2025 (CSDN), modality-specific prompt learner; public code, stage 1.
@@ -119,9 +116,6 @@ def learn_fusion(
     The text prototypes are fixed, so the text encoder is not run. `fusion` is changed in place; it is trained on the
     images of `positions`. `prototype_dropout`: the result is computed with dropout. Returns the fused text prototype of
     every person, not normalised, and the mean loss of the last epoch, 0 if nothing is learned.
-
-    Raises:
-        TrainingError: The loss is not finite.
 
     Source: Yu et al., IEEE TMM 2025 (CSDN), semantic information integration; public code, stage 2. Differs: the text
     encoder is run once, not at every step.

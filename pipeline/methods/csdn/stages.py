@@ -16,8 +16,14 @@ from pipeline.data.transforms.augmentation import preprocess
 from pipeline.evaluation.report import EvaluationReport
 from pipeline.methods.csdn.prompts import PersonFeatures, Positions, learn_fusion, learn_person_prompts
 from pipeline.methods.csdn.state import CsdnRun
-from pipeline.methods.identity_objective import person_terms, text_terms
-from pipeline.methods.supervised import people_on_device, person_batches, record, train_epoch_on_people
+from pipeline.methods.supervised import (
+    people_on_device,
+    person_batches,
+    person_terms,
+    record,
+    text_terms,
+    train_epoch_on_people,
+)
 from pipeline.runs.figures import draw_text_similarity
 from pipeline.runs.stages import complete_round, stage
 from pipeline.runtime.seeds import derive_seed, numpy_generator, torch_generator
@@ -28,11 +34,7 @@ Texts = PerModality[Float[Tensor, "people embed"]]
 
 @stage(uses_device=True)
 def learn_prompts(run: CsdnRun) -> tuple[Texts, dict[str, float]]:
-    """Stage `prompts`: learn context tokens for every person on features of the untrained encoder.
-
-    Raises:
-        TrainingError: The loss is not finite.
-    """
+    """Stage `prompts`: learn context tokens for every person on features of the untrained encoder."""
     config = run.config.prompts
     seed = run.config.seed
     once = _pairs(run, "pairs", 0)
@@ -66,11 +68,7 @@ def learn_prompts(run: CsdnRun) -> tuple[Texts, dict[str, float]]:
 
 @stage(uses_device=True)
 def fuse_texts(run: CsdnRun, texts: Texts | None) -> tuple[Float[Tensor, "people embed"], dict[str, float]]:
-    """Stage `fusion`: learn to make one text prototype of a person's two.
-
-    Raises:
-        TrainingError: The loss is not finite.
-    """
+    """Stage `fusion`: learn to make one text prototype of a person's two."""
     config, seed = run.config.fusion, run.config.seed
     assert texts is not None and config.kind != "none", "stage `prompts` comes first"
     kind = config.kind
@@ -106,11 +104,7 @@ def fuse_texts(run: CsdnRun, texts: Texts | None) -> tuple[Float[Tensor, "people
 
 @stage(uses_device=True)
 def train(run: CsdnRun, texts: Texts | None, fused: Float[Tensor, "people embed"] | None) -> dict[str, float]:
-    """Stage `image`: train the encoder for one epoch with fused text prototypes, or those of each modality.
-
-    Raises:
-        TrainingError: The loss is not finite, or a batch does not fit into memory.
-    """
+    """Stage `image`: train the encoder for one epoch with fused text prototypes, or those of each modality."""
     config, losses = run.config, run.config.losses
     assert fused is not None or not config.with_fusion, "stage `fusion` comes first"
     targets = texts if fused is None else PerModality(fused, fused)

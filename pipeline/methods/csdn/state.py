@@ -36,11 +36,7 @@ class CsdnState:
         }
 
     def fill(self, packed: Mapping[str, Any], device: torch.device) -> None:
-        """Restore packed values, text prototypes on a device.
-
-        Raises:
-            ValueError: They are of another number of people.
-        """
+        """Restore packed values, text prototypes on a device."""
         known = len(packed["classifier"]["neck.weight"])
         if known != self.classifier.num_people:
             raise ValueError(f"it classifies {known} people, the data set has {self.classifier.num_people}")

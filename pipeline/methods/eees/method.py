@@ -22,21 +22,12 @@ from pipeline.training.optimiser import build_person_optimiser
 
 
 def new_encoder(config: EeesConfig, clip: LoadedClip) -> DualStemEncoder:
-    """CLIP's image tower with a stem for each modality and the heads of supervised training.
-
-    Raises:
-        ConfigError: CLIP's image tower is not a ResNet.
-    """
+    """CLIP's image tower with a stem for each modality and the heads of supervised training."""
     return new_person_encoder(config, clip, with_texts=reads_captions(config.semantics))
 
 
 def new_state(run: EeesRun) -> EeesState:
-    """The data set's people, and fresh weights of the heads that the losses need.
-
-    Raises:
-        DataError: The data set does not name the people of its images.
-        ConfigError: The heads of attention do not divide the width of captions.
-    """
+    """The data set's people, and fresh weights of the heads that the losses need."""
     people = run.supervision.people()
     terms = run.config.semantics
     return EeesState(

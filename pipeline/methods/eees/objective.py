@@ -25,7 +25,7 @@ from models.modality import PerModality
 from models.person_heads import PersonClassifier
 from models.text_tower import TextTower
 from pipeline.config.eees import CaptionTermsConfig
-from pipeline.methods.identity_objective import People
+from pipeline.methods.supervised import People
 from pipeline.training.objective import Batch, Term
 
 Captioned = Callable[[Int64[Tensor, " images"]], Float[Tensor, "images embed"]]

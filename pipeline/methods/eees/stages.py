@@ -18,8 +18,7 @@ from pipeline.methods.eees.objective import (
     normalised_by_batch,
 )
 from pipeline.methods.eees.state import EeesRun
-from pipeline.methods.identity_objective import person_terms
-from pipeline.methods.supervised import people_on_device, person_batches, record, train_epoch_on_people
+from pipeline.methods.supervised import people_on_device, person_batches, person_terms, record, train_epoch_on_people
 from pipeline.runs.stages import complete_round, stage
 from pipeline.runtime.seeds import derive_seed, numpy_generator
 
@@ -64,11 +63,7 @@ def encode_captions(run: EeesRun) -> EncodedCaptions:
 
 @stage(uses_device=True)
 def train(run: EeesRun, captions: EncodedCaptions) -> dict[str, float]:
-    """Train the encoder, and the modules that read captions, for one epoch.
-
-    Raises:
-        TrainingError: The loss is not finite, or a batch does not fit into memory.
-    """
+    """Train the encoder, and the modules that read captions, for one epoch."""
     config, state = run.config, run.state.method
     batches = person_batches(run, numpy_generator(config.seed, "train", run.round.number, "batches"))
     people, classifier = people_on_device(run), state.classifier.train()
@@ -77,7 +72,7 @@ def train(run: EeesRun, captions: EncodedCaptions) -> dict[str, float]:
         people=people,
         classifier=classifier,
         captions=captions.features,
-        images_per_person=batches.images_per_person,
+        images_per_person=config.batches.images_per_person,
         fusion=None if state.fusion is None else state.fusion.train(),
         fused_neck=normalised_by_batch(run.state.encoder.projection_neck),
         pooled_map=state.pooled_map,
@@ -97,11 +92,7 @@ def log_round(
 
 
 def read_captions(run: EeesRun) -> Captions:
-    """The captions of all training images, checked against the data set, in its order.
-
-    Raises:
-        DataError: There is no such file, or it does not fit the data set.
-    """
+    """The captions of all training images, checked against the data set, in its order."""
     config = run.config.captions
     return load_captions(
         run.supervision.dataset,

@@ -41,11 +41,7 @@ class EeesState:
         return {"captions": self.captions, "people": self.people.num_people, "modules": modules}
 
     def fill(self, packed: Mapping[str, Any], device: torch.device) -> None:  # noqa: ARG002 - modules are there already
-        """Restore packed values.
-
-        Raises:
-            ValueError: They are of another number of people, or of other modules.
-        """
+        """Restore packed values."""
         if packed["people"] != self.people.num_people:
             raise ValueError(f"it classifies {packed['people']} people, the data set has {self.people.num_people}")
         self.captions = packed["captions"]

@@ -8,7 +8,7 @@ import pytest
 import scipy.io
 
 from models.modality import PerModality
-from pipeline.data.datasets.sysu.archive import read_permutations
+from pipeline.data.datasets.sysu import read_permutations
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.draws import draw_agw, draw_official, group_images
 from pipeline.evaluation.evaluate import evaluate_features

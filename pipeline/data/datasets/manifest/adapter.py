@@ -105,11 +105,7 @@ def read_manifest(path: Path, *, images_root: Path | None = None, allow_overlap:
 
 
 def check_manifest(path: Path, *, images_root: Path | None = None, allow_overlap: bool = False) -> DatasetCheck:
-    """Find all mistakes of a manifest; a synthetic one is also compared with its recorded counts.
-
-    Raises:
-        DataError: The file is no manifest at all.
-    """
+    """Find all mistakes of a manifest; a synthetic one is also compared with its recorded counts."""
     manifest = _open(path, images_root, allow_overlap)
     rows = [CheckRow("mistakes", 0, len(manifest.mistakes), _MEND)]
     drawn = read_drawn(manifest.root)

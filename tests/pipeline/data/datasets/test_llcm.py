@@ -8,8 +8,16 @@ import numpy as np
 import pytest
 
 from models.modality import Modality, PerModality
-from pipeline.data.datasets.llcm.adapter import PUBLISHED_COUNTS, check_archive, check_llcm, read_llcm
-from pipeline.data.datasets.llcm.archive import LlcmArchive, TrainingLine, open_archive, person_and_camera
+from pipeline.data.datasets.llcm import (
+    PUBLISHED_COUNTS,
+    LlcmArchive,
+    TrainingLine,
+    check_archive,
+    check_llcm,
+    open_archive,
+    person_and_camera,
+    read_llcm,
+)
 from pipeline.data.truth import ImageRow
 from pipeline.errors import DataError
 

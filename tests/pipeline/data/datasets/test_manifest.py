@@ -21,7 +21,7 @@ from pipeline.data.check import CheckRow
 from pipeline.data.datasets.manifest.adapter import MAX_SHOWN, check_manifest, read_manifest
 from pipeline.data.datasets.manifest.checks import numbers_of
 from pipeline.data.datasets.manifest.writer import write_manifest
-from pipeline.data.datasets.sysu.adapter import read_sysu_mm01
+from pipeline.data.datasets.sysu import read_sysu_mm01
 from pipeline.data.images import file_list_digest
 from pipeline.data.synthetic.writer import generate_dataset
 from pipeline.data.truth import UNKNOWN_PERSON, Dataset, SplitTables

@@ -8,17 +8,20 @@ import numpy as np
 import pytest
 
 from models.modality import Modality, PerModality
-from pipeline.data.datasets.regdb.adapter import PUBLISHED_COUNTS, check_archive, check_regdb, read_regdb
-from pipeline.data.datasets.regdb.archive import (
+from pipeline.data.datasets.regdb import (
     IMAGE_FOLDERS,
     PARTS,
+    PUBLISHED_COUNTS,
     SPLITS,
     ListedImage,
     RegdbArchive,
     SplitLists,
+    check_archive,
+    check_regdb,
     list_name,
+    read_regdb,
 )
-from pipeline.data.list_files import read_labelled_list
+from pipeline.data.listing import read_labelled_list
 from pipeline.errors import ConfigError, DataError
 
 # Six people of two images a modality; split t trains on three of them. Labels start at 0 in every list.

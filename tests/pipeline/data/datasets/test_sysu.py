@@ -11,16 +11,19 @@ import scipy.io
 
 from models.modality import Modality
 from pipeline.data.dataset import read_dataset
-from pipeline.data.datasets.sysu.adapter import CAMERA_COUNTS, PUBLISHED_PEOPLE, check_sysu_mm01, read_sysu_mm01
-from pipeline.data.datasets.sysu.archive import (
+from pipeline.data.datasets.sysu import (
+    CAMERA_COUNTS,
     MODALITY_OF_CAMERA,
+    PUBLISHED_PEOPLE,
     SysuArchive,
+    check_sysu_mm01,
     image_number,
     open_archive,
     permutation_of,
     read_permutations,
+    read_sysu_mm01,
 )
-from pipeline.data.list_files import read_person_list
+from pipeline.data.listing import read_person_list
 from pipeline.errors import ConfigError, DataError
 
 # Two training people, one for validation, two for test; every one is seen by a visible and an infrared camera.

@@ -22,7 +22,7 @@ from pipeline.methods.eees.objective import (
     learned_captions,
     normalised_by_batch,
 )
-from pipeline.methods.identity_objective import person_terms
+from pipeline.methods.supervised import person_terms
 from pipeline.training.loop import Compute, EpochSteps, run_epoch
 from pipeline.training.objective import Objective
 from tests.pipeline.methods.test_identity_objective import batch_of
