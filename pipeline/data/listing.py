@@ -1,11 +1,13 @@
 """Names in the folders of a data set, in a fixed order; text files of users; list files of data sets."""
 
+import json
 import logging
 import re
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped
@@ -80,6 +82,24 @@ def report_unexpected(root: Path, unexpected: Sequence[str]) -> None:
     """Log once how many entries were skipped because they are no images of the layout."""
     if unexpected:
         logger.info("%s: skipped %d entries that are no images, first: %s", root, len(unexpected), unexpected[0])
+
+
+def json_lines(lines: Iterable[str], hook: Callable[[list[tuple[str, Any]]], Any]) -> Iterator[tuple[int, Any]]:
+    """Line number of each line that is not blank, with its JSON object, or a text that states why it is none."""
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            values = json.loads(line.rstrip("\n"), object_pairs_hook=hook)
+        except (ValueError, RecursionError) as error:
+            yield number, f"not JSON: {json_problem(error)}"
+        else:
+            yield number, values if isinstance(values, dict) else "not a JSON object"
+
+
+def json_problem(error: ValueError | RecursionError) -> str:
+    """The reason of an error of `json.loads`, with its column."""
+    return f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
 
 
 def read_text(path: Path, *, kind: str, origin: str) -> str:

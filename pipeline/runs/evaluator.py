@@ -98,8 +98,7 @@ class IdentityEvaluator:
     ) -> Measurement:
         """Encode the held-out images once and run every search of the protocol with `encoder` (default: the run's).
 
-        `final`: the run's result, which is also measured by the draw `official` and with re-ranking. `selection`: how
-        the round was chosen. `keep_queries`: keep the result of each query.
+        `final`: the run's result, which is also measured by the draw `official` and with re-ranking.
         """
         config, dataset = self.config, self.dataset
         rerank: Literal["none", "k_reciprocal"] = config.evaluation.rerank if final else "none"
@@ -145,10 +144,7 @@ class IdentityEvaluator:
     def measure_result(
         self, run: Run[Any, Any], last: EvaluationReport | None = None, *, keep_queries: bool = False
     ) -> Measurement:
-        """Measure the round that is the run's result; a selected one is reported with the last round's numbers.
-
-        `last` is the report of the last round, if known.
-        """
+        """Measure the round that is the run's result; a selected one is reported with the last round's numbers."""
         selected, selection = run.state.selected, self.config.evaluation.selection
         last_round = run.rounds[run.state.completed - 1]
         if selection == "last" or selected is None:

@@ -89,7 +89,6 @@ def export_result(run: Run[Any, Any]) -> None:
 
 @contextmanager
 def _placed(path: Path) -> Iterator[Path]:
-    """A folder that gets its final name when it is complete."""
     unfinished = path.with_name(path.name + TEMPORARY)
     for old in (path, unfinished):
         shutil.rmtree(old, ignore_errors=True)
@@ -98,6 +97,5 @@ def _placed(path: Path) -> Iterator[Path]:
 
 
 def _example(height: int, width: int) -> UInt8[np.ndarray, "2 height width 3"]:
-    """Two images of gray shades, one from top to bottom, one back."""
     shades = np.linspace(0, 255, height).astype(np.uint8)
     return np.stack([np.tile(some[:, None, None], (1, width, 3)) for some in (shades, shades[::-1])])

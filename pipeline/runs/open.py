@@ -18,9 +18,8 @@ from pipeline.config.datasets import options_of
 from pipeline.config.experiment import AnyConfig, digest_of, record_of, with_split
 from pipeline.config.presets import validate_config
 from pipeline.config.shared import DataConfig
-from pipeline.data.dataset import Dataset, SplitTables, read_dataset, spec_of
+from pipeline.data.dataset import Dataset, SplitTables, read_dataset, spec_of, verified_store
 from pipeline.data.images import ImageTable, TestImages, TrainingImages
-from pipeline.data.inspection import verified_store
 from pipeline.data.store import open_store
 from pipeline.data.supervision import Supervision
 from pipeline.errors import CheckpointError, ConfigError, DataError, WeightsError
@@ -140,8 +139,8 @@ def _new_run(
 ) -> Run[Any, Any]:
     """Decode the images, or find them decoded, and put the run together.
 
-    One store of decoded images serves training, validation and test. Training gets its images in a shuffled order,
-    because folder order reveals identities. One process of each machine compares the images with their digests.
+    One store serves training, validation and test. Training images are shuffled, because folder order reveals
+    identities. One process of each machine compares the decoded images with their digests.
     """
     open_checked = verified_store if processes.local_rank == 0 else open_store
     store = open_checked(

@@ -139,8 +139,7 @@ def run_steps(
 def require_equal_ranks(optimiser: torch.optim.Optimizer, processes: Processes) -> None:
     """Compare the trained weights of all ranks, bit for bit; 8 bytes a tensor are exchanged.
 
-    Only the encoder's gradients are averaged over the ranks. Classifiers and other modules that read whole batches rely
-    on equal gradients: every rank computes the same loss.
+    Only the encoder's gradients are averaged over the ranks; other modules rely on the same loss on every rank.
 
     Raises:
         TrainingError: A rank has other weights than rank 0.

@@ -1,14 +1,18 @@
-"""Learning rates as pure functions of the epoch, and the optimisers of the image stages.
+"""Learning rates as pure functions of the epoch, optimisers of the image stages, and the loop of text fitting.
 
 An epoch here is a round of its stage, counted from 1; its rate is computed before the first step and kept throughout.
 """
 
 import math
-from collections.abc import Collection, Iterator, Sequence
-from typing import Any, Literal, Protocol, runtime_checkable
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pipeline.console import progress
+from pipeline.errors import TrainingError
 
 AtSwap = Literal["continue", "restart", "fixed"]
 
@@ -191,3 +195,47 @@ def _adam(groups: list[dict[str, Any]], weight_decay: float) -> torch.optim.Adam
     on_gpu = all(parameter.is_cuda for group in groups for parameter in group["params"])
     # One kernel for all tensors on a GPU, lists of tensors on the CPU; each gives the same bits every time.
     return torch.optim.Adam(groups, weight_decay=weight_decay, fused=on_gpu or None, foreach=None if on_gpu else True)
+
+
+Batch = TypeVar("Batch")
+
+
+def fit_texts(
+    parameters: Sequence[nn.Parameter],
+    epochs: int,
+    batches: Callable[[int], Iterable[Batch]],
+    loss: Callable[[Batch], Float[Tensor, ""]],
+    *,
+    rate: Callable[[int], float],
+    weight_decay: float,
+    description: str,
+    setting: str,
+) -> float:
+    """Minimise `loss` over `parameters` by Adam, epoch after epoch; the device is waited for once an epoch.
+
+    `batches` and `rate` give the batches and the learning rate of an epoch, from 1. `weight_decay` also shrinks rows
+    that a batch does not touch. `setting` is to be lowered if the loss is not finite. Returns the mean loss of the last
+    epoch.
+
+    Raises:
+        TrainingError: The loss is not finite.
+    """
+    optimiser = torch.optim.Adam(parameters, lr=rate(1), weight_decay=weight_decay)
+    mean = 0.0
+    for epoch in progress(range(1, epochs + 1), description, unit="epochs"):
+        for group in optimiser.param_groups:
+            group["lr"] = rate(epoch)
+        running, steps = torch.zeros((), device=parameters[0].device), 0
+        for batch in batches(epoch):
+            value = loss(batch)
+            optimiser.zero_grad(set_to_none=True)
+            value.backward()
+            optimiser.step()
+            running += value.detach()
+            steps += 1
+        mean = float(running) / steps
+        if not torch.isfinite(running):
+            raise TrainingError(
+                f"the loss of texts is not finite in epoch {epoch}", hint=f"lower {setting}; the last round is kept"
+            )
+    return mean

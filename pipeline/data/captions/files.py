@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from models.modality import Modality
-from pipeline.data.listing import read_text
+from pipeline.data.listing import json_lines, json_problem, read_text
 from pipeline.errors import DataError
 
 CAPTION_SCHEMA: Final = "vireid-captions-1"  # `schema` in a file's metadata
@@ -102,19 +102,11 @@ def inside_root(path: str) -> str:
 def _line_cells(name: str, text: str) -> tuple[list[tuple[str, Mapping[str, Any]]], list[str]]:
     cells: list[tuple[str, Mapping[str, Any]]] = []
     mistakes: list[str] = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        place = f"{name}:{number}"
-        try:
-            values = json.loads(line, object_pairs_hook=_without_repetition)
-        except (ValueError, RecursionError) as error:
-            mistakes.append(f"{place}: not JSON: {_reason(error)}")
-            continue
-        if isinstance(values, dict):
-            cells.append((place, values))
+    for number, found in json_lines(text.split("\n"), _without_repetition):
+        if isinstance(found, dict):
+            cells.append((f"{name}:{number}", found))
         else:
-            mistakes.append(f"{place}: not a JSON object")
+            mistakes.append(f"{name}:{number}: {found}")
     return cells, mistakes
 
 
@@ -125,7 +117,7 @@ def _dictionary_cells(
         content = json.loads(text, object_pairs_hook=_without_repetition)
     except (ValueError, RecursionError) as error:
         line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
-        raise DataError(f"{name}{line}: not JSON: {_reason(error)}", hint=_FORM) from error
+        raise DataError(f"{name}{line}: not JSON: {json_problem(error)}", hint=_FORM) from error
     if not isinstance(content, dict):
         raise DataError(f"{name}: not a JSON object", hint=_FORM)
     cells: list[tuple[str, Mapping[str, Any]]] = []
@@ -186,7 +178,3 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if any(value != values[name] for other, value in pairs if other == name):
             raise ValueError(f"{name!r} occurs twice, with different values")
     return values
-
-
-def _reason(error: ValueError | RecursionError) -> str:
-    return f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)

@@ -122,8 +122,7 @@ def people_of_both_modalities(folders: Mapping[tuple[int, int], tuple[str, ...]]
 def read_permutations(path: Path) -> Permutations:
     """The published permutations of image numbers that the `official` gallery draw follows.
 
-    A camera's list may be shorter than the largest person number (333 against 533 entries): people beyond its end, like
-    those with an empty entry, have no images there. Use `permutation_of` to look one up: it compares the length with
+    People without images under a camera are missing. Use `permutation_of` to look one up: it compares the length with
     the files on disk.
 
     Raises:
@@ -253,7 +252,7 @@ def _tables(archive: SysuArchive, purpose: str, splits: tuple[str, ...]) -> Spli
 def check_sysu_mm01(archive: SysuArchive) -> DatasetCheck:
     """Compare an archive with the published counts, or a synthetic one with its own.
 
-    If the permutation file is present, each folder of the listed people is also compared with its entry.
+    Each folder of the listed people is also compared with the permutation file, if it exists.
     """
     found = count_images(archive)
     expected = _published_counts() if archive.drawn is None else _drawn_counts(archive.drawn)
@@ -293,7 +292,6 @@ def count_images(archive: SysuArchive) -> dict[str, int]:
 
 
 def _published_counts() -> dict[str, tuple[int, str]]:
-    """Expected count and advice of every row."""
     expected = {f"{TRAINED_ON}, people": (sum(PUBLISHED_PEOPLE[split] for split in TRAINED_SPLITS), _KNOWN_TRAP)}
     for modality in Modality:
         images = sum(

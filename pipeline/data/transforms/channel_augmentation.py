@@ -141,7 +141,6 @@ def apply_channel_changes(
 
 
 def _place(changes: ChannelChanges, device: torch.device) -> ChannelChanges:
-    """The changes on the device of the pixels, uploaded as one matrix."""
     if device.type == "cpu":
         return changes
     erased = changes.erased
@@ -172,7 +171,6 @@ def _draw_channel(batch: int, view: View, generator: torch.Generator) -> Int64[T
 
 @cache
 def _weights(device: torch.device) -> Float[Tensor, "kinds 3"]:
-    """Contribution of each channel to the one that replaces all three."""
     return torch.tensor(_WEIGHTS).to(device)
 
 

@@ -16,8 +16,7 @@ from models.text_tower import TextTower
 from pipeline.data.samplers.sampling import paired_batches
 from pipeline.errors import DegenerateClustering
 from pipeline.methods.cclnet.state import TextPrototypes
-from pipeline.training.optimiser import cosine_warmup
-from pipeline.training.text_fitting import fit_texts
+from pipeline.training.optimiser import cosine_warmup, fit_texts
 
 
 def learn_prompts(
@@ -37,11 +36,10 @@ def learn_prompts(
 ) -> PerModality[TextPrototypes]:
     """Learn prompts on fixed image features and fixed pseudo-labels; one row of text prototypes a label.
 
-    The modalities share neither context tokens nor batches of text; one loop learns both. `features` are attention-pool
-    features of all training images, not normalised; outliers are excluded. `learning_rate` is the peak of the cosine
-    schedule. `weight_decay` also shrinks context tokens of clusters absent from a batch. `previous` is for a warm
-    start, None for a random one. `init_generator` is for the initial tokens, `batch_generator` for the order of an
-    epoch.
+    The modalities share neither context tokens nor batches of text. `features` are attention-pool features, not
+    normalised; outliers are excluded. `weight_decay` also shrinks context tokens of clusters absent from a batch.
+    `previous` is for a warm start, None for a random one; `init_generator` draws the initial tokens, `batch_generator`
+    the order of an epoch.
 
     Cost: Each step encodes the distinct clusters of a batch once, up to the end token: 12 or 13 of 77 positions.
 

@@ -24,7 +24,7 @@ def learning_rate_of(round_: Round, optimisation: OptimisationConfig, swap: Swap
 
 
 def starts_anew(round_: Round, optimisation: OptimisationConfig, swap: SwapConfig) -> bool:
-    """Whether a round begins with an optimiser without history because swapping starts in it."""
+    """Whether a round begins with an optimiser without history because swapping starts."""
     return optimiser_restarts(round_.epoch, swap_start=swap.start, at_swap=_at_swap(round_, optimisation, swap))
 
 

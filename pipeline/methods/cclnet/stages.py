@@ -214,7 +214,6 @@ def _learn_texts(
 
 
 def _swap(run: CclnetRun, clusters: Clusters) -> CrossModalSwap | None:
-    """Swapping of matched prototypes, initially of this round's pairs."""
     settings, matching = run.config.swap, run.config.matching
     if settings.mode == "off" or run.round.epoch < settings.start:
         return None

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -16,8 +15,7 @@ from models.modality import Modality, PerModality
 from models.prompts import SENTENCES, PromptBank
 from models.text_tower import TextTower
 from models.transfer import upload
-from pipeline.training.optimiser import cosine_warmup
-from pipeline.training.text_fitting import fit_texts
+from pipeline.training.optimiser import cosine_warmup, fit_texts
 
 SHARED_SENTENCE = "A photo of a {} person."
 """The sentence of CSDN, which does not name the modality; the learned context tokens take the place of `{}`."""
@@ -53,18 +51,19 @@ def learn_person_prompts(
 ) -> tuple[PerModality[Float[Tensor, "people embed"]], float]:
     """Learn the context tokens of every person; return text prototypes (not normalised) and the last epoch's mean loss.
 
-    `pairs` gives the positions of visible and infrared images of the same person for an epoch, from 1. `template`: one
-    sentence for both modalities, or those of CCLNet. `banks`: context tokens for each modality, or for both.
-    `positives`: whether an image's positives include its person's text prototype of the other modality. `learning_rate`
-    is the peak of the cosine schedule. Fewer pairs than `batch_size` make one smaller batch.
-
-    Cost: Each step encodes the distinct people of a batch once for each bank.
+    `pairs` gives the positions of visible and infrared images of the same person for an epoch, from 1. `banks`: context
+    tokens for each modality, or for both. `positives`: whether an image's positives include its person's text prototype
+    of the other modality. Fewer pairs than `batch_size` make one smaller batch.
 
     Source: Yu et al., IEEE TMM 2025 (CSDN), modality-specific prompt learner; public code, stage 1.
     """
     device = known.features.visible.device
-    build = partial(_bank, tower, known.num_people, num_context=num_context, template=template)
-    words = PerModality.build(lambda modality: build(modality, generator=init_generator(modality)).to(device))
+
+    def new_bank(modality: Modality) -> PromptBank:
+        sentence, generator = SHARED_SENTENCE if template == "shared" else SENTENCES[modality], init_generator(modality)
+        return PromptBank(tower, sentence, known.num_people, num_context=num_context, generator=generator).to(device)
+
+    words = PerModality.build(new_bank)
 
     def encoded(rows: Int64[Tensor, " rows"]) -> PerModality[Float[Tensor, "rows embed"]]:
         visible = words.visible.encode(tower, rows)
@@ -113,9 +112,9 @@ def learn_fusion(
 ) -> tuple[Float[Tensor, "people embed"], float]:
     """Learn to fuse a person's two text prototypes into one, which images of both modalities are pulled towards.
 
-    The text prototypes are fixed, so the text encoder is not run. `fusion` is changed in place; it is trained on the
-    images of `positions`. `prototype_dropout`: the result is computed with dropout. Returns the fused text prototype of
-    every person, not normalised, and the mean loss of the last epoch, 0 if nothing is learned.
+    `fusion` is changed in place, on the images of `positions`. `prototype_dropout`: the result is computed with
+    dropout. Returns the fused text prototypes, not normalised, and the mean loss of the last epoch, 0 if nothing is
+    learned.
 
     Source: Yu et al., IEEE TMM 2025 (CSDN), semantic information integration; public code, stage 2. Differs: the text
     encoder is run once, not at every step.
@@ -166,16 +165,3 @@ def _full_batches(order: Int64[np.ndarray, " n"], batch_size: int) -> Iterator[I
     """All full batches, without the rest; one smaller batch if there is none."""
     for start in range(max(1, len(order) // batch_size)):
         yield order[start * batch_size : (start + 1) * batch_size]
-
-
-def _bank(
-    tower: TextTower,
-    num_people: int,
-    modality: Modality,
-    *,
-    num_context: int,
-    template: Literal["shared", "per_modality"],
-    generator: torch.Generator,
-) -> PromptBank:
-    sentence = SHARED_SENTENCE if template == "shared" else SENTENCES[modality]
-    return PromptBank(tower, sentence, num_people, num_context=num_context, generator=generator)

@@ -173,8 +173,7 @@ def fixed_captions(features: Float[Tensor, "images embed"]) -> Captioned:
 def learned_captions(tower: TextTower, ids: Int64[Tensor, "images longest"]) -> Captioned:
     """Captions encoded in each step by a trained tower on the device; `ids` are tokens as `TextTower.cut` returns them.
 
-    Every step encodes up to the end of the longest caption of all images: the host cannot know that of a step without
-    waiting for the GPU.
+    Every step encodes up to the end of the longest caption of all images, which needs no wait for the GPU.
     """
     return lambda positions: tower.from_cut_tokens(ids[positions])
 
@@ -182,8 +181,7 @@ def learned_captions(tower: TextTower, ids: Int64[Tensor, "images longest"]) -> 
 def normalised_by_batch(neck: nn.Module) -> Callable[[Float[Tensor, "rows embed"]], Float[Tensor, "rows embed"]]:
     """A neck for fused images: scale and bias of the encoder's projection neck, statistics of the rows themselves.
 
-    The running statistics are those of single images, which searches use: fused ones must not change them. Every rank
-    has all fused rows, so nothing is synchronised.
+    Its running statistics, which searches use, stay those of single images.
     """
     assert isinstance(neck, _BatchNorm)
     return lambda rows: batch_norm(rows, None, None, neck.weight, neck.bias, training=True, eps=neck.eps)

@@ -10,10 +10,9 @@ from models.modality import Modality, PerModality
 from pipeline.config.datasets import DatasetOptions
 from pipeline.config.shared import EvaluationConfig
 from pipeline.data.check import CheckRow, DatasetCheck, SplitCounts
-from pipeline.data.dataset import check_dataset, read_dataset, spec_of
+from pipeline.data.dataset import check_dataset, inspect_dataset, read_dataset, spec_of
 from pipeline.data.datasets import DATASETS
 from pipeline.data.datasets.spec import DatasetSpec
-from pipeline.data.inspection import inspect_dataset
 from pipeline.data.truth import Dataset, ImageRow, build_tables
 from pipeline.errors import ConfigError
 from pipeline.evaluation.evaluate import evaluate_features

@@ -177,7 +177,6 @@ def _notes(rows: Sequence[ManifestRow]) -> list[str]:
 
 
 def _warnings(rows: Sequence[ManifestRow]) -> list[str]:
-    """What limits the meaning of a result."""
     warnings = []
     for direction in retrievals(rows):
         searched = f"{direction.query} queries in {direction.query.other} images"

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import json
 import logging
 import re
 from collections import Counter
@@ -12,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from models.modality import Modality
-from pipeline.data.listing import read_text
+from pipeline.data.listing import json_lines, read_text
 from pipeline.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -107,19 +106,11 @@ def _csv_cells(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], list[Mista
 def _json_cells(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], list[Mistake]]:
     cells: list[tuple[int, dict[str, Any]]] = []
     mistakes: list[Mistake] = []
-    for line, text in enumerate(io.StringIO(_manifest_text(path), newline=None), start=1):
-        if not text.strip():
-            continue
-        try:
-            values = json.loads(text.rstrip("\n"), object_pairs_hook=_without_repetition)
-        except (ValueError, RecursionError) as error:
-            reason = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
-            mistakes.append(Mistake(line, f"not JSON: {reason}"))
-            continue
-        if isinstance(values, dict):
-            cells.append((line, values))
+    for line, found in json_lines(io.StringIO(_manifest_text(path), newline=None), _without_repetition):
+        if isinstance(found, dict):
+            cells.append((line, found))
         else:
-            mistakes.append(Mistake(line, "not a JSON object"))
+            mistakes.append(Mistake(line, found))
     columns = Counter(name for _, values in cells for name in values)
     if cells:
         _check_columns(path, list(columns))

@@ -58,12 +58,9 @@ def write_manifest(
 
     The modality follows from `infrared_cameras` (all others are visible) or from `{modality}` in the pattern, whose
     texts `modality_names` translates (`{"Thermal": "infrared"}`); it is never guessed from pixels, because gray
-    photographs exist.
-
-    `pattern` contains `{camera}`, `{person}`, `{name}`, `{modality}`, `{split}`, and `{}` for a part without a meaning;
-    a field is a stretch of one path part, as short as possible. `split` applies if the pattern has no split.
-    `test_share`, from 0 to 1, puts the images of that share of the people into `test` and the others into `train`;
-    `seed` chooses them.
+    photographs exist. `pattern` contains `{camera}`, `{person}`, `{name}`, `{modality}`, `{split}`, and `{}` for a part
+    without a meaning; a field is a stretch of one path part, as short as possible. `test_share`, from 0 to 1, puts the
+    images of that share of the people, chosen by `seed`, into `test` and the others into `train`.
 
     Raises:
         ConfigError: The pattern or a name in it has no meaning, or the modality is undefined.
