@@ -170,11 +170,7 @@ class IdentityEvaluator:
     def measure_to_files(
         self, run: Run[Any, Any], features_file: Path | None = None, queries_file: Path | None = None
     ) -> EvaluationReport:
-        """Measure the run's result again, and write the features of the test images and the results of each query.
-
-        Raises:
-            DataError: A file is requested, and the data set has no test images.
-        """
+        """Measure the run's result again, and write the features of the test images and the results of each query."""
         measurement = self.measure_result(run, keep_queries=queries_file is not None)
         test = self.dataset.test
         if (features_file or queries_file) and (test is None or measurement.features is None):
@@ -214,7 +210,6 @@ class IdentityEvaluator:
         )
 
     def _draw_retrieval(self, run: Run[Any, Any], features: PerModality[FeatureBank]) -> None:
-        """Plot the results of some queries of the headline search, the same ones in every round: 0.1 s."""
         assert self.test is not None and self.dataset.test is not None
         trial = plan_test(self.dataset, self.config, final=False)[0][0]
         generator = numpy_generator(self.config.seed, "figures", "queries")

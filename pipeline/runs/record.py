@@ -54,11 +54,7 @@ class RunRecord:
     _pause_until: float = field(default=-math.inf, init=False)
 
     def begin(self, state: TrainingState[Any], settings: Mapping[str, Any], made_with: Mapping[str, Any]) -> None:
-        """Record settings, device, weights and data of the run, and publish what an interrupted process did not.
-
-        Raises:
-            TrackingError: The tracker does not answer at the very start, before anything is trained.
-        """
+        """Record settings, device, weights and data of the run, and publish what an interrupted process did not."""
         environment = self.folder.write_environment(describe_environment(made_with["device"]) | dict(made_with))
         self.tracker.start(dict(settings) | {"digest": self.folder.digest})
         self.tracker.attach(environment)

@@ -140,9 +140,6 @@ def require_equal_ranks(optimiser: torch.optim.Optimizer, processes: Processes) 
     """Compare the trained weights of all ranks, bit for bit; 8 bytes a tensor are exchanged.
 
     Only the encoder's gradients are averaged over the ranks; other modules rely on the same loss on every rank.
-
-    Raises:
-        TrainingError: A rank has other weights than rank 0.
     """
     if processes.count == 1:
         return

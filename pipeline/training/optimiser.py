@@ -216,9 +216,6 @@ def fit_texts(
     `batches` and `rate` give the batches and the learning rate of an epoch, from 1. `weight_decay` also shrinks rows
     that a batch does not touch. `setting` is to be lowered if the loss is not finite. Returns the mean loss of the last
     epoch.
-
-    Raises:
-        TrainingError: The loss is not finite.
     """
     optimiser = torch.optim.Adam(parameters, lr=rate(1), weight_decay=weight_decay)
     mean = 0.0

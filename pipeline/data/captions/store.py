@@ -31,9 +31,6 @@ def shuffled_captions(texts: tuple[str, ...], people: PersonIds, modality: Modal
 
     Images are sorted by person, in random order within a person, and captions shifted by the largest person's image
     count.
-
-    Raises:
-        DataError: An image has no known person, or one person has more than half of the images.
     """
     _require_known(people, modality)
     rng = numpy_generator(seed, "captions", "shuffled", modality.value)
@@ -187,11 +184,7 @@ def read_captions(
 def truncation_report(
     captions: Captions, count_tokens: Callable[[list[str]], Int64[np.ndarray, " _"]], *, max_truncated_share: float
 ) -> CaptionReport:
-    """Log statistics of the captions, a line a modality.
-
-    Raises:
-        DataError: More than `max_truncated_share` of a modality's captions have more than 77 tokens.
-    """
+    """Log statistics of the captions, a line a modality."""
     report = describe_captions(captions.texts, count_tokens)
     for modality, one in report.modalities.items():
         logger.info("%s captions: %s", modality, one)

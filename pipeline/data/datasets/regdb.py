@@ -217,7 +217,6 @@ def _tables(archive: RegdbArchive, lists: SplitLists, part: str) -> SplitTables:
 
 
 def _tables_of(archive: RegdbArchive, wanted: PerModality[frozenset[str]], purpose: str) -> SplitTables:
-    """Tables of the wanted paths that exist."""
     rows = archive.images.map_with(
         lambda people, paths, camera: tuple(
             ImageRow(person, camera, path) for path, person in people.items() if path in paths

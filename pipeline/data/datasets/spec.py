@@ -40,11 +40,7 @@ class DatasetSpec:
         return f"data.{setting}" in self.options.settings
 
     def applicable(self, settings: Mapping[str, object]) -> dict[str, object]:
-        """The given settings of section `data` that apply.
-
-        Raises:
-            ConfigError: Another one is set.
-        """
+        """The given settings of section `data` that apply."""
         for name, value in settings.items():
             if value and not self.reads(name):
                 option = "--root" if name == "images_root" else f"--{name.replace('_', '-')}"

@@ -65,10 +65,6 @@ def match_found(
 def label_modality(bank: FeatureBank, settings: ClusteringConfig, device: torch.device) -> Labelling:
     """Cluster the images of one modality.
 
-    Raises:
-        DegenerateClustering: Too many pairs of images are within eps.
-        TrainingError: A feature is not finite, or the device cannot hold or compute the neighbour lists.
-
     Cost: The nearest-neighbour search: 13 s for 22,258 images of width 2,048 on two cores; the rest about a second.
     """
     try:

@@ -62,11 +62,7 @@ def begin_stage(run: CclnetRun) -> None:
 
 @stage(uses_device=True)
 def cluster(run: CclnetRun, features: PerModality[FeatureBank]) -> Clusters:
-    """Cluster each modality alone, and pair visible with infrared clusters by their prototypes.
-
-    Raises:
-        DegenerateClustering: A modality has no cluster, and had none in an earlier round.
-    """
+    """Cluster each modality alone, and pair visible with infrared clusters by their prototypes."""
     config = run.config
     found = _label(run, features)
     usable = usable_labels(found, run.state.method.clusters, config.labelling, config.batches.clusters_per_batch)
@@ -166,7 +162,6 @@ def _keep_texts(run: CclnetRun, packed: Mapping[str, Any]) -> None:
 
 
 def _label(run: CclnetRun, features: PerModality[FeatureBank]) -> PerModality[Any]:
-    """Cluster each modality on rank 0 and its device."""
     settings = PerModality(run.config.labelling.visible, run.config.labelling.infrared)
     return features.map_with(
         lambda bank, own: unpack_labelling(
@@ -177,7 +172,6 @@ def _label(run: CclnetRun, features: PerModality[FeatureBank]) -> PerModality[An
 
 
 def _label_for_export(run: CclnetRun) -> PerModality[Clustering]:
-    """Cluster once more with the final weights of stage `prepare`."""
     previous = run.state.method.exported
     assert previous is not None
     found = _label(run, run.extract_training_features(Head.NECK))

@@ -169,6 +169,5 @@ def _known_in_training(run: CsdnRun) -> tuple[PersonFeatures, Positions]:
 
 
 def _pairs(run: CsdnRun, purpose: str, epoch: int) -> Positions:
-    """Images of the same people at equal places, from one pass of the sampler."""
     batches = person_batches(run, numpy_generator(run.config.seed, purpose, epoch))
     return batches.positions.map(np.ravel)

@@ -36,12 +36,7 @@ class EncodedCaptions:
 
 @stage(uses_device=True)
 def encode_captions(run: EeesRun) -> EncodedCaptions:
-    """Read the captions of all training images, once a run; a frozen text tower encodes them here, and only here.
-
-    Raises:
-        DataError: Captions are missing, do not fit the data set, or too many are too long.
-        CheckpointError: The run was begun with other captions.
-    """
+    """Read the captions of all training images, once a run; a frozen text tower encodes them here, and only here."""
     state, captions = run.state.method, read_captions(run)
     if state.captions not in (None, captions.digest):
         raise CheckpointError(

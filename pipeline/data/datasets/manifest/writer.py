@@ -192,7 +192,6 @@ def _is_listed(camera: str, cameras: Sequence[str]) -> bool:
 
 
 def _split_by_people(rows: Sequence[ManifestRow], test_share: float, seed: int) -> list[ManifestRow]:
-    """Split by whole people, at least one on each side."""
     people = sorted({row.person for row in rows}, key=_in_order)
     if len(people) < 2:
         raise DataError("one person cannot be split into training and test", hint="omit --test-share")
