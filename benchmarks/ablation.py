@@ -15,10 +15,9 @@ from pipeline.evaluation.evaluate import evaluate_features
 from pipeline.evaluation.searches import samples_of
 from pipeline.features import FeatureBank, extract_features
 from pipeline.methods import method_of
-from pipeline.methods.train import train as train_plainly
-from pipeline.runs.evaluator import IdentityEvaluator
+from pipeline.methods import train as train_plainly
+from pipeline.runs.evaluator import IdentityEvaluator, plan_test
 from pipeline.runs.open import open_run, run_path
-from pipeline.runs.search_plan import plan_test
 from pipeline.storage.run_folder import RunFolder
 
 HEADLINE = "sysu/all/1-shot/agw"

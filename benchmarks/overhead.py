@@ -37,9 +37,9 @@ from pipeline.config.cclnet import CclnetConfig
 from pipeline.config.presets import load_config
 from pipeline.data.synthetic.plan import Size
 from pipeline.data.synthetic.writer import generate_dataset
-from pipeline.methods.train import train
+from pipeline.methods import train
 from pipeline.runs.run import Run
-from pipeline.runs.stage import Runner, Stage, stages_run_by
+from pipeline.runs.stages import Runner, Stage, stages_run_by
 
 ROUNDS = 6
 TARGET_SECONDS = 1.5

@@ -16,9 +16,9 @@ from flows.tasks import run_as_task
 from pipeline.config.experiment import AnyConfig
 from pipeline.console import silence
 from pipeline.evaluation.report import EvaluationReport
-from pipeline.methods.train import train
+from pipeline.methods import train
 from pipeline.runs.open import run_path
-from pipeline.runs.stage import stages_run_by
+from pipeline.runs.stages import stages_run_by
 from pipeline.runtime.device import resolve_device
 from pipeline.runtime.distributed import Processes, joined_if_torchrun
 from pipeline.runtime.launcher import launch

@@ -11,7 +11,7 @@ from pipeline.evaluation.report import EvaluationReport
 from pipeline.methods import METHODS
 from pipeline.runs.evaluator import IdentityEvaluator
 from pipeline.runs.run import Run
-from pipeline.runs.stage import Stage
+from pipeline.runs.stages import Stage
 
 
 def as_task(stage: Stage[..., Any]) -> Task[..., Any]:

@@ -73,24 +73,18 @@ def extract_features(
     precision: Precision = "float32",
     processes: Processes = ALONE,
 ) -> FeatureBank:
-    """Encode every image once, without gradients and in evaluation mode; the encoder is left as it was.
+    """Encode every image once, without gradients and in evaluation mode; the encoder's modes are restored.
 
-    `models.descriptor.describe_images` defines the vectors. Images are read in the order of the store and the features
-    returned in the order of the images.
-
-    * `encoder`: On `device`.
-    * `heads`: Features that are concatenated, in this order.
-    * `pixels`: Source of the pixels; the store, one batch ahead, when None.
-    * `processes`: Each encodes a share of the images; all get all features.
-
-    Returns:
-        float32 [n, d], or [n, 2 d] for `concat`.
+    Images are read in the order of the store and the features returned in the order of the images: float32 [n, d], or
+    [n, 2 d] with flip `concat`; `models.descriptor.describe_images` defines them. `heads` are concatenated. `pixels`
+    defaults to the store, read one batch ahead. Each of `processes` encodes a share of the images; all get all
+    features.
 
     Raises:
         TrainingError: A feature is not finite, or the device has too little memory for a batch.
 
-    Cost: one forward pass an image. 280 MB on the host for 34,167 images and 2,048 dimensions; at most 256 MB of
-    features on a GPU, which synchronises only when these are copied.
+    Cost: 280 MB on the host for 34,167 images and 2,048 dimensions; at most 256 MB of features on a GPU, which
+    synchronises only when these are copied.
     """
     assert len(images) > 0, "no images to encode"
     order = np.argsort(images.rows, kind="stable")
@@ -117,10 +111,7 @@ def extract_features(
 
 
 def encoder_digest(encoder: ImageEncoder) -> str:
-    """Sixteen hex digits over names and values of all parameters and buffers; equal on every device.
-
-    Cost: about 0.3 s for RN50 (170 MB).
-    """
+    """Sixteen hex digits over names and values of all parameters and buffers; 0.3 s for RN50."""
     digest = hashlib.sha256()
     for name, tensor in (*encoder.named_parameters(), *encoder.named_buffers()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

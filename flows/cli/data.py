@@ -54,7 +54,7 @@ def check(
     as_json: Annotated[bool, typer.Option("--json", help="Print the result as JSON.")] = False,
 ) -> None:
     """Compare a data set with what is published about it, and read every image; exit code 1 when anything differs."""
-    from pipeline.data.inspection import inspect_dataset
+    from pipeline.data.dataset import inspect_dataset
 
     result = inspect_dataset(
         name,
@@ -86,8 +86,7 @@ def index(
     workers: Annotated[int | None, typer.Option(min=1, help="Images decoded at once; one a core by default.")] = None,
 ) -> None:
     """Decode all images once, for every later run of that size; an interrupted build goes on where it stood."""
-    from pipeline.data.dataset import read_dataset, spec_of
-    from pipeline.data.inspection import verified_store
+    from pipeline.data.dataset import read_dataset, spec_of, verified_store
 
     dataset = read_dataset(
         name,

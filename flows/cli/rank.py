@@ -79,7 +79,7 @@ def _print(report: "RankReport", as_json: bool) -> None:
 
 def _draws(draw: list[str] | None, shots: list[int] | None, trials: int, permutations: Path | None) -> "GalleryDraws":
     """How galleries are drawn; whoever hands in the published orders wants them used, beside the usual draw."""
-    from pipeline.data.datasets.sysu.archive import read_permutations
+    from pipeline.data.datasets.sysu import read_permutations
     from pipeline.evaluation.protocol import DrawName
     from pipeline.evaluation.protocols.spec import GalleryDraws
 

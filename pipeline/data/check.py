@@ -1,8 +1,9 @@
-"""Is this all of a data set? Expected against found, the first offenders, and what a difference means for the user."""
+"""Completeness of a data set: expected against found counts, the first offenders, and advice."""
 
 import logging
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,12 @@ from pipeline.errors import DataError
 logger = logging.getLogger(__name__)
 
 MAX_OFFENDERS = 5
+MAKE_AGAIN = "make the synthetic data set again"
 
 
 @dataclass(frozen=True, slots=True)
 class CheckRow:
-    """One quantity of a data set, as it should be and as it is; `advice` says what to do when the two differ."""
+    """One quantity of a data set, expected and found; `advice` is the hint if they differ."""
 
     name: str
     expected: int
@@ -32,17 +34,17 @@ class CheckRow:
 
 @dataclass(frozen=True, slots=True)
 class DatasetCheck:
-    """All quantities of a data set.
-
-    Attributes:
-        rows: Each with what was expected and what was found.
-        offenders: What explains the first differences; empty when all agree.
-        notes: What was found where nothing was expected, such as the sizes of galleries.
-    """
+    """All quantities of a data set; `offenders` explain the first differences."""
 
     rows: tuple[CheckRow, ...]
     offenders: tuple[str, ...]
     notes: tuple[str, ...] = ()
+
+    @classmethod
+    def explained(cls, rows: Iterable[CheckRow], offenders: Iterable[str], notes: Iterable[str] = ()) -> "DatasetCheck":
+        """A check with its first five offenders, which are computed only if a row differs."""
+        check = cls(tuple(rows), (), tuple(notes))
+        return check if check.passed else replace(check, offenders=tuple(islice(offenders, MAX_OFFENDERS)))
 
     @property
     def passed(self) -> bool:
@@ -73,14 +75,7 @@ class SplitCounts:
 
 
 def accept(root: Path, check: DatasetCheck, allow_partial: bool) -> bool:
-    """Refuse a data set that is not complete, or go on with a warning where the user wants that.
-
-    Returns:
-        Whether the data set is partial.
-
-    Raises:
-        DataError: The check failed and partial data are not allowed; the first five differences are named.
-    """
+    """Refuse a data set that is not complete, or warn if partial data are allowed; return whether it is partial."""
     if check.passed:
         return False
     rows = [f"{row.name}: found {row.found:,}, expected {row.expected:,}" for row in check.failures]
@@ -91,19 +86,15 @@ def accept(root: Path, check: DatasetCheck, allow_partial: bool) -> bool:
         advice = check.failures[0].advice or "unpack the data set again"
         raise DataError(
             message,
-            hint=f"{advice}; or use what is there: data.allow_partial=true marks every result. "
-            "`vireid data check` lists everything",
+            hint=f"{advice}; or use the existing images: data.allow_partial=true marks every result. "
+            "`vireid data check` lists all differences",
         )
     logger.warning("%s", message)
     return True
 
 
 def drawn_split_counts(drawn: Mapping[str, Any], splits: tuple[str, ...]) -> dict[str, SplitCounts]:
-    """What a drawn data set says about its splits.
-
-    Raises:
-        DataError: It does not say how many people and images each split has.
-    """
+    """The counts of each split that a synthetic data set recorded."""
     try:
         return {
             split: SplitCounts(
@@ -113,6 +104,5 @@ def drawn_split_counts(drawn: Mapping[str, Any], splits: tuple[str, ...]) -> dic
         }
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(
-            f"{DRAWN_FILE} does not say how many people and images of each modality each split has",
-            hint="draw the data set again",
+            f"{DRAWN_FILE} lacks the numbers of people and images of each modality in each split", hint=MAKE_AGAIN
         ) from error

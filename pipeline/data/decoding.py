@@ -41,16 +41,13 @@ class Unreadable:
 
 
 def decode_image(path: Path, height: int, width: int) -> UInt8[np.ndarray, "height width 3"]:
-    """Decode an image to RGB and resize it, with neither crop nor rotation.
+    """Decode an image to RGB and resize it, without crop or rotation; one-channel (infrared) images are repeated.
 
-    One-channel (infrared) images are repeated. Orientation tags are not applied, because detectors cut boxes without
-    them.
+    Orientation tags are not applied, because detectors cut boxes without them.
 
     Raises:
         OSError: The file is missing, truncated, or no image.
         ValueError: It has more than 8 bits a channel, or is unreasonably large.
-
-    Cost: About 2 ms of one core for an image of 400 x 200. Pillow decodes and resizes without the interpreter's lock.
     """
     return np.asarray(read_image(path).resize((width, height), Image.Resampling.LANCZOS))
 
@@ -87,11 +84,8 @@ def decode_table(
 ) -> Iterator[Unreadable | None]:
     """Write the images of a table into a `.npy` file, one row an image, from the first incomplete chunk.
 
-    After the first undecodable image no chunk counts as complete, so that a second attempt finds the same images again.
-    The bytes do not depend on the number of workers.
-
-    Yields:
-        For each image still to decode, in order: None, or why it could not be decoded.
+    Yields None, or the error, for each image in order. After the first undecodable image no chunk counts as complete,
+    so that a second attempt finds the same images again. The bytes do not depend on the number of workers.
 
     Raises:
         OSError: The array cannot be written, for instance because the disk is full.
@@ -175,20 +169,14 @@ class Decoded:
 
 @contextmanager
 def large_images_expected() -> Iterator[None]:
-    """Silence Pillow's warning of large images, which have a bound of their own here.
-
-    Warning filters belong to the process: enter this block outside of worker threads.
-    """
+    """Silence Pillow's warning of large images, bounded here by `MOST_PIXELS`; enter it outside of worker threads."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         yield
 
 
 def decode_any_image(path: Path, height: int, width: int) -> Decoded:
-    """Decode and resize an image of any kind that Pillow reads; cost and errors as `open_any_image`.
-
-    For an image of 8 bits a channel in colours or grey the result equals that of `decode_image`.
-    """
+    """Decode and resize an image of any kind, with 8 bits a channel as `decode_image`; errors as `open_any_image`."""
     opened = open_any_image(path, (4 * width, 4 * height))
     pixels = np.asarray(opened.image.resize((width, height), Image.Resampling.LANCZOS))
     return Decoded(pixels, opened.adjustments)
@@ -197,15 +185,13 @@ def decode_any_image(path: Path, height: int, width: int) -> Decoded:
 def open_any_image(path: Path, least: tuple[int, int] = (512, 1024)) -> Opened:
     """Decode an image of any kind that Pillow reads.
 
-    Grey images of 16 or 32 bits, as of thermal cameras, are scaled from their own darkest to their own brightest pixel.
-    Orientation tags are not applied, because detectors cut boxes without them. A huge JPEG is read at half, a quarter
-    or an eighth of its size, if that is larger than `least` (width, height).
+    Gray images of 16 or 32 bits, as of thermal cameras, are scaled from their own darkest to their own brightest pixel.
+    Orientation tags are not applied. A huge JPEG is read at half, a quarter or an eighth of its size, if that is larger
+    than `least` (width, height), so decoding takes at most 150 MB.
 
     Raises:
         OSError: The file is missing, truncated, or no image.
         ValueError: It is unreasonably large.
-
-    Cost: At most 150 MB for a moment; a JPEG of 100 megapixels takes 5.
     """
     adjustments = set()
     try:
@@ -237,10 +223,7 @@ def _scaled(image: Image.Image) -> Image.Image:
 
 
 def unreadable_images(tables: Iterable[ImageTable], *, workers: int | None = None) -> tuple[Unreadable, ...]:
-    """Decode every image of the tables once, writing nothing, and return those that a store would refuse.
-
-    Cost: That of building a store, without writing: about a minute for 45,000 images on two cores.
-    """
+    """Decode every image of the tables once, writing nothing, and return those that a store would refuse."""
     images = tuple(dict.fromkeys((table.root, path) for table in tables for path in table.paths))
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
         problems = pool.map(_decode, images)

@@ -27,11 +27,7 @@ _LIST_FORM = "it has a path a line, from the list's own folder, or absolute"
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A manifest's metadata of images: camera and person names, and the numbers of all names in the manifest.
-
-    A name is empty for an unknown person. Numbers are equal in all parts of one manifest; names are comparable
-    everywhere.
-    """
+    """A manifest's metadata of images: camera and person names (empty if unknown), and the numbers of all its names."""
 
     cameras: tuple[str, ...]
     people: tuple[str, ...]
@@ -73,14 +69,11 @@ class ImageList:
 def list_images(
     source: Path, modality: Modality | None, splits: Sequence[str] = (), root: Path | None = None
 ) -> ImageList:
-    """List the images that a path stands for, without opening any.
+    """List the images of a path, without opening any.
 
-    Args:
-        source: An image; a folder, searched at any depth, sorted; a `.txt` file with a path a line; or a manifest,
-            `.csv` or `.jsonl`.
-        modality: Modality of the images; of a manifest, selects the rows of one modality.
-        splits: Splits of a manifest, such as `query`; all by default.
-        root: The folder that paths in a manifest or a list start from; the file's own folder by default.
+    `source` is an image, a folder (searched at any depth), a `.txt` file with a path a line, or a manifest. Of a
+    manifest, `modality` and `splits` select rows; otherwise `modality` is that of all images. Paths in a manifest or a
+    list start from `root`, by default the file's folder.
 
     Raises:
         ConfigError: The modality is missing, a split does not exist, or `root` is given for a folder or an image.

@@ -38,10 +38,9 @@ _REBUILD = "remove that folder; the images are then decoded again"
 
 @dataclass(frozen=True, slots=True)
 class ImageStore:
-    """The decoded images of two tables: row i of an array is image i of the table.
+    """The decoded images of two tables, as read-only memory maps: row i of an array is image i of the table.
 
-    The arrays are read-only memory maps, which processes can share. The folder also contains the paths, which reveal
-    identities: give training the arrays, not the store.
+    The folder also contains the paths, which reveal identities: give training the arrays, not the store.
     """
 
     arrays: PerModality[UInt8[np.ndarray, "n height width 3"]]
@@ -52,19 +51,17 @@ class ImageStore:
 def open_store(
     tables: PerModality[ImageTable], *, height: int, width: int, cache_folder: Path, workers: int | None = None
 ) -> ImageStore:
-    """Open the decoded images of `tables`, and decode them first if necessary.
+    """Open the decoded images of `tables`, and decode them first if necessary: 124,416 bytes an image at 288 x 144.
 
     The key covers relative paths, file sizes, image size and filter: a moved data set keeps its store, a changed list
-    does not. A killed build resumes at the last complete 1,024 rows; while one process builds, others wait. The bytes
-    do not depend on the number of workers (by default one a core).
+    does not. A killed build resumes at the last complete 1,024 rows; while one process builds, others wait.
 
     Raises:
         ConfigError: `cache_folder` is below the data root.
         DataError: Files are missing, images cannot be decoded (one error names or counts them all), the disk is too
             small, or an existing store is damaged.
 
-    Cost: 124,416 bytes an image at 288 x 144: 4.3 GB for the 34,167 training images of SYSU-MM01. Decoding: about 700
-    images a second on two cores (measured, JPEG 420 x 180). Opening: one file status an image.
+    Cost: Decoding: about 700 images a second on two cores (measured, JPEG 420 x 180).
     """
     for table in tables:
         _check_place(table, cache_folder)
@@ -86,21 +83,14 @@ def open_store(
 
 
 def store_key(tables: PerModality[ImageTable], *, height: int, width: int) -> str:
-    """SHA-256 over everything that determines a store's bytes, without absolute paths or dates.
-
-    Raises:
-        DataError: A table is empty, or files are missing.
-    """
+    """SHA-256 over everything that determines a store's bytes, without absolute paths or dates."""
     files = {modality.value: _paths_and_sizes(table) for modality, table in tables.items()}
     content = {"format": FORMAT, "height": height, "width": width, "filter": FILTER, "files": files}
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def damaged_arrays(store: ImageStore) -> tuple[Path, ...]:
-    """The array files whose bytes have changed since they were written.
-
-    Cost: Reads the whole store, at the speed of SHA-256 on one core.
-    """
+    """The array files whose bytes have changed since they were written; reads the whole store."""
     index = _read_index(store.folder)
     arrays = (_array_path(store.folder, modality) for modality in Modality)
     return tuple(path for path in arrays if _sha256(path) != index["sha256"][path.stem])

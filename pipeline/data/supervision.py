@@ -7,13 +7,21 @@ import numpy as np
 from jaxtyping import Int64
 
 from models.modality import PerModality
-from pipeline.data.person_labels import LEFT_OUT, PersonLabels
 from pipeline.data.truth import Dataset
 from pipeline.errors import DataError
 
 FEWEST_PEOPLE = 2
+LEFT_OUT = -1  # label of an image whose person has images of one modality only
 
 logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PersonLabels:
+    """The person of each training image, 0 to `num_people - 1` in the order of true numbers, or `LEFT_OUT`."""
+
+    labels: PerModality[Int64[np.ndarray, " _"]]
+    num_people: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -24,19 +32,15 @@ class Supervision:
     rows: PerModality[Int64[np.ndarray, " _"]]
 
     def people(self) -> PersonLabels:
-        """The person of each training image; see `person_labels`."""
+        """The person of each training image."""
         return person_labels(self.dataset, self.rows)
 
 
 def person_labels(dataset: Dataset, rows: PerModality[Int64[np.ndarray, " _"]]) -> PersonLabels:
-    """Number the persons with images of both modalities; the others are excluded.
-
-    Args:
-        dataset: With its training identities.
-        rows: The training images in training order, as rows of the store.
+    """Number the people with images of both modalities; the others are excluded. `rows` are in training order.
 
     Raises:
-        DataError: An image has no identity, or fewer than two persons have images of both modalities.
+        DataError: An image has no identity, or fewer than two people have images of both modalities.
     """
     people = dataset.training_people(rows)
     for modality, some in people.items():

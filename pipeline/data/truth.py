@@ -1,14 +1,15 @@
 """True identities, and the values that contain them. A contract keeps training code from importing this module."""
 
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from jaxtyping import Bool, Int64
 
-from models.modality import PerModality
+from models.modality import Modality, PerModality
 from pipeline.config.datasets import Split
 from pipeline.data.images import ImageTable, Kind, file_list_digest
+from pipeline.errors import DataError
 
 UNKNOWN_PERSON = -1  # of an image without a person; training needs none
 
@@ -38,10 +39,7 @@ class Roles:
 
 @dataclass(frozen=True, slots=True)
 class SplitTables:
-    """The images of one split and, separately, their persons.
-
-    `roles` is None if the protocol determines the queries, as in every published data set.
-    """
+    """The images of one split and their people; `roles` is None if the protocol determines the queries."""
 
     images: PerModality[ImageTable]
     people: PerModality[PersonIds]
@@ -56,19 +54,10 @@ class SplitTables:
 class Dataset:
     """A data set as an adapter found it.
 
-    Attributes:
-        name: `sysu-mm01`, `regdb`, `llcm`, or the name of a manifest.
-        kind: Licensed photographs, synthetic images or a user's own files.
-        root: The folder that paths start from.
-        images: Every image of the data set, of all splits: decoded once for all splits and trials.
-        training: Training images.
-        validation: Held-out images for the selection of a round; None without any, or if training uses them.
-        test: Test images; None if a user's data set has no queries.
-        partial: Counts differ from the published ones, and the user accepted it.
-        file_list: `sha256:` and the digest of all relative paths of training and test, sorted, each followed by a
-            newline; independent of the folder.
-        split: Which of the published splits this is; None where there is one only.
-        overlap: Some people are in training and in test, and the user accepted it.
+    `name` is `sysu-mm01`, `regdb`, `llcm`, or the name of a manifest. `images` are those of all splits, decoded once.
+    `validation` is None if training uses these images, `test` if a user's data set has no queries, `split` if there is
+    one split only. `partial` and `overlap` mark what the user accepted: counts that differ from the published ones, and
+    people in both training and test.
     """
 
     name: str
@@ -76,12 +65,16 @@ class Dataset:
     root: Path
     images: PerModality[ImageTable]
     training: SplitTables
-    validation: SplitTables | None
-    test: SplitTables | None
-    partial: bool
-    file_list: str
+    validation: SplitTables | None = None
+    test: SplitTables | None = None
+    partial: bool = False
     split: Split | None = None
     overlap: bool = False
+
+    @property
+    def file_list(self) -> str:
+        """The digest of all relative paths of training and test; independent of the root."""
+        return file_list_digest((*self.training.images, *(self.test.images if self.test else ())))
 
     @property
     def fingerprint(self) -> dict[str, str]:
@@ -112,3 +105,38 @@ class Dataset:
         """The persons of training images, given by their rows in `images`."""
         places = self.training_places(stored_rows)
         return self.training.people.map_with(lambda people, at: PersonIds(people.ids[at]), places)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageRow:
+    """An image before it enters a table; `path` is POSIX and relative to the data root."""
+
+    person: int
+    camera: int
+    path: str
+
+
+def build_tables(root: Path, rows: PerModality[tuple[ImageRow, ...]], *, purpose: str, advice: str) -> SplitTables:
+    """Sort images into tables: by person, then camera, then file name by code point, whatever their order.
+
+    `purpose` begins the error (`training`, `test`) and `advice` is its hint.
+    """
+    for modality, found in rows.items():
+        if not found:
+            raise DataError(f"{root}: {purpose} needs visible and infrared images; {modality}: 0", hint=advice)
+    ordered = rows.map(
+        lambda found: sorted(found, key=lambda row: (row.person, row.camera, PurePosixPath(row.path).name, row.path))
+    )
+    return SplitTables(
+        images=PerModality.build(lambda modality: _table(root, modality, ordered[modality])),
+        people=ordered.map(lambda found: PersonIds(np.array([row.person for row in found], dtype=np.int64))),
+    )
+
+
+def _table(root: Path, modality: Modality, rows: list[ImageRow]) -> ImageTable:
+    return ImageTable(
+        root=root,
+        paths=tuple(row.path for row in rows),
+        cameras=np.array([row.camera for row in rows], dtype=np.int64),
+        modality=modality,
+    )

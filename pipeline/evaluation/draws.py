@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Int64
 
-from pipeline.data.datasets.sysu.archive import PERMUTATION_FILE, Permutations, image_number, permutation_of
+from pipeline.data.datasets.sysu import PERMUTATION_FILE, Permutations, image_number, permutation_of
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.protocol import Samples
 

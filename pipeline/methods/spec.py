@@ -1,4 +1,4 @@
-"""What a method is: its settings, its stages, its rounds, and how its network, state and optimiser are made."""
+"""A method: its settings, stages, rounds, and constructors of its network, state and optimiser."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from models.encoder import DualStemEncoder
 from pipeline.config.experiment import method_name
 from pipeline.evaluation.report import EvaluationReport
 from pipeline.runs.run import Run
-from pipeline.runs.stage import Stage
+from pipeline.runs.stages import Stage
 from pipeline.training.state import MethodState
 
 
@@ -19,14 +19,10 @@ from pipeline.training.state import MethodState
 class MethodSpec:
     """One method. Flows, tasks, deployments and commands are made from it; docs/extending.md shows an example.
 
-    Attributes:
-        config: Its settings, an `AnyConfig`; they name the method, its flow and its rounds.
-        supervised: Whether `run.supervision` gives it the people of the training images.
-        rounds: Trains a run from its last finished round to its end. Plain Python, without Prefect.
-        stages: What `rounds` calls, in the order of a round.
-        new_encoder: The encoder that training starts from, on the CPU.
-        new_state: What the method remembers before the first round.
-        new_optimiser: A fresh optimiser of what a stage trains.
+    `config` names the method, its flow and its rounds. `supervised`: `run.supervision` contains the people of the
+    training images. `rounds` trains a run from its last finished round to its end, without Prefect; it calls `stages`,
+    in this order. `new_encoder` makes the initial encoder on the CPU, `new_state` the state before the first round,
+    `new_optimiser` a fresh optimiser of a stage.
     """
 
     config: type[Any]
@@ -39,5 +35,5 @@ class MethodSpec:
 
     @property
     def name(self) -> str:
-        """As settings name it."""
+        """Name in settings."""
         return method_name(self.config)

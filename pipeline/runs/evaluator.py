@@ -1,4 +1,4 @@
-"""The one part of a run that knows true identities: it measures retrieval, diagnoses clusters, and returns numbers."""
+"""The one part of a run that contains true identities: it measures retrieval and diagnoses clusters."""
 
 import logging
 from dataclasses import dataclass, replace
@@ -16,24 +16,26 @@ from pipeline.config.experiment import AnyConfig
 from pipeline.config.rounds import Round
 from pipeline.data.dataset import Dataset
 from pipeline.data.images import TestImages
-from pipeline.errors import DataError
+from pipeline.errors import ConfigError, DataError
+from pipeline.evaluation import searches
 from pipeline.evaluation.diagnostics import label_diagnostics, matching_diagnostics
 from pipeline.evaluation.evaluate import SearchResult, evaluate_features
 from pipeline.evaluation.feature_files import write_features, write_queries
 from pipeline.evaluation.figures import draw_panel, look_up
+from pipeline.evaluation.protocols import protocol_of
+from pipeline.evaluation.protocols.spec import Plans
 from pipeline.evaluation.report import DataRecord, EvaluationReport, FeatureRecord, LastRound, ModelRecord, Selection
 from pipeline.evaluation.search_report import suspicions
 from pipeline.evaluation.searches import samples_of
 from pipeline.features import FeatureBank, encoder_digest
 from pipeline.runs.run import Run
-from pipeline.runs.search_plan import plan_test, plan_validation
 from pipeline.runtime.seeds import numpy_generator
 
 logger = logging.getLogger(__name__)
 
 CHOSEN_ON_TEST = (
     "the round was chosen by its test Rank-1, as public code does: these numbers are optimistic; "
-    "those of the last round stand beside them"
+    "compare them with those of the last round"
 )
 
 QUERIES = 6
@@ -42,7 +44,7 @@ QUERIES = 6
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Measurement:
-    """A report, and what it was made from: features of the test images, and each search with its queries."""
+    """A report with the features of the test images and the results of each search."""
 
     report: EvaluationReport
     features: PerModality[FeatureBank] | None
@@ -51,14 +53,10 @@ class Measurement:
 
 @dataclass(frozen=True, eq=False)
 class IdentityEvaluator:
-    """Measures a run by the identities of a data set. `pipeline.runs.run.Evaluator` is what stages see of it.
+    """Measures a run by the identities of a data set. `pipeline.runs.run.Evaluator` is its interface for stages.
 
-    Args:
-        config: Which searches, draws and rules.
-        dataset: With identities.
-        rows: The training images in their shuffled order, as rows of the decoded store.
-        validation: Held-out images to choose a round by.
-        test: The images that results are measured on.
+    `rows` are the training images in their shuffled order, as rows of the decoded store; `validation` images select a
+    round.
     """
 
     config: AnyConfig
@@ -69,23 +67,23 @@ class IdentityEvaluator:
 
     @cached_property
     def headline_search(self) -> str | None:
-        """The search whose numbers stand in the table of rounds; None without test images."""
+        """The search shown in the table of rounds; None without test images."""
         return None if self.test is None else plan_test(self.dataset, self.config, final=False)[0][0].search.name
 
     @property
     def can_evaluate(self) -> bool:
-        """Whether the data set names images to measure by."""
+        """Whether the data set has images for evaluation."""
         return self.test is not None or self.validation is not None
 
     def evaluate(self, run: Run[Any, Any]) -> EvaluationReport:
-        """Run every search with the encoder as it is now; draw some queries of the headline search."""
+        """Run every search with the current encoder; plot some queries of the headline search."""
         measurement = self.measure(run, run.round, final=run.round == run.rounds[-1])
         if run.config.execution.figures and measurement.features is not None:
             self._draw_retrieval(run, measurement.features)
         return measurement.report
 
     def evaluate_result(self, run: Run[Any, Any], last: EvaluationReport) -> EvaluationReport:
-        """The report of the round that is the run's result, beside that of the last round."""
+        """The report of the round that is the run's result, with the numbers of the last round."""
         return self.measure_result(run, last).report
 
     def measure(
@@ -98,15 +96,9 @@ class IdentityEvaluator:
         selection: Selection = "last",
         keep_queries: bool = False,
     ) -> Measurement:
-        """Encode the held-out images once and run every search of the protocol.
+        """Encode the held-out images once and run every search of the protocol with `encoder` (default: the run's).
 
-        Args:
-            run: Whose encoder is measured.
-            round_: The round that the encoder has finished.
-            final: Whether this is the run's result, which is also measured by the draw `official` and with re-ranking.
-            encoder: The encoder; the run's present one when None.
-            selection: How the round was chosen.
-            keep_queries: Also keep what each query found.
+        `final`: the run's result, which is also measured by the draw `official` and with re-ranking.
         """
         config, dataset = self.config, self.dataset
         rerank: Literal["none", "k_reciprocal"] = config.evaluation.rerank if final else "none"
@@ -152,13 +144,7 @@ class IdentityEvaluator:
     def measure_result(
         self, run: Run[Any, Any], last: EvaluationReport | None = None, *, keep_queries: bool = False
     ) -> Measurement:
-        """Measure the round that is the run's result; where a score chose it, the last round's numbers stand beside it.
-
-        Args:
-            run: With at least one finished round.
-            last: What the last round retrieves, where that is known already.
-            keep_queries: Also keep what each query found.
-        """
+        """Measure the round that is the run's result; a selected one is reported with the last round's numbers."""
         selected, selection = run.state.selected, self.config.evaluation.selection
         last_round = run.rounds[run.state.completed - 1]
         if selection == "last" or selected is None:
@@ -184,20 +170,11 @@ class IdentityEvaluator:
     def measure_to_files(
         self, run: Run[Any, Any], features_file: Path | None = None, queries_file: Path | None = None
     ) -> EvaluationReport:
-        """Measure the run's result again, and write what it was measured from.
-
-        Args:
-            run: With at least one finished round.
-            features_file: Where to write the features of the test images.
-            queries_file: Where to write what each query found.
-
-        Raises:
-            DataError: A file is wanted, and the data set names no test images.
-        """
+        """Measure the run's result again, and write the features of the test images and the results of each query."""
         measurement = self.measure_result(run, keep_queries=queries_file is not None)
         test = self.dataset.test
         if (features_file or queries_file) and (test is None or measurement.features is None):
-            raise DataError("the data set names no test images", hint="leave --features and --per-query out")
+            raise DataError("the data set names no test images", hint="omit --features and --per-query")
         if features_file is not None and test is not None and measurement.features is not None:
             write_features(features_file, measurement.features, test)
         if queries_file is not None:
@@ -205,12 +182,7 @@ class IdentityEvaluator:
         return measurement.report
 
     def diagnose(self, labels: PerModality[Int64[np.ndarray, " _"]], matching: Matching) -> dict[str, float]:
-        """How good pseudo-labels and cluster pairs are; nothing where the people of some images are unknown.
-
-        Args:
-            labels: The cluster of each training image, in the shuffled order.
-            matching: Pairs of visible and infrared clusters.
-        """
+        """Quality of pseudo-labels (in the shuffled order) and cluster pairs; empty if some people are unknown."""
         people = self.dataset.training_people(self.rows)
         if not all(people.map(lambda some: some.known)):
             return {}
@@ -238,10 +210,39 @@ class IdentityEvaluator:
         )
 
     def _draw_retrieval(self, run: Run[Any, Any], features: PerModality[FeatureBank]) -> None:
-        """Draw some queries of the headline search with what they found, the same ones in every round: 0.1 s."""
         assert self.test is not None and self.dataset.test is not None
         trial = plan_test(self.dataset, self.config, final=False)[0][0]
         generator = numpy_generator(self.config.seed, "figures", "queries")
         chosen = np.sort(generator.choice(len(trial.query), size=min(QUERIES, len(trial.query)), replace=False))
         found = look_up(trial, trial.query[chosen], features, samples_of(self.dataset.test))
         run.record.folder.save_figure(run.round.number, "retrieval", partial(draw_panel, found, self.test))
+
+
+def plan_test(dataset: Dataset, config: AnyConfig, *, final: bool) -> Plans:
+    """The trials of every test search, the headline first; see `pipeline.evaluation.searches.plan_test`."""
+    return searches.plan_test(protocol_of(config.data.name), dataset, config.evaluation, final=final)
+
+
+def plan_validation(dataset: Dataset, config: AnyConfig) -> Plans:
+    """The trials on validation images; the first one decides `selection = "val"`."""
+    return searches.plan_validation(protocol_of(config.data.name), dataset, config.evaluation)
+
+
+def refuse_unmeasurable(dataset: Dataset, config: AnyConfig) -> None:
+    """Refuse, before training, a run that cannot be measured with its settings.
+
+    Raises:
+        ConfigError: `evaluation.selection` needs images that the data set does not have, or a search cannot be planned.
+        DataError: The images do not allow a search.
+    """
+    needed = {"val": ("validation", dataset.validation), "test_best": ("test", dataset.test)}
+    part, tables = needed.get(config.evaluation.selection, ("", dataset.training))
+    if tables is None:
+        raise ConfigError(
+            f"evaluation.selection = '{config.evaluation.selection}' needs {part} images, and {dataset.root} has none",
+            hint="add rows of that split to the manifest, or take the last round: evaluation.selection=last",
+        )
+    if dataset.test is not None:
+        plan_test(dataset, config, final=True)
+    if dataset.validation is not None:
+        plan_validation(dataset, config)

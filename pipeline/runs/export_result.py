@@ -1,4 +1,4 @@
-"""A run's result as models that other programs load: the pixels of images in, the vectors they are searched by out."""
+"""A run's result as models for other programs: from pixels of images to the vectors for searching."""
 
 import logging
 import shutil
@@ -26,12 +26,7 @@ _LOADER = "pipeline.inference.served_model"
 
 
 class PixelDescriptor(nn.Module):
-    """A descriptor together with the normalisation that its images need, so that nobody can give it another one.
-
-    Args:
-        descriptor: From normalised images to vectors.
-        normalisation: Whose mean and standard deviation the pixels get.
-    """
+    """A descriptor together with the normalisation of its images."""
 
     def __init__(self, descriptor: Descriptor, normalisation: Normalisation) -> None:
         super().__init__()
@@ -51,12 +46,12 @@ def registered_name(config: AnyConfig, modality: Modality | None = None) -> str:
 
 
 def export_result(run: Run[Any, Any]) -> None:
-    """Write the model of each modality, and that of tables, into the run's folder, from where the tracker takes them.
+    """Write the models of both modalities and of tables into the run's folder, from where the tracker takes them.
 
-    Nothing is done where that is not wanted, or the models are registered already. A network that cannot be translated
-    costs a warning, never the run.
+    No-op if `execution.register_model` is off or they are registered already. A network that cannot be exported only
+    causes a warning.
 
-    Cost: RN50 at 288 x 144 pixels: 28 s on a CPU core, and 624 MB, for all of them together.
+    Cost: RN50 at 288 x 144 pixels: 28 s on a CPU core, and 624 MB in total.
     """
     config, selected, folder = run.config, run.state.selected, run.record.folder
     note = read_note(folder.path)
@@ -94,7 +89,6 @@ def export_result(run: Run[Any, Any]) -> None:
 
 @contextmanager
 def _placed(path: Path) -> Iterator[Path]:
-    """A folder that is put in its place when it is complete."""
     unfinished = path.with_name(path.name + TEMPORARY)
     for old in (path, unfinished):
         shutil.rmtree(old, ignore_errors=True)
@@ -103,6 +97,5 @@ def _placed(path: Path) -> Iterator[Path]:
 
 
 def _example(height: int, width: int) -> UInt8[np.ndarray, "2 height width 3"]:
-    """Two images of nobody: shades that run from the top to the bottom, and back."""
     shades = np.linspace(0, 255, height).astype(np.uint8)
     return np.stack([np.tile(some[:, None, None], (1, width, 3)) for some in (shades, shades[::-1])])

@@ -15,17 +15,14 @@ from pipeline.reports.curves import Curve, draw_learning_curves
 from pipeline.runs.run import Run
 
 SHOWN = 48
-"""Rows and columns of a matrix of similarities: as many as a reader can tell apart."""
+"""Rows and columns of a plotted similarity matrix."""
 
 
 def draw_text_similarity(run: Run[Any, Any], texts: PerModality[Float[Tensor, "_ embed"]], *, same_order: bool) -> None:
-    """Draw the similarity of visible and infrared text prototypes, if figures are wanted.
+    """Draw the similarity of visible and infrared text prototypes of any length, if figures are wanted.
 
-    Args:
-        run: Whose figures these are.
-        texts: One text prototype a cluster or person, of any length; at least one a modality.
-        same_order: Whether prototype i is of the same person in both modalities, which is then marked; else the most
-            similar infrared one of each visible one is marked.
+    `same_order`: prototype i is of the same person in both modalities, and these pairs are marked; otherwise the most
+    similar infrared one of each visible one is.
     """
     if not run.config.execution.figures:
         return
@@ -35,19 +32,13 @@ def draw_text_similarity(run: Run[Any, Any], texts: PerModality[Float[Tensor, "_
     marked = rows if same_order else similarity.argmax(axis=1)
     shown = rows if same_order else np.unique(marked)
     legend, unit = ("the same person", "people") if same_order else ("the most similar one", "visible clusters")
-    title = f"texts, round {run.round.number}: {len(rows)} of {len(units.visible)} {unit}"
+    title = f"text prototypes, round {run.round.number}: {len(rows)} of {len(units.visible)} {unit}"
     draw = partial(figures.draw_similarity, similarity[:, shown], np.searchsorted(shown, marked), title, legend)
     run.record.folder.save_figure(run.round.number, "text-similarity", draw)
 
 
 def draw_learning(run: Run[Any, Any], row: Mapping[str, Any], headline: str | None) -> None:
-    """Draw the losses of all rounds so far, and Rank-1 and mAP of the headline search, if figures are wanted.
-
-    Args:
-        run: Whose figure this is; it has the numbers of earlier rounds.
-        row: The numbers of the round that ends.
-        headline: The search that is drawn; None without test images.
-    """
+    """Draw the losses of all rounds up to `row`, and Rank-1 and mAP of the headline search, if figures are wanted."""
     if not run.config.execution.figures:
         return
     rows = [*run.state.metrics, row]

@@ -1,4 +1,4 @@
-"""How a run is opened: a new one, one that was interrupted, or a finished one to be measured again."""
+"""Open a run: a new one, an interrupted one, or a finished one to be measured again."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -16,16 +16,22 @@ from pipeline.config.datasets import options_of
 from pipeline.config.experiment import AnyConfig, digest_of, record_of, with_split
 from pipeline.config.presets import validate_config
 from pipeline.config.shared import DataConfig
-from pipeline.data.dataset import Dataset, SplitTables, held_out_images, read_dataset, spec_of, training_images
+from pipeline.data.dataset import (
+    Dataset,
+    SplitTables,
+    held_out_images,
+    read_dataset,
+    spec_of,
+    training_images,
+    verified_store,
+)
 from pipeline.data.images import TestImages
-from pipeline.data.inspection import verified_store
 from pipeline.data.store import open_store
 from pipeline.data.supervision import Supervision
 from pipeline.errors import CheckpointError, ConfigError, DataError, WeightsError
-from pipeline.runs.evaluator import IdentityEvaluator
+from pipeline.runs.evaluator import IdentityEvaluator, refuse_unmeasurable
 from pipeline.runs.record import RunRecord
 from pipeline.runs.run import Method, Run
-from pipeline.runs.search_plan import refuse_unmeasurable
 from pipeline.runtime.device import device_name, recorded_precision, resolve_device, resolve_precision, using_device
 from pipeline.runtime.distributed import ALONE, Processes
 from pipeline.storage.run_folder import RunFolder
@@ -36,19 +42,15 @@ logger = logging.getLogger(__name__)
 
 @contextmanager
 def open_run(config: AnyConfig, method: Method[Any, Any]) -> Iterator[Run[Any, Any]]:
-    """Open the run of a configuration: the same one always finds the same folder, and goes on where it stands.
+    """Open the run of a configuration, in the folder that the configuration determines; an interrupted run resumes.
 
-    All ranks open it together; rank 0 holds the folder.
-
-    Args:
-        config: The resolved settings, of the method.
-        method: How its network, memory and optimiser are made.
+    All ranks open it together; rank 0 locks the folder.
 
     Raises:
         ConfigError: The device does not exist here, or the data set does not allow the evaluation.
         DataError: The data set is missing, incomplete or unreadable.
         WeightsError: The weights cannot be loaded.
-        CheckpointError: The folder is in use, holds something else, or a run that was made with other images.
+        CheckpointError: The folder is in use, contains something else, or a run that was made with other images.
         TrackingError: MLflow does not answer before anything is trained.
     """
     processes = Processes.here()
@@ -75,7 +77,7 @@ def open_run(config: AnyConfig, method: Method[Any, Any]) -> Iterator[Run[Any, A
 
 @contextmanager
 def _closed_record(record: RunRecord) -> Iterator[None]:
-    """End the tracker's record with the state that an error or a signal leaves behind."""
+    """End the tracker's record with FAILED after an error, KILLED after a signal."""
     try:
         yield
     except Exception:
@@ -96,18 +98,14 @@ def reopen_run(
     device: str,
     split: int | None = None,
 ) -> Iterator[tuple[Run[Any, Any], IdentityEvaluator]]:
-    """Open an existing run to measure it; nothing is tracked.
+    """Open an existing run to measure it, without tracking.
 
-    Args:
-        run_folder: Of the run.
-        method_of: The method of recorded settings, as `pipeline.methods.method_of`.
-        data_root: Where the data set is now; the recorded place when None.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        split: The split of RegDB; the run's own only.
+    `method_of` returns the method of recorded settings, as `pipeline.methods.method_of`. `data_root` is the present
+    folder of the data set, by default the recorded one.
 
     Raises:
         ConfigError: It was trained on another split of RegDB than `split`.
-        CheckpointError: The folder holds no run, one without a finished round, or one made with other images.
+        CheckpointError: The folder contains no run, one without a finished round, or one made with other images.
     """
     with RunFolder.reopen(run_folder) as folder:
         recorded = validate_config(folder.config)
@@ -146,12 +144,8 @@ def _new_run(
 ) -> Run[Any, Any]:
     """Decode the images, or find them decoded, and put the run together.
 
-    One store of decoded images serves training, validation and test. Training gets its images in a shuffled order,
-    because folder order spells identity.
-
-    Cost:
-        The decoded images are read and compared with their digests, by one process of each machine: a few seconds for
-        SYSU-MM01, after which they are in memory.
+    One store serves training, validation and test. Training images are shuffled, because folder order reveals
+    identities. One process of each machine compares the decoded images with their digests.
     """
     open_checked = verified_store if processes.local_rank == 0 else open_store
     store = open_checked(
@@ -182,13 +176,13 @@ def _new_run(
 
 
 def run_path(config: AnyConfig) -> Path:
-    """Where the run of a configuration lives."""
+    """Folder of the run of a configuration."""
     split = f"-split{config.data.split}" if options_of(config.data.name).model_per_split and config.data.split else ""
     return config.execution.runs_folder / f"{config.name}-s{config.seed}{split}-{digest_of(config)[:8]}"
 
 
 def splits_path(config: AnyConfig) -> Path:
-    """Where the average over the splits of RegDB is written: beside the runs, one file for all splits."""
+    """File of the average over the splits of RegDB, in the runs folder."""
     everything = with_split(config, None)
     return config.execution.runs_folder / f"{config.name}-s{config.seed}-{digest_of(everything)[:8]}-splits.json"
 
@@ -217,7 +211,7 @@ def _read_data(data: DataConfig) -> Dataset:
 
 
 def _check_images(folder: RunFolder, dataset: Dataset) -> None:
-    """Refuse other images than those of the run's first start: their results would be filed together."""
+    """Refuse other images than those of the run's first start."""
     before = (folder.read_environment() or {}).get("data")
     if before is not None and before != dataset.fingerprint:
         part = next(name for name, digest in dataset.fingerprint.items() if before.get(name) != digest)

@@ -1,4 +1,4 @@
-"""What a run leaves behind: its folder and its tracker, written by the one process that records."""
+"""Output of a run: its folder and its tracker, written by rank 0."""
 
 import logging
 import math
@@ -24,17 +24,17 @@ logger = logging.getLogger(__name__)
 _clock = time.monotonic
 
 UI_VARIABLE = "VIREID_MLFLOW_UI"
-"""The environment variable that names MLflow's user interface where it is at another address."""
+"""Environment variable with the address of MLflow's user interface, if it is another one."""
 
 UI_ADDRESS = "http://127.0.0.1:5000"
-"""Where `make ui` answers."""
+"""Address of `make ui`."""
 
 _PAUSE = 10
-"""An attempt to reach a tracker that failed is repeated after this many times its own duration."""
+"""Back-off: after a failed call of t seconds, wait 10 t."""
 
 
 def ui_address() -> str:
-    """Where MLflow's user interface shows the runs of this machine."""
+    """Address of MLflow's user interface for the runs of this machine."""
     return os.environ.get(UI_VARIABLE) or UI_ADDRESS
 
 
@@ -42,34 +42,19 @@ def ui_address() -> str:
 class RunRecord:
     """The folder of a run and its tracker, in step with each other.
 
-    A tracker that stops answering costs the run nothing but a warning: it is asked again after each round, and then
-    told what it missed. An attempt that took long is followed by a pause ten times as long.
-
-    Attributes:
-        folder: Of the run.
-        tracker: Who is told.
-        keep_checkpoints: Which rounds' checkpoints are kept: none but the last, all, or every so many.
-        log_checkpoints: Whether the tracker gets these as well.
+    A tracker that stops answering only causes a warning: the next round tries again and sends what is missing, after a
+    pause of ten times the duration of a failed attempt. `log_checkpoints` sends kept checkpoints to the tracker, too.
     """
 
     folder: RunFolder
     tracker: Tracker
     keep_checkpoints: KeptCheckpoints = "last"
     log_checkpoints: bool = False
-    _unheard: bool = field(default=False, init=False)
+    _unreachable: bool = field(default=False, init=False)
     _pause_until: float = field(default=-math.inf, init=False)
 
     def begin(self, state: TrainingState[Any], settings: Mapping[str, Any], made_with: Mapping[str, Any]) -> None:
-        """Record what the run is made with, and catch up with what an interrupted process could not publish.
-
-        Args:
-            state: As the checkpoint left it.
-            settings: The resolved configuration.
-            made_with: Device, weights and data.
-
-        Raises:
-            TrackingError: The tracker does not answer at the very start, when nothing is lost by saying so.
-        """
+        """Record settings, device, weights and data of the run, and publish what an interrupted process did not."""
         environment = self.folder.write_environment(describe_environment(made_with["device"]) | dict(made_with))
         self.tracker.start(dict(settings) | {"digest": self.folder.digest})
         self.tracker.attach(environment)
@@ -78,7 +63,7 @@ class RunRecord:
     def finish_round(
         self, state: TrainingState[Any], labels: PerModality[Clustering] | None, report: EvaluationReport | None
     ) -> None:
-        """Write what the round that `state` has completed leaves behind; it counts once the checkpoint is in place."""
+        """Write the completed round of `state`; it counts once the checkpoint is in place."""
         if labels is not None:
             self.folder.save_labels(state.completed, labels)
         if report is not None:
@@ -88,25 +73,21 @@ class RunRecord:
         self.publish(state)
 
     def publish(self, state: TrainingState[Any]) -> None:
-        """Bring everything else up to the checkpoint; what is there already is not repeated."""
+        """Bring the rest of the folder and the tracker up to the checkpoint, without repetition."""
         if state.completed > 0 and self._is_kept(state.completed):
             self.folder.keep_checkpoint(state.completed)
         self.folder.write_metrics(state.metrics)
         self.folder.write_timings(state.timings)
         if _clock() >= self._pause_until:
-            self._tell(self._record_rounds)
+            self._send(self._record_rounds)
 
     def finish(self, report: EvaluationReport | None) -> None:
-        """Close the record of a complete run.
-
-        Args:
-            report: The run's result; None where the data set names no images to measure by.
-        """
+        """Close the record of a complete run; `report` is None if the data set has no images for evaluation."""
         if report is not None:
             self.folder.write_evaluation(report.to_dict())
-        self._tell(self._record_everything)
-        if self._unheard:
-            logger.warning("MLflow misses a part of this run: `vireid runs sync %s` hands it over", self.folder.path)
+        self._send(self._record_everything)
+        if self._unreachable:
+            logger.warning("MLflow misses a part of this run: `vireid runs sync %s` sends it", self.folder.path)
             return
         page = self.tracker.compare_url(ui_address())
         if page is not None:
@@ -128,18 +109,20 @@ class RunRecord:
         self._record_rounds()
         record_result(self.folder, self.tracker)
 
-    def _tell(self, say: Callable[[], None]) -> None:
-        """Go on where the tracker does not answer, and say so once."""
+    def _send(self, call: Callable[[], None]) -> None:
+        """Continue if the tracker does not answer, with one warning."""
         began = _clock()
         try:
-            say()
+            call()
         except TrackingError as error:
-            if not self._unheard:
-                logger.warning("%s; the run goes on, and MLflow is told what it misses when it answers", error.message)
-            self._unheard = True
+            if not self._unreachable:
+                logger.warning(
+                    "%s; the run continues, and MLflow receives the missing rounds when it answers", error.message
+                )
+            self._unreachable = True
             now = _clock()
             self._pause_until = now + _PAUSE * (now - began)
         else:
-            if self._unheard:
-                logger.info("MLflow answers again, and has been told what it missed")
-            self._unheard = False
+            if self._unreachable:
+                logger.info("MLflow answers again, and has received the missing rounds")
+            self._unreachable = False

@@ -1,4 +1,4 @@
-"""An opened run: what the stages of a round work on. It holds no identity: `evaluator` alone knows people."""
+"""An opened run, which the stages of a round work on. It contains no identity outside `evaluator` and `supervision`."""
 
 import logging
 import time
@@ -46,23 +46,16 @@ class RoundClock:
         self._stages[stage] = self._stages.get(stage, 0.0) + seconds
 
     def seconds(self) -> dict[str, float]:
-        """`total` is wall time since the round began, or since the round before was recorded; the rest is by stage."""
+        """`total`: wall time since the round began or the round before was recorded; then the seconds of each stage."""
         return {"total": time.perf_counter() - self._start} | self._stages
 
 
 class Run(Generic[Config, State]):
-    """What the stages of a round work on; `state` is the only part that changes from round to round.
+    """State and resources of an opened run; only `state`, `round` and `clock` change from round to round.
 
-    Attributes:
-        method: How its network, memory and optimiser are made.
-        config: The resolved settings.
-        images: The training images, shuffled once; they carry no identity.
-        evaluator: Measures and diagnoses with identities, and returns numbers only; None on ranks other than 0.
-        supervision: What a supervised method may know about people; None for an unsupervised one.
-        state: Weights, optimiser and the method's memory after the last finished round.
-        rounds: All rounds of the run, in order.
-        round: The one that is being trained.
-        clock: Seconds of that round.
+    `images` are the training images, shuffled once, without identities. `evaluator` knows identities and returns
+    numbers; it exists on rank 0 only. `supervision` contains the people of a supervised method, else None. `state` is
+    that after the last finished round; `round` is in training, and `clock` measures its seconds.
     """
 
     def __init__(
@@ -95,23 +88,23 @@ class Run(Generic[Config, State]):
         checkpoint = processes.from_first(lambda: self.record.folder.load_checkpoint())
         self.state = self._state_at(checkpoint)
         if checkpoint is not None:
-            logger.info("going on after round %d of %d", self.state.completed, len(self.rounds))
+            logger.info("resumed after round %d of %d", self.state.completed, len(self.rounds))
 
     @property
     def record(self) -> RunRecord:
-        """What the run leaves on disk and in MLflow; rank 0 only."""
+        """The run's folder and tracker; rank 0 only."""
         assert self._record is not None, "ranks other than 0 write nothing"
         return self._record
 
     @property
     def evaluator(self) -> "Evaluator":
-        """Who measures and diagnoses; rank 0 only."""
+        """Measures and diagnoses; rank 0 only."""
         assert self._evaluator is not None, "ranks other than 0 evaluate nothing"
         return self._evaluator
 
     @cached_property
     def training_pixels(self) -> PerModality[PixelSupply]:
-        """The pixels of the training images, on the device if they fit there."""
+        """The pixels of the training images, on the device if they fit."""
         return supply_pixels(self.images, self.device, memory_share=self.config.execution.image_memory_share)
 
     @cached_property
@@ -129,7 +122,7 @@ class Run(Generic[Config, State]):
             yield round_
 
     def evaluation_due(self) -> bool:
-        """Whether this rank measures retrieval after this round: rank 0, where there are images to measure by."""
+        """Whether this rank evaluates after this round: rank 0, if there are images for evaluation."""
         if self._evaluator is None or not self._evaluator.can_evaluate:
             return False
         round_ = self.round
@@ -137,7 +130,7 @@ class Run(Generic[Config, State]):
         return due and round_.trains_images
 
     def new_encoder(self) -> DualStemEncoder:
-        """The encoder that the method starts from, bit for bit the same each time."""
+        """The initial encoder of the method, bit for bit the same each time."""
         encoder = self.method.new_encoder(self.config, self.clip).to(self.device)
         if self.processes.count > 1 and self.config.batches.batch_norm == "synchronised":
             synchronise_batch_norms(encoder, self.device)
@@ -146,7 +139,7 @@ class Run(Generic[Config, State]):
         return encoder
 
     def new_optimiser(self, stage: Stage) -> torch.optim.Optimizer:
-        """A fresh optimiser of what a stage trains, for the encoder as it is now."""
+        """A fresh optimiser of a stage, for the current encoder."""
         return self.method.new_optimiser(self.config, self.state.encoder, self.state.method, stage)
 
     def extract_training_features(self, head: Head, encoder: DualStemEncoder | None = None) -> PerModality[FeatureBank]:
@@ -204,49 +197,45 @@ class Run(Generic[Config, State]):
 
 @runtime_checkable
 class Method(Protocol[Config, State]):
-    """How a method's network, memory and optimiser are made; `pipeline.methods.spec.MethodSpec` is one."""
+    """Constructors of a method's network, memory and optimiser; `pipeline.methods.spec.MethodSpec` is one."""
 
     @property
     def name(self) -> str:
-        """As settings name it."""
+        """Name in settings."""
 
     @property
     def supervised(self) -> bool:
-        """Whether it is given the people of the training images."""
+        """Whether it gets the people of the training images."""
 
     def new_encoder(self, config: Config, clip: LoadedClip) -> DualStemEncoder:
-        """The encoder that training starts from, on the CPU."""
+        """The initial encoder, on the CPU."""
 
     def new_state(self, run: Run[Config, State]) -> State:
-        """What the method remembers before the first round."""
+        """The method's state before the first round."""
 
     def new_optimiser(
         self, config: Config, encoder: DualStemEncoder, state: State, stage: Stage
     ) -> torch.optim.Optimizer:
-        """A fresh optimiser of what a stage trains."""
+        """A fresh optimiser of a stage."""
 
 
 @runtime_checkable
 class Evaluator(Protocol):
-    """The only part of a run that knows true identities. It returns numbers, reports and figures."""
+    """The only part of a run that contains true identities. It returns numbers, reports and figures."""
 
     @property
     def headline_search(self) -> str | None:
-        """The search whose numbers stand in the table of rounds; None without test images."""
+        """The search shown in the table of rounds; None without test images."""
 
     @property
     def can_evaluate(self) -> bool:
-        """Whether the data set names images to measure by."""
+        """Whether the data set has images for evaluation."""
 
     def evaluate(self, run: Run[Any, Any]) -> EvaluationReport:
-        """Every search of the protocol, with the encoder as it is now; a figure of some queries is drawn."""
+        """Run every search with the current encoder; plot some queries."""
 
     def evaluate_result(self, run: Run[Any, Any], last: EvaluationReport) -> EvaluationReport:
-        """The report of the round that is the run's result, where a score chose it."""
+        """The report of the round that a score selected as the result."""
 
-    def diagnose(
-        self,
-        labels: PerModality[Int64[ndarray, " _"]],
-        matching: Matching,
-    ) -> dict[str, float]:
-        """How good pseudo-labels and cluster pairs are, where the people of all training images are known."""
+    def diagnose(self, labels: PerModality[Int64[ndarray, " _"]], matching: Matching) -> dict[str, float]:
+        """Quality of pseudo-labels and cluster pairs, if the people of all training images are known."""

@@ -1,8 +1,13 @@
-"""The stages that all methods share: extract, evaluate, finish; and what `log_round` writes."""
+"""Stages: the named steps of a round, which a flow can run as tasks; extract, evaluate and finish are shared."""
 
 import logging
-from collections.abc import Mapping
-from typing import Any
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import wraps
+from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
 from clustering.dbscan import Clustering
 from models.encoder import Head
@@ -13,33 +18,108 @@ from pipeline.reports import round_table
 from pipeline.runs.export_result import export_result
 from pipeline.runs.figures import draw_learning
 from pipeline.runs.run import Run
-from pipeline.runs.stage import rank_zero, stage
 from pipeline.runtime.environment import peak_memory
 from pipeline.training.state import SelectedRound
 
 logger = logging.getLogger(__name__)
 
+P = ParamSpec("P")
+R = TypeVar("R")
+AnyRun = TypeVar("AnyRun", bound=Run[Any, Any])
+
+
+class Runner(Protocol):
+    """Runs one stage by calling `stage.timed(run, ...)`."""
+
+    def __call__(self, stage: "Stage[..., Any]", run: Run[Any, Any], *values: Any) -> Any:
+        """The stage's result."""
+
+
+def _directly(stage: "Stage[..., Any]", run: Run[Any, Any], *values: Any) -> Any:
+    return stage.timed(run, *values)
+
+
+_RUNNER: ContextVar[Runner] = ContextVar("runner", default=_directly)
+
+
+class Stage(Generic[P, R]):
+    """A step of a round: a function of the run and of the values that earlier stages returned.
+
+    `name` is the function's name with hyphens. `uses_device` lets a flow limit concurrent use of the device.
+    `ends_round`: a finished round has been recorded when it returns.
+    """
+
+    def __init__(self, function: Callable[..., R], *, uses_device: bool, ends_round: bool) -> None:
+        self.function = function
+        self.name = function.__name__.replace("_", "-")
+        self.uses_device = uses_device
+        self.ends_round = ends_round
+        self.__doc__ = function.__doc__
+
+    def __call__(self, run: Run[Any, Any], *values: P.args, **_: P.kwargs) -> R:
+        """Run the stage as a task of the surrounding flow; directly without one."""
+        result: R = _RUNNER.get()(self, run, *values)
+        return result
+
+    def timed(self, run: Run[Any, Any], *values: Any) -> R:
+        """Call the function and add its seconds to the round's."""
+        start = time.perf_counter()
+        try:
+            return self.function(run, *values)
+        finally:
+            run.clock.add(re.sub("-", "_", self.name), time.perf_counter() - start)
+
+
+def stage(
+    *, uses_device: bool = False, ends_round: bool = False
+) -> Callable[[Callable[Concatenate[AnyRun, P], R]], Stage[P, R]]:
+    """Make a function of a run a `Stage` of its method; it takes positional arguments only."""
+
+    def decorate(function: Callable[Concatenate[AnyRun, P], R]) -> Stage[P, R]:
+        return Stage(function, uses_device=uses_device, ends_round=ends_round)
+
+    return decorate
+
+
+def rank_zero(function: Callable[Concatenate[AnyRun, P], R]) -> Callable[Concatenate[AnyRun, P], R | None]:
+    """Run a function of a run on rank 0 only; other ranks return None, because they write and evaluate nothing."""
+
+    @wraps(function)
+    def _on_rank_zero(run: AnyRun, /, *values: P.args, **named: P.kwargs) -> R | None:
+        return function(run, *values, **named) if run.processes.is_first else None
+
+    return _on_rank_zero
+
+
+@contextmanager
+def stages_run_by(runner: Runner) -> Iterator[None]:
+    """Let `runner` run every stage inside the `with` block."""
+    token = _RUNNER.set(runner)
+    try:
+        yield
+    finally:
+        _RUNNER.reset(token)
+
 
 @stage(uses_device=True)
 def extract(run: Run[Any, Any]) -> PerModality[FeatureBank]:
-    """Encode all training images of both modalities with the weights that the round starts from."""
+    """Encode all training images of both modalities with the weights at the start of the round."""
     return run.extract_training_features(Head.NECK)
 
 
 @stage(uses_device=True)
 @rank_zero
 def evaluate(run: Run[Any, Any]) -> EvaluationReport:
-    """Encode all held-out images once and run every search of the protocol; nothing in training reads the result."""
+    """Encode all held-out images once and run every search of the protocol; training never reads the result."""
     return run.evaluator.evaluate(run)
 
 
 @stage(uses_device=True)
 @rank_zero
 def finish(run: Run[Any, Any]) -> EvaluationReport | None:
-    """Close the record of a complete run: its last round is the result, or the round that a score chose.
+    """Close the record of a complete run, whose result is its last round, or the selected one.
 
-    Returns:
-        What it retrieves; None where the data set names no images to measure by.
+    Returns the report of the result; None if the data set has no images for evaluation.
     """
     record = run.record.folder.read_evaluation()
     report = None if record is None else EvaluationReport.from_dict(record)
@@ -51,10 +131,7 @@ def finish(run: Run[Any, Any]) -> EvaluationReport | None:
 
 
 def complete_round(run: Run[Any, Any], report: EvaluationReport | None) -> None:
-    """Count the round as finished; where a score chooses the result, keep the encoder of the best round so far.
-
-    An equal later round is not better.
-    """
+    """Count the round as finished; if a score selects the result, keep the encoder of the (first) best round."""
     run.state.completed, run.state.stage = run.round.number, run.round.stage
     selection = run.config.evaluation.selection
     if report is None or selection == "last":
@@ -73,14 +150,10 @@ def record_round(
     labels: PerModality[Clustering] | None = None,
     search: str = "",
 ) -> None:
-    """Write what the completed round leaves behind: labels, checkpoint, metrics, MLflow, a line at the terminal.
+    """Write the completed round: labels, checkpoint, metrics, MLflow, a line at the terminal.
 
-    Args:
-        run: Whose round it is.
-        numbers: Of the method, by their names in MLflow; they depend on settings and data only.
-        report: What was measured.
-        labels: Pseudo-labels of the training images.
-        search: How nearest neighbours were found.
+    `numbers` have their names in MLflow and depend on settings and data only; `search` is the method of the
+    nearest-neighbour search.
     """
     round_ = run.round
     row = {"round": round_.number, "stage": round_.stage, "epoch": round_.epoch} | dict(numbers)

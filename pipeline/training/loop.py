@@ -1,7 +1,7 @@
 """The one training loop: views of a batch through the network, the terms of an objective, a step of the optimiser.
 
 Nothing inside a step waits for a GPU: what a step needs from the host is known before the epoch begins, and losses are
-summed on the device. A method says what it minimises by an `Objective`.
+summed on the device.
 """
 
 from collections.abc import Iterable, Iterator
@@ -30,7 +30,7 @@ from pipeline.training.objective import Batch, Objective
 
 @dataclass(frozen=True, slots=True)
 class Compute:
-    """Where an epoch is computed, in which precision the network runs, and which ranks share each batch.
+    """Device of an epoch, precision of the network, and the ranks that share each batch.
 
     Losses and memories stay in float32. Every rank encodes its share of a batch, and all compute the same losses.
     """
@@ -44,12 +44,8 @@ class Compute:
 class EpochSteps:
     """The images of an epoch, step by step.
 
-    Args:
-        pixels: Stored pixels of all training images.
-        positions: Which images a step has, on all ranks together; each is in the batch once for every view.
-        views: The random changes that make an image's views.
-        groups: Clusters or people of each modality in a batch.
-        setting: The setting that decides how many images each of them has.
+    `positions` selects the images of each step, over all ranks; each is in the batch once for every view. `groups` is
+    the number of clusters or people of each modality in a batch, and `setting` names the setting of the images of each.
     """
 
     pixels: PerModality[PixelSupply]
@@ -63,7 +59,7 @@ class EpochSteps:
 
     @property
     def num_views(self) -> PerModality[int]:
-        """How many views of an image a batch has."""
+        """Number of views of an image in a batch."""
         return self.views.map(len)
 
     def rows(self) -> PerModality[Int64[np.ndarray, "steps _"]]:
@@ -87,17 +83,9 @@ def run_epoch(
     steps: EpochSteps,
     compute: Compute,
 ) -> dict[str, float]:
-    """Train for one epoch; `encoder`, `optimiser` and what belongs to `objective` change.
+    """Train for one epoch: `encoder`, `optimiser` and modules of `objective` change.
 
-    Args:
-        encoder: The two-stem encoder.
-        optimiser: Of its parameters and of the objective's own, with this epoch's learning rate.
-        objective: What is minimised.
-        steps: Images and their views.
-        compute: Device, precision and ranks.
-
-    Returns:
-        Mean of every loss term over the steps, and `total`.
+    Returns the mean of every loss term over the steps, and `total`.
 
     Raises:
         TrainingError: The loss is not finite, a batch does not fit into memory, or the ranks' weights differ; nothing
@@ -119,17 +107,9 @@ def run_epoch(
 
 
 def run_steps(
-    network: nn.Module,
-    optimiser: torch.optim.Optimizer,
-    objective: Objective,
-    steps: EpochSteps,
-    compute: Compute,
+    network: nn.Module, optimiser: torch.optim.Optimizer, objective: Objective, steps: EpochSteps, compute: Compute
 ) -> dict[str, Float[Tensor, ""]]:
-    """The steps of an epoch, without ever waiting for a GPU; see `run_epoch`.
-
-    Returns:
-        The sum of every loss term over the steps, on the device.
-    """
+    """The steps of an epoch, without ever waiting for a GPU: the sum of every loss term, on the device."""
     device, processes, heads = compute.device, compute.processes, objective.heads
     sums: dict[str, Tensor] = {}
     rows = steps.rows()
@@ -157,20 +137,9 @@ def run_steps(
 
 
 def require_equal_ranks(optimiser: torch.optim.Optimizer, processes: Processes) -> None:
-    """Compare the trained weights of all ranks, bit for bit.
+    """Compare the trained weights of all ranks, bit for bit; 8 bytes a tensor are exchanged.
 
-    Only the encoder's gradients are averaged over the ranks. Classifiers and other modules that read whole batches rely
-    on equal gradients: every rank computes the same loss.
-
-    Args:
-        optimiser: Of everything that is trained.
-        processes: The ranks that train together.
-
-    Raises:
-        TrainingError: A rank has other weights than rank 0.
-
-    Cost:
-        One pass over the weights on the device, and 8 bytes a tensor between the ranks.
+    Only the encoder's gradients are averaged over the ranks; other modules rely on the same loss on every rank.
     """
     if processes.count == 1:
         return
@@ -189,7 +158,7 @@ def require_equal_ranks(optimiser: torch.optim.Optimizer, processes: Processes) 
 
 @contextmanager
 def gradients_of(encoder: DualStemEncoder, optimiser: torch.optim.Optimizer) -> Iterator[None]:
-    """Require gradients of what the optimiser trains and of nothing else: ranks wait for each such gradient."""
+    """Require gradients of the optimiser's parameters only: ranks wait for each such gradient."""
     trained = {id(parameter) for group in optimiser.param_groups for parameter in group["params"]}
     left_out = [p for p in encoder.parameters() if p.requires_grad and id(p) not in trained]
     for parameter in left_out:
@@ -210,7 +179,7 @@ def joined_network(encoder: DualStemEncoder, compute: Compute) -> nn.Module:
 
 
 def too_large(encoder: DualStemEncoder, heads: frozenset[Head], steps: EpochSteps, compute: Compute) -> TrainingError:
-    """The error for a batch that did not fit; which one fits is found with black images, and the encoder is spent."""
+    """The error for a batch that did not fit; the fitting size is found with black images, and the encoder is spent."""
     per_group = steps.positions.visible.shape[1] // steps.groups.visible
     in_view = steps.groups.map_with(lambda groups, views: groups * views, steps.num_views)
 
@@ -259,7 +228,7 @@ def _gathered(encoded: Encoded, num_rows: int, processes: Processes) -> Encoded:
 
 
 def _checksum(tensor: Tensor) -> Int64[Tensor, ""]:
-    """Of the bits; squared, so that steps of one bit in opposite directions do not cancel."""
+    """Checksum of the bits; squared, so that steps of one bit in opposite directions do not cancel."""
     bits = tensor.detach().view({2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]).long()
     return (bits * bits).sum()
 

@@ -1,4 +1,4 @@
-"""What an epoch minimises: a list of terms, each a function of the features of a step, and updates between the steps.
+"""The objective of an epoch: a list of terms, each a function of the features of a step, and updates between the steps.
 
 A new loss is a function that returns a `Term`, and one more entry in the list that a method builds.
 """
@@ -20,15 +20,10 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Batch:
-    """Features of one step, those of the whole batch on every rank.
+    """Features of one step (not normalised), those of the whole batch on every rank.
 
-    Rows of a modality are ordered by view: all images in their first view, then all of them in their second one.
-
-    Args:
-        encoded: Features of each modality, not normalised.
-        positions: Which training image each row shows, on the device.
-        host_positions: The same on the host.
-        num_views: How many views of an image there are.
+    Rows of a modality are ordered by view: all images in their first view, then all of them in their second one. Row i
+    shows training image `positions[modality][i]`, on the device, or `host_positions[modality][i]`, on the host.
     """
 
     encoded: PerModality[Encoded]
@@ -76,13 +71,10 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Term:
-    """One loss of a step.
+    """One loss of a step: `weight * loss(batch)`; a weight of 0 removes the term.
 
-    Args:
-        name: In the record, after `train/loss/`; unique in an objective.
-        weight: What the loss is multiplied by; 0 removes the term.
-        heads: The features that `loss` reads.
-        loss: From a batch to a scalar on the device. It changes nothing and does not wait for a GPU.
+    `name` follows `train/loss/` in the record and is unique in an objective. `loss` reads the features of `heads` and
+    returns a scalar on the device, without side effects and without waiting for a GPU.
     """
 
     name: str
@@ -96,11 +88,11 @@ class Updates(Protocol):
     """State of a method that changes between the steps, such as cluster memories."""
 
     def settle(self) -> None:
-        """Complete what `after_step` began: called before the losses of each step, and after the last step."""
+        """Complete `after_step`: called before the losses of each step, and after the last step."""
         ...
 
     def after_step(self, batch: Batch) -> None:
-        """Called when the optimiser has changed the weights."""
+        """Called after the optimiser has changed the weights."""
         ...
 
 

@@ -1,15 +1,18 @@
-"""Learning rates as pure functions of the epoch, and the optimiser of the image stages.
+"""Learning rates as pure functions of the epoch, optimisers of the image stages, and the loop of text fitting.
 
-An epoch here is a round of its stage, counted from 1. A rate is computed before the epoch's first step and kept
-throughout; nothing has to be stepped, so a run that resumes asks for its epoch and gets the same rate.
+An epoch here is a round of its stage, counted from 1; its rate is computed before the first step and kept throughout.
 """
 
 import math
-from collections.abc import Collection, Iterator, Sequence
-from typing import Any, Literal, Protocol, runtime_checkable
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
-from torch import nn
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pipeline.console import progress
+from pipeline.errors import TrainingError
 
 AtSwap = Literal["continue", "restart", "fixed"]
 
@@ -18,29 +21,24 @@ _FACTOR = "lr_factor"
 
 @runtime_checkable
 class EncoderWithRoles(Protocol):
-    """A network that knows which part of it each parameter belongs to."""
+    """A network that assigns a part, such as `trunk`, to each parameter."""
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """All parameters with their dotted names."""
         ...
 
     def parameter_role(self, name: str) -> str:
-        """The part that a parameter belongs to, such as `trunk`."""
+        """The part of a parameter."""
         ...
 
 
 def multistep_warmup(
     index: int, *, base: float, warmup: int, factor: float, milestones: Sequence[int], gamma: float
 ) -> float:
-    """A straight climb from `factor * base`, then steps down.
+    """Linear warm-up from `factor * base` at index 0 to `base` at index `warmup`, then steps down.
 
-    Args:
-        index: Position in the schedule; CCLNet starts at 1, CSDN at 0.
-        base: The rate between the climb and the first milestone.
-        warmup: Where the climb ends; 0 for none.
-        factor: The share of `base` at index 0.
-        milestones: From each of these on (itself included), the rate is multiplied by `gamma`; also during the climb.
-        gamma: Factor at a milestone.
+    The rate is multiplied by `gamma` from each milestone on (itself included), also during the warm-up. CCLNet's index
+    starts at 1, CSDN's at 0.
 
     >>> round(multistep_warmup(1, base=3.5e-4, warmup=10, factor=0.01, milestones=(30, 50), gamma=0.1), 10)
     3.815e-05
@@ -51,26 +49,12 @@ def multistep_warmup(
 
 
 def cosine_warmup(
-    index: int,
-    *,
-    base: float,
-    total_epochs: int,
-    warmup_epochs: int,
-    warmup_start: float = 1e-5,
-    floor: float = 1e-6,
+    index: int, *, base: float, total_epochs: int, warmup_epochs: int, warmup_start: float = 1e-5, floor: float = 1e-6
 ) -> float:
-    """A straight climb from `warmup_start`, then half a cosine down to `floor`.
+    """Linear warm-up from `warmup_start` at index 0, then half a cosine down to `floor` at `total_epochs` and beyond.
 
-    The cosine is that of the whole schedule: it does not begin anew where the climb ends, so `base` is never reached
-    if there is a climb.
-
-    Args:
-        index: Position in the schedule; the first epoch of prompt learning is 1.
-        base: The rate that the climb heads for and that the cosine starts from.
-        total_epochs: Where the floor is reached; beyond it the rate stays there.
-        warmup_epochs: Where the climb ends; 0 for none.
-        warmup_start: The rate at index 0.
-        floor: The last rate.
+    The cosine is that of the whole schedule: it does not begin anew after the warm-up, so `base` is never reached if
+    there is one. The first epoch of prompt learning is 1.
 
     >>> round(cosine_warmup(30, base=3.5e-4, total_epochs=60, warmup_epochs=5), 10)
     0.0001755
@@ -94,19 +78,10 @@ def image_learning_rate(
     at_swap: AtSwap = "continue",
     fixed_swap_learning_rate: float | None = None,
 ) -> float:
-    """The base rate of an image stage in one epoch; bias tensors get a multiple of it from their group.
+    """The base rate of an image stage in one epoch, from 1; bias tensors get a multiple of it from their group.
 
-    Args:
-        epoch: From 1.
-        learning_rate: Reached after the warm-up.
-        warmup_rounds: Epochs of the climb; 0 for none.
-        warmup_factor: The share of the rate that the climb starts from, at epoch 0.
-        milestones: Epochs from which on the rate is multiplied by `gamma`.
-        gamma: Factor at a milestone.
-        swap_start: The first epoch that swaps prototypes.
-        at_swap: From `swap_start` on: `continue` goes on; `restart` runs through the schedule again from its epoch 1,
-            milestones included; `fixed` holds one value.
-        fixed_swap_learning_rate: That value.
+    From epoch `swap_start` on, `at_swap="continue"` keeps the schedule, `restart` begins it again at its epoch 1,
+    milestones included, and `fixed` holds `fixed_swap_learning_rate`.
 
     Source: Chen et al., ACM MM 2023 (CCLNet), public code: `continue` on SYSU-MM01, where all of swapping then runs at
     a hundredth of the rate, `restart` on RegDB. `fixed` is ours.
@@ -142,31 +117,17 @@ def person_learning_rate(
 
 
 def optimiser_restarts(epoch: int, *, swap_start: int, at_swap: AtSwap) -> bool:
-    """Whether the epoch begins with a new optimiser: a restarted schedule forgets the gradients' averages, too."""
+    """Whether the epoch begins with a new optimiser: a restarted schedule discards the gradients' averages, too."""
     return at_swap == "restart" and epoch == swap_start
 
 
 def build_image_optimiser(
-    encoder: EncoderWithRoles,
-    *,
-    roles: Collection[str],
-    learning_rate: float,
-    weight_decay: float,
-    bias_factor: float,
+    encoder: EncoderWithRoles, *, roles: Collection[str], learning_rate: float, weight_decay: float, bias_factor: float
 ) -> torch.optim.Adam:
-    """Adam over the named parts of an encoder, with faster bias tensors.
+    """Adam over the parts `roles` of an encoder; the learning rate of bias tensors is `bias_factor` times higher.
 
-    Parts that get no gradient in a stage must be left out: decay would otherwise shrink them.
-
-    Args:
-        encoder: Its frozen parameters are left out, such as the neck's bias.
-        roles: The parts to train.
-        learning_rate: The rate until `set_learning_rate` is called.
-        weight_decay: L2 weight, added to the gradient of every tensor, scales of normalisation included.
-        bias_factor: The rate of bias tensors relative to the others.
-
-    Returns:
-        Two groups, weights and biases, in the order of the encoder's parameters.
+    Frozen parameters are excluded. Parts without a gradient in a stage must not be in `roles`: weight decay would
+    shrink them.
 
     Source: Chen et al., ACM MM 2023 (CCLNet), public code. Differs: groups follow roles, not parts of names, and the
     factor stays with its group, so a restart keeps it.
@@ -197,16 +158,9 @@ def build_person_optimiser(
     constant: Sequence[nn.Parameter] = (),
     constant_learning_rate: float = 0.0,
 ) -> torch.optim.Adam:
-    """Adam over an encoder and heads; pooling, necks and heads learn faster, biases of the rest do not.
+    """Adam over an encoder and heads; pooling, necks and heads learn `head_factor` times faster than the rest.
 
-    Args:
-        encoder: All of it is trained.
-        heads: Such as the classifier; all of them is trained.
-        learning_rate: The rate until `set_learning_rate` is called.
-        weight_decay: L2 weight of every tensor.
-        head_factor: The rate of the heads relative to the rest.
-        constant: What learns at a rate of its own that no schedule changes; nothing as a rule.
-        constant_learning_rate: That rate.
+    `constant` parameters have a learning rate of their own that no schedule changes.
 
     Source: nengdong96/CSDN, optimiser of stage 3: groups by name there, by role here.
     """
@@ -241,3 +195,44 @@ def _adam(groups: list[dict[str, Any]], weight_decay: float) -> torch.optim.Adam
     on_gpu = all(parameter.is_cuda for group in groups for parameter in group["params"])
     # One kernel for all tensors on a GPU, lists of tensors on the CPU; each gives the same bits every time.
     return torch.optim.Adam(groups, weight_decay=weight_decay, fused=on_gpu or None, foreach=None if on_gpu else True)
+
+
+Batch = TypeVar("Batch")
+
+
+def fit_texts(
+    parameters: Sequence[nn.Parameter],
+    epochs: int,
+    batches: Callable[[int], Iterable[Batch]],
+    loss: Callable[[Batch], Float[Tensor, ""]],
+    *,
+    rate: Callable[[int], float],
+    weight_decay: float,
+    description: str,
+    setting: str,
+) -> float:
+    """Minimise `loss` over `parameters` by Adam, epoch after epoch; the device is waited for once an epoch.
+
+    `batches` and `rate` give the batches and the learning rate of an epoch, from 1. `weight_decay` also shrinks rows
+    that a batch does not touch. `setting` is to be lowered if the loss is not finite. Returns the mean loss of the last
+    epoch.
+    """
+    optimiser = torch.optim.Adam(parameters, lr=rate(1), weight_decay=weight_decay)
+    mean = 0.0
+    for epoch in progress(range(1, epochs + 1), description, unit="epochs"):
+        for group in optimiser.param_groups:
+            group["lr"] = rate(epoch)
+        running, steps = torch.zeros((), device=parameters[0].device), 0
+        for batch in batches(epoch):
+            value = loss(batch)
+            optimiser.zero_grad(set_to_none=True)
+            value.backward()
+            optimiser.step()
+            running += value.detach()
+            steps += 1
+        mean = float(running) / steps
+        if not torch.isfinite(running):
+            raise TrainingError(
+                f"the loss of texts is not finite in epoch {epoch}", hint=f"lower {setting}; the last round is kept"
+            )
+    return mean

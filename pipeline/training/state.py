@@ -1,4 +1,4 @@
-"""What outlives a round: the one mutable value of a run, and what a checkpoint holds."""
+"""Training state: the one mutable value of a run, and the content of a checkpoint."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -17,17 +17,13 @@ FORMAT = 4
 
 @runtime_checkable
 class MethodState(Protocol):
-    """What a method remembers besides weights."""
+    """State of a method besides weights."""
 
     def pack(self) -> dict[str, Any]:
-        """Tensors and plain values only, so that it can be read without unpickling."""
+        """Tensors and plain values only, to be read without unpickling."""
 
     def fill(self, packed: Mapping[str, Any], device: torch.device) -> None:
-        """Take over what was packed.
-
-        Raises:
-            ValueError: It does not fit this run.
-        """
+        """Restore packed values."""
 
 
 State = TypeVar("State", bound=MethodState)
@@ -35,7 +31,7 @@ State = TypeVar("State", bound=MethodState)
 
 @dataclass(frozen=True, slots=True)
 class SelectedRound:
-    """The best round so far by a score of held-out images, and the encoder's weights after it, on the CPU."""
+    """The best round so far by a score of held-out images, and its encoder's weights, on the CPU."""
 
     round: int
     score: float
@@ -46,8 +42,8 @@ class SelectedRound:
 class TrainingState(Generic[State]):
     """Weights, optimiser and the method's own state after `completed` rounds.
 
-    `stage` is the stage whose starting weights `encoder` has already been given. `selected` is None where the last
-    round is the result.
+    `stage` is the stage that `encoder` and `optimiser` were made for. `selected` is None if the last round is the
+    result.
     """
 
     encoder: DualStemEncoder
@@ -60,7 +56,7 @@ class TrainingState(Generic[State]):
     timings: list[dict[str, Any]] = field(default_factory=list)
 
     def to_checkpoint(self) -> dict[str, Any]:
-        """Tensors and plain values only, so that it can be read without unpickling."""
+        """Tensors and plain values only, to be read without unpickling."""
         return {
             "format": FORMAT,
             "stage": self.stage,
@@ -81,7 +77,7 @@ def restore_state(
     new_optimiser: Callable[[Stage], torch.optim.Optimizer],
     device: torch.device,
 ) -> TrainingState[State]:
-    """Fill a fresh encoder, method state and optimiser with what a checkpoint holds.
+    """Fill a fresh encoder, method state and optimiser from a checkpoint.
 
     Raises:
         CheckpointError: The checkpoint has another format or another network's shapes.

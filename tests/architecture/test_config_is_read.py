@@ -33,8 +33,7 @@ from pipeline.features import extract_features
 from pipeline.methods.cclnet.objective import TextLoss, cluster_objective
 from pipeline.methods.cclnet.prompts import learn_prompts
 from pipeline.methods.csdn.prompts import learn_fusion, learn_person_prompts
-from pipeline.methods.eees.objective import CaptionWeights
-from pipeline.methods.identity_objective import person_terms, text_terms
+from pipeline.methods.supervised import person_terms, text_terms
 from pipeline.training.optimiser import (
     build_image_optimiser,
     build_person_optimiser,
@@ -72,7 +71,6 @@ FEEDS: dict[type[BaseModel], tuple[list[Callable[..., Any]], set[str]]] = {
     eees_config.CaptionEncoderConfig: ([build_person_optimiser], {"tower"}),
     eees_config.ViewFusionConfig: ([build_view_fusion], set()),
     eees_config.PersonTermsConfig: ([person_terms], set()),
-    eees_config.CaptionTermsConfig: ([CaptionWeights.__init__], set()),
     method_config.PromptsConfig: (
         [learn_prompts, TextLoss.__init__],
         {"text_weight", "refresh_every", "refresh_epochs", "init", "feature_source"},
@@ -96,7 +94,7 @@ def test_every_setting_is_read_somewhere() -> None:
         if isinstance(node, ast.Attribute)
     }
     sections = [*FEEDS, config.ExecutionConfig, method_config.StagesConfig, method_config.LabellingConfig]
-    sections.append(person_config.PersonStagesConfig)
+    sections += [person_config.PersonStagesConfig, eees_config.CaptionTermsConfig]
     unread = {f"{section.__name__}.{name}" for section in sections for name in section.model_fields if name not in read}
     assert not unread
 
@@ -110,6 +108,7 @@ def test_every_setting_has_a_sentence() -> None:
         method_config.LabellingConfig,
         csdn_config.CsdnConfig,
         eees_config.EeesConfig,
+        eees_config.CaptionTermsConfig,
         person_config.PersonStagesConfig,
     ]
     for section in sections:

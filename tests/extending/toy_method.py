@@ -14,19 +14,18 @@ from pipeline.config.supervised import (
     PersonNetworkConfig,
     PersonOptimisationConfig,
 )
-from pipeline.data.person_labels import PersonLabels
-from pipeline.methods.identity_objective import person_terms
+from pipeline.data.supervision import PersonLabels
 from pipeline.methods.spec import MethodSpec
 from pipeline.methods.supervised import (
     new_classifier,
     new_person_encoder,
     people_on_device,
     person_batches,
+    person_terms,
     record,
     train_epoch_on_people,
 )
-from pipeline.runs.stage import stage
-from pipeline.runs.stages import complete_round, evaluate, finish
+from pipeline.runs.stages import complete_round, evaluate, finish, stage
 from pipeline.runtime.seeds import numpy_generator
 
 

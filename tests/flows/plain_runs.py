@@ -8,7 +8,7 @@ import torch
 
 from pipeline.config.experiment import AnyConfig
 from pipeline.evaluation.report import EvaluationReport
-from pipeline.methods.train import train
+from pipeline.methods import train
 from pipeline.runs.open import run_path
 from pipeline.storage.run_folder import RunFolder
 from tests.fresh_process import run_fresh

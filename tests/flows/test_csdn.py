@@ -29,7 +29,7 @@ SMALL = {
 KILL_POINTS = (
     "pipeline.methods.csdn.prompts:text_contrast:5",  # stage `prompts`
     "pipeline.methods.csdn.prompts:text_contrast:25",  # stage `fusion`: `prompts` takes 20 calls before it
-    "pipeline.methods.identity_objective:weighted_triplet:5",  # stage `image`, round 1
+    "pipeline.methods.supervised:weighted_triplet:5",  # stage `image`, round 1
     "pipeline.runtime.atomic_files:Path.replace:4",  # a file of a round is written, the checkpoint is not
 )
 
@@ -124,7 +124,7 @@ def test_the_switches_of_the_released_slips_change_what_they_name(small_csdn: Cs
 def test_a_checkpoint_of_other_people_is_refused(small_csdn: CsdnConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     run_plainly(small_csdn)
     from pipeline.data import supervision
-    from pipeline.data.person_labels import PersonLabels
+    from pipeline.data.supervision import PersonLabels
 
     real = supervision.person_labels
     monkeypatch.setattr(

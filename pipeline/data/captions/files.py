@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from models.modality import Modality
-from pipeline.data.listing import read_text
+from pipeline.data.listing import json_lines, json_problem, read_text
 from pipeline.errors import DataError
 
 CAPTION_SCHEMA: Final = "vireid-captions-1"  # `schema` in a file's metadata
@@ -27,8 +27,7 @@ _DRIVE: Final = re.compile(r"[A-Za-z]:/")
 class CaptionRow:
     """One caption of a file, with the file's other entries of the image; None without an entry.
 
-    `place` is for messages, `captions.jsonl:12` or `captions.json: cam1/0001/0001.jpg`; whitespace in the caption is
-    collapsed, and it may be empty.
+    `place` is for messages, such as `captions.jsonl:12`; whitespace in the caption is collapsed, and it may be empty.
     """
 
     place: str
@@ -45,21 +44,14 @@ def written_captions(runs_folder: Path, name: str) -> Path:
 
 
 def read_caption_rows(path: Path, *, caption_field: str, path_prefix: str) -> list[CaptionRow]:
-    """Read a caption file, without comparing it with a data set.
+    """Read a caption file, without comparing it with a data set; paths are relative, POSIX, and inside the root.
 
-    Args:
-        path: A `.jsonl` file, one object a line: `path`, the caption, optionally `modality` (`visible` or `v`,
-            `infrared` or `r`), `person` or `pid`, `camera` or `cam`. Or a `.json` file: an object whose names are paths
-            and whose values are captions, or objects that contain them. Other names are ignored.
-        caption_field: The name of the caption.
-        path_prefix: Prefix of every path, to be removed.
-
-    Returns:
-        The rows in the file's order; their paths are relative, POSIX, and inside the root.
+    A `.jsonl` file has one object a line: `path`, the caption, optionally `modality` (`visible` or `v`, `infrared` or
+    `r`), `person` or `pid`, `camera` or `cam`. A `.json` file is an object from paths to captions or to such objects.
+    `path_prefix` is removed from every path.
 
     Raises:
-        DataError: The file is missing, of another form, not UTF-8, or has wrong rows: the first ten are named with
-            their lines, and their number.
+        DataError: The file is missing, of another form, not UTF-8, or has wrong rows: the first ten are named.
     """
     text = read_text(path, kind="caption file", origin="`vireid caption` writes one")
     match path.suffix.lower():
@@ -98,11 +90,7 @@ def some_of(offenders: Sequence[str], what: str) -> str:
 
 
 def inside_root(path: str) -> str:
-    """A normalised path, `a//./b` as `a/b`.
-
-    Raises:
-        ValueError: It is empty, absolute, or leads out of its root.
-    """
+    """A normalised path, `a//./b` as `a/b`."""
     plain = str(PurePosixPath(path.replace("\\", "/")))
     if plain == ".":
         raise ValueError("no path")
@@ -114,19 +102,11 @@ def inside_root(path: str) -> str:
 def _line_cells(name: str, text: str) -> tuple[list[tuple[str, Mapping[str, Any]]], list[str]]:
     cells: list[tuple[str, Mapping[str, Any]]] = []
     mistakes: list[str] = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        place = f"{name}:{number}"
-        try:
-            values = json.loads(line, object_pairs_hook=_without_repetition)
-        except (ValueError, RecursionError) as error:
-            mistakes.append(f"{place}: not JSON: {_reason(error)}")
-            continue
-        if isinstance(values, dict):
-            cells.append((place, values))
+    for number, found in json_lines(text.split("\n"), _without_repetition):
+        if isinstance(found, dict):
+            cells.append((f"{name}:{number}", found))
         else:
-            mistakes.append(f"{place}: not a JSON object")
+            mistakes.append(f"{name}:{number}: {found}")
     return cells, mistakes
 
 
@@ -137,7 +117,7 @@ def _dictionary_cells(
         content = json.loads(text, object_pairs_hook=_without_repetition)
     except (ValueError, RecursionError) as error:
         line = f":{error.lineno}" if isinstance(error, json.JSONDecodeError) else ""
-        raise DataError(f"{name}{line}: not JSON: {_reason(error)}", hint=_FORM) from error
+        raise DataError(f"{name}{line}: not JSON: {json_problem(error)}", hint=_FORM) from error
     if not isinstance(content, dict):
         raise DataError(f"{name}: not a JSON object", hint=_FORM)
     cells: list[tuple[str, Mapping[str, Any]]] = []
@@ -198,7 +178,3 @@ def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         if any(value != values[name] for other, value in pairs if other == name):
             raise ValueError(f"{name!r} occurs twice, with different values")
     return values
-
-
-def _reason(error: ValueError | RecursionError) -> str:
-    return f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)

@@ -27,8 +27,7 @@ _BIN: Final = 10
 class ModalityCaptions:
     """Statistics of the captions of one modality: shares in [0, 1], and lengths in tokens, start and end included.
 
-    Captions of more than 77 tokens are truncated. A duplicate equals an earlier caption, word for word. 95 in 100
-    captions do not exceed `p95_tokens`. `histogram` counts captions by `0-9`, `10-19`, ..., without empty ranges.
+    A duplicate equals an earlier caption, word for word. `histogram` counts captions by `0-9`, `10-19`, ... tokens.
     """
 
     images: int

@@ -1,6 +1,6 @@
 """The captions of a data set's training images: read from a file, joined by path, checked before training.
 
-They are compared with true identities, which two controls need too: unsupervised training must not import this module.
+Checks and controls read true identities: unsupervised training must not import this module.
 """
 
 import hashlib
@@ -15,20 +15,90 @@ import numpy as np
 from jaxtyping import Int64
 
 from models.modality import Modality, PerModality
-from pipeline.data.captions.controls import (
-    constant_captions,
-    infrared_from_visible,
-    same_person_captions,
-    shuffled_captions,
-)
 from pipeline.data.captions.files import CaptionRow, meta_path, read_caption_rows, some_of
 from pipeline.data.captions.report import CaptionReport, describe_captions
-from pipeline.data.truth import UNKNOWN_PERSON, Dataset
+from pipeline.data.truth import UNKNOWN_PERSON, Dataset, PersonIds
 from pipeline.errors import DataError
+from pipeline.runtime.seeds import numpy_generator
+
+CONSTANT: Final = "A photo of a person."
+
+logger = logging.getLogger(__name__)
+
+
+def shuffled_captions(texts: tuple[str, ...], people: PersonIds, modality: Modality, seed: int) -> tuple[str, ...]:
+    """Give every image the caption of another person's image; each caption is used once.
+
+    Images are sorted by person, in random order within a person, and captions shifted by the largest person's image
+    count.
+    """
+    _require_known(people, modality)
+    rng = numpy_generator(seed, "captions", "shuffled", modality.value)
+    order = np.lexsort((rng.random(len(texts)), people.ids))
+    largest = int(np.unique(people.ids, return_counts=True)[1].max())
+    if len(texts) < 2 * largest:
+        raise DataError(
+            f"one person has {largest} of the {len(texts)} {modality} training images: captions cannot be exchanged "
+            "between persons",
+            hint="use another control, or more persons",
+        )
+    exchanged = list(texts)
+    for place, image in enumerate(order.tolist()):
+        exchanged[image] = texts[order[(place + largest) % len(order)]]
+    return tuple(exchanged)
+
+
+def constant_captions(texts: tuple[str, ...]) -> tuple[str, ...]:
+    """The same sentence for every image."""
+    return (CONSTANT,) * len(texts)
+
+
+def infrared_from_visible(
+    texts: PerModality[tuple[str, ...]], people: PerModality[PersonIds], seed: int
+) -> PerModality[tuple[str, ...]]:
+    """Give every infrared image the caption of a random visible image of its person, so that no colours conflict.
+
+    An image of a person without visible images keeps its own caption.
+    """
+    for modality, some in people.items():
+        _require_known(some, modality)
+    rng = numpy_generator(seed, "captions", "infrared_from_visible")
+    alone = int((~np.isin(people.infrared.ids, people.visible.ids)).sum())
+    if alone:
+        logger.info("%d infrared images keep their captions: their persons have no visible images", alone)
+    return PerModality(
+        texts.visible, _of_the_same_person(texts.infrared, people.infrared, texts.visible, people.visible, rng)
+    )
+
+
+def same_person_captions(texts: tuple[str, ...], people: PersonIds, modality: Modality, seed: int) -> tuple[str, ...]:
+    """Give every image the caption of a random image of its person and modality, itself included."""
+    _require_known(people, modality)
+    rng = numpy_generator(seed, "captions", "same_person", modality.value)
+    return _of_the_same_person(texts, people, texts, people, rng)
+
+
+def _of_the_same_person(
+    own: tuple[str, ...], people: PersonIds, texts: tuple[str, ...], described: PersonIds, rng: np.random.Generator
+) -> tuple[str, ...]:
+    """For every image a random text of its person; its own text if there is none."""
+    rows_of = {int(person): np.flatnonzero(described.ids == person) for person in np.unique(described.ids)}
+    return tuple(
+        texts[int(rng.choice(rows_of[person]))] if person in rows_of else text
+        for text, person in zip(own, people.ids.tolist(), strict=True)
+    )
+
+
+def _require_known(people: PersonIds, modality: Modality) -> None:
+    if not people.known:
+        raise DataError(
+            f"not all {modality} training images have a person, which this control of captions needs",
+            hint="give every training image a person, or use control constant",
+        )
+
 
 Control = Literal["none", "shuffled", "constant", "same_person", "infrared_from_visible"]
 
-logger = logging.getLogger(__name__)
 
 _LEAD_IN: Final = re.compile(
     r"\A(?:in (?:the|this) (?:image|picture|photo),?|"
@@ -40,10 +110,7 @@ _COMPLETE: Final = "complete it with `vireid caption`, which resumes a file"
 
 @dataclass(frozen=True, slots=True)
 class Captions:
-    """One caption for each training image: `texts[modality][i]` is that of `training.images[modality].paths[i]`.
-
-    `digest` is the SHA-256 over these texts, 64 hexadecimal digits, to identify features computed from them.
-    """
+    """One caption for each image of `training.images[modality].paths`, and the SHA-256 over these texts."""
 
     texts: PerModality[tuple[str, ...]]
     digest: str
@@ -62,14 +129,12 @@ def load_captions(
     """Read the captions of the training images, and apply the options.
 
     `strip_lead_in` removes a fixed opening such as `The image shows`. A `control` replaces the captions: by those of
-    other persons (`shuffled`), one for all (`constant`), those of any image of the same person and modality
+    other people (`shuffled`), one for all (`constant`), those of any image of the same person and modality
     (`same_person`), or those of visible images for infrared ones; `control_seed` draws them.
 
     Raises:
         DataError: The file is missing or damaged, belongs to another data set, has no or two captions for an image, or
             contradicts the data set; or a control cannot be made.
-
-    Cost: 1.3 s for 34,167 captions, with or without a control (measured on one core).
     """
     texts = read_captions(path, dataset, caption_field=caption_field, path_prefix=path_prefix)
     if strip_lead_in:
@@ -96,11 +161,7 @@ def load_captions(
 def read_captions(
     path: Path, dataset: Dataset, *, caption_field: str = "caption", path_prefix: str = ""
 ) -> PerModality[tuple[str, ...]]:
-    """The caption of every training image, in the order of the training tables; captions of other images are ignored.
-
-    Raises:
-        DataError: As for `load_captions`; errors name the first ten paths and the number of all.
-    """
+    """The caption of every training image, in the order of the training tables; other captions are ignored."""
     rows = read_caption_rows(path, caption_field=caption_field, path_prefix=path_prefix)
     if not meta_path(path).is_file():
         logger.warning("%s: no %s beside it: the origin of these captions is unknown", path, meta_path(path).name)
@@ -123,11 +184,7 @@ def read_captions(
 def truncation_report(
     captions: Captions, count_tokens: Callable[[list[str]], Int64[np.ndarray, " _"]], *, max_truncated_share: float
 ) -> CaptionReport:
-    """Log statistics of the captions, a line a modality.
-
-    Raises:
-        DataError: More than `max_truncated_share` of a modality's captions have more than 77 tokens.
-    """
+    """Log statistics of the captions, a line a modality."""
     report = describe_captions(captions.texts, count_tokens)
     for modality, one in report.modalities.items():
         logger.info("%s captions: %s", modality, one)

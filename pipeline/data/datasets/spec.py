@@ -1,4 +1,4 @@
-"""What a data set is to the rest of the project: how it is read and checked, what is published of it."""
+"""A data set as the rest of the project uses it: how it is read and checked, and its published counts."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,15 +13,10 @@ from pipeline.errors import ConfigError
 class DatasetSpec:
     """A data set.
 
-    `read` and `check` take the root and, by keyword, those `data.*` settings that `options.settings` names; `read`
-    also takes `split` where `options.splits` has any, and `check` never takes `split` or `allow_partial`.
-
-    Attributes:
-        options: Its name, splits and searches, and which settings apply to it.
-        read: Lists its images; opens and writes none.
-        check: Compares it with what is known about it.
-        obtain: How a user gets it.
-        published_counts: People and images of each part, `train` and `test` for instance; empty where none are known.
+    `read` and `check` take the root and, by keyword, those `data.*` settings that `options.settings` names; `read` also
+    takes `split` if `options.splits` has any, and `check` never takes `split` or `allow_partial`. `published_counts`
+    has the people and images of each part, such as `train` and `test`; `obtain` is the hint for users without the
+    images.
     """
 
     options: DatasetOptions
@@ -32,12 +27,12 @@ class DatasetSpec:
 
     @property
     def name(self) -> str:
-        """What `data.name` calls it."""
+        """Value of `data.name`."""
         return self.options.name
 
     @property
     def any_split(self) -> Split | None:
-        """A split for whoever needs the images of all splits; None where there is one split only."""
+        """A split for callers that need the images of all splits; None if there is one split only."""
         return self.options.default_split or next(iter(self.options.splits), None)
 
     def reads(self, setting: str) -> bool:
@@ -45,14 +40,10 @@ class DatasetSpec:
         return f"data.{setting}" in self.options.settings
 
     def applicable(self, settings: Mapping[str, object]) -> dict[str, object]:
-        """Those settings of section `data` that apply.
-
-        Raises:
-            ConfigError: Another one is set.
-        """
+        """The given settings of section `data` that apply."""
         for name, value in settings.items():
             if value and not self.reads(name):
                 option = "--root" if name == "images_root" else f"--{name.replace('_', '-')}"
-                hint = f"leave it out; on the command line it is {option}"
+                hint = f"omit it; on the command line it is {option}"
                 raise ConfigError(f"data.{name} does not apply to data set {self.name}", hint)
         return {name: value for name, value in settings.items() if self.reads(name)}

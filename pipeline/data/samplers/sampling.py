@@ -22,11 +22,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class CrossModalBatches:
-    """The batches of one epoch: P clusters of each modality, and K images of each cluster.
-
-    Within a batch images of one cluster are adjacent. A last, smaller batch never occurs. The clusters of the two
-    modalities are drawn independently.
-    """
+    """The batches of one epoch: P clusters (or people) of each modality, and K adjacent images of each."""
 
     positions: PerModality[Int64[np.ndarray, "steps batch"]]
     clusters_per_batch: PerModality[int]
@@ -67,29 +63,32 @@ def cross_modal_batches(
 
     Fewer than P clusters in a modality: all of them, in every batch, logged once. Fewer than K images in a cluster:
     drawn with replacement; with `replacement="always"`, all are. Outliers (-1) are never drawn. There are `max(labelled
-    images of a modality) // (P K) + 1` batches of positions, for the requested P and K; the generator draws visible
+    images of a modality) // (P K) + 1` batches, none smaller, for the requested P and K; the generator draws visible
     batches first.
 
     Raises:
         DegenerateClustering: All images of a modality are outliers.
 
-    Cost: One sort of the labels, then work in proportion to the batches; about 30 ms for the 348 batches of SYSU-MM01.
-
     Source: Chen et al., ACM MM 2023 (CCLNet); public code, sampler of the image stages. Differs: fewer clusters than P
     is not an error.
     """
-    clusters = PerModality.build(lambda modality: _clusters(labels[modality], modality))
+    clusters = labels.map(sort_by_label)
+    for modality, one in clusters.items():
+        if len(one.images) == 0:
+            raise _nothing_labelled(len(labels[modality]), modality)
     longer = max(len(one.images) for one in clusters)
     num_steps = longer // (clusters_per_batch * images_per_cluster) + 1
     shown = clusters.map(lambda one: min(clusters_per_batch, len(one.counts)))
     for modality, num_shown in shown.items():
         if num_shown < clusters_per_batch:
             logger.info("batches contain all %d %s clusters, not %d", num_shown, modality, clusters_per_batch)
+
+    def draw(one: ImagesByLabel, num_shown: int) -> Int64[np.ndarray, " batch"]:
+        chosen = generator.choice(len(one.counts), size=num_shown, replace=False)
+        return draw_images(one, chosen, images_per_cluster, replacement, generator)
+
     positions = clusters.map_with(
-        lambda one, num_shown: np.stack(
-            [_draw_batch(one, num_shown, images_per_cluster, replacement, generator) for _ in range(num_steps)]
-        ),
-        shown,
+        lambda one, num_shown: np.stack([draw(one, num_shown) for _ in range(num_steps)]), shown
     )
     return CrossModalBatches(positions, shown)
 
@@ -98,10 +97,7 @@ def paired_batches(counts: PerModality[int], batch_size: int, generator: np.rand
     """Iterate over two image lists in parallel until the longer one is exhausted.
 
     The longer list occurs in random order, each image once; the shorter one likewise, followed by uniform draws with
-    replacement. There are `ceil(max(counts) / batch_size)` batches.
-
-    Raises:
-        DegenerateClustering: A list is empty.
+    replacement.
 
     Source: Chen et al., ACM MM 2023 (CCLNet); public code, prompt learning. Differs: a list that is a multiple of the
     batch long has no empty last batch.
@@ -152,24 +148,6 @@ def draw_images(
     return positions
 
 
-def _clusters(labels: Int[np.ndarray, " n"], modality: Modality) -> ImagesByLabel:
-    clusters = sort_by_label(labels)
-    if len(clusters.images) == 0:
-        raise _nothing_labelled(len(labels), modality)
-    return clusters
-
-
-def _draw_batch(
-    clusters: ImagesByLabel,
-    num_clusters: int,
-    num_images: int,
-    replacement: Replacement,
-    generator: np.random.Generator,
-) -> Int64[np.ndarray, " batch"]:
-    chosen = generator.choice(len(clusters.counts), size=num_clusters, replace=False)
-    return draw_images(clusters, chosen, num_images, replacement, generator)
-
-
 def _draw_without_repetition(
     counts: Int64[np.ndarray, " rows"], num_drawn: int, generator: np.random.Generator
 ) -> Int64[np.ndarray, "rows drawn"]:
@@ -186,26 +164,6 @@ def _nothing_labelled(num_images: int, modality: Modality) -> DegenerateClusteri
     )
 
 
-@dataclass(frozen=True, slots=True)
-class PairedIdentityBatches:
-    """The batches of one epoch: P persons, and I images of each of them from either modality.
-
-    Within a batch images of one person are adjacent, and persons have the same order in both modalities: the k-th
-    visible image and the k-th infrared image show the same person. A last, smaller batch never occurs.
-    """
-
-    positions: PerModality[Int64[np.ndarray, "steps batch"]]
-    people_per_batch: int
-    images_per_person: int
-
-    def __len__(self) -> int:
-        return len(self.positions.visible)
-
-    def __iter__(self) -> Iterator[PerModality[Int64[np.ndarray, " batch"]]]:
-        for visible, infrared in zip(self.positions.visible, self.positions.infrared, strict=True):
-            yield PerModality(visible, infrared)
-
-
 def paired_identity_batches(
     person_ids: PerModality[Int[np.ndarray, " n"]],
     *,
@@ -213,15 +171,14 @@ def paired_identity_batches(
     images_per_person: int,
     replacement: Replacement,
     generator: np.random.Generator,
-) -> PairedIdentityBatches:
-    """Draw an epoch of batches: P persons, each once in a batch, and I images of each from either modality.
+) -> CrossModalBatches:
+    """Draw an epoch of batches: P people, each once in a batch, and I images of each from either modality.
 
-    Persons with images of one modality only, or a negative number, are excluded. Otherwise as `cross_modal_batches`;
-    the generator draws, for each batch, the persons, then visible, then infrared images.
+    People with images of one modality only, or a negative number, are excluded. Otherwise as `cross_modal_batches`; the
+    generator draws, for each batch, the people, then visible, then infrared images. People have the same order in both
+    modalities: the k-th visible image and the k-th infrared image show the same person.
 
-    Cost: One sort of the numbers, then work in proportion to the batches; about 40 ms for the 696 batches of SYSU-MM01.
-
-    Source: nengdong96/CSDN, public code, sampler of all stages. Differs: fewer persons than P is not an error.
+    Source: nengdong96/CSDN, public code, sampler of all stages. Differs: fewer people than P is not an error.
     """
     present = person_ids.map(lambda ids: np.unique(ids[ids >= 0]))
     both = np.intersect1d(present.visible, present.infrared, assume_unique=True)
@@ -231,21 +188,12 @@ def paired_identity_batches(
         logger.info("batches contain all %d persons, not %d", num_people, people_per_batch)
     people = person_ids.map(lambda ids: sort_by_label(np.where(np.isin(ids, both), ids, -1)))
     num_steps = max(len(one.images) for one in people) // (people_per_batch * images_per_person) + 1
-    steps = [
-        _draw_step(people, len(both), num_people, images_per_person, replacement, generator) for _ in range(num_steps)
-    ]
-    positions = PerModality.build(lambda modality: np.stack([step[modality] for step in steps]))
-    return PairedIdentityBatches(positions, num_people, images_per_person)
 
+    def step() -> PerModality[Int64[np.ndarray, " batch"]]:
+        # The same people are in both values, so a number is the same person in both.
+        chosen = generator.choice(len(both), size=num_people, replace=False)
+        return people.map(lambda one: draw_images(one, chosen, images_per_person, replacement, generator))
 
-def _draw_step(
-    people: PerModality[ImagesByLabel],
-    num_known: int,
-    num_people: int,
-    num_images: int,
-    replacement: Replacement,
-    generator: np.random.Generator,
-) -> PerModality[Int64[np.ndarray, " batch"]]:
-    # The same people are in both values, so a number stands for the same person in both.
-    chosen = generator.choice(num_known, size=num_people, replace=False)
-    return people.map(lambda one: draw_images(one, chosen, num_images, replacement, generator))
+    steps = [step() for _ in range(num_steps)]
+    positions = PerModality.build(lambda modality: np.stack([one[modality] for one in steps]))
+    return CrossModalBatches(positions, PerModality(num_people, num_people))

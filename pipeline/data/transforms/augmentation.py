@@ -1,9 +1,8 @@
-"""From stored pixels to network input: normalised as they are, or changed at random first.
+"""From stored pixels to network input: normalised, for training after random changes.
 
-The random changes are ours and not kornia's or torchvision's (`transforms.v2`), for three reasons: those take no
-generator, so their draws depend on everything else that draws; v2 changes a whole batch in one way, where each image
-needs its own; and kornia erases by another law. Drawing (`draw_changes`, on the host) is apart from doing
-(`apply_changes`, on the device where the pixels are, without a loop over images and without waiting for a GPU).
+The random changes are ours and not kornia's or torchvision's (`transforms.v2`): those take no generator, v2 changes a
+whole batch in one way, and kornia samples erased rectangles differently. `draw_changes` runs on the host,
+`apply_changes` on the device of the pixels, without a loop over images and without waiting for a GPU.
 """
 
 import math
@@ -25,8 +24,7 @@ Recipe = Literal["cclnet_sysu", "cclnet_regdb"]
 Transform = Callable[[Tensor, int, slice], Tensor]
 """One view: from a rank's stored pixels to network input.
 
-The number is that of the images of the whole batch, which random changes are drawn for; the slice says which of these
-images the pixels show.
+Random changes are drawn for the whole batch, whose size is the number; the slice selects those of the pixels.
 """
 
 _PROBABILITY: Final = 0.5
@@ -37,21 +35,30 @@ _ERASING_TRIES: Final = 10
 
 @dataclass(frozen=True, slots=True)
 class Rectangles:
-    """A rectangle of each image, in pixels; nothing where `height` or `width` is 0."""
+    """A rectangle of each image, in pixels; none if `height` or `width` is 0."""
 
     top: Int64[Tensor, " batch"]
     left: Int64[Tensor, " batch"]
     height: Int64[Tensor, " batch"]
     width: Int64[Tensor, " batch"]
 
+    def part(self, rows: slice) -> "Rectangles":
+        """The rectangles of some images of the batch."""
+        return Rectangles(self.top[rows], self.left[rows], self.height[rows], self.width[rows])
+
+    def cover(self, height: int, width: int) -> Bool[Tensor, "batch height width"]:
+        """Which pixels of images of this size are inside."""
+        rows, columns = between(height, self.top, self.height), between(width, self.left, self.width)
+        return rows[:, :, None] & columns[:, None, :]
+
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What happens to each image of a batch, in this order.
+    """Changes of each image of a batch, in this order.
 
-    `gray` images lose their colours, `flip` images are mirrored; then zeros are put around the image, `padding` pixels
-    on every side, and a window of the old size is cut out whose corner is (`top`, `left`) in [0, 2 padding]; after
-    normalisation `erased` is filled with 0, the mean colour.
+    `gray` removes colours, `flip` mirrors; then `padding` zeros are added on every side, and a window of the old size
+    is cropped with its corner at (`top`, `left`) in [0, 2 padding]; after normalisation `erased` is filled with 0, the
+    mean colour.
     """
 
     gray: Bool[Tensor, " batch"]
@@ -63,25 +70,14 @@ class Changes:
 
     def part(self, rows: slice) -> "Changes":
         """The changes of some images of the batch."""
-        erased = self.erased
-        return Changes(
-            self.gray[rows], self.flip[rows], self.padding, self.top[rows], self.left[rows],
-            Rectangles(erased.top[rows], erased.left[rows], erased.height[rows], erased.width[rows]),
-        )  # fmt: skip
+        moved = self.top[rows], self.left[rows]
+        return Changes(self.gray[rows], self.flip[rows], self.padding, *moved, self.erased.part(rows))
 
 
 def preprocess(
     pixels: UInt8[Tensor, "batch height width 3"], normalisation: Normalisation
 ) -> Float[Tensor, "batch 3 height width"]:
-    """Normalise pixels, and nothing else: the input for features, clustering, prompts and retrieval.
-
-    Args:
-        pixels: Red, green, blue; on any device; left as they are.
-        normalisation: Whose mean and standard deviation are used, `imagenet`'s or `clip`'s.
-
-    Returns:
-        Float32 on the same device, channels last in memory.
-    """
+    """Normalise pixels: the input for features, clustering, prompts and retrieval. Float32, channels last in memory."""
     batch, height, width, _ = pixels.shape
     scale, shift = _scale_and_shift(normalisation, width, pixels.device)
     rows = pixels.reshape(batch * height, width * 3).float().mul_(scale).add_(shift)
@@ -99,23 +95,13 @@ def augment(
     num_images: int | None = None,
     share: slice = slice(None),
 ) -> Float[Tensor, "batch 3 height width"]:
-    """Change each image at random and normalise it: the input for training.
+    """Change each image at random and normalise it: the input for training, channels last in memory.
 
-    Args:
-        pixels: Red, green, blue; on any device; left as they are.
-        modality: Only visible images lose their colours; infrared ones have none.
-        recipe: `cclnet_sysu`: gray, flip, pad and crop, erase; `cclnet_regdb`: gray and erase.
-        padding: Pixels around the image before the crop; `cclnet_regdb` has no use for it.
-        normalisation: Whose mean and standard deviation are used.
-        generator: Where the draws come from; a CPU generator, whatever the device of the pixels.
-        num_images: How many images are drawn for, where `pixels` are a part of the batch; as many as there are if None.
-        share: Which of the drawn changes belong to `pixels`.
+    Recipe `cclnet_sysu`: gray (visible images only), flip, pad and crop, erase; `cclnet_regdb`: gray and erase, without
+    `padding`. If `pixels` are a part of a batch of `num_images`, changes are drawn for the batch and `share` selects
+    those of the pixels. `generator` is on the CPU.
 
-    Returns:
-        Float32 on the device of the pixels, channels last in memory.
-
-    Cost:
-        128 images of 96 x 48 on one CPU core: about 10 ms; of 288 x 144: about 100 ms.
+    Cost: 128 images of 96 x 48 on one CPU core: about 10 ms; of 288 x 144: about 100 ms.
 
     Source: Chen et al., ACM MM 2023 (CCLNet), public code, training transforms of both data sets.
     """
@@ -150,11 +136,7 @@ def draw_changes(
     padding: int = 10,
     generator: torch.Generator,
 ) -> Changes:
-    """Draw what happens to each image of a batch, independently; see `augment` for the arguments.
-
-    Returns:
-        CPU tensors, one entry an image. Gray, flip and erasing each happen with probability 1/2.
-    """
+    """Draw the changes of each image independently, on the CPU: gray, flip and erasing each with probability 1/2."""
     moves = recipe == "cclnet_sysu"
     room = padding if moves else 0
     nothing = torch.zeros(batch, dtype=torch.bool)
@@ -171,20 +153,17 @@ def draw_changes(
 def apply_changes(
     pixels: UInt8[Tensor, "batch height width 3"], changes: Changes, normalisation: Normalisation
 ) -> Float[Tensor, "batch 3 height width"]:
-    """Do to each image what was drawn for it, and normalise; the pixels are left as they are."""
+    """Apply the changes and normalise; the pixels are not modified."""
     placed = _place(changes, pixels.device)
     pixels = _without_colours(pixels, changes.gray)
     if changes.padding > 0 or changes.flip.any():
         pixels = move(pixels, placed.flip, changes.padding, placed.top, placed.left)
     output = preprocess(pixels, normalisation)
-    height, width = output.shape[2:]
-    rows = between(height, placed.erased.top, placed.erased.height)
-    columns = between(width, placed.erased.left, placed.erased.width)
-    return output.masked_fill_((rows[:, :, None] & columns[:, None, :])[:, None], 0.0)
+    return output.masked_fill_(placed.erased.cover(*output.shape[2:])[:, None], 0.0)
 
 
 def _place(changes: Changes, device: torch.device) -> Changes:
-    """The changes on the device of the pixels, sent there as one small matrix."""
+    """The changes on the device of the pixels, uploaded as one matrix."""
     if device.type == "cpu":
         return changes
     erased = changes.erased
@@ -196,10 +175,7 @@ def _place(changes: Changes, device: torch.device) -> Changes:
 
 @cache
 def _scale_and_shift(normalisation: Normalisation, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """One factor and one summand for every number of a row of pixels; made once for a device.
-
-    Repeated over the row: three numbers at a time would keep the CPU from vectorising.
-    """
+    """Factor and summand of every number of a row of pixels, repeated over the row so that the CPU vectorises."""
     mean, std = colour_statistics(normalisation)
     scale = torch.tensor([1.0 / (255.0 * s) for s in std]).repeat(width)
     shift = torch.tensor([-m / s for m, s in zip(mean, std, strict=True)]).repeat(width)
@@ -216,12 +192,12 @@ def colour_statistics(normalisation: Normalisation) -> tuple[tuple[float, ...], 
 
 
 def coins(batch: int, generator: torch.Generator) -> Bool[Tensor, " batch"]:
-    """Yes or no for each image, with probability 1/2."""
+    """True for each image with probability 1/2."""
     return torch.rand(batch, generator=generator) < _PROBABILITY
 
 
 def _draw_erased(batch: int, height: int, width: int, generator: torch.Generator) -> Rectangles:
-    """Rectangles of a random share of the area and a random shape, as torchvision's RandomErasing draws them."""
+    """Rectangles of a random share of the area and a random shape, sampled as by torchvision's RandomErasing."""
     wanted = coins(batch, generator)
     area = height * width * uniform((batch, _ERASING_TRIES), *_ERASED_AREA, generator)
     low, high = (math.log(aspect) for aspect in _ERASED_ASPECT)
@@ -237,18 +213,10 @@ def first_fitting(
     width: int,
     generator: torch.Generator,
 ) -> Rectangles:
-    """Turn tries into rectangles to erase: an image's first try that fits counts, somewhere within the image.
+    """Rectangles to erase in `wanted` images: an image's first try (area in pixels, height by width) that fits.
 
-    A rectangle must be smaller than the image in both directions; if no try is, the image stays whole. All tries are
-    there for all images, so that the number of draws is always the same.
-
-    Args:
-        wanted: Which images lose a rectangle at all.
-        area: In pixels, one of each try.
-        aspect: Height by width, one of each try.
-        height: Of the images.
-        width: Of the images.
-        generator: Where the rectangles' corners come from.
+    A rectangle must be smaller than the image in both directions; if no try fits, nothing is erased. The number of
+    draws is always the same.
     """
     tall = (area * aspect).sqrt().round().long()
     wide = (area / aspect).sqrt().round().long()
@@ -295,7 +263,7 @@ def move(
     top: Int64[Tensor, " batch"],
     left: Int64[Tensor, " batch"],
 ) -> UInt8[Tensor, "batch height width 3"]:
-    """Mirror, pad with zeros and crop, in one look-up of pixels; everything is on the device of the pixels."""
+    """Mirror, pad with zeros and crop, in one look-up of pixels; all tensors are on the same device."""
     batch, height, width, _ = pixels.shape
     device = pixels.device
     padded_height, padded_width = height + 2 * padding, width + 2 * padding
@@ -312,6 +280,6 @@ def move(
 def between(
     length: int, start: Int64[Tensor, " batch"], extent: Int64[Tensor, " batch"]
 ) -> Bool[Tensor, "batch length"]:
-    """Which of `length` places lie in each image's [start, start + extent)."""
+    """Which of `length` places are within each image's [start, start + extent)."""
     places = torch.arange(length, device=start.device)
     return (places >= start[:, None]) & (places < (start + extent)[:, None])

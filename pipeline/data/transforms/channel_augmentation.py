@@ -19,7 +19,6 @@ from pipeline.data.transforms.augmentation import (
     Normalisation,
     Rectangles,
     Transform,
-    between,
     coins,
     first_fitting,
     move,
@@ -32,13 +31,7 @@ View = Literal["visible_one", "visible_two", "infrared"]
 LUMINANCE: Final = 3
 UNCHANGED: Final = 4
 
-_WEIGHTS: Final = (
-    (1.0, 0.0, 0.0),
-    (0.0, 1.0, 0.0),
-    (0.0, 0.0, 1.0),
-    (0.2989, 0.5870, 0.1140),
-    (0.0, 0.0, 0.0),
-)
+_WEIGHTS: Final = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), (0.2989, 0.5870, 0.1140), (0.0, 0.0, 0.0))
 _FILL: Final = (0.4914, 0.4822, 0.4465)
 _ERASED_AREA: Final = (0.02, 0.4)
 _ERASED_ASPECT: Final = (0.3, 1 / 0.3)
@@ -47,12 +40,11 @@ _ERASING_TRIES: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class ChannelChanges:
-    """What happens to each image of a batch, in this order.
+    """Changes of each image of a batch, in this order.
 
-    Zeros are put around the image, `padding` pixels on every side, and a window of the old size is cut out whose corner
-    is (`top`, `left`) in [0, 2 padding]; `flip` images are mirrored; after normalisation `erased` is filled with
-    (0.4914, 0.4822, 0.4465). Last, `channel` says what all three channels become: 0, 1 or 2 for that channel,
-    `LUMINANCE` for the weighted sum of all, or `UNCHANGED`.
+    `padding` zeros are added on every side, and a window of the old size is cropped with its corner at (`top`, `left`)
+    in [0, 2 padding]; `flip` mirrors; after normalisation `erased` is filled with (0.4914, 0.4822, 0.4465). Last, all
+    three channels are replaced by channel 0, 1 or 2, by their weighted sum (`LUMINANCE`), or not (`UNCHANGED`).
     """
 
     padding: int
@@ -64,12 +56,8 @@ class ChannelChanges:
 
     def part(self, rows: slice) -> "ChannelChanges":
         """The changes of some images of the batch."""
-        erased = self.erased
-        return ChannelChanges(
-            self.padding, self.top[rows], self.left[rows], self.flip[rows],
-            Rectangles(erased.top[rows], erased.left[rows], erased.height[rows], erased.width[rows]),
-            self.channel[rows],
-        )  # fmt: skip
+        moved = self.top[rows], self.left[rows], self.flip[rows]
+        return ChannelChanges(self.padding, *moved, self.erased.part(rows), self.channel[rows])
 
 
 def augment_channels(
@@ -84,24 +72,11 @@ def augment_channels(
 ) -> Float[Tensor, "batch 3 height width"]:
     """Change each image at random, its channels last, and normalise it: the input for supervised training.
 
-    Called twice for the same visible images, for either view, it draws anew: nothing is shared by the two.
+    View `visible_one` keeps the channels; in `visible_two` a random one replaces all; in `infrared` each replaces all
+    with probability 1/4, the luminance with 1/8. Two views of the same images share no draws. Erased areas have the
+    same colour for each `normalisation`. Other arguments as for `pipeline.data.transforms.augmentation.augment`.
 
-    Args:
-        pixels: Red, green, blue; on any device; left as they are.
-        view: What happens to the channels. `visible_one`: nothing; `visible_two`: one of them, each with probability
-            1/3, replaces all; `infrared`: each replaces all with probability 1/4, the luminance does with 1/8.
-        padding: Pixels around the image before the crop, at least 0.
-        normalisation: Whose mean and standard deviation are used. What is erased is filled with the same numbers
-            whichever they are.
-        generator: Where the draws come from; a CPU generator, whatever the device of the pixels.
-        num_images: How many images are drawn for, where `pixels` are a part of the batch; as many as there are if None.
-        share: Which of the drawn changes belong to `pixels`.
-
-    Returns:
-        Float32 on the device of the pixels, channels last in memory.
-
-    Cost:
-        32 images of 288 x 144 on one CPU core: 25 ms as `visible_one`, 45 ms as one of the others.
+    Cost: 32 images of 288 x 144 on one CPU core: 25 ms as `visible_one`, 45 ms as one of the others.
 
     Source: Ye et al., ICCV 2021 (channel augmentation), as nengdong96/CSDN uses it, public code, training transforms.
     """
@@ -113,11 +88,7 @@ def augment_channels(
 
 
 def channel_views(
-    *,
-    recipe: Literal["channels", "plain"],
-    padding: int,
-    normalisation: Normalisation,
-    generator: torch.Generator,
+    *, recipe: Literal["channels", "plain"], padding: int, normalisation: Normalisation, generator: torch.Generator
 ) -> PerModality[tuple[Transform, ...]]:
     """Two views of each visible image and one of each infrared image, as `augment_channels` makes them.
 
@@ -137,12 +108,10 @@ def channel_views(
 def draw_channel_changes(
     batch: int, height: int, width: int, view: View, *, padding: int = 10, generator: torch.Generator
 ) -> ChannelChanges:
-    """Draw what happens to each image of a batch, independently; see `augment_channels` for the arguments.
+    """Draw the changes of each image independently, on the CPU: flip and erasing each with probability 1/2.
 
-    Returns:
-        CPU tensors, one entry an image. Flip and erasing each happen with probability 1/2. A rectangle has a uniform
-        share of the area in [0.02, 0.4] and a uniform ratio of height to width in [0.3, 1/0.3]; the first of a hundred
-        tries that is smaller than the image in both directions counts.
+    A rectangle has a uniform share of the area in [0.02, 0.4] and a uniform ratio of height to width in [0.3, 1/0.3];
+    the first of a hundred tries that is smaller than the image in both directions counts.
     """
     return ChannelChanges(
         padding=padding,
@@ -157,25 +126,21 @@ def draw_channel_changes(
 def apply_channel_changes(
     pixels: UInt8[Tensor, "batch height width 3"], changes: ChannelChanges, normalisation: Normalisation
 ) -> Float[Tensor, "batch 3 height width"]:
-    """Do to each image what was drawn for it, and normalise; the pixels are left as they are."""
+    """Apply the changes and normalise; the pixels are not modified."""
     placed = _place(changes, pixels.device)
     if changes.padding > 0 or changes.flip.any():
         # `move` mirrors first: after the crop it is the same as before, with the crop as far from the other side.
         left = torch.where(placed.flip, 2 * changes.padding - placed.left, placed.left)
         pixels = move(pixels, placed.flip, changes.padding, placed.top, left)
     output = preprocess(pixels, normalisation)
-    height, width = output.shape[2:]
-    rows = between(height, placed.erased.top, placed.erased.height)
-    columns = between(width, placed.erased.left, placed.erased.width)
-    erased = rows[:, :, None] & columns[:, None, :]
+    erased = placed.erased.cover(*output.shape[2:])
     for channel, fill in enumerate(_FILL):
         output[:, channel].masked_fill_(erased, fill)
-    # Asked on the host: a GPU is not waited for.
+    # Compared on the host, without waiting for a GPU.
     return output if bool((changes.channel == UNCHANGED).all()) else _mix(output, placed.channel)
 
 
 def _place(changes: ChannelChanges, device: torch.device) -> ChannelChanges:
-    """The changes on the device of the pixels, sent there as one small matrix."""
     if device.type == "cpu":
         return changes
     erased = changes.erased
@@ -206,19 +171,18 @@ def _draw_channel(batch: int, view: View, generator: torch.Generator) -> Int64[T
 
 @cache
 def _weights(device: torch.device) -> Float[Tensor, "kinds 3"]:
-    """What each channel adds to the one that replaces all three; made once for a device."""
     return torch.tensor(_WEIGHTS).to(device)
 
 
 def _mix(
     images: Float[Tensor, "batch 3 height width"], channel: Int64[Tensor, " batch"]
 ) -> Float[Tensor, "batch 3 height width"]:
-    """Put one mixture in the place of all channels, except where the image stays unchanged.
+    """Replace all channels by one mixture, except in unchanged images.
 
-    Sums of products, not a matrix product, which a GPU may compute in reduced precision: a copy must be a copy.
+    Sums of products, not a matrix product, which a GPU may compute in reduced precision: a copy must be exact.
     """
     weights = _weights(images.device)[channel][:, :, None, None]
     mixed = (images[:, 0] * weights[:, 0]).addcmul_(images[:, 1], weights[:, 1]).addcmul_(images[:, 2], weights[:, 2])
     unchanged = (channel == UNCHANGED)[:, None, None, None]
-    # With the channels at the end, as they lie in memory.
+    # Channels last, as in memory.
     return torch.where(unchanged, images.permute(0, 2, 3, 1), mixed[:, :, :, None]).permute(0, 3, 1, 2)

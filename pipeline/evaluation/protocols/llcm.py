@@ -2,7 +2,7 @@
 
 from models.modality import PerModality
 from pipeline.config import datasets
-from pipeline.data.datasets.llcm.adapter import PUBLISHED_COUNTS
+from pipeline.data.datasets.llcm import PUBLISHED_COUNTS
 from pipeline.evaluation.draws import draw_agw, group_images
 from pipeline.evaluation.protocol import RetrievalTrial, Samples, Search, query_modality
 from pipeline.evaluation.protocols.spec import FileRules, Plans, SearchOptions, SearchProtocol, count_rows, refuse_empty

@@ -10,7 +10,7 @@ import numpy as np
 from models.modality import Modality, PerModality
 from pipeline.config.datasets import DatasetOptions, Split
 from pipeline.data.check import CheckRow, SplitCounts
-from pipeline.data.datasets.sysu.archive import Permutations
+from pipeline.data.datasets.sysu import Permutations
 from pipeline.errors import DataError
 from pipeline.evaluation.protocol import DrawName, ExclusionRule, RetrievalTrial, Samples
 from pipeline.evaluation.ranking import RankBy

@@ -9,8 +9,14 @@ import numpy as np
 from models.modality import Modality, PerModality
 from pipeline.config import datasets
 from pipeline.data.check import CheckRow
-from pipeline.data.datasets.sysu.adapter import CAMERA_COUNTS, PUBLISHED_PEOPLE
-from pipeline.data.datasets.sysu.archive import LIST_FOLDER, MODALITY_OF_CAMERA, PERMUTATION_FILE, read_permutations
+from pipeline.data.datasets.sysu import (
+    CAMERA_COUNTS,
+    LIST_FOLDER,
+    MODALITY_OF_CAMERA,
+    PERMUTATION_FILE,
+    PUBLISHED_PEOPLE,
+    read_permutations,
+)
 from pipeline.errors import DataError
 from pipeline.evaluation.draws import Folders, draw_agw, draw_official, group_images
 from pipeline.evaluation.protocol import DrawName, RetrievalTrial, Samples, Search

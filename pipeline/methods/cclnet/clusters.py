@@ -1,4 +1,4 @@
-"""What a round found: clusters of each modality, their prototypes, and which clusters are the same person."""
+"""Clusters of a round: labels of each modality, their prototypes, and which clusters are the same person."""
 
 import logging
 from collections.abc import Mapping
@@ -28,13 +28,11 @@ HUB_FACTOR = 20
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Clusters:
-    """What a round found. Training, swapping, prompts, figures and the record all take it from here.
+    """Result of a round's clustering, used by training, swapping, prompts, figures and the record.
 
-    Attributes:
-        found: Clustering of each modality, with its diagnostics.
-        prototypes: One unit vector a cluster.
-        matching: Which visible and which infrared clusters are the same person; the others have no partner.
-        assign: What paired them; swapping pairs the moving prototypes by the same function.
+    `found` has the clustering of each modality with its diagnostics, `prototypes` one unit vector a cluster, `matching`
+    the visible and infrared clusters of the same person; the others have no partner. `assign` paired them; swapping
+    pairs the moving prototypes by the same function.
     """
 
     found: PerModality[Labelling]
@@ -64,13 +62,9 @@ def match_found(
     settings: MatchingConfig,
     assign: Assign | None = None,
 ) -> Clusters:
-    """Average the clusters of each modality and pair them.
+    """Average the clusters of each modality (unit rows, at least one cluster) and pair them.
 
-    Args:
-        vectors: Unit rows, one an image.
-        found: A label an image; each modality has a cluster.
-        settings: How clusters are paired.
-        assign: Pairs them instead of `settings.method`.
+    `assign` pairs them instead of `settings.method`.
     """
     prototypes = vectors.map_with(lambda rows, own: cluster_prototypes(rows, own.clustering.labels), found)
     pairs = match_clusters(*prototypes, method=assign or settings.method, floor=settings.floor)
@@ -82,12 +76,7 @@ def match_found(
 def label_modality(bank: FeatureBank, settings: ClusteringConfig, device: torch.device) -> Labelling:
     """Cluster the images of one modality.
 
-    Raises:
-        DegenerateClustering: Too many pairs of images lie within eps.
-        TrainingError: A feature is not finite, or the device cannot hold or compute the neighbour lists.
-
-    Cost:
-        The nearest-neighbour search: 13 s for 22,258 images of width 2,048 on two cores; the rest about a second.
+    Cost: The nearest-neighbour search: 13 s for 22,258 images of width 2,048 on two cores; the rest about a second.
     """
     try:
         return label_images(
@@ -121,7 +110,7 @@ def pack_labelling(labelling: Labelling) -> dict[str, Any]:
 
 
 def unpack_labelling(packed: Mapping[str, Any]) -> Labelling:
-    """What was packed."""
+    """Inverse of `pack_labelling`."""
     clustering = Clustering(**{name: tensor.numpy() for name, tensor in packed["clustering"].items()})
     curve = tuple(EpsPoint(**point) for point in packed["curve"])
     return Labelling(**(dict(packed) | {"clustering": clustering, "curve": curve}))
@@ -133,16 +122,10 @@ def usable_labels(
     settings: LabellingConfig,
     clusters_per_batch: int,
 ) -> PerModality[Labelling]:
-    """Keep each modality's new labels, or its last usable ones where there is no cluster; warn about what looks wrong.
-
-    Args:
-        labellings: What clustering found.
-        previous: The labels of the last round that had clusters; none in the first round.
-        settings: What to do without clusters, and from which shares on to warn.
-        clusters_per_batch: How many clusters a batch wants.
+    """Keep each modality's new labels, or those of the last round with clusters if there is none; warn about anomalies.
 
     Raises:
-        DegenerateClustering: No cluster, and none of an earlier round to go on with.
+        DegenerateClustering: No cluster, and none of an earlier round, or the settings refuse these.
     """
 
     def choose(modality: Modality) -> Labelling:
@@ -158,7 +141,7 @@ def usable_labels(
                 hint=f"raise labelling.{modality}.eps, lower labelling.{modality}.min_samples, "
                 "or train longer before labelling",
             )
-        logger.warning("%s; going on with the labels of the last round that had clusters", problem)
+        logger.warning("%s; using the labels of the last round with clusters", problem)
         return replace(labelling, clustering=previous[modality])
 
     return PerModality.build(choose)

@@ -46,7 +46,7 @@ def new_optimiser(
     state: CclnetState,  # noqa: ARG001 - other methods train more than the encoder
     stage: Stage,
 ) -> torch.optim.Optimizer:
-    """Adam over the encoder; the attention pool is trained where text prototypes teach it."""
+    """Adam over the encoder; the attention pool is trained only with text prototypes."""
     optimisation = config.optimisation
     roles = {"stem", "trunk", "neck"}
     if stage == "clip" and config.prompts.text_weight > 0:

@@ -1,6 +1,6 @@
-"""What CCLNet's image stages minimise: contrast with cluster memories, and classification by text prototypes.
+"""Objective of CCLNet's image stages: contrast with cluster memories, and classification by text prototypes.
 
-The host's part of swapping runs while the next batch is encoded, since only the loss of that batch needs its outcome.
+The host's part of swapping runs while the next batch is encoded; only the loss of that batch needs the result.
 """
 
 from collections.abc import Sequence
@@ -43,20 +43,12 @@ def cluster_objective(
 ) -> Objective:
     """The terms of one epoch, and the updates of its memories after each step.
 
-    Args:
-        labels: This round's cluster of each training image; outliers are -1 and in no batch.
-        memories: This round's prototypes; the epoch changes them.
-        temperature: Divides similarities to prototypes.
-        update: How a batch moves the prototypes of its clusters.
-        swap: How matched prototypes are swapped; None before its round.
-        text: The text loss; None in stage `prepare`.
-        extra_terms: Further losses, minimised beside the others.
+    `labels` is the cluster of each training image, -1 for outliers, which are in no batch. The epoch changes
+    `memories`. `update` moves the prototypes of a batch's clusters. `swap` is None before its round, `text` in stage
+    `prepare`.
 
-    Raises:
-        ValueError: A text label has no prototype.
-
-    Source: Chen et al., ACM MM 2023; released code, stages 0 and 2. Differs: memories change after the optimiser,
-    by name, not inside `backward`.
+    Source: Chen et al., ACM MM 2023; released code, stages 0 and 2. Differs: memories change after the optimiser, by
+    name, not inside `backward`.
     """
     device = memories.visible.prototypes.device
     terms = [
@@ -70,7 +62,7 @@ def cluster_objective(
 def own_contrast(
     modality: Modality, memory: PrototypeMemory, labels: Int64[np.ndarray, " n"], temperature: float
 ) -> Term:
-    """Contrast of a modality's images with the prototypes of that modality, as the last step left them."""
+    """Contrast of a modality's images with the prototypes of that modality after the last step."""
     own = upload(labels, memory.prototypes.device)
 
     def loss(batch: Batch) -> Tensor:
@@ -81,11 +73,7 @@ def own_contrast(
 
 
 def text_term(modality: Modality, text: TextLoss, device: torch.device) -> Term:
-    """Classification of a modality's images by its text prototypes; images without one are left out.
-
-    Raises:
-        ValueError: A text label has no prototype.
-    """
+    """Classification of a modality's images by its text prototypes; images without one are excluded."""
     prototypes = text.prototypes[modality]
     largest, known = prototypes.labels.max(initial=-1), len(prototypes.features)
     if largest >= known:
@@ -100,7 +88,7 @@ def text_term(modality: Modality, text: TextLoss, device: torch.device) -> Term:
 
 
 def unit_necks(batch: Batch) -> PerModality[Float[Tensor, "rows dim"]]:
-    """Neck features of length 1, which memories are compared with and updated by; use with `batch.once`."""
+    """Neck features of length 1, for the losses and updates of memories; use with `batch.once`."""
     return batch.rows(Head.NECK).map(normalise_rows)
 
 
@@ -119,7 +107,7 @@ class MemoryUpdates:
             self.swap.settle()
 
     def after_step(self, batch: Batch) -> None:
-        """Update the memories with the features that the step's losses were computed from, and begin to swap."""
+        """Update the memories with the features of the step's losses, and begin to swap."""
         labels = self.labels.map_with(lambda own, at: torch.from_numpy(own[at]), batch.host_positions)
         self.memories.map_with(lambda memory, f, y: memory.update(f, y, self.update), batch.once(unit_necks), labels)
         if self.swap is not None:

@@ -1,4 +1,4 @@
-"""Stage 1: for every cluster, learn the words of a sentence that describes its images; encoders stay fixed."""
+"""Prompt learning: context tokens of a sentence that describes each cluster's images; encoders stay fixed."""
 
 from collections.abc import Callable
 from functools import partial
@@ -16,8 +16,7 @@ from models.text_tower import TextTower
 from pipeline.data.samplers.sampling import paired_batches
 from pipeline.errors import DegenerateClustering
 from pipeline.methods.cclnet.state import TextPrototypes
-from pipeline.training.optimiser import cosine_warmup
-from pipeline.training.text_fitting import fit_texts
+from pipeline.training.optimiser import cosine_warmup, fit_texts
 
 
 def learn_prompts(
@@ -35,33 +34,14 @@ def learn_prompts(
     init_generator: Callable[[Modality], torch.Generator],
     batch_generator: Callable[[int], np.random.Generator],
 ) -> PerModality[TextPrototypes]:
-    """Learn prompts on fixed image features and fixed pseudo-labels.
+    """Learn prompts on fixed image features and fixed pseudo-labels; one row of text prototypes a label.
 
-    The two modalities share neither words nor batches of text; they are learned side by side in one loop.
+    The modalities share neither context tokens nor batches of text. `features` are attention-pool features, not
+    normalised; outliers are excluded. `weight_decay` also shrinks context tokens of clusters absent from a batch.
+    `previous` is for a warm start, None for a random one; `init_generator` draws the initial tokens, `batch_generator`
+    the order of an epoch.
 
-    Args:
-        features: Attention-pool features of all training images, not normalised.
-        labels: One label an image; outliers take no part.
-        tower: The frozen text encoder.
-        num_context: Learned words a cluster.
-        epochs: Passes over the longer list of images.
-        batch_size: Images of each modality in a step.
-        learning_rate: Peak of the cosine schedule.
-        warmup_epochs: Epochs of its linear climb.
-        weight_decay: L2 weight on the words; words of clusters absent from a batch decay too.
-        previous: Texts whose words a warm start copies; none starts from random words.
-        init_generator: Gives the generator of a modality's first words.
-        batch_generator: Gives the generator of an epoch's order.
-
-    Returns:
-        Texts of all clusters, one row a label.
-
-    Raises:
-        DegenerateClustering: A modality has outliers only.
-        TrainingError: The loss is not finite.
-
-    Cost:
-        Each step encodes the distinct clusters of a batch once, up to the end token: 12 or 13 of 77 positions.
+    Cost: Each step encodes the distinct clusters of a batch once, up to the end token: 12 or 13 of 77 positions.
 
     Source: Chen et al., ACM MM 2023, cluster-aware prompt learning; released code, stage 1.
     """
@@ -94,11 +74,7 @@ def learn_prompts(
 
 
 def refuse_nothing(labels: PerModality[Int64[np.ndarray, " n"]]) -> None:
-    """Stop where a modality has no cluster to describe.
-
-    Raises:
-        DegenerateClustering: A modality has outliers only.
-    """
+    """Refuse a modality without clusters."""
     for modality, of_images in labels.items():
         if np.all(of_images == OUTLIER):
             raise DegenerateClustering(

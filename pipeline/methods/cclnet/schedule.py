@@ -1,4 +1,4 @@
-"""What the settings make of a round: learning rate, restart of the optimiser, prompt learning."""
+"""Settings of a round: learning rate, restart of the optimiser, prompt learning."""
 
 from clustering.dbscan import Clustering
 from models.modality import PerModality
@@ -24,12 +24,12 @@ def learning_rate_of(round_: Round, optimisation: OptimisationConfig, swap: Swap
 
 
 def starts_anew(round_: Round, optimisation: OptimisationConfig, swap: SwapConfig) -> bool:
-    """Whether a round begins with an optimiser without history because swapping starts in it."""
+    """Whether a round begins with an optimiser without history because swapping starts."""
     return optimiser_restarts(round_.epoch, swap_start=swap.start, at_swap=_at_swap(round_, optimisation, swap))
 
 
 def _at_swap(round_: Round, optimisation: OptimisationConfig, swap: SwapConfig) -> AtSwap:
-    """What the learning rate does when swapping starts; a restart is for stage `clip` alone, as released for RegDB."""
+    """Learning rate at the start of swapping; a restart is for stage `clip` only, as released for RegDB."""
     if swap.mode == "off" or (optimisation.at_swap == "restart" and round_.stage == "prepare"):
         return "continue"
     return optimisation.at_swap
@@ -47,7 +47,7 @@ def prompts_due(config: CclnetConfig, round_: Round) -> bool:
 def clusters_to_describe(
     state: CclnetState, round_: Round, clusters: PerModality[Clustering]
 ) -> PerModality[Clustering]:
-    """The clusters that prompts are learned on: those that stage `prepare` handed over, later the round's own."""
+    """The clusters for prompt learning: those exported by stage `prepare`, later the round's own."""
     if not round_.first_of_stage:
         return clusters
     assert state.exported is not None, "stage `prepare` ends with exported clusters"

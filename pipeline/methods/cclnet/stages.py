@@ -1,13 +1,15 @@
-"""The stages of a CCLNet round as plain functions: values in, values out."""
+"""The stages of a CCLNet round as plain functions of values."""
 
 import logging
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
 from clustering.dbscan import Clustering
+from clustering.labelling import Labelling
 from clustering.matching import Assign
 from models.encoder import Head
 from models.memory import MemoryUpdate, PrototypeMemory, memory_update
@@ -28,11 +30,12 @@ from pipeline.methods.cclnet.clusters import (
     usable_labels,
 )
 from pipeline.methods.cclnet.objective import TextLoss, cluster_objective
-from pipeline.methods.cclnet.record import record
 from pipeline.methods.cclnet.schedule import learning_rate_of, starts_anew
 from pipeline.methods.cclnet.state import CclnetRun, TextPrototypes, pack_texts, unpack_texts
-from pipeline.runs.stage import rank_zero, stage
-from pipeline.runs.stages import complete_round
+from pipeline.reports import cluster_figures as figures
+from pipeline.reports.cluster_figures import principal_plane, sample_map, sample_pairs
+from pipeline.runs.figures import SHOWN, draw_text_similarity
+from pipeline.runs.stages import complete_round, rank_zero, record_round, stage
 from pipeline.runtime.seeds import numpy_generator, torch_generator
 from pipeline.training.loop import Compute, EpochSteps, run_epoch
 from pipeline.training.objective import Term
@@ -43,9 +46,9 @@ logger = logging.getLogger(__name__)
 
 @stage(uses_device=True)
 def begin_stage(run: CclnetRun) -> None:
-    """Give a later stage its starting weights and a new optimiser, and choose the clusters that prompts describe.
+    """Give a later stage its initial weights and a new optimiser, and choose the clusters that prompts describe.
 
-    The first stage begins with what opening the run made.
+    The first stage uses those of the opened run.
     """
     config, state, round_ = run.config, run.state, run.round
     if round_.number == 1:
@@ -62,13 +65,7 @@ def begin_stage(run: CclnetRun) -> None:
 def cluster(run: CclnetRun, features: PerModality[FeatureBank], assign: Assign | None = None) -> Clusters:
     """Cluster each modality alone, and pair visible with infrared clusters by their prototypes.
 
-    Args:
-        run: Its settings and device are used.
-        features: Of the training images.
-        assign: Pairs clusters, here and in swapping; that of `matching.method` when None.
-
-    Raises:
-        DegenerateClustering: A modality has no cluster, and had none in an earlier round.
+    `assign` pairs clusters here and in swapping, in place of `matching.method`.
     """
     config = run.config
     found = _label(run, features)
@@ -80,14 +77,7 @@ def cluster(run: CclnetRun, features: PerModality[FeatureBank], assign: Assign |
 def learn_prompts(run: CclnetRun, clusters: PerModality[Clustering]) -> PerModality[TextPrototypes] | None:
     """Learn one text prototype a cluster; a refresh that finds outliers only keeps the previous ones.
 
-    They are written to a file of their own, so that a run killed later in the round does not learn them again.
-
-    Args:
-        run: Whose texts they are.
-        clusters: Those that are described.
-
-    Raises:
-        DegenerateClustering: A modality has outliers only and there are no earlier texts.
+    They are saved in a file of their own, so that a run killed later in the round does not learn them again.
     """
     round_, previous = run.round, run.state.method.text
     labels = clusters.map(lambda one: one.labels)
@@ -116,19 +106,9 @@ def train(
 ) -> dict[str, float]:
     """Train the encoder for one epoch against the memories of this round's clusters.
 
-    Args:
-        run: Its encoder is trained.
-        clusters: What the round found.
-        text: The text prototypes; None in stage `prepare`.
-        extra_terms: Further losses.
-        update: How a batch moves prototypes; that of `memory.update` when None.
+    `extra_terms` are further losses; `update` moves prototypes in place of `memory.update`.
 
-    Returns:
-        Mean losses by name, as `loss/...`; `swap/kept_share` is the share of the round's pairs that swapping still uses
-        at the end.
-
-    Raises:
-        TrainingError: The loss is not finite.
+    Returns mean losses as `loss/...`; `swap/kept_share` is the share of the round's pairs still swapped at the end.
     """
     config, round_ = run.config, run.round
     schedule = (config.optimisation, config.swap)
@@ -180,7 +160,7 @@ def log_round(
     trained: Mapping[str, float],
     report: EvaluationReport | None,
 ) -> None:
-    """Take over what the round found, and record it: from the checkpoint on, the round counts."""
+    """Store clusters and text prototypes in the state, and record the round, which counts from its checkpoint on."""
     state, round_ = run.state.method, run.round
     state.clusters, state.text = clusters.clusterings, text
     if round_.stage == "prepare" and round_.last_of_stage:
@@ -195,7 +175,6 @@ def _keep_texts(run: CclnetRun, packed: Mapping[str, Any]) -> None:
 
 
 def _label(run: CclnetRun, features: PerModality[FeatureBank]) -> PerModality[Any]:
-    """Cluster each modality on rank 0 and its device."""
     settings = PerModality(run.config.labelling.visible, run.config.labelling.infrared)
     return features.map_with(
         lambda bank, own: unpack_labelling(
@@ -206,7 +185,6 @@ def _label(run: CclnetRun, features: PerModality[FeatureBank]) -> PerModality[An
 
 
 def _label_for_export(run: CclnetRun) -> PerModality[Clustering]:
-    """Cluster once more with the final weights of stage `prepare`."""
     previous = run.state.method.exported
     assert previous is not None
     found = _label(run, run.extract_training_features(Head.NECK))
@@ -214,7 +192,7 @@ def _label_for_export(run: CclnetRun) -> PerModality[Clustering]:
 
 
 def _prompt_features(run: CclnetRun) -> PerModality[torch.Tensor]:
-    """Projected features that prompts are learned on, of the stage's initial encoder or of the current one."""
+    """Projected features for prompt learning, of the stage's initial encoder or of the current one."""
     initial = run.round.first_of_stage or run.config.prompts.feature_source == "initial"
     encoder = run.new_encoder() if initial and not run.config.stages.carry_over else None
     banks = run.extract_training_features(Head.PROJECTION, encoder)
@@ -243,7 +221,6 @@ def _learn_texts(
 
 
 def _swap(run: CclnetRun, clusters: Clusters) -> CrossModalSwap | None:
-    """Swapping of matched prototypes, from the pairs of this round on."""
     settings, matching = run.config.swap, run.config.matching
     if settings.mode == "off" or run.round.epoch < settings.start:
         return None
@@ -256,3 +233,73 @@ def _swap(run: CclnetRun, clusters: Clusters) -> CrossModalSwap | None:
         assign=clusters.assign,
         pairs=PerModality(clusters.matching.visible, clusters.matching.infrared),
     )
+
+
+@rank_zero
+def record(
+    run: CclnetRun,
+    features: PerModality[FeatureBank],
+    clusters: Clusters,
+    text: PerModality[TextPrototypes] | None,
+    trained: Mapping[str, float],
+    report: EvaluationReport | None,
+) -> None:
+    """Draw the figures of the completed round, and write its numbers, labels and checkpoint."""
+    if run.config.execution.figures:
+        _draw_clusters(run, features, clusters)
+    if text is not None:
+        draw_text_similarity(run, text.map(lambda one: one.features), same_order=False)
+    numbers: dict[str, Any] = {
+        "train/learning_rate": learning_rate_of(run.round, run.config.optimisation, run.config.swap)
+    }
+    numbers |= {f"train/{name}": value for name, value in trained.items()}
+    for modality, labelling in clusters.found.items():
+        numbers |= _describe_labels(f"labels/{modality}", labelling)
+    numbers["labels/matched_share"] = clusters.matched_share
+    numbers |= run.evaluator.diagnose(clusters.labels, clusters.matching)
+    record_round(run, numbers, report, labels=clusters.clusterings, search=clusters.found.visible.search)
+
+
+def _describe_labels(prefix: str, labelling: Labelling) -> dict[str, float]:
+    labels = labelling.clustering
+    row = {
+        f"{prefix}/clusters": float(labels.num_clusters),
+        f"{prefix}/outlier_share": labels.outlier_share,
+        f"{prefix}/largest_share": labels.largest_share,
+    }
+    if labelling.recall is not None:
+        row[f"{prefix}/recall"] = labelling.recall
+    for point in labelling.curve:
+        at = f"{prefix}/eps_{point.eps:.2f}"
+        row |= {
+            f"{at}/clusters": float(point.clusters),
+            f"{at}/outlier_share": point.outlier_share,
+            f"{at}/largest_share": point.largest_share,
+        }
+    return row
+
+
+def _draw_clusters(run: CclnetRun, features: PerModality[FeatureBank], clusters: Clusters) -> None:
+    """Draw eps curve, cluster sizes, feature map and prototype similarity; under a second for any number of images."""
+    number, settings = run.round.number, run.config.labelling
+    save, title = partial(run.record.folder.save_figure, number), f"round {number}"
+    curves = clusters.found.map(lambda labelling: labelling.curve)
+    eps = PerModality(settings.visible.eps, settings.infrared.eps)
+    save("eps-curve", partial(figures.draw_eps_curve, curves, eps, title))
+    sizes = clusters.labels.map(lambda some: np.bincount(some[some >= 0]))
+    save("cluster-sizes", partial(figures.draw_cluster_sizes, sizes, title))
+    generator = numpy_generator(run.config.seed, "figures", "map", number)
+    sample = sample_map(clusters.labels, clusters.matching, generator)
+    places, share = principal_plane(
+        np.concatenate([features[modality].vectors[some.rows] for modality, some in sample.items()])
+    )
+    save("feature-map", partial(figures.draw_feature_map, places, sample, share, title))
+    chosen = sample_pairs(clusters.matching, SHOWN)
+    if len(chosen) == 0:
+        return
+    matching = clusters.matching
+    visible = clusters.prototypes.visible[matching.visible[chosen]]
+    infrared = clusters.prototypes.infrared[matching.infrared[chosen]]
+    title = f"prototypes, {title}: {len(chosen)} of {len(matching.visible)} pairs"
+    draw = partial(figures.draw_similarity, visible @ infrared.T, np.arange(len(chosen)), title, "matched")
+    save("prototype-similarity", draw)

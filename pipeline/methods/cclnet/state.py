@@ -1,7 +1,7 @@
-"""What CCLNet remembers from round to round, besides weights: pseudo-labels, and the texts learned on them."""
+"""State of CCLNet between rounds, besides weights: pseudo-labels, and the text prototypes learned on them."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -17,9 +17,9 @@ from pipeline.runs.run import Run
 
 @dataclass(frozen=True, slots=True)
 class TextPrototypes:
-    """What the learned prompts of one modality say, and the pseudo-labels that they were learned on.
+    """Text prototypes of one modality, one a cluster, not normalised, and the pseudo-labels that they were learned on.
 
-    `features` are the encoded texts, one a cluster, not normalised; `context` the learned words, kept for a warm start.
+    `context` are the learned context tokens, kept for a warm start.
     """
 
     features: Float[Tensor, "clusters text"]
@@ -41,13 +41,13 @@ class CclnetState:
     def pack(self) -> dict[str, Any]:
         """Tensors and plain values only."""
         return {
-            "clusters": _pack(self.clusters, _pack_labels),
-            "exported": _pack(self.exported, _pack_labels),
+            "clusters": _pack(self.clusters),
+            "exported": _pack(self.exported),
             "text": pack_texts(self.text),
         }
 
     def fill(self, packed: Mapping[str, Any], device: torch.device) -> None:
-        """Take over what was packed, text prototypes on a device."""
+        """Restore packed values, text prototypes on a device."""
         self.clusters = _unpack(packed["clusters"], _unpack_labels)
         self.exported = _unpack(packed["exported"], _unpack_labels)
         self.text = unpack_texts(packed["text"], device)
@@ -57,36 +57,31 @@ CclnetRun = Run[CclnetConfig, CclnetState]
 
 
 def pack_texts(texts: PerModality[TextPrototypes] | None) -> dict[str, Any] | None:
-    """Tensors on the CPU, for a checkpoint or for other processes."""
-    return _pack(texts, _pack_text)
+    """Tensors on the CPU, for a checkpoint or for other ranks."""
+    return _pack(texts)
 
 
 def unpack_texts(packed: Mapping[str, Any] | None, device: torch.device) -> PerModality[TextPrototypes] | None:
-    """What was packed, on a device."""
+    """Inverse of `pack_texts`, on a device."""
     return _unpack(packed, lambda one: _unpack_text(one, device))
 
 
-def _pack(pair: PerModality[Any] | None, pack_one: Callable[[Any], dict[str, Tensor]]) -> dict[str, Any] | None:
-    return None if pair is None else {modality.value: pack_one(value) for modality, value in pair.items()}
+def _pack(pair: PerModality[Any] | None) -> dict[str, Any] | None:
+    return None if pair is None else {modality.value: _pack_one(value) for modality, value in pair.items()}
 
 
 def _unpack(packed: Mapping[str, Any] | None, unpack_one: Callable[[Any], Any]) -> PerModality[Any] | None:
     return None if packed is None else PerModality.build(lambda modality: unpack_one(packed[modality.value]))
 
 
-def _pack_labels(labels: Clustering) -> dict[str, Tensor]:
-    return {"labels": torch.from_numpy(labels.labels), "core": torch.from_numpy(labels.core)}
+def _pack_one(value: Clustering | TextPrototypes) -> dict[str, Tensor]:
+    arrays = {field.name: getattr(value, field.name) for field in fields(value)}
+    return {name: one.cpu() if isinstance(one, Tensor) else torch.from_numpy(one) for name, one in arrays.items()}
 
 
 def _unpack_labels(packed: Mapping[str, Tensor]) -> Clustering:
-    return Clustering(labels=packed["labels"].numpy(), core=packed["core"].numpy())
-
-
-def _pack_text(text: TextPrototypes) -> dict[str, Tensor]:
-    return {"features": text.features.cpu(), "labels": torch.from_numpy(text.labels), "context": text.context.cpu()}
+    return Clustering(**{name: tensor.numpy() for name, tensor in packed.items()})
 
 
 def _unpack_text(packed: Mapping[str, Tensor], device: torch.device) -> TextPrototypes:
-    return TextPrototypes(
-        features=packed["features"].to(device), labels=packed["labels"].numpy(), context=packed["context"].to(device)
-    )
+    return TextPrototypes(packed["features"].to(device), packed["labels"].numpy(), packed["context"].to(device))

@@ -16,20 +16,12 @@ from pipeline.training.optimiser import build_person_optimiser
 
 
 def new_encoder(config: CsdnConfig, clip: LoadedClip) -> DualStemEncoder:
-    """CLIP's image tower with a stem for each modality and the heads of supervised training.
-
-    Raises:
-        ConfigError: CLIP's image tower is not a ResNet.
-    """
+    """CLIP's image tower with a stem for each modality and the heads of supervised training."""
     return new_person_encoder(config, clip, with_texts=config.with_texts)
 
 
 def new_state(run: CsdnRun) -> CsdnState:
-    """The data set's people, a fresh classifier of them, and no text prototypes.
-
-    Raises:
-        DataError: The data set does not name the people of its images.
-    """
+    """The data set's people, a fresh classifier of them, and no text prototypes."""
     people = run.supervision.people()
     return CsdnState(people, new_classifier(run, people))
 

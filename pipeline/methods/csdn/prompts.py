@@ -1,8 +1,7 @@
-"""CSDN's texts: for every person learned words for each modality, and one text out of two. Encoders stay fixed."""
+"""Text prototypes of CSDN: learned prompts of every person and modality, and their fusion. Encoders stay fixed."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -16,8 +15,7 @@ from models.modality import Modality, PerModality
 from models.prompts import SENTENCES, PromptBank
 from models.text_tower import TextTower
 from models.transfer import upload
-from pipeline.training.optimiser import cosine_warmup
-from pipeline.training.text_fitting import fit_texts
+from pipeline.training.optimiser import cosine_warmup, fit_texts
 
 SHARED_SENTENCE = "A photo of a {} person."
 """The sentence of CSDN, which does not name the modality; the learned context tokens take the place of `{}`."""
@@ -27,7 +25,7 @@ Positions = PerModality[Int64[np.ndarray, " _"]]
 
 @dataclass(frozen=True, slots=True)
 class PersonFeatures:
-    """Projections of all training images, not normalised, and the person of each, -1 for images that are left out."""
+    """Projections of all training images, not normalised, and the person of each, -1 for excluded images."""
 
     features: PerModality[Float[Tensor, "_ embed"]]
     labels: PerModality[Int64[np.ndarray, " _"]]
@@ -51,38 +49,21 @@ def learn_person_prompts(
     init_generator: Callable[[Modality], torch.Generator],
     batch_generator: Callable[[int], np.random.Generator],
 ) -> tuple[PerModality[Float[Tensor, "people embed"]], float]:
-    """Learn the words of every person, for visible and for infrared images.
+    """Learn the context tokens of every person; return text prototypes (not normalised) and the last epoch's mean loss.
 
-    Args:
-        known: Features and people of all training images.
-        tower: The frozen text encoder.
-        pairs: Positions of visible and infrared images of the same person, side by side, for an epoch from 1.
-        template: One sentence for both modalities, or those of CCLNet.
-        banks: Words for each modality, or one set for both.
-        positives: Whether an image's positives include its person's text of the other modality.
-        num_context: Learned words a person.
-        epochs: Passes over the pairs.
-        batch_size: Pairs in a step; fewer pairs make one smaller batch.
-        learning_rate: Peak of the cosine schedule.
-        warmup_epochs: Epochs of its linear climb.
-        weight_decay: L2 weight on the words.
-        init_generator: Gives the generator of a modality's first words.
-        batch_generator: Gives the generator of an epoch's order.
-
-    Returns:
-        The texts of all people, not normalised, and the mean loss of the last epoch.
-
-    Raises:
-        TrainingError: The loss is not finite.
-
-    Cost:
-        Each step encodes the distinct people of a batch once for each bank.
+    `pairs` gives the positions of visible and infrared images of the same person for an epoch, from 1. `banks`: context
+    tokens for each modality, or for both. `positives`: whether an image's positives include its person's text prototype
+    of the other modality. Fewer pairs than `batch_size` make one smaller batch.
 
     Source: Yu et al., IEEE TMM 2025 (CSDN), modality-specific prompt learner; public code, stage 1.
     """
     device = known.features.visible.device
-    build = partial(_bank, tower, known.num_people, num_context=num_context, template=template)
-    words = PerModality.build(lambda modality: build(modality, generator=init_generator(modality)).to(device))
+
+    def new_bank(modality: Modality) -> PromptBank:
+        sentence, generator = SHARED_SENTENCE if template == "shared" else SENTENCES[modality], init_generator(modality)
+        return PromptBank(tower, sentence, known.num_people, num_context=num_context, generator=generator).to(device)
+
+    words = PerModality.build(new_bank)
 
     def encoded(rows: Int64[Tensor, " rows"]) -> PerModality[Float[Tensor, "rows embed"]]:
         visible = words.visible.encode(tower, rows)
@@ -129,28 +110,11 @@ def learn_fusion(
     prototype_dropout: bool,
     batch_generator: Callable[[int], np.random.Generator],
 ) -> tuple[Float[Tensor, "people embed"], float]:
-    """Learn how a person's two texts become one, which images of both modalities are pulled to.
+    """Learn to fuse a person's two text prototypes into one, which images of both modalities are pulled towards.
 
-    The texts are fixed, so the text encoder is not run.
-
-    Args:
-        known: Features and people of all training images.
-        texts: Those of the prompts.
-        fusion: Of `models.fusion`, on the device; changed in place.
-        positions: The images of either modality that are learned on.
-        epochs: Passes over them.
-        batch_size: Features of either modality in a step; fewer features make one smaller batch.
-        learning_rate: Peak of the cosine schedule.
-        warmup_epochs: Epochs of its linear climb.
-        weight_decay: L2 weight.
-        prototype_dropout: Whether the result is read out with dropout.
-        batch_generator: Gives the generator of an epoch's order.
-
-    Returns:
-        The fused text of every person, not normalised, and the mean loss of the last epoch; 0 where nothing is learned.
-
-    Raises:
-        TrainingError: The loss is not finite.
+    `fusion` is changed in place, on the images of `positions`. `prototype_dropout`: the result is computed with
+    dropout. Returns the fused text prototypes, not normalised, and the mean loss of the last epoch, 0 if nothing is
+    learned.
 
     Source: Yu et al., IEEE TMM 2025 (CSDN), semantic information integration; public code, stage 2. Differs: the text
     encoder is run once, not at every step.
@@ -198,19 +162,6 @@ def _shuffled(pairs: Positions, batch_size: int, generator: np.random.Generator)
 
 
 def _full_batches(order: Int64[np.ndarray, " n"], batch_size: int) -> Iterator[Int64[np.ndarray, " _"]]:
-    """As many full batches as there are, without the rest; one smaller batch where there is none."""
+    """All full batches, without the rest; one smaller batch if there is none."""
     for start in range(max(1, len(order) // batch_size)):
         yield order[start * batch_size : (start + 1) * batch_size]
-
-
-def _bank(
-    tower: TextTower,
-    num_people: int,
-    modality: Modality,
-    *,
-    num_context: int,
-    template: Literal["shared", "per_modality"],
-    generator: torch.Generator,
-) -> PromptBank:
-    sentence = SHARED_SENTENCE if template == "shared" else SENTENCES[modality]
-    return PromptBank(tower, sentence, num_people, num_context=num_context, generator=generator)

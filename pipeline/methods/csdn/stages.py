@@ -1,4 +1,4 @@
-"""The stages of CSDN as plain functions: values in, values out."""
+"""The stages of CSDN as plain functions of values."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,11 +16,16 @@ from pipeline.data.transforms.augmentation import preprocess
 from pipeline.evaluation.report import EvaluationReport
 from pipeline.methods.csdn.prompts import PersonFeatures, Positions, learn_fusion, learn_person_prompts
 from pipeline.methods.csdn.state import CsdnRun
-from pipeline.methods.identity_objective import person_terms, text_terms
-from pipeline.methods.supervised import people_on_device, person_batches, record, train_epoch_on_people
+from pipeline.methods.supervised import (
+    people_on_device,
+    person_batches,
+    person_terms,
+    record,
+    text_terms,
+    train_epoch_on_people,
+)
 from pipeline.runs.figures import draw_text_similarity
-from pipeline.runs.stage import stage
-from pipeline.runs.stages import complete_round
+from pipeline.runs.stages import complete_round, stage
 from pipeline.runtime.seeds import derive_seed, numpy_generator, torch_generator
 
 Texts = PerModality[Float[Tensor, "people embed"]]
@@ -29,14 +34,7 @@ Texts = PerModality[Float[Tensor, "people embed"]]
 
 @stage(uses_device=True)
 def learn_prompts(run: CsdnRun) -> tuple[Texts, dict[str, float]]:
-    """Stage `prompts`: learn context tokens for every person on features of the untrained encoder.
-
-    Returns:
-        The text prototypes, and the loss of the last epoch.
-
-    Raises:
-        TrainingError: The loss is not finite.
-    """
+    """Stage `prompts`: learn context tokens for every person on features of the untrained encoder."""
     config = run.config.prompts
     seed = run.config.seed
     once = _pairs(run, "pairs", 0)
@@ -70,14 +68,7 @@ def learn_prompts(run: CsdnRun) -> tuple[Texts, dict[str, float]]:
 
 @stage(uses_device=True)
 def fuse_texts(run: CsdnRun, texts: Texts | None) -> tuple[Float[Tensor, "people embed"], dict[str, float]]:
-    """Stage `fusion`: learn to make one text prototype of a person's two.
-
-    Returns:
-        The fused text prototypes, and the loss of the last epoch.
-
-    Raises:
-        TrainingError: The loss is not finite.
-    """
+    """Stage `fusion`: learn to make one text prototype of a person's two."""
     config, seed = run.config.fusion, run.config.seed
     assert texts is not None and config.kind != "none", "stage `prompts` comes first"
     kind = config.kind
@@ -113,11 +104,7 @@ def fuse_texts(run: CsdnRun, texts: Texts | None) -> tuple[Float[Tensor, "people
 
 @stage(uses_device=True)
 def train(run: CsdnRun, texts: Texts | None, fused: Float[Tensor, "people embed"] | None) -> dict[str, float]:
-    """Stage `image`: train the encoder for one epoch; images meet fused text prototypes, or those of their modality.
-
-    Raises:
-        TrainingError: The loss is not finite, or a batch does not fit into memory.
-    """
+    """Stage `image`: train the encoder for one epoch with fused text prototypes, or those of each modality."""
     config, losses = run.config, run.config.losses
     assert fused is not None or not config.with_fusion, "stage `fusion` comes first"
     targets = texts if fused is None else PerModality(fused, fused)
@@ -149,7 +136,7 @@ def log_round(
     trained: Mapping[str, float],
     report: EvaluationReport | None,
 ) -> None:
-    """Take over what the round has learned, and record it: from the checkpoint on, the round counts."""
+    """Store the text prototypes in the state, and record the round, which counts from its checkpoint on."""
     run.state.method.texts, run.state.method.fused = texts, fused
     complete_round(run, report)
     if texts is not None and run.round.stage == "prompts" and run.processes.is_first:
@@ -165,7 +152,7 @@ def _known(run: CsdnRun) -> PersonFeatures:
 
 @torch.no_grad()
 def _known_in_training(run: CsdnRun) -> tuple[PersonFeatures, Positions]:
-    """Features of one pass of the sampler, normalised batch by batch; the encoder's running statistics move."""
+    """Features of one pass of the sampler, normalised batch by batch; the encoder's running statistics change."""
     batches = person_batches(run, numpy_generator(run.config.seed, "features", 0))
     encoder, people = run.state.encoder, run.state.method.people
     supplies = run.training_pixels.map_with(lambda supply, at: supply.batches(list(at)), batches.positions)
@@ -182,6 +169,5 @@ def _known_in_training(run: CsdnRun) -> tuple[PersonFeatures, Positions]:
 
 
 def _pairs(run: CsdnRun, purpose: str, epoch: int) -> Positions:
-    """Images of the same people side by side, as one pass of the sampler shows them."""
     batches = person_batches(run, numpy_generator(run.config.seed, purpose, epoch))
     return batches.positions.map(np.ravel)

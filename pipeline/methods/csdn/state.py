@@ -1,4 +1,4 @@
-"""What CSDN remembers from round to round besides the encoder: text prototypes of people and their classifier."""
+"""State of CSDN between rounds besides the encoder: text prototypes of people and their classifier."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,16 +11,15 @@ from torch import Tensor
 from models.modality import PerModality
 from models.person_heads import PersonClassifier
 from pipeline.config.csdn import CsdnConfig
-from pipeline.data.person_labels import PersonLabels
+from pipeline.data.supervision import PersonLabels
 from pipeline.runs.run import Run
 
 
 @dataclass(slots=True)
 class CsdnState:
-    """People, their classifier, and their text prototypes.
+    """People (from the data set, not packed), their classifier and text prototypes.
 
-    `people` come from the data set and are not packed. `texts` has one text prototype a person and modality, `fused`
-    one a person; None until learned.
+    `texts` has one text prototype a person and modality, `fused` one a person; None until learned.
     """
 
     people: PersonLabels
@@ -37,11 +36,7 @@ class CsdnState:
         }
 
     def fill(self, packed: Mapping[str, Any], device: torch.device) -> None:
-        """Take over what was packed, text prototypes on a device.
-
-        Raises:
-            ValueError: It holds another number of people.
-        """
+        """Restore packed values, text prototypes on a device."""
         known = len(packed["classifier"]["neck.weight"])
         if known != self.classifier.num_people:
             raise ValueError(f"it classifies {known} people, the data set has {self.classifier.num_people}")

@@ -1,7 +1,6 @@
 """EEES (Dong et al., arXiv 2412.08406), as reconstructed here: supervised, with a caption beside each image."""
 
 import torch
-from torch import nn
 
 from models.clip import LoadedClip
 from models.encoder import DualStemEncoder, encoder_widths
@@ -10,8 +9,9 @@ from models.text_tower import TextTower
 from pipeline.config.eees import EeesConfig
 from pipeline.config.rounds import Stage
 from pipeline.errors import ConfigError
+from pipeline.methods.eees.objective import fuses, reads_captions
 from pipeline.methods.eees.rounds import run_rounds
-from pipeline.methods.eees.stages import caption_weights, encode_captions, log_round, train
+from pipeline.methods.eees.stages import encode_captions, log_round, train
 from pipeline.methods.eees.state import EeesRun, EeesState
 from pipeline.methods.spec import MethodSpec
 from pipeline.methods.supervised import new_classifier, new_person_encoder
@@ -21,29 +21,21 @@ from pipeline.training.optimiser import build_person_optimiser
 
 
 def new_encoder(config: EeesConfig, clip: LoadedClip) -> DualStemEncoder:
-    """CLIP's image tower with a stem for each modality and the heads of supervised training.
-
-    Raises:
-        ConfigError: CLIP's image tower is not a ResNet.
-    """
-    return new_person_encoder(config, clip, with_texts=caption_weights(config).reads_captions)
+    """CLIP's image tower with a stem for each modality and the heads of supervised training."""
+    return new_person_encoder(config, clip, with_texts=reads_captions(config.semantics))
 
 
 def new_state(run: EeesRun) -> EeesState:
-    """The data set's people, and fresh weights of what the losses need.
-
-    Raises:
-        DataError: The data set does not name the people of its images.
-        ConfigError: The heads of attention do not divide the width of captions.
-    """
+    """The data set's people, and fresh weights of the heads that the losses need."""
     people = run.supervision.people()
-    weights = caption_weights(run.config)
+    terms, generator = run.config.semantics, torch_generator(run.config.seed, "init", "pooled map")
+    pooled, tuned = terms.alignment_feature == "pooled", run.config.text.tower == "tuned" and reads_captions(terms)
     return EeesState(
         people=people,
         classifier=new_classifier(run, people),
-        fusion=_new_fusion(run) if weights.fuses else None,
-        pooled_map=_new_pooled_map(run) if weights.alignment_feature == "pooled" else None,
-        tower=_tuned_tower(run) if run.config.text.tower == "tuned" and weights.reads_captions else None,
+        fusion=_new_fusion(run) if fuses(terms) else None,
+        pooled_map=drawn_linear(*encoder_widths(run.clip), generator).to(run.device) if pooled else None,
+        tower=TextTower.from_clip(run.clip).requires_grad_(True).to(run.device) if tuned else None,
     )
 
 
@@ -68,26 +60,12 @@ def new_optimiser(
 
 def _new_fusion(run: EeesRun) -> PairViewFusion:
     views, (_, width) = run.config.views, encoder_widths(run.clip)
+    generator = torch_generator(run.config.seed, "init", "views")
     try:
-        fusion = build_view_fusion(
-            views.kind,
-            width,
-            heads=views.heads,
-            zero_init=views.zero_init,
-            generator=torch_generator(run.config.seed, "init", "views"),
-        )
+        fusion = build_view_fusion(views.kind, width, heads=views.heads, zero_init=views.zero_init, generator=generator)
     except ValueError as error:
         raise ConfigError(str(error), hint=f"set views.heads to a divisor of {width}") from error
     return fusion.to(run.device)
-
-
-def _new_pooled_map(run: EeesRun) -> nn.Linear:
-    generator = torch_generator(run.config.seed, "init", "pooled map")
-    return drawn_linear(*encoder_widths(run.clip), generator).to(run.device)
-
-
-def _tuned_tower(run: EeesRun) -> TextTower:
-    return TextTower.from_clip(run.clip).requires_grad_(True).to(run.device)
 
 
 EEES = MethodSpec(

@@ -1,4 +1,4 @@
-"""What EEES minimises beside the classification of people: images are compared with captions, alone and fused."""
+"""Losses of EEES beside the classification of people: images are compared with captions, alone and fused."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,47 +24,27 @@ from models.losses import prototype_contrast
 from models.modality import PerModality
 from models.person_heads import PersonClassifier
 from models.text_tower import TextTower
-from pipeline.methods.identity_objective import People
+from pipeline.config.eees import CaptionTermsConfig
+from pipeline.methods.supervised import People
 from pipeline.training.objective import Batch, Term
 
 Captioned = Callable[[Int64[Tensor, " images"]], Float[Tensor, "images embed"]]
 """From positions of images of one modality to the features of their captions, not normalised."""
 
 
-@dataclass(frozen=True, slots=True)
-class CaptionWeights:
-    """What each term on captions weighs, and its form; a weight of 0 removes it."""
+def purifies(terms: CaptionTermsConfig) -> bool:
+    """Whether distances of images to captions are compared between the modalities."""
+    return terms.purification != "off" and terms.purification_weight > 0
 
-    alignment_weight: float
-    alignment_target: Literal["identity", "instance"]
-    alignment_similarity: Literal["cosine", "raw"]
-    temperature: float
-    alignment_feature: Literal["projection", "pooled"]
-    views_weight: float
-    distillation: Literal["both", "feature", "relation", "off"]
-    distillation_weight: float
-    distillation_detach: bool
-    fused_identity: bool
-    purification_weight: float
-    purification: Literal["msel", "csia", "off"]
-    purification_level: Literal["single", "fused"]
-    purification_distance: Literal["euclid", "one_minus_cos"]
-    purification_detach: Literal["none", "intra"]
 
-    @property
-    def purifies(self) -> bool:
-        """Whether distances of images to captions are compared between the modalities."""
-        return self.purification != "off" and self.purification_weight > 0
+def fuses(terms: CaptionTermsConfig) -> bool:
+    """Whether any term needs fused views."""
+    return terms.views_weight > 0 or (purifies(terms) and terms.purification_level == "fused")
 
-    @property
-    def fuses(self) -> bool:
-        """Whether any term needs fused views."""
-        return self.views_weight > 0 or (self.purifies and self.purification_level == "fused")
 
-    @property
-    def reads_captions(self) -> bool:
-        """Whether any term needs captions."""
-        return self.alignment_weight > 0 or self.purifies or self.fuses
+def reads_captions(terms: CaptionTermsConfig) -> bool:
+    """Whether any term needs captions."""
+    return terms.alignment_weight > 0 or purifies(terms) or fuses(terms)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,18 +59,10 @@ class CaptionedImages:
 class CaptionLosses:
     """The losses on captions: alignment, views, distillation, identity of fused views, and purification.
 
-    Captions stand beside first visible views and infrared images only: second views lose their colours on purpose.
-
-    Args:
-        people: The person of each training image, on the device.
-        classifier: Of the people, in training mode.
-        captions: Of the images of either modality.
-        images_per_person: How many images of a person stand together.
-        fusion: Fuses views, in training mode; None where no term needs it.
-        fused_neck: From fused images to what the classifier of projections reads; None where no term needs it.
-            `normalised_by_batch` makes one.
-        pooled_map: From pooled features to the width of captions; None where projections are compared with captions.
-        weights: Of the terms.
+    Captions are paired with first visible views and infrared images only: second views lose their colours on purpose.
+    `classifier` and `fusion` are in training mode. `fused_neck` maps fused images to the input of the projections'
+    classifier (`normalised_by_batch`), `pooled_map` pooled features to the width of captions; None if no term needs
+    them. Each person has `images_per_person` adjacent images.
 
     Source: reconstructed from the abstract of Dong et al., 2024 (EEES), and from sibling papers.
     """
@@ -102,10 +74,10 @@ class CaptionLosses:
     fusion: PairViewFusion | None
     fused_neck: Callable[[Float[Tensor, "rows embed"]], Float[Tensor, "rows embed"]] | None
     pooled_map: nn.Module | None
-    weights: CaptionWeights
+    weights: CaptionTermsConfig
 
     def terms(self) -> list[Term]:
-        """All terms; a weight of 0 removes one, and what only it needs is not computed."""
+        """All terms; a weight of 0 removes one."""
         weights = self.weights
         distilled = weights.views_weight * weights.distillation_weight
         head = Head.PROJECTION if weights.alignment_feature == "projection" else Head.POOLED
@@ -114,7 +86,7 @@ class CaptionLosses:
             ("views", weights.views_weight, self._views),
             ("distillation", 0.0 if weights.distillation == "off" else distilled, self._distillation),
             ("fused_identity", weights.views_weight if weights.fused_identity else 0.0, self._fused_identity),
-            ("purification", weights.purification_weight if weights.purifies else 0.0, self._purification),
+            ("purification", weights.purification_weight if purifies(weights) else 0.0, self._purification),
         )
         return [Term(name, weight, frozenset({head}), loss) for name, weight, loss in losses]
 
@@ -194,31 +166,22 @@ class CaptionLosses:
 
 
 def fixed_captions(features: Float[Tensor, "images embed"]) -> Captioned:
-    """Captions that a frozen tower encoded before the epoch, on the device."""
+    """Captions encoded by a frozen tower before the epoch, on the device."""
     return lambda positions: features[positions]
 
 
 def learned_captions(tower: TextTower, ids: Int64[Tensor, "images longest"]) -> Captioned:
-    """Captions that are encoded in each step by a tower whose weights are learned.
+    """Captions encoded in each step by a trained tower on the device; `ids` are tokens as `TextTower.cut` returns them.
 
-    Every step encodes up to the end of the longest caption of all images: the host cannot know that of a step without
-    waiting for the GPU.
-
-    Args:
-        tower: On the device; its weights decide who gets gradients.
-        ids: Token numbers of the caption of every image, as `TextTower.cut` returns them.
+    Every step encodes up to the end of the longest caption of all images, which needs no wait for the GPU.
     """
     return lambda positions: tower.from_cut_tokens(ids[positions])
 
 
 def normalised_by_batch(neck: nn.Module) -> Callable[[Float[Tensor, "rows embed"]], Float[Tensor, "rows embed"]]:
-    """A neck for fused images: scale and bias of another one, and statistics of the rows themselves.
+    """A neck for fused images: scale and bias of the encoder's projection neck, statistics of the rows themselves.
 
-    The running statistics are those of single images, by which they are searched: fused ones must not move them. Every
-    rank has all fused rows, so nothing is synchronised.
-
-    Args:
-        neck: The encoder's projection neck, a batch norm.
+    Its running statistics, which searches use, stay those of single images.
     """
     assert isinstance(neck, _BatchNorm)
     return lambda rows: batch_norm(rows, None, None, neck.weight, neck.bias, training=True, eps=neck.eps)

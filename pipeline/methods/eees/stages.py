@@ -1,4 +1,4 @@
-"""The stages of EEES as plain functions: values in, values out."""
+"""The stages of EEES as plain functions of values."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -6,7 +6,6 @@ from pathlib import Path
 
 from models.clip import count_tokens
 from models.modality import PerModality
-from pipeline.config.eees import EeesConfig
 from pipeline.data.captions.files import BESIDE_IMAGES, written_captions
 from pipeline.data.captions.store import Captions, load_captions, truncation_report
 from pipeline.errors import CheckpointError
@@ -14,16 +13,13 @@ from pipeline.evaluation.report import EvaluationReport
 from pipeline.methods.eees.objective import (
     Captioned,
     CaptionLosses,
-    CaptionWeights,
     fixed_captions,
     learned_captions,
     normalised_by_batch,
 )
 from pipeline.methods.eees.state import EeesRun
-from pipeline.methods.identity_objective import person_terms
-from pipeline.methods.supervised import people_on_device, person_batches, record, train_epoch_on_people
-from pipeline.runs.stage import stage
-from pipeline.runs.stages import complete_round
+from pipeline.methods.supervised import people_on_device, person_batches, person_terms, record, train_epoch_on_people
+from pipeline.runs.stages import complete_round, stage
 from pipeline.runtime.seeds import derive_seed, numpy_generator
 
 
@@ -31,7 +27,7 @@ from pipeline.runtime.seeds import derive_seed, numpy_generator
 class EncodedCaptions:
     """From positions of training images, in their shuffled order, to features of their captions.
 
-    `digest` identifies the captions: a run goes on with those that it began with.
+    `digest` identifies the captions: a resumed run needs the same ones.
     """
 
     features: PerModality[Captioned]
@@ -40,12 +36,7 @@ class EncodedCaptions:
 
 @stage(uses_device=True)
 def encode_captions(run: EeesRun) -> EncodedCaptions:
-    """Read the captions of all training images, once a run; a frozen text tower encodes them here, and only here.
-
-    Raises:
-        DataError: Captions are missing, do not fit the data set, or too many are too long.
-        CheckpointError: The run was begun with other captions.
-    """
+    """Read the captions of all training images, once a run; a frozen text tower encodes them here, and only here."""
     state, captions = run.state.method, read_captions(run)
     if state.captions not in (None, captions.digest):
         raise CheckpointError(
@@ -67,11 +58,7 @@ def encode_captions(run: EeesRun) -> EncodedCaptions:
 
 @stage(uses_device=True)
 def train(run: EeesRun, captions: EncodedCaptions) -> dict[str, float]:
-    """Train the encoder for one epoch, and what reads captions with it.
-
-    Raises:
-        TrainingError: The loss is not finite, or a batch does not fit into memory.
-    """
+    """Train the encoder, and the modules that read captions, for one epoch."""
     config, state = run.config, run.state.method
     batches = person_batches(run, numpy_generator(config.seed, "train", run.round.number, "batches"))
     people, classifier = people_on_device(run), state.classifier.train()
@@ -80,11 +67,11 @@ def train(run: EeesRun, captions: EncodedCaptions) -> dict[str, float]:
         people=people,
         classifier=classifier,
         captions=captions.features,
-        images_per_person=batches.images_per_person,
+        images_per_person=config.batches.images_per_person,
         fusion=None if state.fusion is None else state.fusion.train(),
         fused_neck=normalised_by_batch(run.state.encoder.projection_neck),
         pooled_map=state.pooled_map,
-        weights=caption_weights(config),
+        weights=config.semantics,
     ).terms()
     return train_epoch_on_people(run, batches, terms)
 
@@ -93,23 +80,14 @@ def train(run: EeesRun, captions: EncodedCaptions) -> dict[str, float]:
 def log_round(
     run: EeesRun, captions: EncodedCaptions, trained: Mapping[str, float], report: EvaluationReport | None
 ) -> None:
-    """Record the round: from the checkpoint on, it counts."""
+    """Record the round, which counts from its checkpoint on."""
     run.state.method.captions = captions.digest
     complete_round(run, report)
     record(run, trained, report)
 
 
-def caption_weights(config: EeesConfig) -> CaptionWeights:
-    """The weights and forms of the losses on captions, as training takes them."""
-    return CaptionWeights(**config.semantics.model_dump())
-
-
 def read_captions(run: EeesRun) -> Captions:
-    """The captions of all training images, checked against the data set, in its order.
-
-    Raises:
-        DataError: There is no such file, or it does not fit the data set.
-    """
+    """The captions of all training images, checked against the data set, in its order."""
     config = run.config.captions
     return load_captions(
         run.supervision.dataset,
@@ -123,7 +101,7 @@ def read_captions(run: EeesRun) -> Captions:
 
 
 def captions_path(run: EeesRun) -> Path:
-    """Where the captions are: where the settings say, in the data set's folder, or where `vireid caption` writes."""
+    """File of the captions: from the settings, in the data set's folder, or written by `vireid caption`."""
     if run.config.captions.path is not None:
         return run.config.captions.path
     dataset = run.supervision.dataset

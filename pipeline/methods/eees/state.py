@@ -1,4 +1,4 @@
-"""What EEES remembers from round to round, besides the encoder: who classifies people, and what reads captions."""
+"""State of EEES between rounds besides the encoder: the classifier of people, and the modules that read captions."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,17 +11,16 @@ from models.fusion import PairViewFusion
 from models.person_heads import PersonClassifier
 from models.text_tower import TextTower
 from pipeline.config.eees import EeesConfig
-from pipeline.data.person_labels import PersonLabels
+from pipeline.data.supervision import PersonLabels
 from pipeline.runs.run import Run
 
 
 @dataclass(slots=True)
 class EeesState:
-    """People, who classifies them, and what is learned on captions.
+    """People (from the data set, not packed), their classifier, and modules trained on captions.
 
-    `people` come from the data set and are not packed. `fusion`, `pooled_map` and `tower` are None where no loss needs
-    them, or where the text tower is frozen; `captions` is the digest of the captions that everything was learned on,
-    None until they are read: a finished run is measured without them.
+    `fusion`, `pooled_map` and `tower` are None if no loss needs them, or if the text tower is frozen. `captions` is the
+    digest of the captions; None until they are read: a finished run is measured without them.
     """
 
     people: PersonLabels
@@ -33,7 +32,7 @@ class EeesState:
 
     @property
     def heads(self) -> list[nn.Module]:
-        """What is trained with the heads of the encoder; not the text tower, which has a pace of its own."""
+        """Modules trained with the heads of the encoder; the text tower has a learning rate of its own."""
         return [head for head in (self.classifier, self.fusion, self.pooled_map) if head is not None]
 
     def pack(self) -> dict[str, Any]:
@@ -42,11 +41,7 @@ class EeesState:
         return {"captions": self.captions, "people": self.people.num_people, "modules": modules}
 
     def fill(self, packed: Mapping[str, Any], device: torch.device) -> None:  # noqa: ARG002 - modules are there already
-        """Take over what was packed.
-
-        Raises:
-            ValueError: It holds another number of people, or other parts.
-        """
+        """Restore packed values."""
         if packed["people"] != self.people.num_people:
             raise ValueError(f"it classifies {packed['people']} people, the data set has {self.people.num_people}")
         self.captions = packed["captions"]

@@ -126,7 +126,6 @@ def test_a_split_finds_its_images_among_those_of_the_whole_data_set():
         validation=None,
         test=None,
         partial=False,
-        file_list="",
     )
     assert dataset.stored_rows(table).tolist() == [4, 1, 3]
     images = TrainingImages.shuffled(table, numbered_pixels(6), dataset.stored_rows(table), np.random.default_rng(2))

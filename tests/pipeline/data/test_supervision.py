@@ -11,8 +11,7 @@ from hypothesis import strategies as st
 
 from models.modality import Modality, PerModality
 from pipeline.data.images import ImageTable
-from pipeline.data.person_labels import LEFT_OUT, PersonLabels
-from pipeline.data.supervision import person_labels
+from pipeline.data.supervision import LEFT_OUT, PersonLabels, person_labels
 from pipeline.data.truth import UNKNOWN_PERSON, Dataset, PersonIds, SplitTables
 from pipeline.errors import DataError
 
@@ -35,7 +34,6 @@ def dataset_of(visible, infrared):
         validation=None,
         test=None,
         partial=False,
-        file_list="",
     )
 
 

@@ -10,13 +10,10 @@ from models.modality import Modality, PerModality
 from pipeline.config.datasets import DatasetOptions
 from pipeline.config.shared import EvaluationConfig
 from pipeline.data.check import CheckRow, DatasetCheck, SplitCounts
-from pipeline.data.dataset import check_dataset, read_dataset, spec_of
+from pipeline.data.dataset import check_dataset, inspect_dataset, read_dataset, spec_of
 from pipeline.data.datasets import DATASETS
 from pipeline.data.datasets.spec import DatasetSpec
-from pipeline.data.images import file_list_digest
-from pipeline.data.inspection import inspect_dataset
-from pipeline.data.tables import ImageRow, build_tables
-from pipeline.data.truth import Dataset
+from pipeline.data.truth import Dataset, ImageRow, build_tables
 from pipeline.errors import ConfigError
 from pipeline.evaluation.evaluate import evaluate_features
 from pipeline.evaluation.feature_files import ImageFeatures
@@ -54,7 +51,6 @@ def read_toy(root: Path, *, split: str, allow_partial: bool) -> Dataset:
         validation=tables("val"),
         test=test,
         partial=allow_partial,
-        file_list=file_list_digest((*training.images, *test.images)),
         split=split,
     )
 

@@ -8,7 +8,7 @@ import pytest
 import scipy.io
 
 from models.modality import PerModality
-from pipeline.data.datasets.sysu.archive import read_permutations
+from pipeline.data.datasets.sysu import read_permutations
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.draws import draw_agw, draw_official, group_images
 from pipeline.evaluation.evaluate import evaluate_features
@@ -130,8 +130,8 @@ def test_a_trial_that_was_not_published_is_a_setting_out_of_range():
 @pytest.mark.parametrize(
     ("published", "problem"),
     [
-        (ORDERS | {(1, 1): orders([2, 1], [1, 2])}, r"cam1/0001 holds 3 images, rand_perm_cam\.mat says 2"),
-        ({key: value for key, value in ORDERS.items() if key != (4, 1)}, r"cam4/0001 holds 2 images.* says 0"),
+        (ORDERS | {(1, 1): orders([2, 1], [1, 2])}, r"cam1/0001 holds 3 images, rand_perm_cam\.mat has 2"),
+        ({key: value for key, value in ORDERS.items() if key != (4, 1)}, r"cam4/0001 holds 2 images.* has 0"),
     ],
 )
 def test_published_orders_of_other_images_are_refused(published, problem):
@@ -158,7 +158,7 @@ def test_the_file_of_another_data_set_is_refused(tmp_path):
     (plan,) = trials_of(fitting, "sysu/all", draws=("official",), permutations=permutations)
     assert [gallery_paths(fitting, trial) for trial in plan] == [["cam1/0001/0001.jpg", "cam1/0002/0001.jpg"]] * 10
     other = sysu_layout({(person, camera): 5 for person in (1, 2) for camera in (1, 6)})
-    with pytest.raises(DataError, match=r"cam1/0001 holds 5 images, rand_perm_cam\.mat says 4"):
+    with pytest.raises(DataError, match=r"cam1/0001 holds 5 images, rand_perm_cam\.mat has 4"):
         trials_of(other, "sysu/all", draws=("official",), permutations=permutations)
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.data.datasets.sysu.archive import PERMUTATION_FILE, read_permutations
-from pipeline.data.list_files import read_person_list
+from pipeline.data.datasets.sysu import PERMUTATION_FILE, read_permutations
+from pipeline.data.listing import read_person_list
 from pipeline.evaluation.evaluate import evaluate_features
 from pipeline.evaluation.searches import samples_of
 from tests.pipeline.evaluation.layout import gallery_paths, random_features, sysu_layout, trials_of

@@ -17,7 +17,7 @@ from pipeline.methods import METHODS, MethodSpec
 from pipeline.methods.cclnet.method import CCLNET
 from pipeline.runs.evaluator import IdentityEvaluator
 from pipeline.runs.open import open_run, run_path
-from pipeline.runs.stage import Stage
+from pipeline.runs.stages import Stage
 from tests.flows.plain_runs import run_plainly
 
 IDENTITIES = (Dataset, PersonIds, SplitTables, Captions)

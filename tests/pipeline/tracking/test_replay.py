@@ -81,13 +81,13 @@ def test_what_was_missed_is_told_in_order_and_both_is_said_once(
         for number in (2, 3):
             record.publish(after(number))
         assert warnings_of(caplog) == [
-            "MLflow is away; the run goes on, and MLflow is told what it misses when it answers"
+            "MLflow is away; the run continues, and MLflow receives the missing rounds when it answers"
         ]
         tracker.away = False
         record.publish(after(4))
     assert tracker.told == [1, 2, 3, 4]
     assert [one.getMessage() for one in caplog.records if "again" in one.getMessage()] == [
-        "MLflow answers again, and has been told what it missed"
+        "MLflow answers again, and has received the missing rounds"
     ]
 
 
@@ -121,9 +121,7 @@ def test_a_run_that_ends_unheard_says_what_hands_it_over(folder: RunFolder, capl
     record = RunRecord(folder, tracker)
     record.publish(after(1))
     record.finish(None)
-    assert (
-        warnings_of(caplog)[-1] == f"MLflow misses a part of this run: `vireid runs sync {folder.path}` hands it over"
-    )
+    assert warnings_of(caplog)[-1] == f"MLflow misses a part of this run: `vireid runs sync {folder.path}` sends it"
 
 
 def test_going_back_to_a_kept_checkpoint_tells_the_rounds_after_it_again(folder: RunFolder) -> None:
@@ -154,7 +152,7 @@ def test_a_full_store_is_an_outage_and_leaves_no_gap_and_no_duplicate(
         record._pause_until = -math.inf
         record.publish(after(3))
     (said,) = warnings_of(caplog)
-    assert "No space left on device; the run goes on" in said
+    assert "No space left on device; the run continues" in said
     assert read_note(folder.path) is not None and read_note(folder.path).rounds == 1
     record._pause_until = -math.inf
     record.publish(after(4))

@@ -1,7 +1,6 @@
-"""A user's own data set: a table that says of each image where it lies, what took it, whom it shows and what it is for.
+"""A user's own data set: a table with path, modality, camera, person and split of each image.
 
-How to obtain it: `vireid data manifest FOLDER --pattern ...` writes one from folders, or any program that writes CSV or
-JSON lines does.
+`vireid data manifest FOLDER --pattern ...` writes one from folders, or any program that writes CSV or JSON lines.
 
     path,modality,camera,person,split
     cam1/0007/0001.jpg,visible,1,7,train
@@ -17,7 +16,7 @@ import numpy as np
 
 from models.modality import Modality, PerModality
 from pipeline.config import datasets
-from pipeline.data.check import CheckRow, DatasetCheck, drawn_split_counts
+from pipeline.data.check import MAKE_AGAIN, CheckRow, DatasetCheck, drawn_split_counts
 from pipeline.data.datasets.manifest.checks import (
     FEW_PEOPLE,
     ROLES,
@@ -29,10 +28,8 @@ from pipeline.data.datasets.manifest.checks import (
 )
 from pipeline.data.datasets.manifest.rows import ManifestRow, Mistake, read_rows
 from pipeline.data.datasets.spec import DatasetSpec
-from pipeline.data.images import file_list_digest
 from pipeline.data.synthetic.record import read_drawn
-from pipeline.data.tables import ImageRow, build_tables
-from pipeline.data.truth import UNKNOWN_PERSON, Dataset, Roles, SplitTables
+from pipeline.data.truth import UNKNOWN_PERSON, Dataset, ImageRow, Roles, SplitTables, build_tables
 from pipeline.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -40,13 +37,12 @@ logger = logging.getLogger(__name__)
 MAX_SHOWN = 20
 FILE_NAMES = ("manifest.csv", "manifest.jsonl")
 
-_DRAWN = "draw the data set again"
-_MEND = "mend these lines; docs/data-sets.md says what each column may hold"
+_MEND = "mend these lines; docs/data-sets.md describes the columns"
 
 
 @dataclass(frozen=True, slots=True)
 class _Manifest:
-    """A manifest as it was found: where it is, where its paths start, its rows, and what is wrong with them."""
+    """A manifest: its file, the folder that its paths start from, its rows, and their mistakes."""
 
     path: Path
     root: Path
@@ -60,19 +56,11 @@ class _Manifest:
 
 
 def read_manifest(path: Path, *, images_root: Path | None = None, allow_overlap: bool = False) -> Dataset:
-    """List the images that a manifest names.
+    """List the images that a manifest names; paths start from `images_root`, by default the manifest's folder.
 
-    Rows are sorted by person, then camera, then file name. Names of people and cameras that are texts are numbered in
-    sorted order. Where some training row names no person, no training row does. No image is opened.
-
-    Args:
-        path: The manifest, or a folder with `manifest.csv` or `manifest.jsonl`.
-        images_root: Where paths start; the manifest's folder when None.
-        allow_overlap: Let people be in training and in test; the result is then marked `overlap`.
-
-    Returns:
-        Training tables; validation tables where there are rows `val`; test tables, with roles, where there are rows
-        `query`, `gallery` or `test`.
+    Names of people and cameras that are texts are numbered in sorted order. If some training row names no person, no
+    training row does. There are validation tables if rows have split `val`, and test tables, with roles, if rows have
+    split `query`, `gallery` or `test`.
 
     Raises:
         DataError: The file is no manifest, or rows are wrong; all mistakes are found at once and the first 20 shown.
@@ -81,7 +69,7 @@ def read_manifest(path: Path, *, images_root: Path | None = None, allow_overlap:
     if manifest.mistakes:
         shown = manifest.shown()
         more = f"; and {len(manifest.mistakes) - len(shown):,} more" if len(manifest.mistakes) > len(shown) else ""
-        number = "1 mistake" if len(manifest.mistakes) == 1 else f"{len(manifest.mistakes):,} mistakes"
+        number = f"{len(manifest.mistakes):,} mistake{'' if len(manifest.mistakes) == 1 else 's'}"
         raise DataError(f"{number} in {manifest.path}: {'; '.join(shown)}{more}", hint=_MEND)
     for note in _notes(manifest.rows):
         logger.info("%s: %s", manifest.path.name, note)
@@ -101,7 +89,6 @@ def read_manifest(path: Path, *, images_root: Path | None = None, allow_overlap:
         )
         return build_tables(manifest.root, entries, purpose=purpose, advice=_MEND)
 
-    training = tables((row for row in manifest.rows if row.split == "train"), "training")
     held_out = [row for row in manifest.rows if row.split == "val"]
     tested = [row for row in manifest.rows if row.split in ("query", "gallery", "test")]
     test = _with_roles(tables(tested, "test"), tested) if tested else None
@@ -110,31 +97,25 @@ def read_manifest(path: Path, *, images_root: Path | None = None, allow_overlap:
         kind="custom" if read_drawn(manifest.root) is None else "drawn",
         root=manifest.root,
         images=tables(manifest.rows, "the data set").images,
-        training=training,
+        training=tables((row for row in manifest.rows if row.split == "train"), "training"),
         validation=tables(held_out, "validation") if held_out else None,
         test=test,
-        partial=False,
-        file_list=file_list_digest((*training.images, *(test.images if test else ()))),
         overlap=bool(overlaps(manifest.rows)),
     )
 
 
 def check_manifest(path: Path, *, images_root: Path | None = None, allow_overlap: bool = False) -> DatasetCheck:
-    """Find everything that is wrong with a manifest; a drawn one is also compared with the counts it was drawn with.
-
-    Raises:
-        DataError: The file is no manifest at all.
-    """
+    """Find all mistakes of a manifest; a synthetic one is also compared with its recorded counts."""
     manifest = _open(path, images_root, allow_overlap)
     rows = [CheckRow("mistakes", 0, len(manifest.mistakes), _MEND)]
     drawn = read_drawn(manifest.root)
-    # A manifest that a user wrote for drawn images, of whatever layout, may put them into other splits.
+    # A user's manifest of synthetic images may put them into other splits.
     as_drawn = manifest.path.name == FILE_NAMES[0] and manifest.path.parent.samefile(manifest.root)
     if drawn is not None and drawn.get("layout") == "manifest" and as_drawn:
         found = Counter((row.split, row.modality) for row in manifest.rows)
         for split, counts in drawn_split_counts(drawn, ("train", "val", "test")).items():
             rows += [
-                CheckRow(f"{split}, {modality} images", counts.images[modality], found[split, modality], _DRAWN)
+                CheckRow(f"{split}, {modality} images", counts.images[modality], found[split, modality], MAKE_AGAIN)
                 for modality in Modality
             ]
     return DatasetCheck(tuple(rows), tuple(manifest.shown()), (*_notes(manifest.rows), *_warnings(manifest.rows)))
@@ -145,16 +126,14 @@ def _open(path: Path, images_root: Path | None, allow_overlap: bool) -> _Manifes
         inside = [path / name for name in FILE_NAMES if (path / name).is_file()]
         if len(inside) != 1:
             raise DataError(
-                f"{path} is a folder that holds {len(inside)} of {', '.join(FILE_NAMES)}",
+                f"{path} is a folder with {len(inside)} of {', '.join(FILE_NAMES)}",
                 hint="name the manifest's file; `vireid data manifest` writes one from folders",
             )
         (path,) = inside
     rows, mistakes = read_rows(path)
     root = path.parent if images_root is None else images_root
     if not root.is_dir():
-        raise DataError(
-            f"there is no folder {root}", hint="--root names the folder that the manifest's paths start from"
-        )
+        raise DataError(f"there is no folder {root}", hint="--root names the folder that paths start from")
     if not mistakes or rows:
         # With rows missing, a split may only seem to be empty.
         useless = [] if mistakes else useless_splits(rows)
@@ -188,23 +167,21 @@ def _notes(rows: Sequence[ManifestRow]) -> list[str]:
         numbers = numbers_of(getattr(row, column) for row in rows)
         if any(not name.isdecimal() for name in numbers):
             first = ", ".join(f"{number} = {name}" for name, number in list(numbers.items())[:MAX_SHOWN])
-            notes.append(
-                f"{column}s are numbered in sorted order: {first}{', ...' if len(numbers) > MAX_SHOWN else ''}"
-            )
+            more = ", ..." if len(numbers) > MAX_SHOWN else ""
+            notes.append(f"{column}s are numbered in sorted order: {first}{more}")
     training = [row for row in rows if row.split == "train"]
     unknown = sum(not row.person for row in training)
     if 0 < unknown < len(training):
-        notes.append(f"{unknown:,} training rows name no person: the others' names are not looked at either")
+        notes.append(f"{unknown:,} training rows name no person: the names in the others are ignored")
     return notes
 
 
 def _warnings(rows: Sequence[ManifestRow]) -> list[str]:
-    """What makes a result say less than it seems to."""
     warnings = []
     for direction in retrievals(rows):
         searched = f"{direction.query} queries in {direction.query.other} images"
         if direction.valid < direction.queries:
-            warnings.append(f"{searched}: {direction.valid:,} of {direction.queries:,} have a match that they may see")
+            warnings.append(f"{searched}: {direction.valid:,} of {direction.queries:,} have a permitted match")
         if direction.people < FEW_PEOPLE:
             warnings.append(f"{searched}: {direction.people} people, so ranks beyond that repeat the last value")
     return warnings

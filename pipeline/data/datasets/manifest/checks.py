@@ -1,4 +1,4 @@
-"""What only all rows of a manifest together show: repeated images, people on both sides, queries without a match."""
+"""Checks over all rows of a manifest: repeated images, people in training and test, queries without a match."""
 
 import stat
 from collections import Counter, defaultdict
@@ -23,7 +23,7 @@ FEW_PEOPLE = 20
 
 @dataclass(frozen=True, slots=True)
 class Retrieval:
-    """What can be looked for in one direction: queries, those with a match that they may see, people in the gallery."""
+    """One direction: number of queries, of queries with a match that is not excluded, and of people in the gallery."""
 
     query: Modality
     queries: int
@@ -32,15 +32,9 @@ class Retrieval:
 
 
 def find_mistakes(rows: Sequence[ManifestRow], root: Path, allow_overlap: bool) -> list[Mistake]:
-    """Everything that is wrong between rows, or between rows and the disk.
+    """All mistakes between rows, or between rows and the files below `root`; no image is opened.
 
-    Args:
-        rows: Rows without a mistake of their own.
-        root: Where paths start.
-        allow_overlap: Let a person, and an image, be in training and in test.
-
-    Cost:
-        One look at each file; no image is opened.
+    `allow_overlap` permits people and images in both training and test.
     """
     return [
         *_missing_files(rows, root),
@@ -52,7 +46,7 @@ def find_mistakes(rows: Sequence[ManifestRow], root: Path, allow_overlap: bool) 
 
 
 def overlaps(rows: Sequence[ManifestRow]) -> list[Mistake]:
-    """Every person, and every image of an unknown person, that is trained on and then tested on."""
+    """All people, and all images of unknown people, in both training and test."""
     trained_people = {row.person for row in rows if row.split == "train" and row.person}
     trained_paths = {row.path for row in rows if row.split == "train"}
     found: dict[str, Mistake] = {}
@@ -72,7 +66,7 @@ def overlaps(rows: Sequence[ManifestRow]) -> list[Mistake]:
 
 
 def retrievals(rows: Sequence[ManifestRow]) -> tuple[Retrieval, ...]:
-    """What can be looked for among test rows, under the usual exclusion: see `pipeline.evaluation.searches`."""
+    """The possible searches among test rows, under the usual exclusion: see `pipeline.evaluation.searches`."""
     queries = [row for row in rows if "query" in ROLES[row.split]]
     gallery = [row for row in rows if "gallery" in ROLES[row.split]]
     hides_own_camera = bool(_cameras_of_both([*queries, *gallery]))
@@ -91,13 +85,13 @@ def retrievals(rows: Sequence[ManifestRow]) -> tuple[Retrieval, ...]:
 
 
 def _cameras_of_both(rows: Sequence[ManifestRow]) -> set[str]:
-    """The cameras that the usual exclusion looks at: those with both modalities, where there are several cameras."""
+    """The cameras that the usual exclusion reads: those with both modalities, if there are several cameras."""
     visible, infrared = PerModality.build(lambda modality: {row.camera for row in rows if row.modality is modality})
     return visible & infrared if len(visible | infrared) > 1 else set()
 
 
 def numbers_of(names: Iterable[str]) -> dict[str, int]:
-    """A number for each name: whole numbers stand for themselves, texts are counted from 1 in sorted order."""
+    """A number for each name: whole numbers keep their value, texts are counted from 1 in sorted order."""
     distinct = sorted({name for name in names if name})
     if all(name.isdecimal() for name in distinct):
         return {name: int(name) for name in distinct}
@@ -150,7 +144,7 @@ def mixed_names(rows: Sequence[ManifestRow]) -> Iterator[Mistake]:
 
 
 def _repeated_validation(rows: Sequence[ManifestRow]) -> Iterator[Mistake]:
-    """An image to choose a round by must not be one of those that the round is then tested on."""
+    """An image that selects a round must not be in the test of that round."""
     tested = {row.path: row.line for row in rows if ROLES[row.split] & {"query", "gallery"}}
     for row in rows:
         if row.split == "val" and row.path in tested:
@@ -158,7 +152,7 @@ def _repeated_validation(rows: Sequence[ManifestRow]) -> Iterator[Mistake]:
 
 
 def useless_splits(rows: Sequence[ManifestRow]) -> Iterator[Mistake]:
-    """Splits from which nothing could be learned or measured."""
+    """Splits that cannot be trained or measured on."""
     for split, purpose in (("train", "training"), ("val", "validation")):
         counts = Counter(row.modality for row in rows if row.split == split)
         if split == "train" or counts:

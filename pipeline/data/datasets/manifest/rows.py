@@ -1,8 +1,7 @@
-"""The rows of a manifest as they stand in the file, CSV or JSON lines, each with the line that an editor shows."""
+"""Rows of a manifest file, CSV or JSON lines, each with its line number."""
 
 import csv
 import io
-import json
 import logging
 import re
 from collections import Counter
@@ -12,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from models.modality import Modality
-from pipeline.data.listing import read_text
+from pipeline.data.listing import json_lines, read_text
 from pipeline.errors import DataError
 
 logger = logging.getLogger(__name__)
@@ -31,7 +30,7 @@ _MAX_DIGITS = 18  # what an int64 holds in any case
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """What is wrong in a line; line 0 stands for the file as a whole."""
+    """A mistake in a line; line 0 is the file as a whole."""
 
     line: int
     message: str
@@ -39,10 +38,7 @@ class Mistake:
 
 @dataclass(frozen=True, slots=True)
 class ManifestRow:
-    """One image as the manifest has it.
-
-    Names of camera and person are still texts, whole numbers without leading zeros; an unknown person is empty.
-    """
+    """One image; `camera` and `person` are texts, whole numbers without leading zeros; an unknown person is empty."""
 
     line: int
     path: str
@@ -53,13 +49,7 @@ class ManifestRow:
 
 
 def read_rows(path: Path) -> tuple[list[ManifestRow], list[Mistake]]:
-    """Read a manifest, and find everything that is wrong inside single rows.
-
-    Args:
-        path: A `.csv` or `.jsonl` file.
-
-    Returns:
-        The rows without a mistake, in the file's order, and the mistakes of the others.
+    """Read a `.csv` or `.jsonl` manifest: the rows without a mistake, in order, and the mistakes of the others.
 
     Raises:
         DataError: The file is no manifest at all: missing, of another form, without a row or without a needed column.
@@ -116,20 +106,11 @@ def _csv_cells(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], list[Mista
 def _json_cells(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], list[Mistake]]:
     cells: list[tuple[int, dict[str, Any]]] = []
     mistakes: list[Mistake] = []
-    for line, text in enumerate(io.StringIO(_manifest_text(path), newline=None), start=1):
-        if not text.strip():
-            continue
-        try:
-            values = json.loads(text.rstrip("\n"), object_pairs_hook=_without_repetition)
-        except (ValueError, RecursionError) as error:
-            # What json itself says counts lines from this one.
-            reason = f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else error
-            mistakes.append(Mistake(line, f"not JSON: {reason}"))
-            continue
-        if isinstance(values, dict):
-            cells.append((line, values))
+    for line, found in json_lines(io.StringIO(_manifest_text(path), newline=None), _without_repetition):
+        if isinstance(found, dict):
+            cells.append((line, found))
         else:
-            mistakes.append(Mistake(line, "not a JSON object"))
+            mistakes.append(Mistake(line, found))
     columns = Counter(name for _, values in cells for name in values)
     if cells:
         _check_columns(path, list(columns))
@@ -137,34 +118,28 @@ def _json_cells(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], list[Mist
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """JSON lets a name stand twice, and readers take one of the values: which one is nobody's intention."""
+    """JSON permits repeated names, of which readers keep one value: refuse them."""
     twice = [name for name, times in Counter(name for name, _ in pairs).items() if times > 1]
     if twice:
-        raise ValueError(f"{twice[0]!r} is there twice")
+        raise ValueError(f"{twice[0]!r} occurs twice")
     return dict(pairs)
 
 
 def _check_columns(path: Path, columns: Sequence[str]) -> None:
     missing = [name for name in REQUIRED if name not in columns]
     if missing:
-        raise DataError(
-            f"{path.name}: no column {', '.join(map(repr, missing))}; found: {', '.join(columns)}", hint=_FORM
-        )
+        names = ", ".join(map(repr, missing))
+        raise DataError(f"{path.name}: no column {names}; found: {', '.join(columns)}", hint=_FORM)
     twice = [name for name, times in Counter(columns).items() if times > 1 and name in KNOWN]
     if twice:
-        raise DataError(f"{path.name}: column {twice[0]!r} is there twice", hint=_FORM)
+        raise DataError(f"{path.name}: column {twice[0]!r} occurs twice", hint=_FORM)
     others = [name for name in columns if name not in KNOWN]
     if others:
-        logger.info("%s: columns that are not looked at: %s", path.name, ", ".join(map(repr, others)))
+        logger.info("%s: ignored columns: %s", path.name, ", ".join(map(repr, others)))
 
 
 def parse_row(line: int, values: Mapping[str, Any]) -> ManifestRow | list[Mistake]:
-    """Understand one row, or say everything that is wrong with it; the file that it names is not looked for.
-
-    Args:
-        line: Where the row stands.
-        values: What the cells hold, by column; null, and a cell that is not there, are as good as empty.
-    """
+    """Parse one row (null and missing cells are empty), or return all its mistakes; its image is not opened."""
     texts: dict[str, str] = {}
     mistakes: list[Mistake] = []
     for name in USED:
@@ -175,22 +150,16 @@ def parse_row(line: int, values: Mapping[str, Any]) -> ManifestRow | list[Mistak
         texts[name] = _normalised(name, str(value))
         mistakes += [Mistake(line, message) for message in _problems(name, texts[name])]
     if texts.get("split") in SPLITS[1:] and texts.get("person") == "":
-        message = f"{texts['split']} rows need a person (leave such rows out to train without evaluation)"
+        message = f"{texts['split']} rows need a person (remove such rows to train without evaluation)"
         mistakes.append(Mistake(line, message))
     if mistakes:
         return mistakes
-    return ManifestRow(
-        line=line,
-        path=texts["path"],
-        modality=Modality(texts["modality"]),
-        camera=texts["camera"],
-        person=texts["person"],
-        split=texts["split"],
-    )
+    path, camera, person, split = (texts[name] for name in ("path", "camera", "person", "split"))
+    return ManifestRow(line, path, Modality(texts["modality"]), camera, person, split)
 
 
 def _normalised(column: str, text: str) -> str:
-    """One spelling for one thing: `./a//b` is the path `a/b`, `0012` is the person `12`."""
+    """One spelling for each value: `./a//b` becomes the path `a/b`, `0012` the person `12`."""
     if column == "path":
         return str(PurePosixPath(text.replace("\\", "/")))
     text = text.strip()
@@ -200,7 +169,7 @@ def _normalised(column: str, text: str) -> str:
 
 def _problems(column: str, text: str) -> Iterator[str]:
     if _NO_TEXT.search(text):
-        yield f"{column} {text!r} holds what is no text"
+        yield f"{column} {text!r} contains a character that is not text"
     match column:
         case "path" if text == ".":
             yield "no path"

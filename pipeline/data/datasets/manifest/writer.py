@@ -1,4 +1,4 @@
-"""From folders to a manifest: what a path says about camera, person and modality, by a pattern that the user gives."""
+"""Write a manifest from folders: camera, person and modality are read from paths by a pattern of the user."""
 
 import csv
 import io
@@ -18,18 +18,18 @@ from pipeline.runtime import atomic_files
 from pipeline.runtime.seeds import numpy_generator
 
 UNNAMED_CAMERAS = PerModality("1", "2")
-"""Cameras where nothing says them. Two, for one that had both modalities would hide every match from evaluation."""
+"""Cameras of a pattern without `{camera}`. One for both modalities would exclude every match from evaluation."""
 
 FIELDS = ("camera", "person", "name", "modality", "split", "_")
 
 _EXAMPLE = "for instance --pattern 'cam{camera}/{person}/{name}' --infrared-cameras 3,6"
-_RENAME = "rename files and folders, or give a pattern that leaves these out"
+_RENAME = "rename files and folders, or use a pattern that excludes these"
 _FIELD = re.compile(r"\{(\w*)\}")
 
 
 @dataclass(frozen=True, slots=True)
 class ManifestSummary:
-    """What was written, and what the user should know about it."""
+    """Path and counts of a written manifest, with notes for the user."""
 
     path: Path
     images: int
@@ -54,29 +54,17 @@ def write_manifest(
     test_share: float | None = None,
     seed: int = 1,
 ) -> ManifestSummary:
-    """Describe the images below a folder.
+    """Describe the images below a folder in a new CSV file `out`, with paths relative to the folder.
 
-    The modality is what the user says of cameras or of a part of the path; it is never guessed from pixels, for a grey
-    photograph is no infrared one.
-
-    Args:
-        folder: Where the images lie; paths in the manifest start from it.
-        out: The CSV file to write; it must not exist.
-        pattern: How paths are made, with `{camera}`, `{person}`, `{name}`, `{modality}`, `{split}`, and `{}` for a part
-            that means nothing. A field stands for a stretch of one path part, as short as can be.
-        infrared_cameras: The cameras that are infrared; all others are visible.
-        modality_names: What the texts at `{modality}` mean: `{"Thermal": "infrared"}`; `visible` and `infrared` mean
-            themselves.
-        split: What the images are for, where the pattern does not say it.
-        test_share: The share of people, from 0 to 1, whose images go into `test`, the others' into `train`.
-        seed: Decides who goes into `test`.
+    The modality follows from `infrared_cameras` (all others are visible) or from `{modality}` in the pattern, whose
+    texts `modality_names` translates (`{"Thermal": "infrared"}`); it is never guessed from pixels, because gray
+    photographs exist. `pattern` contains `{camera}`, `{person}`, `{name}`, `{modality}`, `{split}`, and `{}` for a part
+    without a meaning; a field is a stretch of one path part, as short as possible. `test_share`, from 0 to 1, puts the
+    images of that share of the people, chosen by `seed`, into `test` and the others into `train`.
 
     Raises:
-        ConfigError: The pattern or a name in it means nothing, or nothing says the modality.
-        DataError: There are no images, none fits the pattern, a name would not be read back, or `out` exists.
-
-    Cost:
-        One listing of the folders; no image is opened.
+        ConfigError: The pattern or a name in it has no meaning, or the modality is undefined.
+        DataError: No image matches the pattern, a name would not be read back, or `out` exists.
     """
     names = {str(modality): str(modality) for modality in Modality} | dict(modality_names or {})
     expression = _compile(pattern)
@@ -94,7 +82,7 @@ def write_manifest(
     if test_share is not None:
         rows = _split_by_people(rows, test_share, seed)
         tested = {row.person for row in rows if row.split == "test"}
-        notes.append(f"{len(tested):,} people are in test, drawn with seed {seed}")
+        notes.append(f"{len(tested):,} people are in test, chosen with seed {seed}")
     rows.sort(key=lambda row: (_in_order(row.person), _in_order(row.camera), row.path))
     _write(out, rows, with_people="person" in expression.groupindex)
     kinds = Counter(row.modality for row in rows)
@@ -135,12 +123,12 @@ def _check_request(
     if out.exists():
         raise DataError(f"{out} exists", hint="name another file with --out, or remove this one")
     if out.resolve().is_relative_to(folder.resolve()) and out.resolve().parent != folder.resolve():
-        raise ConfigError(f"{out} lies among the images", hint=f"write it to {folder}, or outside")
+        raise ConfigError(f"{out} is among the images", hint=f"write it to {folder}, or outside")
     if out.suffix.lower() != ".csv":
         raise ConfigError(f"{out} is no .csv file", hint="name the file with --out SITE.csv")
     if ("modality" in fields) == bool(infrared_cameras):
         raise ConfigError(
-            "either {modality} in the pattern or --infrared-cameras must say which images are infrared",
+            "either {modality} in the pattern or --infrared-cameras must name the infrared images",
             hint=f"the modality is never guessed from pixels; {_EXAMPLE}",
         )
     if infrared_cameras and "camera" not in fields:
@@ -161,7 +149,7 @@ def _check_request(
 
 
 def _check_cameras(matches: Sequence[re.Match[str]], infrared_cameras: Sequence[str]) -> None:
-    """A slip among the infrared cameras would turn their images into visible ones."""
+    """Refuse infrared cameras without images: a typing mistake would make their images visible."""
     found = {match["camera"] for match in matches} if infrared_cameras else set()
     for camera in infrared_cameras:
         if not any(_is_listed(one, [camera]) for one in found):
@@ -172,12 +160,12 @@ def _check_cameras(matches: Sequence[re.Match[str]], infrared_cameras: Sequence[
 def _row(
     path: str, match: re.Match[str], infrared_cameras: Sequence[str], names: Mapping[str, str], split: str
 ) -> ManifestRow:
-    """What the reader will make of an image, so that whatever it would refuse is refused here."""
+    """The row as the reader parses it: what the reader would refuse is refused here."""
     found = match.groupdict()
     if "modality" in found:
         if found["modality"] not in names:
             raise ConfigError(
-                f"{path}: nothing says what {found['modality']!r} means",
+                f"{path}: the modality {found['modality']!r} has no meaning",
                 hint=f"add --modality-names '{found['modality']}=infrared', or =visible",
             )
         modality = Modality(names[found["modality"]])
@@ -204,10 +192,9 @@ def _is_listed(camera: str, cameras: Sequence[str]) -> bool:
 
 
 def _split_by_people(rows: Sequence[ManifestRow], test_share: float, seed: int) -> list[ManifestRow]:
-    """Whole people, so that nobody is on both sides; at least one on each."""
     people = sorted({row.person for row in rows}, key=_in_order)
     if len(people) < 2:
-        raise DataError("one person cannot be split into training and test", hint="leave --test-share out")
+        raise DataError("one person cannot be split into training and test", hint="omit --test-share")
     count = min(max(round(test_share * len(people)), 1), len(people) - 1)
     order = numpy_generator(seed, "manifest", "test people").permutation(len(people))
     tested = {people[position] for position in order[:count].tolist()}
@@ -217,7 +204,7 @@ def _split_by_people(rows: Sequence[ManifestRow], test_share: float, seed: int) 
 def _notes(images: Sequence[str], matched: Sequence[str], expression: re.Pattern[str]) -> Iterator[str]:
     left = sorted(set(images) - set(matched))
     if left:
-        yield f"{len(left):,} images do not fit the pattern and are left out, first: {left[0]}"
+        yield f"{len(left):,} images do not match the pattern and are excluded, first: {left[0]}"
     if "camera" not in expression.groupindex:
         visible, infrared = UNNAMED_CAMERAS
         yield f"the pattern names no camera: visible images get camera {visible}, infrared ones camera {infrared}"

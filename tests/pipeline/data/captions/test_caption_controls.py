@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from models.modality import Modality, PerModality
-from pipeline.data.captions.controls import (
+from pipeline.data.captions.store import (
     constant_captions,
     infrared_from_visible,
+    load_captions,
     same_person_captions,
     shuffled_captions,
 )
-from pipeline.data.captions.store import load_captions
 from pipeline.data.truth import PersonIds
 from pipeline.errors import DataError
 from tests.pipeline.data.captions.caption_inputs import rows, small_dataset, write_lines

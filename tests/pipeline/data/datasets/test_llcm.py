@@ -8,9 +8,17 @@ import numpy as np
 import pytest
 
 from models.modality import Modality, PerModality
-from pipeline.data.datasets.llcm.adapter import PUBLISHED_COUNTS, check_archive, check_llcm, read_llcm
-from pipeline.data.datasets.llcm.archive import LlcmArchive, TrainingLine, open_archive, person_and_camera
-from pipeline.data.tables import ImageRow
+from pipeline.data.datasets.llcm import (
+    PUBLISHED_COUNTS,
+    LlcmArchive,
+    TrainingLine,
+    check_archive,
+    check_llcm,
+    open_archive,
+    person_and_camera,
+    read_llcm,
+)
+from pipeline.data.truth import ImageRow
 from pipeline.errors import DataError
 
 # Images by (person, camera). People 1, 2 and 40 are trained on, 3 and 21 tested; infrared test camera 3 sees nobody.
@@ -233,7 +241,7 @@ class TestNames:
     def test_a_test_image_whose_name_and_folder_disagree_is_refused(self, tmp_path, name):
         root = write_tree(tmp_path / "llcm")
         (root / "test_vis" / "cam1" / "0003" / name).touch()
-        message = rf"test_vis/cam1/0003/{name} lies under person 0003, camera 1, .* begin with 0003_c01_"
+        message = rf"test_vis/cam1/0003/{name} is in the folder of person 0003, camera 1, .* begin with 0003_c01_"
         for read in (check_llcm, lambda root: read_llcm(root, allow_partial=True)):
             with pytest.raises(DataError, match=message):
                 read(root)
@@ -433,7 +441,7 @@ class TestPublishedCounts:
 
     def test_a_mismatch_is_an_error_with_numbers_and_what_to_do(self, tmp_path):
         root = write_tree(tmp_path / "llcm", drawn=False)
-        assert open_archive(root).kind == "licensed"
+        assert open_archive(root).drawn is None
         with pytest.raises(DataError) as caught:
             read_llcm(root)
         assert "train, people: found 3, expected 713" in caught.value.message

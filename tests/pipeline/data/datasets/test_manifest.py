@@ -21,7 +21,7 @@ from pipeline.data.check import CheckRow
 from pipeline.data.datasets.manifest.adapter import MAX_SHOWN, check_manifest, read_manifest
 from pipeline.data.datasets.manifest.checks import numbers_of
 from pipeline.data.datasets.manifest.writer import write_manifest
-from pipeline.data.datasets.sysu.adapter import read_sysu_mm01
+from pipeline.data.datasets.sysu import read_sysu_mm01
 from pipeline.data.images import file_list_digest
 from pipeline.data.synthetic.writer import generate_dataset
 from pipeline.data.truth import UNKNOWN_PERSON, Dataset, SplitTables
@@ -295,10 +295,10 @@ class TestTables:
         expected = tables_of(read_manifest(write(tmp_path, GOOD, ".jsonl")))
         assert tables_of(read_manifest(tmp_path)) == expected
         write(tmp_path, GOOD)
-        assert refusal(tmp_path) == f"{tmp_path} is a folder that holds 2 of manifest.csv, manifest.jsonl"
+        assert refusal(tmp_path) == f"{tmp_path} is a folder with 2 of manifest.csv, manifest.jsonl"
         empty = tmp_path / "empty"
         empty.mkdir()
-        assert refusal(empty) == f"{empty} is a folder that holds 0 of manifest.csv, manifest.jsonl"
+        assert refusal(empty) == f"{empty} is a folder with 0 of manifest.csv, manifest.jsonl"
 
     def test_the_names_of_parent_folders_mean_nothing(self, tmp_path):
         expected = tables_of(read_manifest(write(tmp_path / "plain", GOOD)))
@@ -355,7 +355,7 @@ WRONG_ROWS: list[tuple[Row, str]] = [
     (("c.jpg", "visible", "gate", "7", "train"), "camera must be all integers or all text; 'gate' is text"),
     (("c.jpg", "visible", "1.0", "7", "train"), "camera must be all integers or all text; '1.0' is text"),
     *(
-        (("c.jpg", "visible", "1", "", split), f"{split} rows need a person (leave such rows out")
+        (("c.jpg", "visible", "1", "", split), f"{split} rows need a person (remove such rows")
         for split in ("val", "query", "gallery", "test")
     ),
     *(
@@ -441,7 +441,7 @@ class TestMistakes:
             "manifest.csv:5: a/3.jpg appears again (first at line 4) with another person",
             f"manifest.csv:5: a/3.jpg is in train and in query {overlap}",
             f"manifest.csv:6: person 7 is in train and in query {overlap}",
-            "manifest.csv:7: query rows need a person (leave such rows out to train without evaluation)",
+            "manifest.csv:7: query rows need a person (remove such rows to train without evaluation)",
             f"manifest.csv:8: image not found: gone.jpg (relative to {tmp_path})",
             "manifest.csv:8: camera must be all integers or all text; 'night' is text, others are integers",
         ]
@@ -512,7 +512,7 @@ class TestMistakes:
         path = write(tmp_path, GOOD, ".jsonl")
         line = json.dumps(dict(zip(COLUMNS, (cell, "visible", 1, 7, "train"), strict=True)))
         path.write_text(path.read_text() + line)
-        assert mistakes_of(path) == [f"manifest.jsonl:5: path {cell!r} holds what is no text"]
+        assert mistakes_of(path) == [f"manifest.jsonl:5: path {cell!r} contains a character that is not text"]
 
     def test_an_unreadable_folder_is_a_mistake(self, tmp_path, monkeypatch):
         path = write(tmp_path, GOOD)
@@ -567,7 +567,7 @@ class TestForms:
     def test_a_column_that_is_there_twice_is_refused(self, tmp_path):
         path = tmp_path / "site.csv"
         path.write_text("path,modality,camera, camera,split\na.jpg,visible,1,2,train\n")
-        assert refusal(path) == "site.csv: column 'camera' is there twice"
+        assert refusal(path) == "site.csv: column 'camera' occurs twice"
 
     @pytest.mark.parametrize("form", FORMS)
     def test_unknown_columns_are_passed_over_with_one_notice(self, tmp_path, caplog, form):
@@ -579,7 +579,7 @@ class TestForms:
         with caplog.at_level(logging.INFO):
             assert tables_of(read_manifest(tmp_path / f"manifest{form}")) == expected
         notices = [message for message in caplog.messages if "weather" in message]
-        assert notices == [f"manifest{form}: columns that are not looked at: 'weather', 'note'"]
+        assert notices == [f"manifest{form}: ignored columns: 'weather', 'note'"]
 
     def test_nameless_columns_of_a_spreadsheet_do_no_harm(self, tmp_path):
         expected = tables_of(read_manifest(write(tmp_path, GOOD)))
@@ -622,7 +622,7 @@ class TestForms:
     def test_a_manifest_that_cannot_be_opened_is_refused(self, tmp_path):
         folder = tmp_path / "odd.csv"
         folder.mkdir()
-        assert "is a folder that holds 0 of" in refusal(folder)
+        assert "is a folder with 0 of" in refusal(folder)
         circle = tmp_path / "circle.csv"
         circle.symlink_to(circle)
         assert refusal(circle) == f"{circle} cannot be read: Too many levels of symbolic links"
@@ -709,7 +709,7 @@ class TestPurposes:
         (found,) = mistakes_of(write(tmp_path, [*GOOD[:2], *tested]))
         assert found == (
             "none of 2 queries has a match in the gallery "
-            "(camera 3 has both modalities, so that a query's own camera is hidden from it)"
+            "(camera 3 has both modalities, so that a query's own camera is excluded from it)"
         )
 
     def test_a_gallery_without_queries_is_refused(self, tmp_path):
@@ -738,9 +738,9 @@ class TestPurposes:
         ]
         path = write(tmp_path, [*GOOD[:2], *tested])
         warnings = [
-            "infrared queries in visible images: 1 of 2 have a match that they may see",
+            "infrared queries in visible images: 1 of 2 have a permitted match",
             "infrared queries in visible images: 3 people, so ranks beyond that repeat the last value",
-            "visible queries in infrared images: 1 of 3 have a match that they may see",
+            "visible queries in infrared images: 1 of 3 have a permitted match",
             "visible queries in infrared images: 2 people, so ranks beyond that repeat the last value",
         ]
         assert list(check_manifest(path).notes[-4:]) == warnings
@@ -843,7 +843,7 @@ class TestDrawn:
         path.write_text("".join(path.read_text().splitlines(keepends=True)[:-1]))
         (failure,) = check_manifest(path).failures
         assert failure.found == failure.expected - 1
-        assert failure.advice == "draw the data set again"
+        assert failure.advice == "make the synthetic data set again"
 
     @pytest.mark.parametrize(
         ("layout", "pattern", "cameras"),

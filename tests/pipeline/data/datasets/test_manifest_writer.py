@@ -160,7 +160,7 @@ class TestRows:
         site = fill(tmp_path / "site", "1_2_3/7/a.jpg", "3_0/7/a.jpg", "3/x/7/a.jpg")
         summary = write_manifest(site, out, pattern="{camera}_{}/{person}/{name}", infrared_cameras=["3"])
         assert [(row["path"], row["camera"]) for row in rows_of(out)] == [("1_2_3/7/a.jpg", "1"), ("3_0/7/a.jpg", "3")]
-        assert summary.notes == ("1 images do not fit the pattern and are left out, first: 3/x/7/a.jpg",)
+        assert summary.notes == ("1 images do not match the pattern and are excluded, first: 3/x/7/a.jpg",)
 
     def test_signs_of_regular_expressions_stand_for_themselves(self, tmp_path, out):
         site = fill(tmp_path / "site", "cam1 (a+b)/7/x.jpg", "cam3 (a+b)/7/x.jpg", "cam3 (aab)/7/x.jpg")
@@ -171,7 +171,7 @@ class TestRows:
         fill(site, "cam1/loose.jpg", "cam9_0007.jpg", "exp/list.txt", "cam1/0007/.hidden.jpg", "cam1/0007/Thumbs.db")
         summary = write_manifest(site, out, pattern=PATTERN, infrared_cameras=["3"])
         assert summary.images == len(rows_of(out)) == 6
-        assert summary.notes == ("2 images do not fit the pattern and are left out, first: cam1/loose.jpg",)
+        assert summary.notes == ("2 images do not match the pattern and are excluded, first: cam1/loose.jpg",)
         assert str(summary).endswith(f"\nnote: {summary.notes[0]}")
 
     def test_names_that_csv_quotes_are_read_back(self, tmp_path, out):
@@ -207,7 +207,7 @@ class TestShares:
         assert len(rows) == 20
         assert (len(sides["train"]), len(sides["test"])) == (7, 3)
         assert not sides["train"] & sides["test"]
-        assert summary.notes == (f"3 people are in test, drawn with seed {seed}",)
+        assert summary.notes == (f"3 people are in test, chosen with seed {seed}",)
         dataset = read_manifest(out, images_root=site)
         assert (len(dataset.training.images.visible), len(dataset.test.images.infrared)) == (7, 3)
 
@@ -259,13 +259,13 @@ class TestShares:
 WRONG_REQUESTS = [
     ({"pattern": "{site}/{person}/{name}"}, "--pattern knows no {site}"),
     ({"pattern": "cam{camera}/{person}/{person}_{name}"}, "--pattern has {person} twice"),
-    ({"infrared_cameras": ()}, "either {modality} in the pattern or --infrared-cameras must say"),
-    ({"pattern": "{modality}/" + PATTERN}, "either {modality} in the pattern or --infrared-cameras must say"),
+    ({"infrared_cameras": ()}, "either {modality} in the pattern or --infrared-cameras must name"),
+    ({"pattern": "{modality}/" + PATTERN}, "either {modality} in the pattern or --infrared-cameras must name"),
     ({"pattern": "{person}/{name}"}, "--infrared-cameras needs {camera} in the pattern"),
     ({"infrared_cameras": ["3", "6"]}, "no image is of the infrared camera 6; found: 1, 2, 3"),
     (
         {"pattern": "{modality}/{person}/{name}", "infrared_cameras": (), "modality_names": {"cam1": "visible"}},
-        "cam2/0012/a.jpg: nothing says what 'cam2' means",
+        "cam2/0012/a.jpg: the modality 'cam2' has no meaning",
     ),
     (
         {"pattern": "{modality}/{person}/{name}", "infrared_cameras": (), "modality_names": {"cam1": "thermal"}},
@@ -341,7 +341,7 @@ class TestErrors:
         [
             (r"cam1/7/a\b.jpg", "cannot hold a name with a backslash or a line end"),
             ("cam1/7/a\rb.jpg", "cannot hold a name with a backslash or a line end"),
-            ("cam1/7/\udcff.jpg", "holds what is no text"),
+            ("cam1/7/\udcff.jpg", "contains a character that is not text"),
             ("cam1/-1/a.jpg", "person -1 is negative"),
             ("cam1/anna/a.jpg", "person must be all integers or all text; 'anna' is text"),
             ("camx/0007/a.jpg", "camera must be all integers or all text; 'x' is text"),

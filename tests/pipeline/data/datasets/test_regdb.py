@@ -8,17 +8,20 @@ import numpy as np
 import pytest
 
 from models.modality import Modality, PerModality
-from pipeline.data.datasets.regdb.adapter import PUBLISHED_COUNTS, check_archive, check_regdb, read_regdb
-from pipeline.data.datasets.regdb.archive import (
+from pipeline.data.datasets.regdb import (
     IMAGE_FOLDERS,
     PARTS,
+    PUBLISHED_COUNTS,
     SPLITS,
     ListedImage,
     RegdbArchive,
     SplitLists,
+    check_archive,
+    check_regdb,
     list_name,
+    read_regdb,
 )
-from pipeline.data.list_files import read_labelled_list
+from pipeline.data.listing import read_labelled_list
 from pipeline.errors import ConfigError, DataError
 
 # Six people of two images a modality; split t trains on three of them. Labels start at 0 in every list.
@@ -209,7 +212,7 @@ class TestLayout:
         with pytest.raises(DataError) as caught:
             check_regdb(root)
         assert "no Thermal/, idx/" in caught.value.message
-        assert "ask its authors" in caught.value.hint
+        assert "request it from its authors" in caught.value.hint
         assert "vireid data synth" in caught.value.hint
 
     def test_a_root_that_does_not_exist_is_named(self, tmp_path):

@@ -11,16 +11,19 @@ import scipy.io
 
 from models.modality import Modality
 from pipeline.data.dataset import read_dataset
-from pipeline.data.datasets.sysu.adapter import CAMERA_COUNTS, PUBLISHED_PEOPLE, check_sysu_mm01, read_sysu_mm01
-from pipeline.data.datasets.sysu.archive import (
+from pipeline.data.datasets.sysu import (
+    CAMERA_COUNTS,
     MODALITY_OF_CAMERA,
+    PUBLISHED_PEOPLE,
     SysuArchive,
+    check_sysu_mm01,
     image_number,
     open_archive,
     permutation_of,
     read_permutations,
+    read_sysu_mm01,
 )
-from pipeline.data.list_files import read_person_list
+from pipeline.data.listing import read_person_list
 from pipeline.errors import ConfigError, DataError
 
 # Two training people, one for validation, two for test; every one is seen by a visible and an infrared camera.
@@ -255,7 +258,7 @@ class TestLists:
 
     def test_an_empty_list_is_refused(self, tmp_path):
         (tmp_path / "train_id.txt").write_text("\n")
-        with pytest.raises(DataError, match="names nobody"):
+        with pytest.raises(DataError, match="names no person"):
             read_person_list(tmp_path, "train")
 
     @pytest.mark.parametrize("content", [b"", b"no matlab file at all" * 20])
@@ -302,9 +305,9 @@ class TestPermutations:
         write_permutations(root)
         permutations = read_permutations(root / "exp" / "rand_perm_cam.mat")
         assert permutation_of(permutations, 5, 2, 3).shape == (10, 3)
-        with pytest.raises(DataError, match=r"cam5/0002 holds 2 images, rand_perm_cam\.mat says 3"):
+        with pytest.raises(DataError, match=r"cam5/0002 holds 2 images, rand_perm_cam\.mat has 3"):
             permutation_of(permutations, 5, 2, 2)
-        with pytest.raises(DataError, match=r"cam2/0533 holds 2 images, rand_perm_cam\.mat says 0"):
+        with pytest.raises(DataError, match=r"cam2/0533 holds 2 images, rand_perm_cam\.mat has 0"):
             permutation_of(permutations, 2, 533, 2)
 
     def test_a_missing_file_is_explained(self, tmp_path):
@@ -425,7 +428,7 @@ class TestCounts:
             image.unlink()
         check = check_sysu_mm01(open_archive(root))
         assert ("train, visible images", 6, 3) in [(row.name, row.expected, row.found) for row in check.failures]
-        assert "cam5/0002 holds 0 images, rand_perm_cam.mat says 3" in check.offenders
+        assert "cam5/0002 holds 0 images, rand_perm_cam.mat has 3" in check.offenders
 
     def test_folders_that_trade_images_are_found_by_the_permutations_alone(self, tmp_path):
         root = write_tree(tmp_path / "sysu", plan=PLAN | {(1, 1): 1, (4, 1): 2})  # the sums stay the same

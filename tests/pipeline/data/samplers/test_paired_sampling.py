@@ -64,7 +64,8 @@ def test_a_batch_shows_distinct_people_the_same_and_in_the_same_order_in_both_mo
     both = set(person_ids.visible.tolist()) & set(person_ids.infrared.tolist())
     batches = batches_of(person_ids, people, images, seed, replacement)
     num_people = min(people, len(both))
-    assert (batches.people_per_batch, batches.images_per_person) == (num_people, images)
+    assert batches.clusters_per_batch == PerModality(num_people, num_people)
+    assert batches.positions.visible.shape[1] == num_people * images
     assert len(batches) > 0
     for batch in batches:
         shown = batch.map_with(lambda positions, ids: ids[positions], person_ids)
@@ -159,7 +160,7 @@ def test_fewer_than_two_people_in_both_modalities_are_our_mistake(visible, infra
 
 
 def test_two_people_are_enough():
-    assert batches_of(ids_of([0, 1], [1, 0])).people_per_batch == 2
+    assert batches_of(ids_of([0, 1], [1, 0])).clusters_per_batch == PerModality(2, 2)
 
 
 def test_person_numbers_may_have_gaps():

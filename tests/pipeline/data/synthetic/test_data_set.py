@@ -10,7 +10,7 @@ from PIL import Image
 from scipy.io import loadmat
 
 from models.modality import Modality
-from pipeline.data.datasets.sysu.adapter import read_sysu_mm01
+from pipeline.data.datasets.sysu import read_sysu_mm01
 from pipeline.data.synthetic.cameras import SYSU_STATIONS
 from pipeline.data.synthetic.images import Studio, StudioSettings
 from pipeline.data.synthetic.knobs import DEFAULT

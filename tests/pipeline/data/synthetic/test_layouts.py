@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 
 from models.modality import Modality
-from pipeline.data.datasets.llcm.adapter import check_llcm, read_llcm
-from pipeline.data.datasets.regdb.adapter import check_regdb, read_regdb
+from pipeline.data.datasets.llcm import check_llcm, read_llcm
+from pipeline.data.datasets.regdb import check_regdb, read_regdb
 from pipeline.data.synthetic.cameras import LLCM_STATIONS, REGDB_STATIONS, SYSU_STATIONS, station_cameras
 from pipeline.data.synthetic.images import Studio, StudioSettings
 from pipeline.data.synthetic.knobs import DEFAULT

@@ -13,16 +13,16 @@ from models.fusion import build_view_fusion
 from models.modality import PerModality
 from models.person_heads import PersonClassifier, prepare_for_people
 from models.text_tower import TextTower
+from pipeline.config.eees import CaptionTermsConfig
 from pipeline.data.pixel_supply import StreamedPixels
 from pipeline.data.transforms.channel_augmentation import channel_views
 from pipeline.methods.eees.objective import (
     CaptionLosses,
-    CaptionWeights,
     fixed_captions,
     learned_captions,
     normalised_by_batch,
 )
-from pipeline.methods.identity_objective import person_terms
+from pipeline.methods.supervised import person_terms
 from pipeline.training.loop import Compute, EpochSteps, run_epoch
 from pipeline.training.objective import Objective
 from tests.pipeline.methods.test_identity_objective import batch_of
@@ -32,7 +32,7 @@ from tests.reference.caption_terms import caption_terms
 PEOPLE, IMAGES, EMBED, NECK, ATTENTION_HEADS = 4, 3, 6, 7, 2
 WIDTHS = {"neck": NECK, "projection": EMBED, "pooled": NECK, "projection_neck": EMBED}
 BASE = {"gap_weight": 1.0, "triplet_weight": 0.0, "triplet_softmax": "stable"}
-WEIGHTS = CaptionWeights(
+WEIGHTS = CaptionTermsConfig(
     alignment_weight=0.9,
     alignment_target="identity",
     alignment_similarity="cosine",
@@ -49,6 +49,12 @@ WEIGHTS = CaptionWeights(
     purification_distance="euclid",
     purification_detach="none",
 )
+
+
+def varied(**changes):
+    return WEIGHTS.model_copy(update=changes)
+
+
 # A step shows two of the four people, three images each, in this order in every third of the batch.
 LABELS = torch.tensor([[3, 3, 3, 0, 0, 0], [2, 2, 2, 1, 1, 1]])
 # Of 12 visible and 11 infrared images. In the first step a visible image is drawn twice, and one thrice.
@@ -108,7 +114,7 @@ class SmallObjective:
     fusion: nn.Module
     fused_neck: nn.Module
     pooled_map: nn.Module
-    weights: CaptionWeights
+    weights: CaptionTermsConfig
 
     def objective(self, step=0):
         device = self.labels.device
@@ -178,7 +184,7 @@ class TestTerms:
     @pytest.mark.parametrize("changes", VARIANTS.values(), ids=VARIANTS)
     @pytest.mark.parametrize(("kind", "step"), [("separate", 0), ("shared", 1), ("text_only", 0)])
     def test_values_and_gradients_are_those_of_the_twin(self, changes, kind, step):
-        weights = replace(WEIGHTS, **changes)
+        weights = varied(**changes)
         captions = caption_features().map(torch.Tensor.requires_grad_)
         objective = make_objective(weights, kind, captions)
         features = {head: own.requires_grad_() for head, own in random_features().items()}
@@ -211,7 +217,7 @@ class TestTerms:
         objective, features = make_objective(), random_features()
         found = terms_of(objective, features)
         others = {"alignment_weight": 0.0, "views_weight": 0.0, "purification_weight": 0.0}
-        people = terms_of(replace(objective, weights=replace(WEIGHTS, **others)), features)
+        people = terms_of(replace(objective, weights=varied(**others)), features)
         assert list(found) == [*people, *TERMS] == ["identity", "gap", *TERMS]
         assert all(torch.equal(found[name], people[name]) for name in people)
 
@@ -221,7 +227,7 @@ class TestTerms:
         for own in moved.values():
             own[6:12] += 1.0 + rows(6, own.shape[1], 30)
         for changes in VARIANTS.values():
-            objective = make_objective(replace(WEIGHTS, **changes))
+            objective = make_objective(varied(**changes))
             before, after = terms_of(objective, features), terms_of(objective, moved)
             # The gap leaves them out, too; people are classified on them.
             assert [name for name in before if not torch.equal(before[name], after[name])] == ["identity"]
@@ -262,7 +268,7 @@ class TestTerms:
     def test_a_weight_of_zero_removes_its_terms_and_leaves_the_others_alone(self, changes, gone):
         features = random_features()
         whole = terms_of(make_objective(), features)
-        fewer = terms_of(make_objective(replace(WEIGHTS, **changes)), features)
+        fewer = terms_of(make_objective(varied(**changes)), features)
         assert list(fewer) == [name for name in whole if name not in gone]
         assert all(torch.equal(fewer[name], whole[name]) for name in fewer)
 
@@ -278,7 +284,7 @@ class TestTerms:
     def test_terms_are_proportional_to_their_weight(self, weight, scaled):
         features = random_features()
         whole = terms_of(make_objective(), features)
-        doubled = make_objective(replace(WEIGHTS, **{weight: 2 * getattr(WEIGHTS, weight)}))
+        doubled = make_objective(varied(**{weight: 2 * getattr(WEIGHTS, weight)}))
         for name, value in terms_of(doubled, features).items():
             torch.testing.assert_close(value, whole[name] * (2 if name in scaled else 1), rtol=1e-12, atol=0)
 
@@ -295,7 +301,7 @@ class TestTerms:
     )
     def test_what_no_term_needs_is_not_computed(self, changes, captions, fusion):
         called = set()
-        objective = make_objective(replace(WEIGHTS, **changes))
+        objective = make_objective(varied(**changes))
 
         def read(positions):
             called.add("captions")
@@ -328,7 +334,7 @@ class TestTerms:
     @pytest.mark.parametrize("detach", [True, False])
     @pytest.mark.parametrize("kind", ["feature", "relation", "both"])
     def test_what_teaches_learns_from_distillation_only_where_it_may_move(self, detach, kind):
-        objective = make_objective(replace(WEIGHTS, distillation=kind, distillation_detach=detach))
+        objective = make_objective(varied(distillation=kind, distillation_detach=detach))
         features = {head: own.requires_grad_() for head, own in random_features().items()}
         loss = terms_of(objective, features)["distillation"]
         assert gradients(loss, [features["projection"]])[0].count_nonzero() > 0
@@ -352,11 +358,9 @@ class TestTerms:
         changed = {"temperature": 0.2}
         seen = {name for change in VARIANTS.values() for name in change} | set(changed)
         scaled = {"alignment_weight", "views_weight", "distillation_weight", "purification_weight"}
-        assert {field.name for field in fields(CaptionWeights)} == seen | scaled
+        assert set(CaptionTermsConfig.model_fields) == seen | scaled
         features = random_features()
-        before, after = (
-            terms_of(make_objective(weights), features) for weights in (WEIGHTS, replace(WEIGHTS, **changed))
-        )
+        before, after = (terms_of(make_objective(weights), features) for weights in (WEIGHTS, varied(**changed)))
         assert {name for name in before if not torch.equal(before[name], after[name])} == {"alignment", "views"}
 
     def test_all_features_are_asked_for(self):
@@ -379,7 +383,7 @@ class TestTerms:
         )
         features = {head: away(own).requires_grad_() for head, own in random_features().items()}
         for purification, level in (("msel", "single"), ("csia", "fused")):
-            weights = replace(WEIGHTS, purification=purification, purification_level=level)
+            weights = varied(purification=purification, purification_level=level)
             terms = terms_of(replace(objective, weights=weights), features)
             torch.stack([*terms.values()]).sum().backward()
         with pytest.raises(RuntimeError, match="meta"):

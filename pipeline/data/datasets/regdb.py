@@ -1,41 +1,145 @@
-"""RegDB: 412 people under one camera that sees visible light and infrared, ten images of each.
+"""RegDB: 412 people under one camera of visible light and infrared, ten images of each person and modality.
 
-How to obtain it: ask its authors (Dongguk University) for it; it is for research only and is never passed on. The lists
-of the ten splits come with the copies that follow-up work uses and belong into `idx/`.
+Layout:
 
-    RegDB/Visible/{person}/female_back_v_02396_193.bmp     RegDB/Thermal/{person}/female_back_t_02405_193.bmp
-    RegDB/idx/{train,test}_{visible,thermal}_{1..10}.txt   a line: "Visible/193/female_back_v_02396_193.bmp 17"
+RegDB/Visible/{person}/female_back_v_02396_193.bmp     RegDB/Thermal/{person}/female_back_t_02405_193.bmp
+RegDB/idx/{train,test}_{visible,thermal}_{1..10}.txt   a line: "Visible/193/female_back_v_02396_193.bmp 17"
 """
 
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
+from typing import Any
 
 from models.modality import Modality, PerModality
 from pipeline.config import datasets
-from pipeline.data.check import MAX_OFFENDERS, CheckRow, DatasetCheck, SplitCounts, accept, drawn_split_counts
-from pipeline.data.datasets.regdb.archive import (
-    IMAGE_FOLDERS,
-    LIST_FOLDER,
-    OBTAIN,
-    PARTS,
-    SPLITS,
-    RegdbArchive,
-    SplitLists,
-    list_name,
-    open_archive,
-)
+from pipeline.data.check import MAKE_AGAIN, CheckRow, DatasetCheck, SplitCounts, accept, drawn_split_counts
 from pipeline.data.datasets.spec import DatasetSpec
-from pipeline.data.images import file_list_digest
-from pipeline.data.list_files import label_contradictions, name_missing_images, repetitions
-from pipeline.data.tables import ImageRow, build_tables
-from pipeline.data.truth import Dataset, SplitTables
+from pipeline.data.listing import (
+    images_by_person,
+    label_contradictions,
+    name_missing_images,
+    read_labelled_list,
+    repetitions,
+    report_unexpected,
+    require_layout,
+)
+from pipeline.data.synthetic.record import read_drawn
+from pipeline.data.truth import Dataset, ImageRow, SplitTables, build_tables
 from pipeline.errors import ConfigError, DataError
+
+SPLITS = range(1, 11)
+PARTS = ("train", "test")
+LIST_FOLDER = "idx"
+IMAGE_FOLDERS = PerModality("Visible", "Thermal")
+
+_LIST_WORDS = PerModality("visible", "thermal")
+_PERSON = re.compile(r"[0-9]{1,4}")
+OBTAIN = (
+    "RegDB is given out for research: request it from its authors (Dongguk University), and set data.root to the "
+    "folder with Visible, Thermal and idx; `vireid data synth OUT --layout regdb` makes synthetic images of that layout"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class ListedImage:
+    """An image that a list names: the person is its folder, the label means nothing outside the list."""
+
+    path: str
+    person: int
+    label: int
+
+
+@dataclass(frozen=True, slots=True)
+class SplitLists:
+    """The existing lists of one split by part and modality."""
+
+    split: int
+    lists: Mapping[tuple[str, Modality], tuple[ListedImage, ...]]
+
+    def listed(self, part: str, modality: Modality) -> tuple[ListedImage, ...]:
+        """The images of a list in its order; none where the list is missing."""
+        return self.lists.get((part, modality), ())
+
+    def people(self, part: str, modality: Modality) -> set[int]:
+        """All people in a list."""
+        return {image.person for image in self.listed(part, modality)}
+
+    def all_people(self, part: str) -> set[int]:
+        """All people in the list of either modality."""
+        return {person for modality in Modality for person in self.people(part, modality)}
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """The missing lists, relative to the data root."""
+        names = ((part, modality) for part in PARTS for modality in Modality)
+        return tuple(list_name(self.split, *key) for key in names if key not in self.lists)
+
+
+@dataclass(frozen=True, slots=True)
+class RegdbArchive:
+    """Content of a data root.
+
+    `images` gives the person of every image file by its path, people ascending, then file names by code point; `drawn`
+    is the content of `drawn.json`, None for photographs.
+    """
+
+    root: Path
+    images: PerModality[Mapping[str, int]]
+    splits: tuple[SplitLists, ...]
+    drawn: Mapping[str, Any] | None
+
+
+def open_archive(root: Path) -> RegdbArchive:
+    """List the images and read the existing lists of all ten splits."""
+    require_layout(root, "RegDB", (*IMAGE_FOLDERS, LIST_FOLDER), (), OBTAIN)
+    unexpected: list[str] = []
+    images = IMAGE_FOLDERS.map(lambda folder: _list_images(root, folder, unexpected))
+    report_unexpected(root, unexpected)
+    splits = tuple(SplitLists(split, dict(_read_lists(root, split))) for split in SPLITS)
+    return RegdbArchive(root=root, images=images, splits=splits, drawn=read_drawn(root))
+
+
+def list_name(split: int, part: str, modality: Modality) -> str:
+    """Path of a list below the data root.
+
+    >>> list_name(3, "test", Modality.INFRARED)
+    'idx/test_thermal_3.txt'
+    """
+    return f"{LIST_FOLDER}/{part}_{_LIST_WORDS[modality]}_{split}.txt"
+
+
+def _list_images(root: Path, folder: str, unexpected: list[str]) -> dict[str, int]:
+    images = images_by_person(root, folder, _PERSON, unexpected)
+    return {path: person for person, _, path in sorted((person, path.name, str(path)) for person, path in images)}
+
+
+def _read_lists(root: Path, split: int) -> Iterator[tuple[tuple[str, Modality], tuple[ListedImage, ...]]]:
+    for part in PARTS:
+        for modality in Modality:
+            path = root / list_name(split, part, modality)
+            if path.is_file():
+                yield (part, modality), tuple(_read_list(path, IMAGE_FOLDERS[modality]))
+
+
+def _read_list(path: Path, folder: str) -> Iterator[ListedImage]:
+    """The person of a line is the folder above the image; labels number people differently in each list."""
+    for entry in read_labelled_list(path):
+        parts = entry.path.parts
+        if len(parts) != 3 or parts[0] != folder or not _PERSON.fullmatch(parts[1]):
+            raise DataError(
+                f"{entry.where}: {str(entry.path)!r} is not {folder}/PERSON/IMAGE",
+                hint="restore the list from the data set: each names the images of one modality",
+            )
+        yield ListedImage(path=str(entry.path), person=int(parts[1]), label=entry.label)
+
 
 NAME = "regdb"
 CAMERAS = PerModality(1, 2)
-"""One housing, two sensors. Images of one person by both may be matched: the protocol hides nothing."""
+"""Two sensors in one housing; the protocol excludes no pair of images."""
 
 # Every split divides the 412 people at random into two halves; each has ten images of either modality.
 PUBLISHED_COUNTS: Mapping[str, SplitCounts] = {
@@ -46,8 +150,6 @@ IMAGES_A_PERSON = 10
 
 _FILES = "unpack Visible and Thermal again: each holds 412 folders of 10 images"
 _LISTS = f"copy {LIST_FOLDER}/ again: 40 lists, train and test of both modalities for each of ten splits"
-_DRAWN = "make the synthetic data set again"
-
 _UNPACK = "unpack the data set again: Visible and Thermal hold ten images of each of 412 people"
 
 
@@ -55,27 +157,15 @@ def read_regdb(root: Path, *, split: int | None, allow_partial: bool = False) ->
     """List the images of RegDB in one of its ten random splits, or of a synthetic data set of the same layout.
 
     A model belongs to a split: one that was trained on split 1 has seen half of the test people of split 2. The person
-    is the folder; the labels in the lists count differently in every list and are only compared with it. Rows are
-    sorted by person, then file name, whatever the lists' order. All ten splits are checked, not only the one asked for;
-    nothing below `root` is written and no image is opened.
-
-    Args:
-        root: The folder with `Visible`, `Thermal` and `idx`.
-        split: 1 to 10. There is no default.
-        allow_partial: Go on when counts differ from the published ones; the result is then marked `partial`. A split
-            that lacks a list, tests its training people, or mixes people up is refused all the same.
-
-    Returns:
-        Training and test tables of the split, visible rows under camera 1 and infrared ones under camera 2; images of
-        all splits. RegDB has no validation people.
+    is the folder; labels number people differently in each list and are only compared with it. All ten splits are
+    checked. `allow_partial` does not accept a split that lacks a list or whose lists contradict each other.
 
     Raises:
         ConfigError: No split is given, or one that does not exist.
         DataError: The folder is something else, the split's lists contradict each other or the folders, counts differ,
             or a modality is empty.
 
-    Cost:
-        1.5 s for 8,240 images and 40 lists (measured) once the folder listings are in memory.
+    Cost: 1.5 s for 8,240 images and 40 lists (measured) once the folder listings are in memory.
     """
     if split is None or split not in SPLITS:
         unset = "RegDB has ten splits, and data.split does not name one"
@@ -88,34 +178,25 @@ def read_regdb(root: Path, *, split: int | None, allow_partial: bool = False) ->
     _require_usable(root, lists)
     partial = accept(root, check_archive(archive), allow_partial)
     training, test = (_tables(archive, lists, part) for part in PARTS)
-    every_image = archive.images.map(frozenset)
     return Dataset(
         name=NAME,
-        kind=archive.kind,
+        kind="licensed" if archive.drawn is None else "drawn",
         root=root,
-        images=_tables_of(archive, every_image, "the data set").images,
+        images=_tables_of(archive, archive.images.map(frozenset), "the data set").images,
         training=training,
-        validation=None,
         test=test,
         partial=partial,
-        file_list=file_list_digest((*training.images, *test.images)),
         split=split,
     )
 
 
 def check_regdb(root: Path) -> DatasetCheck:
-    """Compare RegDB with its published counts in all ten splits, or a synthetic one with its own.
-
-    Contradictions between lists are rows as well, so that one report names all of them.
-
-    Raises:
-        DataError: The folder is not laid out like RegDB, or a line of a list is not a path and a label.
-    """
+    """Compare RegDB with its published counts in all ten splits, or a synthetic one with its own."""
     return check_archive(open_archive(root))
 
 
 def _require_usable(root: Path, lists: SplitLists) -> None:
-    """Refuse what would make every number of the split wrong, however much of the rest is there."""
+    """Refuse a split without all its lists, or with contradictions that would make every result wrong."""
     if lists.missing:
         raise DataError(
             f"{root}: split {lists.split} lacks {', '.join(lists.missing)}",
@@ -136,51 +217,38 @@ def _tables(archive: RegdbArchive, lists: SplitLists, part: str) -> SplitTables:
 
 
 def _tables_of(archive: RegdbArchive, wanted: PerModality[frozenset[str]], purpose: str) -> SplitTables:
-    """Tables of the wanted paths that exist."""
-
-    def rows(modality: Modality) -> tuple[ImageRow, ...]:
-        people = archive.images[modality]
-        return tuple(
-            ImageRow(person=person, camera=CAMERAS[modality], path=path)
-            for path, person in people.items()
-            if path in wanted[modality]
-        )
-
-    return build_tables(archive.root, PerModality.build(rows), purpose=purpose, advice=_UNPACK)
+    rows = archive.images.map_with(
+        lambda people, paths, camera: tuple(
+            ImageRow(person, camera, path) for path, person in people.items() if path in paths
+        ),
+        wanted,
+        CAMERAS,
+    )
+    return build_tables(archive.root, rows, purpose=purpose, advice=_UNPACK)
 
 
 def check_archive(archive: RegdbArchive) -> DatasetCheck:
-    """Compare an archive with the published counts, or a synthetic one with its own.
-
-    Returns:
-        Every row, and at most five offenders.
-
-    Raises:
-        DataError: `drawn.json` has no counts.
-    """
+    """Compare an archive with the published counts, or a synthetic one with its own; contradictions are rows too."""
     expected = PUBLISHED_COUNTS if archive.drawn is None else drawn_split_counts(archive.drawn, PARTS)
     rows = (*_rows_of_images(archive, expected), *_rows_of_splits(archive, expected))
-    check = DatasetCheck(rows=rows, offenders=())
-    if check.passed:
-        return check
-    return DatasetCheck(rows=rows, offenders=tuple(islice(_offenders(archive), MAX_OFFENDERS)))
+    return DatasetCheck.explained(rows, _offenders(archive))
 
 
 def label_mismatches(lists: SplitLists) -> Iterator[str]:
-    """Where label and folder do not correspond one to one inside a list of a split."""
+    """Labels and folders that do not correspond one to one inside a list of a split."""
     for (part, modality), listed in lists.lists.items():
         for contradiction in label_contradictions((image.label, image.person) for image in listed):
             yield f"{list_name(lists.split, part, modality)}: {contradiction}"
 
 
 def people_trained_and_tested(lists: SplitLists) -> Iterator[str]:
-    """Everybody who is in the training and in the test lists of a split."""
+    """People in both the training and the test lists of a split."""
     for person in sorted(lists.all_people("train") & lists.all_people("test")):
         yield f"split {lists.split}: person {person} is in train and in test"
 
 
 def _rows_of_images(archive: RegdbArchive, expected: Mapping[str, SplitCounts]) -> Iterator[CheckRow]:
-    advice = _FILES if archive.drawn is None else _DRAWN
+    advice = _FILES if archive.drawn is None else MAKE_AGAIN
     people = archive.images.map(lambda images: set(images.values()))
     num_people = sum(counts.people for counts in expected.values())
     yield CheckRow("people with images of both modalities", num_people, len(people.visible & people.infrared), advice)
@@ -193,7 +261,7 @@ def _rows_of_images(archive: RegdbArchive, expected: Mapping[str, SplitCounts]) 
 
 
 def _rows_of_splits(archive: RegdbArchive, expected: Mapping[str, SplitCounts]) -> Iterator[CheckRow]:
-    lists_advice, files_advice = (_LISTS, _FILES) if archive.drawn is None else (_DRAWN, _DRAWN)
+    lists_advice, files_advice = (_LISTS, _FILES) if archive.drawn is None else 2 * (MAKE_AGAIN,)
     for lists in archive.splits:
         for part, counts in expected.items():
             name = f"split {lists.split}, {part}"

@@ -8,8 +8,8 @@ from pipeline.config.presets import load_config
 from pipeline.data.dataset import read_dataset
 from pipeline.errors import ConfigError, DataError
 from pipeline.methods import method_of
+from pipeline.runs.evaluator import plan_validation, refuse_unmeasurable
 from pipeline.runs.open import open_run
-from pipeline.runs.search_plan import plan_validation, refuse_unmeasurable
 
 SPLITS = {
     "everything": ("train", "val", "test"),

@@ -16,8 +16,8 @@ from pipeline.data.images import gather_pixels
 from pipeline.data.pixel_supply import ResidentPixels, StreamedPixels
 from pipeline.data.samplers.sampling import paired_identity_batches
 from pipeline.data.transforms.channel_augmentation import augment_channels, channel_views
-from pipeline.methods.identity_objective import person_terms as terms_on_people
-from pipeline.methods.identity_objective import text_terms
+from pipeline.methods.supervised import person_terms as terms_on_people
+from pipeline.methods.supervised import text_terms
 from pipeline.runtime.distributed import ALONE, Processes
 from pipeline.training.loop import Compute, EpochSteps, run_epoch
 from pipeline.training.objective import Batch, Objective

@@ -1,41 +1,178 @@
 """SYSU-MM01: 491 people under four visible and two infrared cameras.
 
-How to obtain it: sign the agreement in wuancong/SYSU-MM01 and send it to the authors; it is for research only and is
-never passed on. `rand_perm_cam.mat`, needed for the `official` gallery draw alone, is in `evaluation/data_split/` of
-that repository and belongs into `exp/`.
+`rand_perm_cam.mat`, only needed for the `official` gallery draw, is in `evaluation/data_split/` of wuancong/SYSU-MM01.
 
     SYSU-MM01/cam{1..6}/{person:04d}/{image:04d}.jpg      visible: cameras 1 2 4 5; infrared: cameras 3 6
     SYSU-MM01/exp/{train,val,test}_id.{txt,mat}           rand_perm_cam.mat
 """
 
-from collections import Counter
+import logging
+import re
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping
-from itertools import islice
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Int64
+
 from models.modality import Modality, PerModality
 from pipeline.config import datasets
-from pipeline.data.check import MAX_OFFENDERS, CheckRow, DatasetCheck, SplitCounts, accept
+from pipeline.data.check import MAKE_AGAIN, CheckRow, DatasetCheck, SplitCounts, accept
 from pipeline.data.datasets.spec import DatasetSpec
-from pipeline.data.datasets.sysu.archive import (
-    LIST_FOLDER,
-    MODALITY_OF_CAMERA,
-    OBTAIN,
-    PERMUTATION_FILE,
-    SPLITS,
-    Permutations,
-    SysuArchive,
-    image_number,
-    open_archive,
-    people_of_both_modalities,
-    read_permutations,
-)
-from pipeline.data.images import file_list_digest
-from pipeline.data.synthetic.record import DRAWN_FILE
-from pipeline.data.tables import ImageRow, build_tables
-from pipeline.data.truth import Dataset, SplitTables
+from pipeline.data.listing import images_by_person, read_mat, read_person_list, report_unexpected, require_layout
+from pipeline.data.synthetic.record import DRAWN_FILE, read_drawn
+from pipeline.data.truth import Dataset, ImageRow, SplitTables, build_tables
 from pipeline.errors import ConfigError, DataError
+
+logger = logging.getLogger(__name__)
+
+LIST_FOLDER = "exp"
+PERMUTATION_FILE = "rand_perm_cam.mat"
+
+Permutations = Mapping[tuple[int, int], Int64[np.ndarray, "_ _"]]
+"""By (camera, person): ten orders of the numbers 1..n of the images in that folder, one a row."""
+
+MODALITY_OF_CAMERA: Mapping[int, Modality] = {
+    camera: Modality.INFRARED if camera in (3, 6) else Modality.VISIBLE for camera in range(1, 7)
+}
+SPLITS = ("train", "val", "test")
+
+_PERMUTATIONS_HINT = (
+    f"the image archive does not contain it: put evaluation/data_split/{PERMUTATION_FILE} of wuancong/SYSU-MM01 "
+    f"(SHA-256 90402382dd587e05...) into {LIST_FOLDER}/; the draw `agw` works without it"
+)
+_PERSON = re.compile(r"[0-9]{4}")
+_IMAGE = re.compile(r"([0-9]+)\.(?:jpg|jpeg|png|bmp)", re.IGNORECASE)
+OBTAIN = (
+    "SYSU-MM01 is given out for research: sign the agreement in wuancong/SYSU-MM01, send it to the authors, and set "
+    "data.root to the unpacked folder; `vireid data synth OUT --layout sysu` makes synthetic images of that layout"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class SysuArchive:
+    """Content of a data root.
+
+    `folders` has the sorted image names by (camera, person), `people` the ascending person numbers by split, `drawn`
+    the content of `drawn.json`, None for photographs. `val_is_derived` if no list names the validation people.
+    """
+
+    root: Path
+    folders: Mapping[tuple[int, int], tuple[str, ...]]
+    people: Mapping[str, tuple[int, ...]]
+    drawn: Mapping[str, Any] | None
+    val_is_derived: bool = False
+
+
+def open_archive(root: Path) -> SysuArchive:
+    """List the images and read the people of each split.
+
+    The authors' repository lacks the validation list: all people with images of both modalities who are in neither
+    other list then count as validation.
+    """
+    missing = [
+        f"{LIST_FOLDER}/{split}_id.txt (or .mat)"
+        for split in ("train", "test")
+        if not any((root / LIST_FOLDER / f"{split}_id.{extension}").is_file() for extension in ("txt", "mat"))
+    ]
+    require_layout(root, "SYSU-MM01", [f"cam{camera}" for camera in MODALITY_OF_CAMERA], missing, OBTAIN)
+    folders = list_image_folders(root)
+    lists = {split: read_person_list(root / LIST_FOLDER, split) for split in SPLITS}
+    people = {split: members for split, members in lists.items() if members is not None}
+    val_is_derived = "val" not in people
+    if val_is_derived:
+        others = {*people["train"], *people["test"]}
+        people["val"] = tuple(person for person in people_of_both_modalities(folders) if person not in others)
+        logger.info("no list of validation people: the %d others with images of both modalities", len(people["val"]))
+    _check_disjoint(root, people)
+    return SysuArchive(root=root, folders=folders, people=people, drawn=read_drawn(root), val_is_derived=val_is_derived)
+
+
+def image_number(name: str) -> int | None:
+    """The number that names an image, or None for any other name.
+
+    >>> image_number("0007.JPG"), image_number("12.png"), image_number("0007.txt")
+    (7, 12, None)
+    """
+    match = _IMAGE.fullmatch(name)
+    return None if match is None else int(match[1])
+
+
+def list_image_folders(root: Path) -> dict[tuple[int, int], tuple[str, ...]]:
+    """The sorted image names of every person under every camera, cameras and people ascending."""
+    folders: defaultdict[tuple[int, int], list[str]] = defaultdict(list)
+    unexpected: list[str] = []
+    for camera in MODALITY_OF_CAMERA:
+        for person, path in images_by_person(root, f"cam{camera}", _PERSON, unexpected, _IMAGE):
+            folders[camera, person].append(path.name)
+    report_unexpected(root, unexpected)
+    return {place: tuple(names) for place, names in folders.items()}
+
+
+def people_of_both_modalities(folders: Mapping[tuple[int, int], tuple[str, ...]]) -> tuple[int, ...]:
+    """All people with at least one visible and one infrared image, ascending."""
+    seen = {modality: set[int]() for modality in Modality}
+    for camera, person in folders:
+        seen[MODALITY_OF_CAMERA[camera]].add(person)
+    return tuple(sorted(seen[Modality.VISIBLE] & seen[Modality.INFRARED]))
+
+
+def read_permutations(path: Path) -> Permutations:
+    """The published permutations of image numbers that the `official` gallery draw follows.
+
+    People without images under a camera are missing. Use `permutation_of` to look one up: it compares the length with
+    the files on disk.
+
+    Raises:
+        DataError: The file is missing, unreadable, or an entry does not contain permutations of 1..n.
+
+    Source: wuancong/SYSU-MM01, evaluation/data_split/rand_perm_cam.mat.
+    """
+    if not path.is_file():
+        raise DataError(f"there is no {path}", hint=_PERMUTATIONS_HINT)
+    permutations: dict[tuple[int, int], Int64[np.ndarray, "_ _"]] = {}
+    for camera, cameras_cell in enumerate(read_mat(path, "rand_perm_cam").ravel(), start=1):
+        for person, cell in enumerate(np.asarray(cameras_cell).ravel(), start=1):
+            orders = np.atleast_2d(np.asarray(cell, dtype=np.int64))
+            if orders.size == 0:
+                continue
+            num_images = orders.shape[1]
+            if np.any(np.sort(orders, axis=1) != np.arange(1, num_images + 1)):
+                raise DataError(
+                    f"{path}: camera {camera}, person {person} is no permutation of 1..{num_images}",
+                    hint=_PERMUTATIONS_HINT,
+                )
+            permutations[camera, person] = orders
+    return permutations
+
+
+def permutation_of(
+    permutations: Permutations, camera: int, person: int, num_images: int
+) -> Int64[np.ndarray, "trials n"]:
+    """The ten orders of one folder's images, as 1-based image numbers."""
+    orders = permutations.get((camera, person))
+    published = 0 if orders is None else orders.shape[1]
+    if orders is None or published != num_images:
+        raise DataError(
+            f"cam{camera}/{person:04d} holds {num_images} images, {PERMUTATION_FILE} has {published}",
+            hint="the `official` draw needs the complete data set: unpack it again, or use the draw `agw`",
+        )
+    return orders
+
+
+def _check_disjoint(root: Path, people: Mapping[str, tuple[int, ...]]) -> None:
+    split_of: dict[int, str] = {}
+    for split in SPLITS:
+        for person in people[split]:
+            if person in split_of:
+                raise DataError(
+                    f"{root / LIST_FOLDER}: person {person} is in {split_of[person]} and in {split}",
+                    hint="restore the lists from the data set: a model must not be tested on people it was trained on",
+                )
+            split_of[person] = split
+
 
 NAME = "sysu-mm01"
 
@@ -51,7 +188,7 @@ PUBLISHED_PEOPLE: Mapping[str, int] = {"train": 296, "val": 99, "test": 96}
 
 TRAINED_SPLITS = ("train", "val")
 TRAINED_ON = " + ".join(TRAINED_SPLITS)
-"""The people whom published results train on have rows of their own: that is the number to compare with a log."""
+"""Rows of their own: published results train on these people together."""
 
 _KNOWN_TRAP = (
     "a copy with 367 people and 11,333 infrared images gave a Rank-1 of 45 to 51 where complete data gave 54 "
@@ -62,51 +199,37 @@ _LISTS = (
     "all others with images of both modalities are the validation people"
 )
 _PERMUTATIONS = (
-    f"unpack the folders that are named; {PERMUTATION_FILE} itself comes from evaluation/data_split/ of "
+    f"unpack the named folders again; {PERMUTATION_FILE} itself comes from evaluation/data_split/ of "
     "wuancong/SYSU-MM01 (SHA-256 90402382dd587e05...)"
 )
-_DRAWN = "draw the data set again"
 
 
 def read_sysu_mm01(root: Path, *, split: str = "train_val", allow_partial: bool = False) -> Dataset:
-    """List the images of SYSU-MM01, or of a drawn data set of the same layout.
+    """List the images of SYSU-MM01, or of a synthetic data set of the same layout, and check all splits.
 
-    Rows are sorted by person, then camera, then file name; nothing below `root` is written and no image is opened.
-    The whole data set is checked, not only the splits asked for.
-
-    Args:
-        root: The folder with `cam1` to `cam6` and `exp`.
-        split: The people to train on: `train_val` (395, what published results use), `train` (296) or `val` (99).
-        allow_partial: Go on when counts differ from the published ones; the result is then marked `partial`.
-
-    Returns:
-        Training tables of `split` and test tables of the 96 test people, all their images in both modalities; the 99
-        validation people apart when `split` is `train`.
+    `split` names the people to train on: `train_val` (395, used by published results), `train` (296, with 99 validation
+    people) or `val` (99). The test tables contain all images of the 96 test people.
 
     Raises:
         ConfigError: No such split.
         DataError: The folder is something else, its lists contradict each other, counts differ, or a modality is empty.
 
-    Cost:
-        0.7 s for 45,000 images (measured) once the folder listings are in memory.
+    Cost: 0.7 s for 45,000 images (measured) once the folder listings are in memory.
     """
     splits_of_training = {"train_val": ("train", "val"), "train": ("train",), "val": ("val",)}
     if split not in splits_of_training:
         raise ConfigError(f"SYSU-MM01 has no training split {split!r}", hint=f"one of {', '.join(splits_of_training)}")
     archive = open_archive(root)
     partial = accept(root, check_sysu_mm01(archive), allow_partial)
-    training = _tables(archive, "training", splits_of_training[split])
-    test = _tables(archive, "test", ("test",))
     return Dataset(
         name=NAME,
-        kind=archive.kind,
+        kind="licensed" if archive.drawn is None else "drawn",
         root=root,
         images=_tables(archive, "the data set", SPLITS).images,
-        training=training,
+        training=_tables(archive, "training", splits_of_training[split]),
         validation=_tables(archive, "validation", ("val",)) if split == "train" else None,
-        test=test,
+        test=_tables(archive, "test", ("test",)),
         partial=partial,
-        file_list=file_list_digest((*training.images, *test.images)),
         split=split,
     )
 
@@ -127,16 +250,9 @@ def _tables(archive: SysuArchive, purpose: str, splits: tuple[str, ...]) -> Spli
 
 
 def check_sysu_mm01(archive: SysuArchive) -> DatasetCheck:
-    """Compare an archive with the published counts, or a drawn one with those it was written with.
+    """Compare an archive with the published counts, or a synthetic one with its own.
 
-    Where the permutation file is present, each folder of the people in the lists is also compared with its entry: the
-    strongest check there is, since it knows every folder.
-
-    Returns:
-        Every row, and at most five offenders.
-
-    Raises:
-        DataError: `drawn.json` has no counts, or the permutation file cannot be read.
+    Each folder of the listed people is also compared with the permutation file, if it exists.
     """
     found = count_images(archive)
     expected = _published_counts() if archive.drawn is None else _drawn_counts(archive.drawn)
@@ -145,20 +261,20 @@ def check_sysu_mm01(archive: SysuArchive) -> DatasetCheck:
     if (archive.root / LIST_FOLDER / PERMUTATION_FILE).is_file():
         permutations = read_permutations(archive.root / LIST_FOLDER / PERMUTATION_FILE)
         differing = len(list(_folders_against_permutations(archive, permutations)))
-        advice = _PERMUTATIONS if archive.drawn is None else _DRAWN
+        advice = _PERMUTATIONS if archive.drawn is None else MAKE_AGAIN
         rows.append(CheckRow(f"folders that differ from {PERMUTATION_FILE}", 0, differing, advice))
-    check = DatasetCheck(rows=tuple(rows), offenders=(), notes=tuple(_notes(archive)))
-    if check.passed:
-        return check
-    offenders = tuple(islice(_offenders(archive, permutations), MAX_OFFENDERS))
-    return DatasetCheck(rows=check.rows, offenders=offenders, notes=check.notes)
+    derived = (
+        f"{LIST_FOLDER}/val_id.txt (or .mat) is missing: the {len(archive.people['val'])} others with images of "
+        "both modalities are the validation people"
+    )
+    notes = [derived] if archive.val_is_derived else []
+    return DatasetCheck.explained(rows, _offenders(archive, permutations), notes)
 
 
 def count_images(archive: SysuArchive) -> dict[str, int]:
-    """Images and people by split, by split and camera, and by split and modality, under the names that rows have.
+    """Images and people by split, camera and modality, under the names of the rows.
 
-    The people of train and val together count only if they have images of both modalities, as all of the published ones
-    have: a list alone is always complete.
+    The people of train and val together count only with images of both modalities, as all published ones have.
     """
     split_of = {person: split for split, people in archive.people.items() for person in people}
     counts: Counter[str] = Counter({f"{split}, people": len(archive.people[split]) for split in SPLITS})
@@ -176,7 +292,6 @@ def count_images(archive: SysuArchive) -> dict[str, int]:
 
 
 def _published_counts() -> dict[str, tuple[int, str]]:
-    """What every row should be, and what to do when it is not."""
     expected = {f"{TRAINED_ON}, people": (sum(PUBLISHED_PEOPLE[split] for split in TRAINED_SPLITS), _KNOWN_TRAP)}
     for modality in Modality:
         images = sum(
@@ -211,18 +326,8 @@ def _drawn_counts(drawn: Mapping[str, Any]) -> dict[str, tuple[int, str]]:
             for camera, of_camera in counts.get("cameras", {}).items():
                 expected |= {f"{split}, camera {camera}, {what}": int(of_camera[what]) for what in ("images", "people")}
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(
-            f"{DRAWN_FILE} does not say how many images of each modality each split has", hint=_DRAWN
-        ) from error
-    return {name: (count, _DRAWN) for name, count in expected.items()}
-
-
-def _notes(archive: SysuArchive) -> Iterator[str]:
-    if archive.val_is_derived:
-        yield (
-            f"{LIST_FOLDER}/val_id.txt (or .mat) is missing: the {len(archive.people['val'])} others with images of "
-            "both modalities are the validation people"
-        )
+        raise DataError(f"{DRAWN_FILE} lacks the numbers of images of each split", hint=MAKE_AGAIN) from error
+    return {name: (count, MAKE_AGAIN) for name, count in expected.items()}
 
 
 def _offenders(archive: SysuArchive, permutations: Permutations | None) -> Iterator[str]:
@@ -257,7 +362,7 @@ def _folders_against_permutations(archive: SysuArchive, permutations: Permutatio
         orders, names = permutations.get((camera, person)), archive.folders.get((camera, person), ())
         published = 0 if orders is None else orders.shape[1]
         if published != len(names):
-            yield f"cam{camera}/{person:04d} holds {len(names)} images, {PERMUTATION_FILE} says {published}"
+            yield f"cam{camera}/{person:04d} holds {len(names)} images, {PERMUTATION_FILE} has {published}"
 
 
 def _split_counts(split: str) -> SplitCounts:

@@ -1,1 +1,0 @@
-"""LLCM: published lists and counts."""

@@ -1,1 +1,0 @@
-"""RegDB: ten published splits of visible and thermal images."""

@@ -1,1 +1,0 @@
-"""SYSU-MM01: folders, camera names and published counts."""
