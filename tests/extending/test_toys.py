@@ -10,8 +10,8 @@ import torch
 from models.encoder import Encoded
 from models.modality import PerModality
 from pipeline.config.cclnet import CclnetConfig
+from pipeline.methods import train
 from pipeline.methods.cclnet.method import CCLNET
-from pipeline.methods.train import train
 from pipeline.runs.open import open_run, run_path
 from pipeline.training.objective import Batch
 from tests.extending import toy_method, toy_variant
