@@ -17,7 +17,7 @@ SEARCHES = ("exact", "ivf", "hnsw")
 
 
 def label(
-    features: Annotated[Path, typer.Argument(help="A .npy file, float [n, d], or a .npz with `features`.")],
+    features: Annotated[Path, typer.Argument(help="A .npy file of n x d floats, or a .npz with `features`.")],
     k1: Annotated[int, typer.Option(min=1, help="Neighbours, the image itself among them.")] = 30,
     k2: Annotated[int, typer.Option(min=1, help="Neighbours that a neighbourhood is averaged over.")] = 6,
     eps: Annotated[float, typer.Option(help="Largest Jaccard distance in a cluster, between 0 and 1.")] = 0.6,

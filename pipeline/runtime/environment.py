@@ -9,8 +9,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 _STATUS = Path("/proc/self/status")
 
 # Packages whose version can change a number or the meaning of a file.
@@ -51,6 +49,8 @@ def peak_resident_bytes() -> int:
 
 def peak_memory() -> dict[str, float]:
     """Peak memory of this process and, on a GPU, of torch's allocator; bytes."""
+    import torch  # not above: `vireid label` needs no torch
+
     peak = {"memory/process_peak_bytes": float(peak_resident_bytes())}
     if torch.cuda.is_initialized():
         peak["memory/device_peak_bytes"] = float(torch.cuda.max_memory_allocated())
