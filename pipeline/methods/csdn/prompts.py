@@ -58,12 +58,13 @@ def learn_person_prompts(
     Source: Yu et al., IEEE TMM 2025 (CSDN), modality-specific prompt learner; public code, stage 1.
     """
     device = known.features.visible.device
-
-    def new_bank(modality: Modality) -> PromptBank:
-        sentence, generator = SHARED_SENTENCE if template == "shared" else SENTENCES[modality], init_generator(modality)
-        return PromptBank(tower, sentence, known.num_people, num_context=num_context, generator=generator).to(device)
-
-    words = PerModality.build(new_bank)
+    new_bank = partial(PromptBank, tower, num_rows=known.num_people, num_context=num_context)
+    words = PerModality.build(
+        lambda modality: new_bank(
+            sentence=SHARED_SENTENCE if template == "shared" else SENTENCES[modality],
+            generator=init_generator(modality),
+        ).to(device)
+    )
 
     def encoded(rows: Int64[Tensor, " rows"]) -> PerModality[Float[Tensor, "rows embed"]]:
         visible = words.visible.encode(tower, rows)
