@@ -16,14 +16,10 @@ from pipeline.evaluation.search_report import CLOSED, SearchReport, summary
 
 @dataclass(frozen=True, slots=True, config=CLOSED)
 class AverageReport:
-    """The results of several models, one per split, and their average.
+    """The results of several models, one per split of RegDB, and their average.
 
-    Attributes:
-        runs: The runs that were averaged, in the order of `splits`.
-        splits: Of RegDB.
-        partial: Image counts of some split differ from the published ones.
-        weights: Origin of the initial weights.
-        searches: Each with one trial per model; `deviation` is the spread over splits.
+    Each search has one trial per model; `deviation` is the spread over splits. `partial`: image counts of some split
+    differ from the published ones.
     """
 
     runs: tuple[str, ...]

@@ -1,4 +1,4 @@
-"""Which images of each person and camera a gallery shows: the two draws that published numbers rest on."""
+"""Gallery sampling of the two protocols that published numbers are based on, `agw` and `official`."""
 
 import random
 from collections.abc import Mapping, Sequence
@@ -15,14 +15,9 @@ Folders = Mapping[tuple[int, int], Sequence[int]]
 
 
 def group_images(samples: Samples, cameras: Sequence[int] | None = None) -> dict[tuple[int, int], list[int]]:
-    """Gather the gallery rows of each person and camera.
+    """The gallery rows of each person and camera, of all cameras or the given ones; see `Folders`.
 
-    Args:
-        samples: The images of one modality. Paths are compared by code point; without paths, rows keep their order.
-        cameras: The cameras to keep; None for all.
-
-    Returns:
-        Rows by (person, camera), sorted by path; people ascending, inside cameras ascending.
+    Paths are compared by code point; without paths, rows keep their order.
     """
     rows = samples.gallery_rows
     if cameras is not None:
@@ -37,69 +32,55 @@ def group_images(samples: Samples, cameras: Sequence[int] | None = None) -> dict
 
 
 def draw_agw(folders: Folders, trial: int, shots: int = 1) -> Int64[np.ndarray, "g"]:
-    """Draw images of each person and camera from a generator seeded with the trial's number.
+    """Sample images of each person and camera with a generator seeded with the trial's number.
 
-    The draws follow the order of the folders, so the gallery depends on which folders there are.
+    Sampling follows the order of the folders, so the gallery depends on which folders exist. A folder with fewer
+    images than `shots` is used completely.
 
-    Args:
-        folders: As `group_images` orders them.
-        trial: The seed, from 0.
-        shots: Images of each person and camera; all where there are fewer.
-
-    Returns:
-        Rows in the order of the folders, those of one folder in the order drawn.
-
-    Source:
-        mangye16/Cross-Modal-Re-ID-baseline, data_manager.py, for one shot. Differs: a generator of its own draws the
-        same images as that code draws after seeding the global one, which stays untouched here; several shots, which
-        that code does not have, are one sample a folder from the same generator.
+    Source: mangye16/Cross-Modal-Re-ID-baseline, data_manager.py, for one shot. Differs: a generator of its own gives
+    the same images as that code, which seeds the global one; several shots, which that code lacks, are one
+    `Random.sample` a folder from the same generator.
     """
     generator = random.Random(trial)  # noqa: S311  the published draw is defined by this generator
     if shots == 1:
         return np.array([generator.choice(rows) for rows in folders.values()], dtype=np.int64)
-    drawn = [generator.sample(list(rows), min(shots, len(rows))) for rows in folders.values()]
-    return np.array([row for rows in drawn for row in rows], dtype=np.int64)
+    sampled = [generator.sample(list(rows), min(shots, len(rows))) for rows in folders.values()]
+    return np.array([row for rows in sampled for row in rows], dtype=np.int64)
 
 
 def draw_official(
     folders: Folders, paths: Sequence[str] | None, permutations: Permutations, trial: int, shots: int = 1
 ) -> Int64[np.ndarray, "g"]:
-    """Take the first images of each person and camera in the order that SYSU-MM01's authors published.
+    """The first images of each person and camera in the order that SYSU-MM01's authors published.
 
-    Args:
-        folders: As `group_images` orders them.
-        paths: The path of every row, whose file names are the image numbers; None numbers the rows of a folder from 1.
-        permutations: The published orders.
-        trial: Which order, from 0.
-        shots: Images of each person and camera; all where there are fewer.
+    `paths` are those of all rows: file names are the image numbers; None numbers the rows of a folder from 1.
 
     Returns:
         Rows: cameras ascending, inside people ascending, inside in the published order.
 
     Raises:
         ConfigError: There are fewer published orders than trials.
-        DataError: The orders belong to other images: a folder holds another number of images, or other numbers.
+        DataError: The orders belong to other images: another number of images in a folder, or other numbers.
 
-    Source:
-        wuancong/SYSU-MM01, evaluation.
+    Source: wuancong/SYSU-MM01, evaluation.
     """
-    drawn: list[int] = []
+    chosen: list[int] = []
     for person, camera in sorted(folders, key=lambda folder: (folder[1], folder[0])):
         rows = folders[person, camera]
         orders = permutation_of(permutations, camera, person, len(rows))
         if trial >= len(orders):
             raise ConfigError(
                 f"trial {trial} of the draw `official`: {PERMUTATION_FILE} holds {len(orders)} trials",
-                hint=f"ask for at most {len(orders)} trials",
+                hint=f"set at most {len(orders)} trials",
             )
         row_of_number = _numbered(rows, paths)
         if row_of_number.keys() != set(range(1, len(rows) + 1)):
             raise DataError(
                 f"camera {camera}, person {person}: the {len(rows)} images are not numbered 1 to {len(rows)}",
-                hint="the draw `official` goes by the numbers of SYSU-MM01's own files; the draw `agw` needs none",
+                hint="the draw `official` uses the numbers of SYSU-MM01's own files; the draw `agw` needs none",
             )
-        drawn += [row_of_number[number] for number in orders[trial, :shots].tolist()]
-    return np.array(drawn, dtype=np.int64)
+        chosen += [row_of_number[number] for number in orders[trial, :shots].tolist()]
+    return np.array(chosen, dtype=np.int64)
 
 
 def _numbered(rows: Sequence[int], paths: Sequence[str] | None) -> dict[int | None, int]:

@@ -61,12 +61,11 @@ class SearchReport:
         draw: How galleries were sampled; None for a fixed gallery.
         shots: Gallery images per person and camera; None for a fixed gallery.
         rank_by: What is counted before the first match.
-        exclude: Which gallery images a query never sees.
+        exclude: Which gallery images are excluded from a query's ranking.
         valid_queries: Queries with a match that is not excluded: the denominator of every metric.
         gallery: Gallery images of one trial.
         hidden_pairs: Excluded pairs of query and gallery image in one trial.
         chance_r1: Expected Rank-1 of a random order.
-        mean: Over the trials.
         deviation: Over the trials; None for one trial.
     """
 

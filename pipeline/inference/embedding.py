@@ -32,13 +32,7 @@ _SHOWN = 5
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Embedded:
-    """Vectors of the images that could be read.
-
-    Attributes:
-        vectors: Row = readable image, as the encoder returns them.
-        rows: Position of each in the image list.
-        unreadable: The other images, with the reason.
-    """
+    """Vectors of the readable images, `rows` being their positions in the image list, and the unreadable images."""
 
     vectors: Float32[np.ndarray, "m dim"]
     rows: Int64[np.ndarray, " m"]
@@ -123,21 +117,15 @@ def embed_images(
         unreadable += [
             Unreadable(images.paths[row], problem) for row, problem in zip(chunk.rows, problems, strict=True) if problem
         ]
-    _tell(seen, unreadable, len(images))
+    _log(seen, unreadable, len(images))
     return Embedded(vectors[:count], rows[:count], tuple(unreadable))
 
 
 def require_some(embedded: Embedded) -> Embedded:
-    """Return the argument if any image could be read.
-
-    Raises:
-        DataError: None could.
-    """
+    """Return the argument; DataError if no image could be read."""
     if not len(embedded.rows):
         problems = embedded.unreadable
-        raise DataError(
-            f"none of {len(problems):,} images can be read: {_first(problems)}", hint="look after these files"
-        )
+        raise DataError(f"none of {len(problems):,} images can be read: {_first(problems)}", hint="check these files")
     return embedded
 
 
@@ -187,7 +175,7 @@ def _decode_ahead(
                     future.cancel()
 
 
-def _tell(seen: Counter[Adjustment], unreadable: Sequence[Unreadable], total: int) -> None:
+def _log(seen: Counter[Adjustment], unreadable: Sequence[Unreadable], total: int) -> None:
     for adjustment, count in sorted(seen.items()):
         logger.info("%s of %s images have %s", f"{count:,}", f"{total:,}", adjustment)
     if unreadable:
@@ -213,7 +201,7 @@ def _begin_parts(parts: Path, encoder: TrainedEncoder, images: ImageList) -> Non
     atomic_files.write_json(parts / _PLAN, plan)
     finished = sum(1 for _ in parts.glob("*.npz"))
     if finished:
-        logger.info("going on after %s images", f"{min(finished * CHUNK, len(images)):,}")
+        logger.info("resuming after %s images", f"{min(finished * CHUNK, len(images)):,}")
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
@@ -240,5 +228,5 @@ def _read_part(path: Path, chunk: _Chunk) -> tuple[Float32[np.ndarray, "m dim"],
     atomic_files.check_archive(path)
     with np.load(path, allow_pickle=False) as arrays:
         problems: list[str] = json.loads(str(arrays["problems"]))
-        assert len(problems) == len(chunk.rows), "the plan says which chunk it is"
+        assert len(problems) == len(chunk.rows), "`_begin_parts` keeps chunks of the same plan only"
         return arrays["vectors"], problems

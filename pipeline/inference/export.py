@@ -95,7 +95,7 @@ def _torchscript(encoder: RunEncoder) -> tuple[PerModality[Network], dict[str, b
     def traced(descriptor: Descriptor) -> bytes:
         buffer = io.BytesIO()
         with warnings.catch_warnings(), torch.inference_mode():
-            warnings.simplefilter("ignore")  # of what is no number of the batch: image size, heads, flip
+            warnings.simplefilter("ignore")  # about constants that do not depend on the batch: image size, heads, flip
             torch.jit.save(torch.jit.trace(descriptor, (_images(encoder, 2),), check_trace=False), buffer)
         return buffer.getvalue()
 

@@ -39,7 +39,7 @@ def embed_to_file(
 ) -> Written:
     """Write `features`, `paths`, `modalities`, `encoder`, and for a manifest `cameras` and `person_ids`.
 
-    A killed call resumes when repeated; until then its chunks lie beside `out`, which is replaced at the end.
+    A killed call resumes when repeated; until then its chunks are beside `out`, which is replaced at the end.
 
     Raises:
         ConfigError: The file's name does not end in `.npz`.
@@ -47,7 +47,7 @@ def embed_to_file(
         CheckpointError: The file cannot be written.
     """
     if out.suffix != ".npz":
-        raise ConfigError(f"{out}: vectors are written as a .npz archive", hint="let the name end in .npz")
+        raise ConfigError(f"{out}: vectors are written as a .npz archive", hint="choose a name that ends in .npz")
     parts = out.with_name(f"{out.name}.parts")
     embedded = require_some(embed_images(encoder, images, batch_size=batch_size, parts=parts, workers=workers))
     readable = images.only(embedded.rows)

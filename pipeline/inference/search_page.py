@@ -24,7 +24,7 @@ _STYLE = "search_page.css"
 
 
 def write_search_page(result: GallerySearchResult, images: ImageList, gallery: Gallery, file: Path) -> None:
-    """Write a page: each of the first 100 queries beside its hits, with scores, cameras, and right or wrong.
+    """Write a page: each of the first 100 queries beside its hits, with scores and cameras; right or wrong is marked.
 
     Raises:
         ConfigError: The file cannot be written, or exists and is not a page.

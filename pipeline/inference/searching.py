@@ -16,14 +16,9 @@ from pipeline.inference.index import Gallery, IndexedFile
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A gallery image found by a query.
+    """A gallery image found by a query, with its cosine similarity.
 
-    Attributes:
-        path: Relative to the gallery's root, or absolute.
-        score: Cosine similarity.
-        camera: Name of its camera; empty if unknown.
-        person: Name of its person; empty if unknown.
-        right: Whether it shows the query's person; None if unknown.
+    `camera` and `person` are names, empty if unknown; `right` is whether it shows the query's person, None if unknown.
     """
 
     path: str

@@ -1,4 +1,4 @@
-"""What a search protocol is: which trials a search has, and what features from files must be to be searched so."""
+"""The definition of a search protocol, and its requirements for feature files."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -22,13 +22,10 @@ Plans = list[list[RetrievalTrial]]
 
 @dataclass(frozen=True, slots=True)
 class GalleryDraws:
-    """How galleries are drawn where a protocol draws them.
+    """How galleries are sampled, for protocols that sample them.
 
-    Attributes:
-        draws: Which draws; LLCM and manifests have `agw` only.
-        shots: Gallery images of one person and camera; each number is a search of its own. SYSU-MM01 only.
-        trials: How many galleries are averaged; published numbers use 10.
-        permutations: The orders of the draw `official`.
+    `draws`: LLCM and manifests have `agw` only. `shots`: gallery images per person and camera, for SYSU-MM01 only; each
+    number is a search of its own. `trials`: published numbers average 10. `permutations`: for the draw `official`.
     """
 
     draws: tuple[DrawName, ...] = ("agw",)
@@ -39,13 +36,10 @@ class GalleryDraws:
 
 @dataclass(frozen=True, slots=True)
 class GalleryRules:
-    """What the protocol of a user's own data leaves open.
+    """Options of the protocol of a user's own data.
 
-    Attributes:
-        exclude: Which gallery images are excluded for a query. None takes `same_person_same_camera` if one of several
-            cameras has both modalities, else `none`.
-        gallery: Every gallery image, or one a person and camera, drawn as `agw` does.
-        rank_by: What the rank of a query counts.
+    `exclude` None is `same_person_same_camera` if one of several cameras has both modalities, else `none`. `gallery`:
+    all images, or one per person and camera, sampled as `agw` does.
     """
 
     exclude: ExclusionRule | None = None
@@ -55,13 +49,9 @@ class GalleryRules:
 
 @dataclass(frozen=True, slots=True)
 class SearchOptions:
-    """What the trials of a search depend on, beside the images.
+    """What the trials of a search depend on, besides the images.
 
-    Attributes:
-        draws: How galleries are drawn, where the protocol draws them.
-        rules: What a protocol leaves open.
-        split: Which published split this is; None where there is one only, or where it is not known.
-        site: The name of the user's own data set.
+    `split` is the published split, None if there is one only or it is unknown; `site` names the user's own data set.
     """
 
     draws: GalleryDraws = field(default_factory=GalleryDraws)
@@ -72,15 +62,14 @@ class SearchOptions:
 
 @dataclass(frozen=True, slots=True)
 class FileRules:
-    """What `vireid rank` requires of features from files.
+    """What `vireid rank` requires of feature files.
 
     Attributes:
         names: The values of `--protocol`.
-        cameras: The highest camera number where cameras are needed; None where they are not.
-        infrared_cameras: The cameras that are infrared, where the camera decides the modality.
-        query: The modality of all queries, where there is one direction only; `names` are then searches.
-        count_rows: From one of `names` and all rows of both modalities to the published counts and those found; None
-            where nothing is published.
+        cameras: The highest camera number, if cameras are needed.
+        infrared_cameras: If the camera decides the modality.
+        query: The modality of all queries, if there is one direction only; `names` are then searches.
+        count_rows: From one of `names` and all rows to published and found counts; None if nothing is published.
     """
 
     names: tuple[str, ...]
@@ -101,9 +90,9 @@ class SearchProtocol:
     Attributes:
         options: Its name, its published searches, and which settings apply to it.
         plan: From the second part of a search's name, `all` or a direction, to its trials.
-        validation: The second parts of the searches among validation images, the one to choose a round by first.
-        prepare_draws: From the data root, the draws that are set, and whether a run ends, to the draws to make.
-        files: What features from files must be; None where `vireid rank` does not offer the protocol.
+        validation: The second parts of the searches on validation images; the first one selects a round.
+        prepare_draws: From the data root, the settings, and whether this is a run's last evaluation, to the draws used.
+        files: None if `vireid rank` does not offer the protocol.
     """
 
     options: DatasetOptions
@@ -131,16 +120,12 @@ def count_rows(published: SplitCounts, samples: PerModality[Samples]) -> list[Ch
 
 
 def num_people(samples: PerModality[Samples]) -> int:
-    """How many people both tables show together."""
+    """Number of people in both tables together."""
     return len(np.unique(np.concatenate([one.people for one in samples])))
 
 
 def refuse_empty(trial: RetrievalTrial) -> None:
-    """Refuse a trial without a query or without a gallery.
-
-    Raises:
-        DataError: Naming the role and the modality.
-    """
+    """Raise DataError for a trial without a query or without a gallery."""
     for role, rows in (("query", trial.query), ("gallery", trial.gallery)):
         if len(rows) == 0:
             modality = trial.search.query if role == "query" else trial.search.query.other

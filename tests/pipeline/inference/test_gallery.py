@@ -113,7 +113,7 @@ class TestRefused:
     def test_somebody_elses_folder(self, folder: Path, tmp_path: Path) -> None:
         (tmp_path / "index").mkdir()
         (tmp_path / "index" / "thesis.tex").write_text("")
-        with pytest.raises(DataError, match=r"holds other things than an index \(first: thesis\.tex\)"):
+        with pytest.raises(DataError, match=r"is not an index, but holds other files \(first: thesis\.tex\)"):
             refresh(folder, tmp_path / "index")
 
     def test_two_processes_at_once(self, folder: Path, tmp_path: Path) -> None:
@@ -157,11 +157,11 @@ class TestOpening:
         source = GallerySource(tmp_path / "index", Modality.VISIBLE)
         with caplog.at_level("WARNING"):
             gallery, _ = open_or_refresh(source, None, tmp_path, MeanEncoder(), batch_size=4)
-        assert len(gallery.files) == 4 and "is searched as it stands" in caplog.text
+        assert len(gallery.files) == 4 and "is searched without a refresh" in caplog.text
 
     def test_an_index_of_the_wrong_modality_is_refused(self, folder: Path, tmp_path: Path) -> None:
         refresh(folder, tmp_path / "index")
-        with pytest.raises(DataError, match="holds visible images, and infrared ones are to be searched"):
+        with pytest.raises(DataError, match="holds visible images, but infrared ones are needed"):
             open_or_refresh(
                 GallerySource(tmp_path / "index", Modality.INFRARED), None, tmp_path, MeanEncoder(), batch_size=4
             )
