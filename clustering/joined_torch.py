@@ -17,7 +17,7 @@ from clustering.jaccard_torch import (
     transposed,
     weights_on_device,
 )
-from clustering.joined import Joined, distance_quantiles, images_for_quantiles, list_length
+from clustering.labelling import Joined, distance_quantiles, images_for_quantiles, list_length
 from clustering.neighbours import nearest_neighbours
 from clustering.neighbours_torch import ranks_on_device, search_with_faiss
 from clustering.rows import check_unit_rows

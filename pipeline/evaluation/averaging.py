@@ -10,8 +10,7 @@ from pydantic.dataclasses import dataclass
 from pipeline.config.datasets import options_of
 from pipeline.data.images import Kind
 from pipeline.errors import DataError
-from pipeline.evaluation.report import EvaluationReport, FeatureRecord, Selection
-from pipeline.evaluation.search_report import CLOSED, SearchReport, summary
+from pipeline.evaluation.report import CLOSED, EvaluationReport, FeatureRecord, SearchReport, Selection, summary
 
 
 @dataclass(frozen=True, slots=True, config=CLOSED)

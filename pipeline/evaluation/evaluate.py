@@ -11,8 +11,8 @@ from models.modality import Modality, PerModality
 from pipeline.errors import DataError
 from pipeline.evaluation.protocol import RetrievalTrial, Samples
 from pipeline.evaluation.ranking import QueryRanks, best_gallery, inner_products, rank_queries, summarise, unit_rows
+from pipeline.evaluation.report import SearchReport, report_search
 from pipeline.evaluation.reranking import k_reciprocal
-from pipeline.evaluation.search_report import SearchReport, report_search
 
 BLOCK_BYTES = 128 * 2**20
 """Most similarities in memory at once; no value changes any number."""

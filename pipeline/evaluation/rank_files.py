@@ -15,11 +15,19 @@ from pipeline.config.datasets import Split
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.evaluate import QueryResults, SearchResult, evaluate_features
 from pipeline.evaluation.feature_files import ImageFeatures
-from pipeline.evaluation.protocol import Direction, Samples, direction_from, query_modality
+from pipeline.evaluation.protocol import (
+    Direction,
+    FileRules,
+    GalleryDraws,
+    GalleryRules,
+    Samples,
+    SearchProtocol,
+    direction_from,
+    query_modality,
+)
 from pipeline.evaluation.protocols import PROTOCOLS
-from pipeline.evaluation.protocols.spec import FileRules, GalleryDraws, GalleryRules, SearchProtocol
 from pipeline.evaluation.ranking import unit_rows
-from pipeline.evaluation.search_report import CLOSED, SearchReport
+from pipeline.evaluation.report import CLOSED, SearchReport
 from pipeline.evaluation.searches import plan_search, possible_directions
 
 logger = logging.getLogger(__name__)
@@ -189,7 +197,7 @@ def _check_counts(name: str, wanted: FileRules, samples: PerModality[Samples], a
     if not allow_partial:
         raise DataError(
             message,
-            hint="give the features of all test images and no others, or continue with --allow-partial (marks the result)",
+            hint="give the features of all test images and no others, or use --allow-partial, which marks the result",
         )
     logger.warning("%s", message)
     return True

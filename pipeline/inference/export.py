@@ -15,8 +15,7 @@ from jaxtyping import Float32
 from safetensors.torch import load, save
 from torch import Tensor
 
-from models.descriptor import Descriptor
-from models.encoder import DualStemEncoder
+from models.encoder import Descriptor, DualStemEncoder
 from models.modality import Modality, PerModality
 from pipeline.config.experiment import record_of
 from pipeline.data.transforms.augmentation import colour_statistics

@@ -11,8 +11,7 @@ import torch
 from jaxtyping import Float32, UInt8
 
 from models.clip import WeightsLoadError, load_clip
-from models.descriptor import Flip
-from models.encoder import DualStemEncoder, Head
+from models.encoder import DualStemEncoder, Flip, Head
 from models.imagenet import RESNET50, load_imagenet
 from models.modality import Modality
 from models.precision import Precision

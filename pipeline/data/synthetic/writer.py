@@ -1,7 +1,6 @@
 """Generate a data set on disk: in parallel, the same bytes for any number of workers, complete or not at all."""
 
 import hashlib
-import json
 import logging
 import multiprocessing
 import os
@@ -36,6 +35,7 @@ from pipeline.data.synthetic.layouts import (
 )
 from pipeline.data.synthetic.plan import SIZES, Listing, PictureSize, Plan, Shot, Size
 from pipeline.errors import ConfigError, DataError
+from pipeline.runtime import atomic_files
 
 logger = logging.getLogger(__name__)
 
@@ -218,10 +218,10 @@ def _write_truth(
 ) -> None:
     """Write `drawn.json`, `captions.jsonl` (no person) with its description, and `truth/` (everything)."""
     (folder / "truth").mkdir()
-    captions = ({name: row[name] for name in ("path", "modality", "caption")} for row in rows)
-    _write_lines(folder / "captions.jsonl", captions)
-    _write_lines(folder / "truth" / "images.jsonl", rows)
-    _write_lines(folder / "truth" / "people.jsonl", (asdict(person) for person in Studio(settings).people))
+    captions = [{name: row[name] for name in ("path", "modality", "caption")} for row in rows]
+    atomic_files.write_lines(folder / "captions.jsonl", captions)
+    atomic_files.write_lines(folder / "truth" / "images.jsonl", rows)
+    atomic_files.write_lines(folder / "truth" / "people.jsonl", [asdict(person) for person in Studio(settings).people])
     facts = {
         "kind": "drawn",
         "note": "drawn, not photographed",
@@ -233,16 +233,6 @@ def _write_truth(
         "knobs": settings.knobs.model_dump(),
         "counts": plan.counts(settings.stations),
     }
-    _write_json(folder / "drawn.json", facts)
+    atomic_files.write_json(folder / "drawn.json", facts)
     origin = {"model_id": "drawn", "revision": str(GENERATOR_VERSION), "prompt": None, "decoding": None}
-    _write_json(folder / "captions.meta.json", {"schema": CAPTION_SCHEMA, **origin, "images": len(rows)})
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    with path.open("w", encoding="utf-8") as lines:
-        for row in rows:
-            lines.write(json.dumps(row, ensure_ascii=False) + "\n")
+    atomic_files.write_json(folder / "captions.meta.json", {"schema": CAPTION_SCHEMA, **origin, "images": len(rows)})

@@ -4,8 +4,18 @@ from models.modality import PerModality
 from pipeline.config import datasets
 from pipeline.data.datasets.llcm import PUBLISHED_COUNTS
 from pipeline.evaluation.draws import draw_agw, group_images
-from pipeline.evaluation.protocol import RetrievalTrial, Samples, Search, query_modality
-from pipeline.evaluation.protocols.spec import FileRules, Plans, SearchOptions, SearchProtocol, count_rows, refuse_empty
+from pipeline.evaluation.protocol import (
+    FileRules,
+    Plans,
+    RetrievalTrial,
+    Samples,
+    Search,
+    SearchOptions,
+    SearchProtocol,
+    count_rows,
+    query_modality,
+    refuse_empty,
+)
 
 
 def plan_llcm(direction: str, samples: PerModality[Samples], options: SearchOptions) -> Plans:

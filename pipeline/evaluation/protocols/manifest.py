@@ -6,8 +6,18 @@ from models.modality import PerModality
 from pipeline.config import datasets
 from pipeline.config.datasets import DIRECTIONS, DatasetOptions
 from pipeline.evaluation.draws import draw_agw, group_images
-from pipeline.evaluation.protocol import ExclusionRule, RetrievalTrial, Samples, Search, query_modality
-from pipeline.evaluation.protocols.spec import FileRules, Plans, SearchOptions, SearchProtocol, refuse_empty
+from pipeline.evaluation.protocol import (
+    ExclusionRule,
+    FileRules,
+    Plans,
+    RetrievalTrial,
+    Samples,
+    Search,
+    SearchOptions,
+    SearchProtocol,
+    query_modality,
+    refuse_empty,
+)
 
 
 def plan_manifest(direction: str, samples: PerModality[Samples], options: SearchOptions) -> Plans:

@@ -19,11 +19,14 @@ from pipeline.data.datasets.sysu import (
 )
 from pipeline.errors import DataError
 from pipeline.evaluation.draws import Folders, draw_agw, draw_official, group_images
-from pipeline.evaluation.protocol import DrawName, RetrievalTrial, Samples, Search
-from pipeline.evaluation.protocols.spec import (
+from pipeline.evaluation.protocol import (
+    DrawName,
     FileRules,
     GalleryDraws,
     Plans,
+    RetrievalTrial,
+    Samples,
+    Search,
     SearchOptions,
     SearchProtocol,
     num_people,
