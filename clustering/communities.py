@@ -14,7 +14,7 @@ SEED = 1  # of the order in which "louvain" visits images
 def components(graph: RadiusGraph, eps: float, min_samples: int) -> Clustering:
     """Cluster the connected components of the graph at radius `eps`: `dbscan` in which every image is a core image.
 
-    One pair between images of two persons joins their clusters. Images of clusters below `min_samples` (>= 1) are
+    One pair between images of two people joins their clusters. Images of clusters below `min_samples` (>= 1) are
     outliers; clusters are numbered by their smallest image. The image order does not change the clusters.
 
     Raises:

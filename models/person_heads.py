@@ -55,7 +55,7 @@ class PersonClassifier(nn.Module):
     def forward(
         self, neck: Float[Tensor, "batch width"], projection: Float[Tensor, "batch embed"] | None
     ) -> list[Float[Tensor, "batch people"]]:
-        """Scores of all persons for each image, from each neck of the encoder."""
+        """Scores of all people for each image, from each neck of the encoder."""
         scores = [self.neck(neck)]
         if self.projection is not None:
             scores.append(self.projection(projection))

@@ -35,7 +35,7 @@ _PACKAGES: Final = ("torch", "open_clip_torch", "numpy", "numba")
 _OPENING: Final = """# Demo CLIP
 
 **This is not OpenAI CLIP.** It has the same architecture (a ResNet with attention pool, a text transformer,
-CLIP's own vocabulary) with 3 million values, pre-trained on synthetic persons, so that every path from weights to
+CLIP's own vocabulary) with 3 million values, pre-trained on synthetic people, so that every path from weights to
 prompts runs without a download. Intended use: tests and the demonstration. No number that used it may be compared with
 a published one; reports contain `weights.kind = "demo"`.
 
@@ -131,7 +131,7 @@ def _zero_shot_table(report: ZeroShotReport) -> str:
     rows = [f"| {name} | {' | '.join(_cells(report.attributes, name))} |" for name in names]
     return "\n".join(
         [
-            "## Zero-shot on held-out synthetic persons\n",
+            "## Zero-shot on held-out synthetic people\n",
             "Accuracy, beside that of a random guess and of the most frequent value.\n",
             "| attribute | visible | guess | commonest | infrared | guess | commonest |",
             "|---|---|---|---|---|---|---|",
@@ -161,8 +161,8 @@ def _frozen_table(frozen: Mapping[str, list[FrozenFigures]]) -> str:
     return "\n".join(
         [
             "## Frozen features on the demonstration data\n",
-            "`pairs`: training persons whose visible and infrared true-person prototypes are matched correctly.",
-            "Rank-1 and mAP: infrared queries of the test persons in ten single-shot visible galleries.\n",
+            "`pairs`: training people whose visible and infrared true-person prototypes are matched correctly.",
+            "Rank-1 and mAP: infrared queries of the test people in ten single-shot visible galleries.\n",
             "| difficulty, size | feature | pairs | Rank-1 | mAP |",
             "|---|---|---|---|---|",
             *rows,

@@ -1,4 +1,4 @@
-"""Image-caption pairs of synthetic persons, generated in a separate process while the network trains."""
+"""Image-caption pairs of synthetic people, generated in a separate process while the network trains."""
 
 import multiprocessing
 import queue
@@ -68,7 +68,7 @@ class PairSource:
 
     Args:
         settings: Sizes and shares.
-        name: Part of the generators' key, so that training and held-out persons differ.
+        name: Part of the generators' key, so that training and held-out people differ.
     """
 
     def __init__(self, settings: PairSettings, name: str) -> None:

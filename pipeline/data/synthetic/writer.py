@@ -47,7 +47,7 @@ _WORTH_WORKERS: Final = 1500
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """One way to lay out the same persons on disk."""
+    """One way to lay out the same people on disk."""
 
     stations: tuple[Station, ...]
     plan: Callable[[Size, int, SyntheticKnobs], Plan]
@@ -132,7 +132,7 @@ def generate_dataset(
     seconds = time.monotonic() - started
     summary = SyntheticSummary(out, plan.num_people, len(rows) - num_infrared, num_infrared, digest, seconds)
     logger.info(
-        "generated %d images of %d persons: %.0f images/s", len(rows), plan.num_people, summary.images_per_second
+        "generated %d images of %d people: %.0f images/s", len(rows), plan.num_people, summary.images_per_second
     )
     return summary
 
