@@ -62,9 +62,6 @@ def join_on_device(
 
     Approximate neighbours are searched on the CPU.
 
-    Raises:
-        ValueError: As `join_on_cpu`, or the device's memory is too small for the features or for the work of one image.
-
     Cost: The features, 8 k1 bytes an image, some 3 kB an image for weights, and about 6 GB for blocks on a GPU, or less
     if it has less.
     """

@@ -22,7 +22,6 @@ from clustering.jaccard import (
 from clustering.neighbours import nearest_neighbours
 from clustering.rows import check_matrix
 
-
 QUANTILE_IMAGES = 2_000  # enough for a median in an error message; always the same images
 
 
@@ -49,11 +48,7 @@ def join_on_cpu(
     k1_counts_self: bool,
     neighbour_method: Literal["exact", "ivf", "hnsw"],
 ) -> Joined:
-    """Search, weigh and join with faiss and compiled loops; arguments as in `label_images` and `radius_graph`.
-
-    Raises:
-        ValueError: A row is not finite or not of unit length, or too many pairs are within eps.
-    """
+    """Search, weigh and join with faiss and compiled loops; arguments as in `label_images` and `radius_graph`."""
     began = perf_counter()
     neighbours = nearest_neighbours(features, list_length(k1, k1_counts_self), method=neighbour_method)
     searched = perf_counter()
@@ -93,19 +88,12 @@ def distance_quantiles(distances: Float64[np.ndarray, "b others"]) -> dict[str, 
 class Labelling:
     """Pseudo-labels with diagnostics.
 
-    Args:
-        clustering: Cluster numbers and core images.
-        num_edges: Pairs of images within eps.
-        curve: The clustering at eps 0.40 to 0.70 by the same method; up to a smaller eps if the pairs are too many to
-            hold. "louvain" is slow: at eps only.
-        distance_quantiles: Jaccard distances of images to the others in their lists: "p01", "p05" and "p50". None if no
-            image has another in its list.
-        max_in_degree: Largest in-degree of the k-NN graph (hubness); the mean is the length of the lists.
-        k1: The k1 used, at most the number of images.
-        k2: The k2 used, at most k1.
-        seconds: Time of "neighbours", "graph" and "dbscan" (or the other method, with the curve).
-        recall: Share of the exact neighbours found, measured on sampled images; None for an exact search.
-        search: Library, index and device of the neighbour search, for the record.
+    `num_edges` counts pairs within eps. `curve` is the clustering at eps 0.40 to 0.70 by the same method; up to a
+    smaller eps if the pairs are too many to hold; "louvain", which is slow, at eps only. `distance_quantiles` ("p01",
+    "p05", "p50") are of Jaccard distances of images to the others in their lists; None without others. `max_in_degree`
+    is that of the k-NN graph (hubness). `k1` and `k2` are clamped to the number of images. `seconds` are those of
+    "neighbours", "graph" and "dbscan" (any method, with the curve). `recall` is measured on sampled images; None for an
+    exact search. `search` names library, index and device.
     """
 
     clustering: Clustering
@@ -132,30 +120,26 @@ def label_images(
     method: Literal["dbscan", "components", "louvain"] = "dbscan",
     device: str = "cpu",
 ) -> Labelling:
-    """Cluster images on the k-reciprocal Jaccard distance.
+    """Cluster images (unit rows of one modality) on the k-reciprocal Jaccard distance.
 
-    Degenerate results (no cluster, one cluster, no images) are returned; the caller checks them.
+    Degenerate results (no cluster, one cluster, no images) are returned; the caller checks them. Equal features give
+    equal labels, whatever the device and the number of threads.
 
     Args:
-        features: Unit rows of the images of one modality; not changed.
+        features: Not changed.
         k1: Length of the lists in which two images must contain each other. Clamped to n.
         k2: Neighbours over which a neighbourhood is averaged, from 1 to k1. Clamped to n.
         eps: Jaccard distance within which two images are neighbours, between 0 and 1.
-        min_samples: Images within eps of a core image, itself included; for the other methods the smallest cluster
-            size. At least 1.
+        min_samples: Images within eps of a core image, itself included; for other methods the smallest cluster size.
         k1_counts_self: Whether the image itself is one of the k1. False makes the long lists one longer and leaves the
             half lists as they are, as in the original re-ranking.
         neighbour_method: See `nearest_neighbours`.
         method: Clustering of the graph; see `dbscan` and `communities`.
         device: "cpu", or "cuda" or "cuda:N" to search, weigh and join there.
 
-    Returns:
-        Labels with diagnostics. Equal for equal features, whatever the device and the number of threads.
-
     Raises:
-        ValueError: The features are not a 2-D float32 array, a row is not finite or not of unit length, a parameter is
-            out of range, more than 2^31 pairs are within eps (the message names an eps that fits), or the device is
-            missing or its memory too small.
+        ValueError: The features are not 2-D float32 unit rows, a parameter is out of range, more than 2^31 pairs are
+            within eps (the message names an eps that fits), or the device is missing or its memory too small.
 
     Cost: The neighbours, n^2 d; the rest grows a little faster than n: below a tenth of that at 22,258 x 2048.
 

@@ -25,6 +25,9 @@ from models.trunks import (
     resnet_trunk,
 )
 
+Flip = Literal["none", "mean", "concat"]
+Images = Float[Tensor, "batch 3 height width"]
+
 
 class Head(StrEnum):
     """A feature of the encoder; only requested ones are computed."""
@@ -129,11 +132,8 @@ class DualStemEncoder(nn.Module):
             trunk, pool, projection = VisionTransformerTrunk(visual, grid), nn.Identity(), patch_projection(visual)
         elif hasattr(visual, "attnpool"):
             stems = PerModality.build(lambda _: resnet_stem(visual))
-            trunk, pool, projection = (
-                resnet_trunk(visual),
-                GeneralisedMean(gem_power),
-                AttentionPool(visual.attnpool, grid),
-            )
+            trunk, pool = resnet_trunk(visual), GeneralisedMean(gem_power)
+            projection = AttentionPool(visual.attnpool, grid)
         else:
             stems = PerModality.build(lambda _: plain_stem(visual))
             trunk, pool, projection = plain_trunk(visual), GeneralisedMean(gem_power), None
@@ -164,26 +164,15 @@ class DualStemEncoder(nn.Module):
         width: int = last.out_features
         return width
 
-    def encode(
-        self, images: Float[Tensor, "batch 3 height width"], modality: Modality, *, heads: frozenset[Head]
-    ) -> Encoded:
-        """Features of normalised images of one modality.
-
-        Raises:
-            ValueError: Images of another size.
+    def encode(self, images: Images, modality: Modality, *, heads: frozenset[Head]) -> Encoded:
+        """Features of normalised images, of the encoder's size, of one modality.
 
         Cost: RN50 at 288 x 144 pixels: 5.9 G multiplications an image, 0.04 G more for the projection.
         """
         return self._read_out(self.trunk(self._stem(images, modality)), heads)
 
-    def forward(
-        self, images: PerModality[Float[Tensor, "batch 3 height width"]], heads: frozenset[Head]
-    ) -> PerModality[Encoded]:
-        """Features of both modalities in one pass through the trunk, visible images first.
-
-        Raises:
-            ValueError: Images of another size.
-        """
+    def forward(self, images: PerModality[Images], heads: frozenset[Head]) -> PerModality[Encoded]:
+        """Features of both modalities in one pass through the trunk, visible images first."""
         stems = PerModality.build(lambda modality: self._stem(images[modality], modality))
         encoded = self._read_out(self.trunk(torch.cat([stems.visible, stems.infrared])), heads)
         num_visible = len(images.visible)
@@ -228,11 +217,6 @@ class DualStemEncoder(nn.Module):
         )
 
 
-Flip = Literal["none", "mean", "concat"]
-
-Images = Float[Tensor, "batch 3 height width"]
-
-
 def describe_images(
     encode: Callable[[Images], Encoded], images: Images, *, heads: Sequence[Head], flip: Flip
 ) -> Float[Tensor, "batch dim"]:
@@ -269,7 +253,7 @@ class Descriptor(nn.Module):
         self.heads = tuple(heads)
         self.flip: Flip = flip
 
-    def forward(self, images: Float[Tensor, "batch 3 height width"]) -> Float[Tensor, "batch dim"]:
+    def forward(self, images: Images) -> Float[Tensor, "batch dim"]:
         """Descriptors of images of the encoder's size."""
         return describe_images(
             lambda batch: self.encoder.encode(batch, self.modality, heads=frozenset(self.heads)),

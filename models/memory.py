@@ -50,11 +50,7 @@ class PrototypeMemory:
     def update(
         self, features: Float[Tensor, "batch dim"], labels: Int64[Tensor, " batch"], rule: "MemoryUpdate"
     ) -> None:
-        """Move the prototypes of the clusters in a batch (`features`: unit rows, without gradient).
-
-        Raises:
-            ValueError: A label has no prototype.
-        """
+        """Move the prototypes of the clusters in a batch (`features`: unit rows, without gradient; labels from 0)."""
         if labels.shape[0] == 0:
             return
         host_labels = labels.detach().cpu().numpy()

@@ -155,7 +155,8 @@ class SwapCount:
 class CrossModalSwap:
     """Exchange matched visible and infrared prototypes, so that each modality learns from the other's features.
 
-    Make one for each round, because the memories are new then.
+    Make one for each round, because the memories are new then. `pairs`, `assign`, `min_similarity` and `every` (more
+    than 1 is an approximation) are those of `ClusterPairing`.
 
     Args:
         mode: `released` writes one side at a time: the visible prototype takes over the infrared one if its cluster is
@@ -164,10 +165,6 @@ class CrossModalSwap:
         trigger: For `exchange`: whether one or both clusters of a pair must be in the batch. `both_members` is rare
             with 4 of 400 clusters in a batch. `released` ignores it.
         scale: The share of its own content that a prototype keeps, in [0, 1]; 0 is a pure exchange, bit for bit.
-        min_similarity: See `ClusterPairing`; so are `every` (more than 1 is an approximation), `assign` and `pairs`.
-        every: As above.
-        assign: As above.
-        pairs: As above.
 
     Cost: at 395 + 395 clusters and 64 + 64 images a step: two small products, and one assignment (1 to 10 ms on the
     host) while a GPU encodes the next batch.

@@ -1,6 +1,5 @@
 """Make the demo CLIP: train it, measure it, and write its model card."""
 
-import hashlib
 import logging
 import platform
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from typing import Final
 from torch import nn
 
 from models.clip import load_clip
+from models.clip_files import file_digest
 from models.encoder import DualStemEncoder
 from models.modality import PerModality
 from pipeline.data.synthetic.knobs import PRESETS
@@ -96,11 +96,6 @@ def write_card(
     """Write `MODEL_CARD.md` beside the weights in `folder`."""
     parts = [_OPENING, _files(folder), _training(recipe, summary), _zero_shot_table(zero_shot), _frozen_table(frozen)]
     (folder / CARD_NAME).write_text("\n".join(parts), encoding="utf-8")
-
-
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal digits."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def _files(folder: Path) -> str:

@@ -92,16 +92,16 @@ def generate_dataset(
     workers: int | None = None,
     knobs: SyntheticKnobs | None = None,
 ) -> SyntheticSummary:
-    """Generate a data set in a new folder `out`, which appears only when it is complete.
+    """Generate a data set in a new folder `out`, which appears only when it is complete; it must be absent or empty.
 
     Args:
-        out: The data root to create; must not exist, or be empty.
+        out: The data root to create.
         size: `smoke`, `demo` or `large`.
         layout: `sysu`, `regdb`, `llcm` or `manifest`: the data set whose folders and lists are written.
         seed: Equal arguments give equal pixels on every machine.
         difficulty: `easy`, `moderate`, `default` or `hard`.
-        height: Image height in pixels; by default that of size and layout.
-        width: Image width in pixels; likewise.
+        height: Of images, in pixels; by default that of size and layout.
+        width: Likewise.
         workers: Processes; by default one a core, one for small sets. Does not change a pixel.
         knobs: Overrides those of `difficulty`, which then is only a label.
 
