@@ -12,8 +12,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from pipeline.data.check import DatasetCheck
-    from pipeline.evaluation.averaging import AverageReport
-    from pipeline.evaluation.report import EvaluationReport, FeatureRecord, SearchReport
+    from pipeline.evaluation.report import AverageReport, EvaluationReport, FeatureRecord, SearchReport
 
 
 def stdout() -> Console:

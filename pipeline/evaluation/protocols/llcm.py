@@ -3,7 +3,6 @@
 from models.modality import PerModality
 from pipeline.config import datasets
 from pipeline.data.datasets.llcm import PUBLISHED_COUNTS
-from pipeline.evaluation.draws import draw_agw, group_images
 from pipeline.evaluation.protocol import (
     FileRules,
     Plans,
@@ -13,6 +12,8 @@ from pipeline.evaluation.protocol import (
     SearchOptions,
     SearchProtocol,
     count_rows,
+    draw_agw,
+    group_images,
     query_modality,
     refuse_empty,
 )

@@ -5,7 +5,6 @@ import numpy as np
 from models.modality import PerModality
 from pipeline.config import datasets
 from pipeline.config.datasets import DIRECTIONS, DatasetOptions
-from pipeline.evaluation.draws import draw_agw, group_images
 from pipeline.evaluation.protocol import (
     ExclusionRule,
     FileRules,
@@ -15,6 +14,8 @@ from pipeline.evaluation.protocol import (
     Search,
     SearchOptions,
     SearchProtocol,
+    draw_agw,
+    group_images,
     query_modality,
     refuse_empty,
 )

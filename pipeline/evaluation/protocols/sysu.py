@@ -18,10 +18,10 @@ from pipeline.data.datasets.sysu import (
     read_permutations,
 )
 from pipeline.errors import DataError
-from pipeline.evaluation.draws import Folders, draw_agw, draw_official, group_images
 from pipeline.evaluation.protocol import (
     DrawName,
     FileRules,
+    Folders,
     GalleryDraws,
     Plans,
     RetrievalTrial,
@@ -29,6 +29,9 @@ from pipeline.evaluation.protocol import (
     Search,
     SearchOptions,
     SearchProtocol,
+    draw_agw,
+    draw_official,
+    group_images,
     num_people,
 )
 
