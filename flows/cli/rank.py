@@ -12,7 +12,8 @@ from pipeline.config.datasets import DIRECTIONS
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pipeline.evaluation.protocol import Direction, GalleryDraws, GalleryRules
+    from pipeline.evaluation.protocol import Direction
+    from pipeline.evaluation.protocols.spec import GalleryDraws, GalleryRules
     from pipeline.evaluation.rank_files import RankReport
 
 logger = logging.getLogger(__name__)
@@ -79,7 +80,8 @@ def _print(report: "RankReport", as_json: bool) -> None:
 def _draws(draw: list[str] | None, shots: list[int] | None, trials: int, permutations: Path | None) -> "GalleryDraws":
     """How galleries are drawn; whoever hands in the published orders wants them used, beside the usual draw."""
     from pipeline.data.datasets.sysu import read_permutations
-    from pipeline.evaluation.protocol import DrawName, GalleryDraws
+    from pipeline.evaluation.protocol import DrawName
+    from pipeline.evaluation.protocols.spec import GalleryDraws
 
     wanted = draw or (["agw"] if permutations is None else ["agw", "official"])
     return GalleryDraws(
@@ -94,7 +96,8 @@ def _rules(exclude: str | None, rank_by: str | None) -> "GalleryRules | None":
     """What `pairs` leaves open; None where nothing of it was said, since other protocols leave nothing open."""
     if exclude is None and rank_by is None:
         return None
-    from pipeline.evaluation.protocol import ExclusionRule, GalleryRules
+    from pipeline.evaluation.protocol import ExclusionRule
+    from pipeline.evaluation.protocols.spec import GalleryRules
     from pipeline.evaluation.ranking import RankBy
 
     known = ("none", "same_person_same_camera", "same_camera")

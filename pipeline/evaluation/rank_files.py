@@ -15,17 +15,9 @@ from pipeline.config.datasets import Split
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.evaluate import QueryResults, SearchResult, evaluate_features
 from pipeline.evaluation.feature_files import ImageFeatures
-from pipeline.evaluation.protocol import (
-    Direction,
-    FileRules,
-    GalleryDraws,
-    GalleryRules,
-    Samples,
-    SearchProtocol,
-    direction_from,
-    query_modality,
-)
+from pipeline.evaluation.protocol import Direction, Samples, direction_from, query_modality
 from pipeline.evaluation.protocols import PROTOCOLS
+from pipeline.evaluation.protocols.spec import FileRules, GalleryDraws, GalleryRules, SearchProtocol
 from pipeline.evaluation.ranking import unit_rows
 from pipeline.evaluation.report import CLOSED, SearchReport
 from pipeline.evaluation.searches import plan_search, possible_directions

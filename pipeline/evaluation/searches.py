@@ -8,17 +8,9 @@ from pipeline.config.datasets import DIRECTIONS, Split
 from pipeline.config.shared import EvaluationConfig
 from pipeline.data.truth import Dataset, SplitTables
 from pipeline.errors import ConfigError
-from pipeline.evaluation.protocol import (
-    Direction,
-    GalleryDraws,
-    GalleryRules,
-    Plans,
-    Samples,
-    SearchOptions,
-    SearchProtocol,
-    direction_from,
-)
+from pipeline.evaluation.protocol import Direction, Samples, direction_from
 from pipeline.evaluation.protocols import PROTOCOLS, search_protocol
+from pipeline.evaluation.protocols.spec import GalleryDraws, GalleryRules, Plans, SearchOptions, SearchProtocol
 
 
 def plan_search(

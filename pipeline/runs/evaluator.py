@@ -22,8 +22,8 @@ from pipeline.evaluation.diagnostics import label_diagnostics, matching_diagnost
 from pipeline.evaluation.evaluate import SearchResult, evaluate_features
 from pipeline.evaluation.feature_files import write_features, write_queries
 from pipeline.evaluation.figures import draw_panel, look_up
-from pipeline.evaluation.protocol import Plans
 from pipeline.evaluation.protocols import protocol_of
+from pipeline.evaluation.protocols.spec import Plans
 from pipeline.evaluation.report import (
     DataRecord,
     EvaluationReport,

@@ -28,7 +28,7 @@ from pipeline.data.store import open_store
 from pipeline.data.transforms.augmentation import augment
 from pipeline.data.transforms.channel_augmentation import channel_views
 from pipeline.evaluation.evaluate import evaluate_features
-from pipeline.evaluation.protocol import GalleryDraws, GalleryRules
+from pipeline.evaluation.protocols.spec import GalleryDraws, GalleryRules
 from pipeline.features import extract_features
 from pipeline.methods.cclnet.objective import TextLoss, cluster_objective
 from pipeline.methods.cclnet.prompts import learn_prompts

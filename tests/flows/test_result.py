@@ -12,7 +12,7 @@ from pipeline.config.cclnet import CclnetConfig
 from pipeline.config.presets import load_config, validate_config
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.evaluation.feature_files import read_features
-from pipeline.evaluation.protocol import GalleryDraws
+from pipeline.evaluation.protocols.spec import GalleryDraws
 from pipeline.evaluation.rank_files import rank_files
 from pipeline.methods import method_of
 from pipeline.runs.open import reopen_run, run_path

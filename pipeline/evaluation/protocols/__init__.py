@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 
 from pipeline.errors import ConfigError
-from pipeline.evaluation.protocol import SearchProtocol
 from pipeline.evaluation.protocols.llcm import LLCM
 from pipeline.evaluation.protocols.manifest import MANIFEST, PAIRS
 from pipeline.evaluation.protocols.regdb import REGDB
+from pipeline.evaluation.protocols.spec import SearchProtocol
 from pipeline.evaluation.protocols.sysu import SYSU
 
 PROTOCOLS: tuple[SearchProtocol, ...] = (SYSU, REGDB, LLCM, MANIFEST, PAIRS)

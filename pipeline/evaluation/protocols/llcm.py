@@ -3,18 +3,15 @@
 from models.modality import PerModality
 from pipeline.config import datasets
 from pipeline.data.datasets.llcm import PUBLISHED_COUNTS
-from pipeline.evaluation.protocol import (
+from pipeline.evaluation.protocol import RetrievalTrial, Samples, Search, query_modality
+from pipeline.evaluation.protocols.spec import (
     FileRules,
     Plans,
-    RetrievalTrial,
-    Samples,
-    Search,
     SearchOptions,
     SearchProtocol,
     count_rows,
     draw_agw,
     group_images,
-    query_modality,
     refuse_empty,
 )
 

@@ -5,18 +5,14 @@ import numpy as np
 from models.modality import PerModality
 from pipeline.config import datasets
 from pipeline.config.datasets import DIRECTIONS, DatasetOptions
-from pipeline.evaluation.protocol import (
-    ExclusionRule,
+from pipeline.evaluation.protocol import ExclusionRule, RetrievalTrial, Samples, Search, query_modality
+from pipeline.evaluation.protocols.spec import (
     FileRules,
     Plans,
-    RetrievalTrial,
-    Samples,
-    Search,
     SearchOptions,
     SearchProtocol,
     draw_agw,
     group_images,
-    query_modality,
     refuse_empty,
 )
 

@@ -3,18 +3,8 @@
 from models.modality import PerModality
 from pipeline.config import datasets
 from pipeline.data.datasets.regdb import PUBLISHED_COUNTS
-from pipeline.evaluation.protocol import (
-    FileRules,
-    Plans,
-    RetrievalTrial,
-    Samples,
-    Search,
-    SearchOptions,
-    SearchProtocol,
-    count_rows,
-    query_modality,
-    refuse_empty,
-)
+from pipeline.evaluation.protocol import RetrievalTrial, Samples, Search, query_modality
+from pipeline.evaluation.protocols.spec import FileRules, Plans, SearchOptions, SearchProtocol, count_rows, refuse_empty
 
 
 def plan_regdb(direction: str, samples: PerModality[Samples], options: SearchOptions) -> Plans:

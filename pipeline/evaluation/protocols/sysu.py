@@ -18,15 +18,12 @@ from pipeline.data.datasets.sysu import (
     read_permutations,
 )
 from pipeline.errors import DataError
-from pipeline.evaluation.protocol import (
-    DrawName,
+from pipeline.evaluation.protocol import DrawName, RetrievalTrial, Samples, Search
+from pipeline.evaluation.protocols.spec import (
     FileRules,
     Folders,
     GalleryDraws,
     Plans,
-    RetrievalTrial,
-    Samples,
-    Search,
     SearchOptions,
     SearchProtocol,
     draw_agw,

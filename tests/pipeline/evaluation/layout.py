@@ -7,7 +7,7 @@ import numpy as np
 from models.modality import PerModality
 from pipeline.data.images import ImageTable
 from pipeline.data.truth import PersonIds, SplitTables
-from pipeline.evaluation.protocol import GalleryDraws
+from pipeline.evaluation.protocols.spec import GalleryDraws
 from pipeline.evaluation.searches import plan_search, samples_of
 
 CAMERAS = PerModality((1, 2, 4, 5), (3, 6))

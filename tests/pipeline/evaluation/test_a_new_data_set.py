@@ -17,16 +17,9 @@ from pipeline.data.truth import Dataset, ImageRow, build_tables
 from pipeline.errors import ConfigError
 from pipeline.evaluation.evaluate import evaluate_features
 from pipeline.evaluation.feature_files import ImageFeatures
-from pipeline.evaluation.protocol import (
-    FileRules,
-    GalleryDraws,
-    RetrievalTrial,
-    Search,
-    SearchProtocol,
-    count_rows,
-    refuse_empty,
-)
+from pipeline.evaluation.protocol import RetrievalTrial, Search
 from pipeline.evaluation.protocols import PROTOCOLS, protocol_of
+from pipeline.evaluation.protocols.spec import FileRules, GalleryDraws, SearchProtocol, count_rows, refuse_empty
 from pipeline.evaluation.rank_files import Vectors, file_protocols, rank_files
 from pipeline.evaluation.searches import plan_search, plan_test, plan_validation, samples_of
 

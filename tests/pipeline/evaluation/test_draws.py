@@ -11,7 +11,8 @@ from models.modality import PerModality
 from pipeline.data.datasets.sysu import read_permutations
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.evaluate import evaluate_features
-from pipeline.evaluation.protocol import GalleryDraws, Samples, draw_agw, draw_official, group_images
+from pipeline.evaluation.protocol import Samples
+from pipeline.evaluation.protocols.spec import GalleryDraws, draw_agw, draw_official, group_images
 from pipeline.evaluation.searches import plan_search, samples_of
 from tests.fresh_process import run_fresh
 from tests.pipeline.evaluation.layout import gallery_paths, random_features, small_layout, sysu_layout, trials_of

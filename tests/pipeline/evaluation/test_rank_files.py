@@ -15,7 +15,7 @@ from pipeline.data.truth import PersonIds, SplitTables
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.evaluate import evaluate_features
 from pipeline.evaluation.feature_files import ImageFeatures, read_features, write_features, write_queries
-from pipeline.evaluation.protocol import GalleryDraws, GalleryRules
+from pipeline.evaluation.protocols.spec import GalleryDraws, GalleryRules
 from pipeline.evaluation.rank_files import file_protocols, rank_files
 from pipeline.evaluation.searches import DIRECTIONS, plan_search, samples_of
 from tests.fresh_process import run_fresh

@@ -10,7 +10,8 @@ from models.modality import Modality, PerModality
 from pipeline.config.datasets import OPTIONS
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.evaluate import evaluate_features
-from pipeline.evaluation.protocol import GalleryDraws, GalleryRules, Samples, query_modality
+from pipeline.evaluation.protocol import Samples, query_modality
+from pipeline.evaluation.protocols.spec import GalleryDraws, GalleryRules
 from pipeline.evaluation.searches import DIRECTIONS, plan_search, possible_directions, samples_of
 from tests.pipeline.evaluation.layout import small_layout, sysu_layout, trials_of
 
