@@ -263,10 +263,6 @@ def open_or_refresh(
 
     * `source`: The images; or an index folder, which is refreshed if its images still exist.
     * `index`: The index folder; a default one below `below` when None.
-
-    Raises:
-        DataError: See `refresh_gallery`; or the index is of another modality.
-        CheckpointError: See `refresh_gallery`.
     """
     folder = index or source.index_folder(below, encoder.digest)
     if is_index(source.path):

@@ -101,9 +101,6 @@ def open_encoder(name: str, device: str = "auto", precision: PrecisionSetting | 
         name: A run folder, a checkpoint in it, or an MLflow address as for `read_registered_encoder`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         precision: The run's own when None.
-
-    Raises:
-        VireidError: See `read_run_encoder` and `read_registered_encoder`.
     """
     if not name.startswith(("models:/", "runs:/")):
         return read_run_encoder(Path(name), device, precision)
