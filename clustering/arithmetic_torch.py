@@ -38,9 +38,6 @@ def in_device_blocks(task: Callable[[int, int], T], num_rows: int, rows: int) ->
 
     A block that does not fit in the device's memory is retried at half its size, and later blocks keep that size; a
     call logs this once. Results must not depend on the blocks. 0 rows give one call, for a result of the right type.
-
-    Raises:
-        ValueError: A single row does not fit.
     """
     import torch
 

@@ -57,13 +57,8 @@ class NeighbourhoodWeights:
 class RadiusGraph:
     """All pairs of images within a Jaccard distance, each once; overlaps, because sparse matrices drop distance 0.
 
-    Args:
-        num_images: Number of images, with and without pairs.
-        source: The smaller image index of each pair.
-        target: The larger one.
-        overlap: Shared weight of the pair, the sum of the smaller weights, as a multiple of 1 / scale.
-        scale: The overlap of an image with itself, 2^30 or a little less.
-        eps: The radius; holds every pair with at most this distance.
+    `source` has the smaller image index of each pair, `target` the larger one. `overlap` is the shared weight, the sum
+    of the smaller weights, as a multiple of 1 / scale; `scale`, 2^30 or a little less, is an image's with itself.
     """
 
     num_images: int
@@ -81,11 +76,7 @@ def overlap_distances(overlap: Int64[np.ndarray, "..."], scale: int) -> Float64[
 
 
 def smallest_overlap(eps: float, scale: int) -> int:
-    """Find the smallest shared weight within `eps`: d <= eps exactly where m >= 2 (1 - eps) / (2 - eps).
-
-    Raises:
-        ValueError: eps is outside [0, 1). At 1, pairs that share nothing would be included.
-    """
+    """The smallest shared weight within `eps`, in [0, 1): d <= eps exactly where m >= 2 (1 - eps) / (2 - eps)."""
     if not 0.0 <= eps < 1.0:
         raise ValueError(f"eps must be at least 0 and below 1, not {eps}")
     near = int(2.0 * (1.0 - eps) / (2.0 - eps) * scale)
@@ -101,18 +92,11 @@ def neighbourhood_weights(
     Args:
         features: Unit rows.
         neighbours: Lists of at least k1 images (one more if k1 does not count the image itself), or of all images.
-        k1: Length of the lists in which two images must contain each other; half as long for the expansion. Clamped to
-            n.
+        k1: Length of the reciprocal lists; half as long for the expansion. Clamped to n.
         k2: Neighbours, the image itself first, over which the weights are averaged; 1 does not average. Clamped to n.
         k1_counts_self: Whether the image itself is one of the k1.
 
-    Returns:
-        Integer weights; a row has about 2 k1 to 4 k1 members.
-
-    Raises:
-        ValueError: k1 or k2 is out of range, the lists are too short, or a row is not finite or not of unit length.
-
-    Cost: n k1 (k1 + d) steps, 16 bytes a member.
+    Cost: n k1 (k1 + d) steps, 16 bytes a member; a row has about 2 k1 to 4 k1 members.
 
     Source: Zhong et al., CVPR 2017, sections 3.2 to 3.4; CzAngus/CCLNet, util/faiss_rerank.py.
 
@@ -141,11 +125,7 @@ def neighbourhood_weights(
 
 
 def limited_lengths(num_images: int, k1: int, k2: int) -> tuple[int, int]:
-    """Clamp k1 and k2 to the number of images, and to at least 1.
-
-    Raises:
-        ValueError: k2 is not from 1 to k1.
-    """
+    """Clamp k1 and k2 (from 1 to k1) to the number of images, and to at least 1."""
     if not 1 <= k2 <= k1:
         raise ValueError(f"k2 must be from 1 to k1, and k1 at least 1: k1 is {k1}, k2 is {k2}")
     return min(k1, max(1, num_images)), min(k2, max(1, num_images))
@@ -185,13 +165,8 @@ def _averaged(rows: NeighbourhoodWeights, neighbours: Neighbours, k2: int) -> Ne
 def radius_graph(weights: NeighbourhoodWeights, eps: float, *, wider: Sequence[float] = ()) -> RadiusGraph:
     """Find every pair of images whose Jaccard distance is at most `eps`, by a min-sum join of the rows of weights.
 
-    Args:
-        weights: From `neighbourhood_weights`.
-        eps: Radius in [0, 1).
-        wider: Larger radii that the graph should reach unless it would have too many pairs.
-
-    Returns:
-        Pairs with source < target, in ascending order of source; exact, whatever the number of threads.
+    The largest of `wider` is used instead unless it has too many pairs. Pairs are in ascending order of source,
+    whatever the number of threads.
 
     Raises:
         TooManyPairsError: More than 2^31 pairs are within eps; the message names a radius that fits.

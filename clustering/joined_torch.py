@@ -17,7 +17,7 @@ from clustering.jaccard_torch import (
     transposed,
     weights_on_device,
 )
-from clustering.joined import Joined, distance_quantiles, images_for_quantiles, list_length
+from clustering.labelling import Joined, distance_quantiles, images_for_quantiles, list_length
 from clustering.neighbours import nearest_neighbours
 from clustering.neighbours_torch import ranks_on_device, search_with_faiss
 from clustering.rows import check_unit_rows
@@ -61,9 +61,6 @@ def join_on_device(
     """`join_on_cpu` on a device: the same pairs and overlaps to the last bit, sorted by source and then by target.
 
     Approximate neighbours are searched on the CPU.
-
-    Raises:
-        ValueError: As `join_on_cpu`, or the device's memory is too small for the features or for the work of one image.
 
     Cost: The features, 8 k1 bytes an image, some 3 kB an image for weights, and about 6 GB for blocks on a GPU, or less
     if it has less.

@@ -1,36 +1,99 @@
 """From features to pseudo-labels in one call, with diagnostics of their quality."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, Float64, Int64
 
 from clustering.communities import components, louvain
 from clustering.dbscan import Clustering, EpsPoint, check_min_samples, dbscan, eps_curve, eps_point
-from clustering.jaccard import CURVE_EPS, RadiusGraph, limited_lengths, smallest_overlap
-from clustering.joined import Joined, join_on_cpu
+from clustering.jaccard import (
+    CURVE_EPS,
+    RadiusGraph,
+    limited_lengths,
+    listed_distances,
+    neighbourhood_weights,
+    radius_graph,
+    smallest_overlap,
+)
+from clustering.neighbours import nearest_neighbours
 from clustering.rows import check_matrix
+
+QUANTILE_IMAGES = 2_000  # enough for a median in an error message; always the same images
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The radius graph of some images, diagnostics as in `Labelling`, and seconds of the search and of the rest."""
+
+    graph: RadiusGraph
+    distance_quantiles: dict[str, float] | None
+    max_in_degree: int
+    recall: float | None
+    search: str
+    neighbours_seconds: float
+    graph_seconds: float
+
+
+def join_on_cpu(
+    features: Float32[np.ndarray, "n d"],
+    *,
+    k1: int,
+    k2: int,
+    eps: float,
+    wider: Sequence[float],
+    k1_counts_self: bool,
+    neighbour_method: Literal["exact", "ivf", "hnsw"],
+) -> Joined:
+    """Search, weigh and join with faiss and compiled loops; arguments as in `label_images` and `radius_graph`."""
+    began = perf_counter()
+    neighbours = nearest_neighbours(features, list_length(k1, k1_counts_self), method=neighbour_method)
+    searched = perf_counter()
+    weights = neighbourhood_weights(features, neighbours, k1=k1, k2=k2, k1_counts_self=k1_counts_self)
+    graph = radius_graph(weights, eps, wider=wider)
+    quantiles = distance_quantiles(listed_distances(weights, neighbours, images_for_quantiles(len(features))))
+    return Joined(
+        graph=graph,
+        distance_quantiles=quantiles,
+        max_in_degree=int(np.bincount(neighbours.ranks.ravel()).max(initial=0)),
+        recall=neighbours.recall,
+        search=neighbours.search,
+        neighbours_seconds=searched - began,
+        graph_seconds=perf_counter() - searched,
+    )
+
+
+def list_length(k1: int, k1_counts_self: bool) -> int:
+    """Required length of the neighbour lists."""
+    return k1 if k1_counts_self else k1 + 1
+
+
+def images_for_quantiles(num_images: int) -> Int64[np.ndarray, "b"]:
+    """Choose at most QUANTILE_IMAGES images, spread evenly."""
+    return np.linspace(0, num_images - 1, min(num_images, QUANTILE_IMAGES)).astype(np.int64)
+
+
+def distance_quantiles(distances: Float64[np.ndarray, "b others"]) -> dict[str, float] | None:
+    """1, 5 and 50 % quantiles of Jaccard distances to listed images; None without any."""
+    if not distances.size:
+        return None
+    low, lower, middle = np.quantile(distances, (0.01, 0.05, 0.50)).tolist()
+    return {"p01": low, "p05": lower, "p50": middle}
 
 
 @dataclass(frozen=True, slots=True)
 class Labelling:
     """Pseudo-labels with diagnostics.
 
-    Args:
-        clustering: Cluster numbers and core images.
-        num_edges: Pairs of images within eps.
-        curve: The clustering at eps 0.40 to 0.70 by the same method; up to a smaller eps if the pairs are too many to
-            hold. "louvain" is slow: at eps only.
-        distance_quantiles: Jaccard distances of images to the others in their lists: "p01", "p05" and "p50". None if no
-            image has another in its list.
-        max_in_degree: Largest in-degree of the k-NN graph (hubness); the mean is the length of the lists.
-        k1: The k1 used, at most the number of images.
-        k2: The k2 used, at most k1.
-        seconds: Time of "neighbours", "graph" and "dbscan" (or the other method, with the curve).
-        recall: Share of the exact neighbours found, measured on sampled images; None for an exact search.
-        search: Library, index and device of the neighbour search, for the record.
+    `num_edges` counts pairs within eps. `curve` is the clustering at eps 0.40 to 0.70 by the same method; up to a
+    smaller eps if the pairs are too many to hold; "louvain", which is slow, at eps only. `distance_quantiles` ("p01",
+    "p05", "p50") are of Jaccard distances of images to the others in their lists; None without others. `max_in_degree`
+    is that of the k-NN graph (hubness). `k1` and `k2` are clamped to the number of images. `seconds` are those of
+    "neighbours", "graph" and "dbscan" (any method, with the curve). `recall` is measured on sampled images; None for an
+    exact search. `search` names library, index and device.
     """
 
     clustering: Clustering
@@ -57,30 +120,26 @@ def label_images(
     method: Literal["dbscan", "components", "louvain"] = "dbscan",
     device: str = "cpu",
 ) -> Labelling:
-    """Cluster images on the k-reciprocal Jaccard distance.
+    """Cluster images (unit rows of one modality) on the k-reciprocal Jaccard distance.
 
-    Degenerate results (no cluster, one cluster, no images) are returned; the caller checks them.
+    Degenerate results (no cluster, one cluster, no images) are returned; the caller checks them. Equal features give
+    equal labels, whatever the device and the number of threads.
 
     Args:
-        features: Unit rows of the images of one modality; not changed.
+        features: Not changed.
         k1: Length of the lists in which two images must contain each other. Clamped to n.
         k2: Neighbours over which a neighbourhood is averaged, from 1 to k1. Clamped to n.
         eps: Jaccard distance within which two images are neighbours, between 0 and 1.
-        min_samples: Images within eps of a core image, itself included; for the other methods the smallest cluster
-            size. At least 1.
+        min_samples: Images within eps of a core image, itself included; for other methods the smallest cluster size.
         k1_counts_self: Whether the image itself is one of the k1. False makes the long lists one longer and leaves the
             half lists as they are, as in the original re-ranking.
         neighbour_method: See `nearest_neighbours`.
         method: Clustering of the graph; see `dbscan` and `communities`.
         device: "cpu", or "cuda" or "cuda:N" to search, weigh and join there.
 
-    Returns:
-        Labels with diagnostics. Equal for equal features, whatever the device and the number of threads.
-
     Raises:
-        ValueError: The features are not a 2-D float32 array, a row is not finite or not of unit length, a parameter is
-            out of range, more than 2^31 pairs are within eps (the message names an eps that fits), or the device is
-            missing or its memory too small.
+        ValueError: The features are not 2-D float32 unit rows, a parameter is out of range, more than 2^31 pairs are
+            within eps (the message names an eps that fits), or the device is missing or its memory too small.
 
     Cost: The neighbours, n^2 d; the rest grows a little faster than n: below a tenth of that at 22,258 x 2048.
 

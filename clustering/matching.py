@@ -21,11 +21,7 @@ Assign = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 @dataclass(frozen=True, slots=True)
 class Matching:
-    """One-to-one pairs of a visible and an infrared cluster, ascending by visible, with their prototypes' similarity.
-
-    Raises:
-        ValueError: A cluster is in two pairs.
-    """
+    """One-to-one pairs of a visible and an infrared cluster, ascending by visible, and their prototypes' similarity."""
 
     visible: Int64[np.ndarray, "m"]
     infrared: Int64[np.ndarray, "m"]

@@ -51,23 +51,14 @@ class Neighbours:
 def nearest_neighbours(
     features: Float32[np.ndarray, "n d"], k: int, *, method: Literal["exact", "ivf", "hnsw"] = "exact"
 ) -> Neighbours:
-    """Find the k most similar images of every image, itself first.
+    """Find the k (at least 1, clamped to n) most similar images of every image, itself first.
 
     An image with k or more exact copies is still first in its own list. Ties are ordered by index. Similarities within
     rounding of each other are computed again in float64, so exact lists do not depend on the number of threads.
-
-    Args:
-        features: Unit rows.
-        k: Length of the lists, itself included; at least 1, clamped to n.
-        method: "exact" compares every pair; "ivf" and "hnsw" find about 0.98 of the neighbours, see
-            `search_some_pairs`.
-
-    Returns:
-        Lists of min(k, n) images.
+    "exact" compares every pair; "ivf" and "hnsw" find about 0.98 of the neighbours, see `search_some_pairs`.
 
     Raises:
-        ValueError: k is below 1, the features are not a 2-D float32 array, or a row is not finite or not of unit
-            length.
+        ValueError: k is below 1, or the features are not 2-D float32 with finite rows of unit length.
 
     Cost: n^2 d multiplications, 13 s at 22,258 x 2048 on two cores; 8 bytes a list entry, 40 MB during the search. A
     tie of more than eight images at the end of a list costs a second search of that image. At 100,000 x 256 random
@@ -92,9 +83,6 @@ def search_all_pairs(
     """The k most similar images of every image and their similarities, by faiss, with ties in float64.
 
     `gpu` is the number of the GPU on which faiss-gpu searches; None searches on the CPU.
-
-    Raises:
-        ValueError: The similarities of the search are less precise than float32.
     """
     import faiss  # here, because it loads an OpenMP of its own
 

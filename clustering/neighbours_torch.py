@@ -30,17 +30,11 @@ LONGEST_LISTS = 2_048  # that faiss selects on a GPU
 
 
 def ranks_on_device(rows: Float32[Tensor, "n d"], k: int) -> Int64[Tensor, "n k"]:
-    """List the k most similar images of every image, itself first, ties by float64 and then by smaller index.
+    """List the k (from 1 to n) most similar images of every image, itself first, ties by float64, then by index.
 
-    Float32 matrix products give k + 8 candidates, which are ordered by the float64 inner products of the CPU path. If a
-    tie may continue beyond them, every row within rounding is scored.
-
-    Args:
-        rows: Unit rows on the device; call inside `full_precision`.
-        k: From 1 to n.
-
-    Raises:
-        ValueError: The device's matrix products are less precise than float32, as measured on the candidates.
+    Call inside `full_precision`; less precise products raise `ValueError`. Float32 matrix products give k + 8
+    candidates, which are ordered by the float64 inner products of the CPU path. If a tie may continue beyond them,
+    every row within rounding is scored.
 
     Cost: n^2 d multiplications in float32 and n (k + 8) d in float64; a block of similarities and the gathered rows of
     its candidates, up to 6 GB on a GPU.

@@ -11,16 +11,9 @@ from clustering.rows import check_unit_rows
 def cluster_prototypes(
     features: Float32[np.ndarray, "n d"], labels: Int[np.ndarray, "n"]
 ) -> Float32[np.ndarray, "c d"]:
-    """Average the features of each cluster, without outliers, and scale the mean to unit length.
+    """Average the features (unit rows) of each cluster 0, 1, ..., without outliers, and scale the means to length 1.
 
     The mean is summed in float64: the image order changes nothing above 1e-7.
-
-    Args:
-        features: Unit rows.
-        labels: -1 for an outlier, or a cluster number from 0 to c-1 without a gap.
-
-    Returns:
-        Unit rows, one a cluster, in the order of the cluster numbers.
 
     Raises:
         ValueError: A row is not finite or not of unit length, the numbers of labels and rows differ, a label is below

@@ -51,15 +51,15 @@ def rank_zero_of_torchrun(configs: Sequence[AnyConfig]) -> Iterator[bool]:
         Whether this process is rank 0, or alone, and runs the flow; otherwise nothing is left to do.
     """
     with joined_if_torchrun(resolve_device(configs[0].execution.device).type) as processes:
-        if not processes.is_first:
+        if not processes.is_rank_zero:
             silence()
             for config in configs:
                 train(config)
-        yield processes.is_first
+        yield processes.is_rank_zero
 
 
 def _work(config: AnyConfig, flow_run: "_FlowRun") -> None:
-    if Processes.here().is_first:
+    if Processes.here().is_rank_zero:
         with _part_of(flow_run), stages_run_by(run_as_task):
             train(config)
     else:

@@ -8,7 +8,7 @@ from prefect import flow
 from flows.deployments import train
 from flows.prefect_local import cancelled_if_stopped
 from pipeline.config.experiment import AnyConfig, with_split
-from pipeline.evaluation.averaging import AverageReport, average_reports
+from pipeline.evaluation.report import AverageReport, average_reports
 from pipeline.runs.open import splits_path
 from pipeline.runtime import atomic_files
 

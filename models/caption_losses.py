@@ -1,6 +1,6 @@
 """Losses on images and their captions: tensors in, a scalar out, no state.
 
-Every image has one caption, and visible and infrared rows show the same persons in the same order: one vector of labels
+Every image has one caption, and visible and infrared rows show the same people in the same order: one vector of labels
 serves both. `texts` are text features of captions.
 
 All forms are reconstructed from the abstract of Dong et al., 2024 (EEES), and from related papers, named at each.
@@ -119,7 +119,7 @@ def caption_association(images: Rows, texts: Rows, images_per_person: int) -> Fl
     """Equalise two mean cosines: image to a person's texts, and the image's text to that person's other-modality texts.
 
     Rows of a person are adjacent. The loss is half the sum over the modalities of the mean squared difference over
-    images and persons.
+    images and people.
 
     Source: reconstructed after Dong et al., IJCAI 2025 (RSBA).
     """

@@ -52,10 +52,8 @@ _TINY_ARCHITECTURE: dict[str, Any] = {
 class WeightsOrigin:
     """Where weights come from, for every report that used them; reports must name `demo` weights as such.
 
-    Attributes:
-        kind: `openai` or another open_clip tag, `demo`, `random`, or `file`.
-        model: The name of the architecture or of its folder.
-        digest: Sixteen hexadecimal digits of the SHA-256 over the loaded weights.
+    `kind` is `openai` or another open_clip tag, `demo`, `random`, or `file`; `model` names the architecture or its
+    folder; `digest` is sixteen hexadecimal digits of the SHA-256 over the loaded weights.
     """
 
     kind: str
@@ -76,14 +74,11 @@ def load_clip(architecture: str, weights: str, *, seed: int = 1) -> LoadedClip:
     """Build a CLIP model with weights by name or path.
 
     OpenAI's weights need an architecture whose name ends in `-quickgelu`; with the plain one every output drifts a
-    little, so that pair is refused. The global random state is unchanged.
+    little, so that pair is refused. The global random state is unchanged; `seed` is that of `random` weights.
 
-    Args:
-        architecture: An open_clip architecture, or `tiny`, the small one for tests. A folder has its own and ignores
-            it.
-        weights: `demo` (the shipped demo CLIP), `random`, an open_clip tag such as `openai`, or the path of a weights
-            file (OpenAI's TorchScript archive, safetensors, plain state dict) or of a folder in open_clip's form.
-        seed: Seed of `random` weights.
+    * `architecture`: Of open_clip, or `tiny`, the small one for tests. A folder has its own and ignores it.
+    * `weights`: `demo` (the shipped demo CLIP), `random`, an open_clip tag such as `openai`, or the path of a file
+      (OpenAI's TorchScript archive, safetensors, plain state dict) or of a folder in open_clip's form.
 
     Raises:
         WeightsLoadError: Unknown name, missing or damaged file, other architecture, or no network for a tag.

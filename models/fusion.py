@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor, nn
 
+Texts = Float[Tensor, "people embed"]
+
 
 def drawn_linear(inputs: int, outputs: int, generator: torch.Generator, *, bias: bool = True) -> nn.Linear:
     """A float32 linear map on the CPU, initialised from `generator`: uniform within 1 / sqrt(inputs), as torch does."""
@@ -27,9 +29,6 @@ class ResidualFusion(nn.Module):
     In training, dropout (a share in [0, 1)) draws from the generator that torch keeps for the device: seed it inside a
     fork. `generator` initialises the weights, on the CPU.
 
-    Raises:
-        ValueError: `dropout` is outside its range.
-
     Source: nengdong96/CSDN, semantic information integration, whose attention has one key: its weight is always 1, and
     queries and keys are never learned. Differs: they do not exist here, 2.1 million numbers less at width 1024.
     """
@@ -40,9 +39,7 @@ class ResidualFusion(nn.Module):
         self.dropout = _dropout(dropout)
         self.output = drawn_linear(width, width, generator)
 
-    def forward(
-        self, visible_texts: Float[Tensor, "people embed"], infrared_texts: Float[Tensor, "people embed"]
-    ) -> Float[Tensor, "people embed"]:
+    def forward(self, visible_texts: Texts, infrared_texts: Texts) -> Texts:
         """One text feature a person."""
         values = self.dropout(torch.tanh(self.value(infrared_texts)))
         fused: Tensor = visible_texts + self.output(values)
@@ -52,9 +49,7 @@ class ResidualFusion(nn.Module):
 class SumFusion(nn.Module):
     """The sum of both text features. It has no weights, so an optimiser must not get its empty list."""
 
-    def forward(
-        self, visible_texts: Float[Tensor, "people embed"], infrared_texts: Float[Tensor, "people embed"]
-    ) -> Float[Tensor, "people embed"]:
+    def forward(self, visible_texts: Texts, infrared_texts: Texts) -> Texts:
         """One text feature a person."""
         return visible_texts + infrared_texts
 
@@ -66,9 +61,7 @@ class ConcatFusion(nn.Module):
         super().__init__()
         self.output = drawn_linear(2 * width, width, generator)
 
-    def forward(
-        self, visible_texts: Float[Tensor, "people embed"], infrared_texts: Float[Tensor, "people embed"]
-    ) -> Float[Tensor, "people embed"]:
+    def forward(self, visible_texts: Texts, infrared_texts: Texts) -> Texts:
         """One text feature a person."""
         fused: Tensor = self.output(torch.cat([visible_texts, infrared_texts], dim=1))
         return fused
@@ -90,18 +83,14 @@ class AttentionFusion(nn.Module):
         self.dropout = _dropout(dropout)
         self.output = drawn_linear(width, width, generator)
 
-    def attention(
-        self, visible_texts: Float[Tensor, "people embed"], infrared_texts: Float[Tensor, "people embed"]
-    ) -> Float[Tensor, "people 2"]:
+    def attention(self, visible_texts: Texts, infrared_texts: Texts) -> Float[Tensor, "people 2"]:
         """Attention weights of the visible and of the infrared text; each row sums to 1."""
         queries = torch.tanh(self.query(visible_texts))
         keys = torch.tanh(self.key(torch.stack([visible_texts, infrared_texts], dim=1)))
         scores = torch.einsum("pe,pte->pt", queries, keys) / math.sqrt(queries.shape[1])
         return scores.softmax(dim=1)
 
-    def forward(
-        self, visible_texts: Float[Tensor, "people embed"], infrared_texts: Float[Tensor, "people embed"]
-    ) -> Float[Tensor, "people embed"]:
+    def forward(self, visible_texts: Texts, infrared_texts: Texts) -> Texts:
         """One text feature a person."""
         values = self.dropout(torch.tanh(self.value(torch.stack([visible_texts, infrared_texts], dim=1))))
         read = torch.einsum("pt,pte->pe", self.attention(visible_texts, infrared_texts), values)
@@ -115,9 +104,6 @@ def build_fusion(
     """Make a fusion of visible and infrared text features by name, in training mode, in float32, on the CPU.
 
     "sum" and "concat" ignore `dropout`.
-
-    Raises:
-        ValueError: `dropout` is outside [0, 1) where it is used.
     """
     match kind:
         case "residual_mlp":
@@ -152,9 +138,6 @@ class ViewFusion(nn.Module):
 
     A row without another image is returned bit for bit. An image that occurs twice in a block counts twice for the
     others. With `zero_init` the output map starts at 0, so that initially every row is returned unchanged.
-
-    Raises:
-        ValueError: `width` is not a multiple of `heads`.
 
     Source: reconstructed. The abstract of Dong et al., 2024 (EEES) fuses views; attention with a residual is that of
     Dong et al., IJCAI 2025 (RSBA). Differs: keys and values have no bias: a key bias has no effect, and the output bias
@@ -233,9 +216,6 @@ def build_view_fusion(
 
     `kind`: "separate" weights for images and texts, "shared" weights, or "text_only", which leaves images unchanged.
     The generator initialises texts first. Other arguments as in `ViewFusion`.
-
-    Raises:
-        ValueError: `width` is not a multiple of `heads`.
 
     Source: reconstructed. "text_only" is the form of Dong et al., IJCAI 2025 (RSBA).
     """

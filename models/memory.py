@@ -1,8 +1,7 @@
 """One unit vector per cluster of a modality, and the rules that move it towards the images of a batch.
 
-Nothing here happens inside `backward`. `PrototypeMemory.logits` only reads; `PrototypeMemory.update` and the swap of
-`models.swap` are called by name, after the optimiser's step. Labels are used on the host: pass them as CPU tensors,
-because the host waits for a label vector on a GPU.
+Nothing here happens inside `backward`: `update` and the swap of `models.swap` are called explicitly, after the
+optimiser's step. Pass labels as CPU tensors, because the host waits for those on a GPU.
 """
 
 from collections.abc import Callable, Sequence
@@ -20,13 +19,10 @@ from models.transfer import upload
 
 
 class PrototypeMemory:
-    """The prototypes of one modality's clusters during one round.
+    """The prototypes of one modality's clusters during one round: one unit row a cluster, copied.
 
-    A write binds a new tensor and leaves the old one alone. So a loss that was formed before the write keeps, for its
-    gradient, the prototypes that it was formed with, whatever the order of `backward` and `update`.
-
-    Args:
-        prototypes: One unit row a cluster; copied.
+    A write binds a new tensor and does not change the old one, so the gradient of a loss uses the prototypes of its
+    forward pass, whatever the order of `backward` and `update`.
 
     Raises:
         ValueError: There is no row, or a row is not of unit length.
@@ -41,31 +37,20 @@ class PrototypeMemory:
 
     @property
     def prototypes(self) -> Float[Tensor, "clusters dim"]:
-        """The rows as they are now; read them, and write through `update` or `replace`."""
+        """The current rows, to be read only; write with `update` or `replace`."""
         return self._prototypes
 
     def logits(self, features: Float[Tensor, "batch dim"], temperature: float) -> Float[Tensor, "batch clusters"]:
-        """Cosine of every image and every prototype, divided by the temperature; no gradient reaches the prototypes.
+        """Cosine of every image (unit row) and every prototype, divided by the temperature; no gradient for prototypes.
 
-        Args:
-            features: Unit rows; the gradient flows into them.
-            temperature: Positive; 0.05 in CCLNet.
+        The temperature is 0.05 in CCLNet.
         """
         return features @ self._prototypes.T / temperature
 
     def update(
         self, features: Float[Tensor, "batch dim"], labels: Int64[Tensor, " batch"], rule: "MemoryUpdate"
     ) -> None:
-        """Move the prototypes of a batch's clusters; those of other clusters stay.
-
-        Args:
-            features: Unit rows; their gradient is not followed.
-            labels: The cluster of each row, in any order and any number, in [0, clusters).
-            rule: From old rows and the images of each cluster to new rows.
-
-        Raises:
-            ValueError: A label has no prototype.
-        """
+        """Move the prototypes of the clusters in a batch (`features`: unit rows, without gradient; labels from 0)."""
         if labels.shape[0] == 0:
             return
         host_labels = labels.detach().cpu().numpy()
@@ -80,12 +65,12 @@ class PrototypeMemory:
         self.replace(plan.clusters, rule(self._prototypes[upload(plan.clusters, device)], visitors))
 
     def replace(self, clusters: Int64[np.ndarray, " some"], rows: Float[Tensor, "some dim"]) -> None:
-        """Give clusters, each named once, new prototypes of unit length."""
+        """Replace the prototypes of distinct clusters by unit rows."""
         self._written[clusters] = True
         self._prototypes = self._prototypes.index_copy(0, upload(clusters, self._prototypes.device), rows)
 
     def take_written(self) -> Int64[np.ndarray, " some"]:
-        """The clusters that were written since the last call, all of them at the first."""
+        """The clusters that were written since the last call; all of them at the first call."""
         written = np.flatnonzero(self._written)
         self._written[:] = False
         return written
@@ -94,19 +79,13 @@ class PrototypeMemory:
 MemoryUpdate = Callable[[Tensor, Sequence[Tensor]], Tensor]
 """`(rows, visitors) -> rows`: new unit prototypes of the clusters in a batch.
 
-`rows` are their old prototypes, in the order of falling numbers of images. `visitors[r]` holds the r-th image, in batch
-order, of each cluster that has so many: its i-th row belongs to the i-th prototype. A rule returns new rows of length 1
-and leaves its arguments as they are.
+`rows` are the old prototypes, by decreasing numbers of images. `visitors[r]` holds the r-th image, in batch order, of
+each cluster with more than r images: its i-th row belongs to the i-th prototype. Arguments must not be changed.
 """
 
 
 def memory_update(update: Literal["momentum", "hard"], momentum: float) -> MemoryUpdate:
-    """The rule of a setting.
-
-    Args:
-        update: `momentum` is `mix_every_image`, `hard` is `mix_hardest_image`.
-        momentum: The weight of the old prototype, in [0, 1].
-    """
+    """The rule of a setting; `momentum` is the weight of the old prototype, in [0, 1]."""
     match update:
         case "momentum":
             return partial(mix_every_image, momentum=momentum)
@@ -120,13 +99,12 @@ def mix_every_image(
 ) -> Float[Tensor, "present dim"]:
     """Mix the images of each cluster into its prototype, one after the other, in batch order.
 
-    With momentum 0.1 the last image or two of a cluster decide: after 16 images the old row weighs about 1e-16.
+    With momentum 0.1 the last image or two of a cluster dominate: after 16 images the old row weighs about 1e-16.
 
-    Cost:
-        As many vectorised steps as the most frequent cluster has images (16 of 64), not one an image.
+    Cost: as many vectorised steps as the most frequent cluster has images (16 of 64).
 
-    Source: Chen et al., ACM MM 2023 (CCLNet), momentum update of the cluster memory. Differs: images that are the first
-    of their cluster are taken together, then the second ones, and so on. The result is that of the image-by-image rule.
+    Source: Chen et al., ACM MM 2023 (CCLNet), momentum update of the cluster memory. Differs: the first images of all
+    clusters are mixed in together, then the second ones, and so on, with the same result as image by image.
     """
     rows = rows.clone()
     for visitor in visitors:
@@ -140,9 +118,9 @@ def mix_hardest_image(
 ) -> Float[Tensor, "present dim"]:
     """Mix the hardest image of each cluster into its prototype: the one least similar to the old prototype.
 
-    Of equally similar images the first in batch order is taken.
+    Of equally similar images the first in batch order is used.
 
-    Source: hard prototypes of PCLHD, NeurIPS 2024, released code. Differs: there they stand beside a memory of mean
+    Source: hard prototypes of PCLHD, NeurIPS 2024, released code. Differs: there they accompany a memory of mean
     features, by which hardness is measured; here they are the memory.
     """
     hardest = visitors[0].clone()
@@ -157,10 +135,9 @@ def mix_hardest_image(
 
 @dataclass(frozen=True, slots=True)
 class _Visits:
-    """In which order images reach their clusters.
+    """The images of a batch by cluster: `order`, in groups of `widths`, and the `clusters`, largest first.
 
-    `clusters` are the batch's, largest first. The images are taken in `order`, in groups of `widths`: group r holds
-    the r-th image of each of the first `widths[r]` clusters.
+    Group r holds the r-th image of each of the first `widths[r]` clusters.
     """
 
     clusters: Int64[np.ndarray, " present"]

@@ -1,4 +1,4 @@
-"""Losses on the Euclidean distances inside a batch of labelled persons: tensors in, a scalar out, no state.
+"""Losses on the Euclidean distances inside a batch of labelled people: tensors in, a scalar out, no state.
 
 Features are not normalised. Distances are sums of squared differences, never the expansion into inner products, by
 which two copies of one image would differ by rounding, in reduced precision by much.

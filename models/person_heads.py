@@ -34,9 +34,6 @@ class LearnedGeneralisedMean(nn.Module):
 class PersonClassifier(nn.Module):
     """An identity classifier for each neck of the encoder (projection width 0: one), on features of the whole batch.
 
-    Raises:
-        ValueError: There are fewer than two classes.
-
     Source: Yu et al., IEEE TMM 2025 (CSDN), public code, both heads of the network.
     """
 
@@ -55,7 +52,7 @@ class PersonClassifier(nn.Module):
     def forward(
         self, neck: Float[Tensor, "batch width"], projection: Float[Tensor, "batch embed"] | None
     ) -> list[Float[Tensor, "batch people"]]:
-        """Scores of all persons for each image, from each neck of the encoder."""
+        """Scores of all people for each image, from each neck of the encoder."""
         scores = [self.neck(neck)]
         if self.projection is not None:
             scores.append(self.projection(projection))
@@ -69,9 +66,6 @@ def prepare_for_people(
 
     With `stem_activation="last"` only the last of a stem's three convolutions keeps its ReLU, as in the public code of
     CSDN; its features are then not CLIP's.
-
-    Raises:
-        ValueError: The encoder pools in another way, as a vision transformer does.
     """
     power = getattr(encoder.pool, "power", None)
     if not isinstance(power, float):

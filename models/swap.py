@@ -1,8 +1,8 @@
-"""Memory swapping: visible and infrared clusters are paired by their prototypes, and paired prototypes trade places.
+"""Memory swapping: visible and infrared clusters are paired by their prototypes, and paired prototypes are exchanged.
 
-Which pairs there are is decided on the host, and a GPU does not wait for that: `CrossModalSwap.prepare` asks for the
-similarities after a step, `CrossModalSwap.settle` writes the prototypes before the next step compares with them. The
-pass of the next batch through the network needs no prototype and runs in between.
+Pairs are assigned on the host without stalling a GPU: `CrossModalSwap.prepare` starts the copy of the similarities
+after a step, `CrossModalSwap.settle` writes the prototypes before the next step uses them. The next batch's forward
+pass needs no prototype and runs in between.
 """
 
 from collections.abc import Callable
@@ -26,40 +26,35 @@ Assign = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 
 
 def best_assignment(similarity: Float[np.ndarray, "rows columns"]) -> tuple[np.ndarray, np.ndarray]:
-    """Pair rows with columns one to one, the total similarity as large as can be; the longer side's rest stays single.
+    """Pair rows with columns one to one with the largest total similarity. 1 to 10 ms at 395 x 395.
 
-    Cost:
-        At 395 x 395 from under 1 ms (clear matches) to about 10 ms (random similarities).
+    A NaN pairs with nothing; it is visible in the loss.
     """
-    # What is not a number pairs with nothing; whoever trains sees it in the loss.
     rows, columns = linear_sum_assignment(np.nan_to_num(similarity, nan=-1.0), maximize=True)
     return rows, columns
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _PendingCopy:
-    """What is on its way to the host: which of the written prototypes are others now, and their similarities."""
+    """Pending copy to the host: which of the written prototypes have changed, and their similarities."""
 
     written: PerModality[np.ndarray]
     changed: PerModality[Tensor]
     similarity: PerModality[Tensor]
-    arrived: torch.cuda.Event | None
+    copied: torch.cuda.Event | None
 
 
 class ClusterPairing:
     """The best one-to-one pairing of two memories' clusters, kept up to date as prototypes move.
 
-    The similarities stay on the host between looks: only rows and columns of prototypes that were written are computed
-    again, and the pairing is solved again only if one of these is another than before, bit for bit.
+    The similarities stay on the host: only rows and columns of written prototypes are computed again, and the pairing
+    is solved again only if one of these has changed, bit for bit.
 
     Args:
         min_similarity: Pairs less similar than this are dropped, in [-1, 1].
-        every: The pairing is solved again at each such look; None keeps `pairs` for good.
+        every: Solve the pairing at every this many updates (at least 1); None keeps `pairs`.
         assign: Similarities to paired rows and columns.
-        pairs: The clusters that are paired before the first look: entry i of one vector with entry i of the other.
-
-    Raises:
-        ValueError: `every` is less than 1.
+        pairs: The initial pairs: entry i of one vector with entry i of the other.
     """
 
     def __init__(
@@ -77,8 +72,8 @@ class ClusterPairing:
         self._assign = assign
         self._memories: PerModality[PrototypeMemory] | None = None
         self._seen: PerModality[Tensor] | None = None
-        self._looks = 0
-        self._look: _PendingCopy | None = None
+        self._updates = 0
+        self._pending: _PendingCopy | None = None
         self._similarity = np.empty((0, 0), dtype=np.float32)
         self._first_pairs = pairs or PerModality(np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64))
         self._pairs = self._first_pairs
@@ -89,20 +84,18 @@ class ClusterPairing:
         """Cosines of all visible and infrared prototypes as of the last pairs."""
         return self._similarity
 
-    def look(self, memories: PerModality[PrototypeMemory]) -> None:
-        """Begin to compare prototypes as they are now; nothing is waited for.
+    def start_update(self, memories: PerModality[PrototypeMemory]) -> None:
+        """Start comparing the current prototypes, without waiting. Other memories than before restart the pairing.
 
-        Args:
-            memories: Both memories, which no other pairing looks at. Other ones than at the last look start the pairing
-                afresh.
+        A memory has one pairing only, because `PrototypeMemory.take_written` resets its record.
         """
         if self._every is None:
             return
         known = self._memories
         if known is None or known.visible is not memories.visible or known.infrared is not memories.infrared:
-            self._memories, self._seen, self._looks = memories, None, 0
-        due = self._looks % self._every == 0
-        self._looks += 1
+            self._memories, self._seen, self._updates = memories, None, 0
+        due = self._updates % self._every == 0
+        self._updates += 1
         if not due:
             return
         prototypes = memories.map(lambda memory: memory.prototypes)
@@ -116,16 +109,15 @@ class ClusterPairing:
         places = written.map(lambda clusters: upload(clusters, visible.device))
         changed = seen.map_with(lambda old, new, at: (old[at] != new[at]).any(dim=1), prototypes, places)
         similarity = PerModality(visible[places.visible] @ infrared.T, infrared[places.infrared] @ visible.T)
-        self._look = _send_to_host(written, changed, similarity)
+        self._pending = _copy_to_host(written, changed, similarity)
 
     def pairs(self) -> PerModality[np.ndarray]:
-        """The paired clusters as of the last look: entry i of one vector belongs to entry i of the other.
+        """The pairs as of the last update: entry i of one vector with entry i of the other.
 
-        Cost:
-            Waits until the similarities have arrived, and solves the pairing where one has changed.
+        Waits for the similarities, and solves the pairing if one has changed.
         """
-        look, self._look = self._look, None
-        if look is not None and self._bring_up_to_date(look):
+        pending, self._pending = self._pending, None
+        if pending is not None and self._write_similarities(pending):
             rows, columns = self._assign(self._similarity)
             kept = self._similarity[rows, columns] >= self._min_similarity
             self._pairs = PerModality(rows[kept], columns[kept])
@@ -134,19 +126,19 @@ class ClusterPairing:
 
     @property
     def kept_share(self) -> float:
-        """Share of the pairs before the first look that are pairs still, in [0, 1]; 1 where there were none."""
+        """Share of the initial pairs that are still pairs, in [0, 1]; 1 without initial pairs."""
         first, now = (
             set(zip(*pairs.map(np.ndarray.tolist), strict=True)) for pairs in (self._first_pairs, self._pairs)
         )
         return len(first & now) / len(first) if first else 1.0
 
-    def _bring_up_to_date(self, look: _PendingCopy) -> bool:
-        """Write what has arrived; whether any prototype had changed."""
-        if look.arrived is not None:
-            look.arrived.synchronize()
-        changed = look.changed.map(lambda flags: flags.numpy())
-        rows, columns = look.written.map_with(lambda clusters, flags: clusters[flags], changed)
-        of_rows, of_columns = look.similarity.map_with(lambda block, flags: block.numpy()[flags], changed)
+    def _write_similarities(self, pending: _PendingCopy) -> bool:
+        """Write what was copied; return whether any prototype had changed."""
+        if pending.copied is not None:
+            pending.copied.synchronize()
+        changed = pending.changed.map(lambda flags: flags.numpy())
+        rows, columns = pending.written.map_with(lambda clusters, flags: clusters[flags], changed)
+        of_rows, of_columns = pending.similarity.map_with(lambda block, flags: block.numpy()[flags], changed)
         self._similarity[rows] = of_rows
         self._similarity[:, columns] = of_columns.T
         return len(rows) + len(columns) > 0
@@ -154,35 +146,28 @@ class ClusterPairing:
 
 @dataclass(frozen=True, slots=True)
 class SwapCount:
-    """What one step of swapping did: pairs that exist, and pairs whose prototypes were written."""
+    """Existing pairs, and pairs whose prototypes were written in a step."""
 
     paired: int
     written: int
 
 
 class CrossModalSwap:
-    """Let matched visible and infrared prototypes trade places, so that each modality learns from the other's features.
+    """Exchange matched visible and infrared prototypes, so that each modality learns from the other's features.
 
-    Make one for each round: the memories are new then.
+    Make one for each round, because the memories are new then. `pairs`, `assign`, `min_similarity` and `every` (more
+    than 1 is an approximation) are those of `ClusterPairing`.
 
     Args:
         mode: `released` writes one side at a time: the visible prototype takes over the infrared one if its cluster is
             in the batch, then the infrared one takes over the **already written** visible one if its own is. No pair is
-            ever truly exchanged. `exchange` writes both sides together, from the values that the momentum update left.
-        trigger: For `exchange`: whether one or both clusters of a pair must be in the batch. `both_members` almost
-            never happens with 4 of 400 clusters in a batch. `released` has no use for it.
+            truly exchanged. `exchange` writes both sides together, from the values that the momentum update left.
+        trigger: For `exchange`: whether one or both clusters of a pair must be in the batch. `both_members` is rare
+            with 4 of 400 clusters in a batch. `released` ignores it.
         scale: The share of its own content that a prototype keeps, in [0, 1]; 0 is a pure exchange, bit for bit.
-        min_similarity: Pairs less similar than this are left alone, in [-1, 1].
-        every: The pairing is solved again at each such step; more than 1 is an approximation, None keeps `pairs`.
-        assign: Similarities to paired rows and columns; the default maximises the total.
-        pairs: The pairs that the round begins with; none when None.
 
-    Raises:
-        ValueError: A value is out of range.
-
-    Cost:
-        At 395 + 395 clusters and 64 + 64 images a step: two small products, and one assignment (1 to 10 ms on the host)
-        while a GPU encodes the next batch.
+    Cost: at 395 + 395 clusters and 64 + 64 images a step: two small products, and one assignment (1 to 10 ms on the
+    host) while a GPU encodes the next batch.
 
     Source: Chen et al., ACM MM 2023 (CCLNet); `released` follows the public code, where the write goes through an
     alias, `exchange` the paper's figure.
@@ -204,29 +189,24 @@ class CrossModalSwap:
         self._mode = mode
         self._trigger = trigger
         self._scale = scale
-        self._waiting: tuple[PerModality[PrototypeMemory], PerModality[np.ndarray]] | None = None
+        self._pending: tuple[PerModality[PrototypeMemory], PerModality[np.ndarray]] | None = None
         self.pairing = ClusterPairing(min_similarity=min_similarity, every=every, assign=assign, pairs=pairs)
 
     def apply(self, memories: PerModality[PrototypeMemory], labels: PerModality[Tensor]) -> SwapCount:
-        """Swap the pairs that the batch touches, at once; both memories change.
-
-        Args:
-            memories: Both memories, after their momentum update.
-            labels: The clusters of the batch's images, in any order and number; on the host.
-        """
+        """Swap the pairs with clusters in the batch (`labels`, on the host), after the momentum update."""
         self.prepare(memories, labels)
         return self.settle()
 
     def prepare(self, memories: PerModality[PrototypeMemory], labels: PerModality[Tensor]) -> None:
-        """Begin what `apply` does; a GPU goes on with its work, and no prototype is written yet."""
-        self.pairing.look(memories)
-        self._waiting = memories, labels.map(lambda batch: batch.cpu().numpy())
+        """Start `apply` without waiting for a GPU; no prototype is written yet."""
+        self.pairing.start_update(memories)
+        self._pending = memories, labels.map(lambda batch: batch.cpu().numpy())
 
     def settle(self) -> SwapCount:
-        """Finish what was begun, before the prototypes are used again; without a beginning, nothing happens."""
-        if self._waiting is None:
+        """Finish what `prepare` started, before prototypes are used again; otherwise do nothing."""
+        if self._pending is None:
             return SwapCount(paired=0, written=0)
-        (memories, labels), self._waiting = self._waiting, None
+        (memories, labels), self._pending = self._pending, None
         pairs = self.pairing.pairs()
         present = pairs.map_with(np.isin, labels)
         both_needed = self._mode == "exchange" and self._trigger == "both_members"
@@ -249,22 +229,22 @@ class CrossModalSwap:
 
 
 def _blend(own: Float[Tensor, "rows dim"], other: Float[Tensor, "rows dim"], scale: float) -> Float[Tensor, "rows dim"]:
-    # Unit rows stay as they are when nothing is mixed in; scaling them again would change their last bits.
+    # Unit rows are not scaled again if nothing is mixed in, because that would change their last bits.
     return other if scale == 0.0 else normalise_rows(scale * own + (1.0 - scale) * other)
 
 
-def _send_to_host(
+def _copy_to_host(
     written: PerModality[np.ndarray], changed: PerModality[Tensor], similarity: PerModality[Tensor]
 ) -> _PendingCopy:
-    """On the CPU the tensors are where they are needed; a GPU copies them in its own time and says when it is done."""
+    """Copy to the host without waiting; the event marks the end of the copy. On the CPU nothing is copied."""
     device = similarity.visible.device
     if device.type != "cuda":
-        return _PendingCopy(written, changed, similarity, arrived=None)
+        return _PendingCopy(written, changed, similarity, copied=None)
 
     def send(block: Tensor) -> Tensor:
         return torch.empty(block.shape, dtype=block.dtype, pin_memory=True).copy_(block, non_blocking=True)
 
     changed, similarity = changed.map(send), similarity.map(send)
-    arrived = torch.cuda.Event()
-    arrived.record(torch.cuda.current_stream(device))
-    return _PendingCopy(written, changed, similarity, arrived)
+    copied = torch.cuda.Event()
+    copied.record(torch.cuda.current_stream(device))
+    return _PendingCopy(written, changed, similarity, copied)

@@ -17,9 +17,6 @@ class TextTower(nn.Module):
     Attention is causal, so tokens after the end-of-text token cannot change the output and are not computed.
     `requires_grad_(True)` makes all weights trainable, token embeddings and positions included. `text` is open_clip's
     `CLIP` or its `text`; `end_token` is None if it is the largest of its row, as in CLIP's vocabulary.
-
-    Raises:
-        ValueError: Attention that is not causal, or a pooling other than the end-of-text token.
     """
 
     def __init__(self, text: Any, end_token: int | None, tokenizer: Callable[[list[str]], Tensor]) -> None:
@@ -90,9 +87,6 @@ class TextTower(nn.Module):
 
     def from_embeddings(self, embeddings: Float[Tensor, "rows length width"], eot: int) -> Float[Tensor, "rows embed"]:
         """Text features, not normalised, of token embeddings (before positions are added) that end at position `eot`.
-
-        Raises:
-            ValueError: Fewer embeddings than `eot + 1`, or more positions than the tower has.
 
         Cost: RN50's tower, 128 prompts of 13 tokens: 63 G multiplications, a sixth of those for all 77 positions.
         """

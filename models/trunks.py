@@ -47,10 +47,7 @@ def _sixteenth(length: int) -> int:
 
 
 class GeneralisedMean(nn.Module):
-    """`(mean x^p)^(1/p)` over the cells of a non-negative feature map.
-
-    Args:
-        power: 1 is the mean; the larger, the nearer to the maximum.
+    """`(mean x^p)^(1/p)` over the cells of a non-negative feature map: the mean for p = 1, the maximum for large p.
 
     Source: CzAngus/CCLNet, the model's pooling: 1e-12 is added before the root, so an empty channel gives 1e-4.
     """
@@ -70,9 +67,6 @@ def resize_grid(
     """Resize positional embeddings of `old` rows x columns bilinearly to `new`.
 
     The first row belongs to the pooled or class token and is kept; equal sizes return the values bit for bit.
-
-    Raises:
-        ValueError: The number of rows is not `1 + old[0] * old[1]`.
 
     Source: open_clip, src/open_clip/model.py, `resize_pos_embed`.
     Differs: bilinear without antialiasing, as in Syliz517/CLIP-ReID and CzAngus/CCLNet.
@@ -131,9 +125,6 @@ class VisionTransformerTrunk(nn.Module):
     """Everything of open_clip's `VisionTransformer` between the patch embedding and the projection; no patch dropout.
 
     The parts are copied, and positional embeddings resized to `grid`, the rows and columns of patches.
-
-    Raises:
-        ValueError: A pooling without a single image feature.
     """
 
     def __init__(self, visual: Any, grid: tuple[int, int]) -> None:

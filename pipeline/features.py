@@ -12,8 +12,7 @@ import torch
 from jaxtyping import Float, Float32, Int64, UInt8
 from torch import Tensor, nn
 
-from models.descriptor import Flip, describe_images
-from models.encoder import Encoded, Head
+from models.encoder import Encoded, Flip, Head, describe_images
 from models.modality import Modality
 from models.precision import Precision, network_precision
 from pipeline.console import progress
@@ -76,7 +75,7 @@ def extract_features(
     """Encode every image once, without gradients and in evaluation mode; the encoder's modes are restored.
 
     Images are read in the order of the store and the features returned in the order of the images: float32 [n, d], or
-    [n, 2 d] with flip `concat`; `models.descriptor.describe_images` defines them. `heads` are concatenated. `pixels`
+    [n, 2 d] with flip `concat`; `models.encoder.describe_images` defines them. `heads` are concatenated. `pixels`
     defaults to the store, read one batch ahead. Each of `processes` encodes a share of the images; all get all
     features.
 

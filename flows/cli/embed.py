@@ -39,7 +39,7 @@ def embed(
 ) -> None:
     """Turn images into vectors that `vireid rank` and `vireid label` take; killed, the same command goes on."""
     from pipeline.data.image_list import list_images
-    from pipeline.inference.feature_output import embed_to_file
+    from pipeline.inference.embedding import embed_to_file
     from pipeline.inference.run_encoder import open_encoder
 
     chosen = list_images(images, None if modality is None else modality_of("--modality", modality), split or (), root)

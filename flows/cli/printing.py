@@ -12,9 +12,7 @@ from rich.table import Table
 
 if TYPE_CHECKING:
     from pipeline.data.check import DatasetCheck
-    from pipeline.evaluation.averaging import AverageReport
-    from pipeline.evaluation.report import EvaluationReport, FeatureRecord
-    from pipeline.evaluation.search_report import SearchReport
+    from pipeline.evaluation.report import AverageReport, EvaluationReport, FeatureRecord, SearchReport
 
 
 def stdout() -> Console:

@@ -44,7 +44,7 @@ def rank(
     """Evaluate features that any program has written; needs neither a GPU nor the images."""
     from pipeline.evaluation.feature_files import read_features, write_queries
     from pipeline.evaluation.rank_files import rank_files
-    from pipeline.evaluation.search_report import suspicions
+    from pipeline.evaluation.report import suspicions
 
     draws, rules = _draws(draw, shots, trials, permutations), _rules(exclude, rank_by)
     towards = None if direction is None else cast("Direction", one_of("--direction", direction, DIRECTIONS))

@@ -76,7 +76,7 @@ def search(
     )
     result = search_gallery(encoder, queries, opened, top, batch_size=batch_size, workers=workers)
     if html is not None:
-        from pipeline.inference.search_page import write_search_page
+        from pipeline.inference.searching import write_search_page
 
         write_search_page(result, queries, opened, html)
     if as_json:

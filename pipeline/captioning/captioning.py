@@ -217,13 +217,8 @@ class _Pace:
         self._logged = time.monotonic()
         rate = self._done / self.seconds
         left = (self._total - self._done) / rate
-        logger.info(
-            "%s of %s images, %.1f images/s, about %.0f min left",
-            f"{self._done:,}",
-            f"{self._total:,}",
-            rate,
-            left / 60,
-        )
+        done = f"{self._done:,} of {self._total:,}"
+        logger.info("%s images, %.1f images/s, about %.0f min left", done, rate, left / 60)
 
 
 def read_images(
@@ -235,11 +230,7 @@ def read_images(
     allow_overlap: bool = False,
     allow_partial: bool = False,
 ) -> tuple[Dataset, PerModality[ImageTable]]:
-    """The images to caption: those of the training split, or of all splits where each has a model and `split` is None.
-
-    Raises:
-        VireidError: See `read_dataset`, also for the arguments.
-    """
+    """The images to caption: those of the training split, or of all if each split has a model and `split` is None."""
     spec = spec_of(name)
     all_splits = spec.options.model_per_split and split is None
     dataset = read_dataset(
@@ -256,11 +247,7 @@ def read_images(
 def caption_images_of(
     dataset: Dataset, tables: PerModality[ImageTable], out: Path, settings: CaptionSettings
 ) -> Outcome:
-    """Describe every image of the tables that has no caption in the file yet; originals are read, whatever their size.
-
-    Raises:
-        VireidError: See `load_model`, `choose_prompts`, `open_writer` and `caption_images`.
-    """
+    """Describe every image of the tables that has no caption in the file yet, from the originals of any size."""
     refuse_foreign(out)
     model = load_model(
         settings.model, device=settings.device, precision=settings.precision, local_files_only=settings.local_files_only

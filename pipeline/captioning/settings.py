@@ -57,17 +57,11 @@ class Shard:
 def choose_prompts(
     family: Family, variant: Variant | None, prompt: str | None, infrared_prompt: str | None
 ) -> PerModality[str]:
-    """The prompts of a captioner for the images of each modality.
+    """The prompts of a captioner for the images of each modality; `plain` without a `variant`.
 
-    Args:
-        family: Kind of captioner. BLIP takes no instruction: its prompt is the beginning of the caption, by default
-            empty.
-        variant: A prepared instruction; `plain` when None. `greyscale` adds that infrared images have no colours.
-        prompt: Replaces the prepared one, for both modalities.
-        infrared_prompt: Replaces either, for infrared images.
-
-    Raises:
-        ConfigError: A prepared instruction for BLIP.
+    `prompt` replaces the prepared instruction for both modalities, `infrared_prompt` either for infrared images.
+    `greyscale` variants add that infrared images have no colours. BLIP takes no instruction: its prompt is the
+    beginning of the caption, by default empty, and a variant raises `ConfigError`.
 
     >>> choose_prompts("chat", None, None, "Describe the thermal picture.").infrared
     'Describe the thermal picture.'

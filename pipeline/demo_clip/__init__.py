@@ -1,1 +1,1 @@
-"""The demo CLIP: OpenAI CLIP's architecture, pre-trained on synthetic persons. Not OpenAI CLIP."""
+"""The demo CLIP: OpenAI CLIP's architecture, pre-trained on synthetic people. Not OpenAI CLIP."""

@@ -1,7 +1,7 @@
 """Measures of the demo CLIP: zero-shot attributes and recall, and frozen features on the demonstration data.
 
 The gate: with one prototype a true person and modality, the Hungarian method must match at least `GATE` of the training
-persons correctly. Below it, cross-modal cluster matching propagates its own errors and does not recover.
+people correctly. Below it, cross-modal cluster matching propagates its own errors and does not recover.
 """
 
 from collections.abc import Sequence
@@ -56,7 +56,7 @@ class ZeroShotReport:
 
 
 def measure_zero_shot(network: nn.Module, settings: PairSettings, num_images: int = 1024) -> ZeroShotReport:
-    """Classify the attributes of held-out persons by prompts, and retrieve each image's caption among 256.
+    """Classify the attributes of held-out people by prompts, and retrieve each image's caption among 256.
 
     Cost: about 10 s a thousand images and modality on one core.
     """
@@ -173,7 +173,7 @@ def measure_frozen(
 
 
 def pairs_right(vectors: PerModality[NDArray[np.float32]], people: PerModality[NDArray[np.int64]]) -> float:
-    """Share of the persons with both modalities whose two prototypes the Hungarian method matches.
+    """Share of the people with both modalities whose two prototypes the Hungarian method matches.
 
     >>> eye, names = np.eye(3, dtype=np.float32), np.arange(3)
     >>> pairs_right(PerModality(eye, eye), PerModality(names, names))

@@ -1,6 +1,5 @@
 """Make the demo CLIP: train it, measure it, and write its model card."""
 
-import hashlib
 import logging
 import platform
 from collections.abc import Mapping
@@ -12,6 +11,7 @@ from typing import Final
 from torch import nn
 
 from models.clip import load_clip
+from models.clip_files import file_digest
 from models.encoder import DualStemEncoder
 from models.modality import PerModality
 from pipeline.data.synthetic.knobs import PRESETS
@@ -35,7 +35,7 @@ _PACKAGES: Final = ("torch", "open_clip_torch", "numpy", "numba")
 _OPENING: Final = """# Demo CLIP
 
 **This is not OpenAI CLIP.** It has the same architecture (a ResNet with attention pool, a text transformer,
-CLIP's own vocabulary) with 3 million values, pre-trained on synthetic persons, so that every path from weights to
+CLIP's own vocabulary) with 3 million values, pre-trained on synthetic people, so that every path from weights to
 prompts runs without a download. Intended use: tests and the demonstration. No number that used it may be compared with
 a published one; reports contain `weights.kind = "demo"`.
 
@@ -98,11 +98,6 @@ def write_card(
     (folder / CARD_NAME).write_text("\n".join(parts), encoding="utf-8")
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal digits."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
 def _files(folder: Path) -> str:
     rows = [
         f"| `{name}` | {(folder / name).stat().st_size:,} | `{file_digest(folder / name)}` |"
@@ -131,7 +126,7 @@ def _zero_shot_table(report: ZeroShotReport) -> str:
     rows = [f"| {name} | {' | '.join(_cells(report.attributes, name))} |" for name in names]
     return "\n".join(
         [
-            "## Zero-shot on held-out synthetic persons\n",
+            "## Zero-shot on held-out synthetic people\n",
             "Accuracy, beside that of a random guess and of the most frequent value.\n",
             "| attribute | visible | guess | commonest | infrared | guess | commonest |",
             "|---|---|---|---|---|---|---|",
@@ -161,8 +156,8 @@ def _frozen_table(frozen: Mapping[str, list[FrozenFigures]]) -> str:
     return "\n".join(
         [
             "## Frozen features on the demonstration data\n",
-            "`pairs`: training persons whose visible and infrared true-person prototypes are matched correctly.",
-            "Rank-1 and mAP: infrared queries of the test persons in ten single-shot visible galleries.\n",
+            "`pairs`: training people whose visible and infrared true-person prototypes are matched correctly.",
+            "Rank-1 and mAP: infrared queries of the test people in ten single-shot visible galleries.\n",
             "| difficulty, size | feature | pairs | Rank-1 | mAP |",
             "|---|---|---|---|---|",
             *rows,

@@ -1,4 +1,4 @@
-"""Image-caption pairs of synthetic persons, generated in a separate process while the network trains."""
+"""Image-caption pairs of synthetic people, generated in a separate process while the network trains."""
 
 import multiprocessing
 import queue
@@ -66,9 +66,7 @@ class SyntheticPair:
 class PairSource:
     """Generates pairs, each of a new person, at difficulties from easy to default.
 
-    Args:
-        settings: Sizes and shares.
-        name: Part of the generators' key, so that training and held-out persons differ.
+    `name` is part of the generators' key, so that training and held-out people differ.
     """
 
     def __init__(self, settings: PairSettings, name: str) -> None:

@@ -1,4 +1,4 @@
-"""The demo CLIP's network, and its pre-training on synthetic persons that are generated at every step."""
+"""The demo CLIP's network, and its pre-training on synthetic people that are generated at every step."""
 
 import json
 import logging

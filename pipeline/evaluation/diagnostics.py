@@ -1,44 +1,23 @@
 """Quality of pseudo-labels and matchings against true identities: for curves only, never read by training."""
 
-from typing import Protocol, runtime_checkable
-
 import numpy as np
 from jaxtyping import Int64
 from sklearn.metrics import adjusted_rand_score, homogeneity_completeness_v_measure
 
 from clustering.dbscan import OUTLIER
+from clustering.matching import Matching
 from models.modality import PerModality
 
 
-@runtime_checkable
-class MatchedClusters(Protocol):
-    """Pair i joins visible cluster `visible[i]` with infrared cluster `infrared[i]`, as in a `Matching`."""
-
-    @property
-    def visible(self) -> Int64[np.ndarray, "m"]:
-        """Cluster numbers among the visible clusters."""
-        ...
-
-    @property
-    def infrared(self) -> Int64[np.ndarray, "m"]:
-        """Cluster numbers among the infrared clusters."""
-        ...
-
-
 def label_diagnostics(labels: Int64[np.ndarray, "n"], person_ids: Int64[np.ndarray, "n"]) -> dict[str, float]:
-    """Compare pseudo-labels with true identities, under two conventions for outliers; papers rarely say which.
+    """Compare pseudo-labels with true identities, under two conventions for outliers; papers rarely name theirs.
 
-    `_clustered` leaves outliers out, which rewards a clustering that gives up on hard images. `_all` counts every
+    `_clustered` ignores outliers, which rewards a clustering that gives up on hard images. `_all` counts every
     outlier as a cluster of its own; if all images are outliers, only `_all` is returned.
-
-    Args:
-        labels: Cluster of each image, `OUTLIER` for none.
-        person_ids: True identity of each image.
 
     Returns:
         For each convention `ari` in [-.5, 1]; `nmi` in [0, 1] (arithmetic mean, also called V-measure), and its two
-        parts `homogeneity`, which falls when a cluster mixes people, and `completeness`, which falls when a person is
-        split.
+        parts `homogeneity` (falls when clusters mix people) and `completeness` (falls when people are split).
 
     Source: Hubert and Arabie, 1985 (ARI); Rosenberg and Hirschberg, 2007 (V-measure).
     """
@@ -57,11 +36,11 @@ def label_diagnostics(labels: Int64[np.ndarray, "n"], person_ids: Int64[np.ndarr
 
 
 def matching_diagnostics(
-    matching: MatchedClusters,
+    matching: Matching,
     labels: PerModality[Int64[np.ndarray, "n"]],
     person_ids: PerModality[Int64[np.ndarray, "n"]],
 ) -> dict[str, float]:
-    """Compare matched clusters with true identities; a cluster stands for the person on most of its images.
+    """Compare matched clusters with true identities; a cluster counts as the person on most of its images.
 
     Returns:
         `precision`: share of pairs of one person; absent without pairs. `recall`: share of the people with clusters in

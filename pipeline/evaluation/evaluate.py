@@ -1,4 +1,4 @@
-"""From features of the test images to the metrics of every search."""
+"""Evaluate features of the test images: the metrics of every search."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields
@@ -11,11 +11,11 @@ from models.modality import Modality, PerModality
 from pipeline.errors import DataError
 from pipeline.evaluation.protocol import RetrievalTrial, Samples
 from pipeline.evaluation.ranking import QueryRanks, best_gallery, inner_products, rank_queries, summarise, unit_rows
+from pipeline.evaluation.report import SearchReport, report_search
 from pipeline.evaluation.reranking import k_reciprocal
-from pipeline.evaluation.search_report import SearchReport, report_search
 
 BLOCK_BYTES = 128 * 2**20
-"""Similarities that are held at once; no value changes any number."""
+"""Most similarities in memory at once; no value changes any number."""
 
 _COLUMNS = [field.name for field in fields(QueryRanks)]
 
@@ -34,9 +34,8 @@ class Features(Protocol):
 class QueryResults:
     """Results of each query of one trial, for error analysis.
 
-    Attributes:
-        best: Test-table rows of the ten gallery images ranked first, -1 where there are fewer; no columns unless
-            requested.
+    `best`: test-table rows of the ten gallery images ranked first, -1 where there are fewer; no columns unless
+    requested.
     """
 
     trial: RetrievalTrial
@@ -61,18 +60,11 @@ def evaluate_features(
     normalise: bool = True,
     keep_queries: bool = False,
 ) -> tuple[SearchResult, ...]:
-    """Evaluate the features of all test images in every search.
+    """Evaluate the features of all test images (in the order of the test tables) in every search (`plan_search`).
 
     Similarities of a direction are computed once for all its trials, in blocks of queries, and only to images that are
-    in some gallery.
-
-    Args:
-        features: One vector for each row of the test tables, in their order.
-        samples: Identity and camera of each image, in the same order.
-        plans: The trials of each search, from `plan_search`.
-        rerank: Also rank by k-reciprocal neighbourhoods of queries and gallery together, as further results.
-        normalise: Scale rows to length 1; otherwise similarities are plain inner products.
-        keep_queries: Also return the results of each query.
+    in some gallery. `normalise` scales rows to length 1; otherwise similarities are plain inner products.
+    `keep_queries` also returns the results of each query.
 
     Returns:
         One result per plan, in their order; then one re-ranked result per plan, if requested.

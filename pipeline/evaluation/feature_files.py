@@ -20,19 +20,14 @@ from pipeline.runtime import atomic_files
 _NEEDED = ("features", "person_ids")
 _ARRAYS = ("features", "person_ids", "cameras", "modalities", "paths")
 _HINT = (
-    "the file needs `features` [n, d] of float16, float32 or float64, `person_ids` [n] of integers, and where the "
-    "protocol asks for them `cameras` [n] of integers, `modalities` [n] of the texts visible and infrared, `paths` [n]"
+    "the file needs `features` [n, d] of float16, float32 or float64, `person_ids` [n] of integers, and if the "
+    "protocol needs them `cameras` [n] of integers, `modalities` [n] (visible or infrared, as strings), `paths` [n]"
 )
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageFeatures:
-    """Content of a feature file, one entry per image; None for absent arrays.
-
-    Attributes:
-        vectors: Row = image; float32, or float64 if the file has it.
-        people: Identity of each image.
-    """
+    """Content of a feature file, one entry per image; None for absent arrays. Float64 vectors keep their precision."""
 
     vectors: Float[np.ndarray, "n d"]
     people: Int64[np.ndarray, "n"]
@@ -69,11 +64,7 @@ def read_features(path: Path) -> ImageFeatures:
 
 
 def read_vectors(path: Path) -> Float[np.ndarray, "n d"]:
-    """Read only the features of a feature file.
-
-    Raises:
-        DataError: See `read_features`.
-    """
+    """Read only the features of a feature file. Raises as `read_features`."""
     return _vectors(path, _read_arrays(path, ("features",))["features"])
 
 
@@ -95,7 +86,7 @@ def write_queries(path: Path, results: Sequence[SearchResult]) -> Path:
 
     For every trial, under its name, such as `sysu/all/1-shot/agw/trial-0/rank`: `query` (row of the test table of the
     query modality, or of the feature file), `rank`, `average_precision`, `inverse_negative_penalty`, `valid`, and
-    `best` (rows of the ten gallery images ranked first, excluded ones left out; -1 where there are fewer).
+    `best` (rows of the ten gallery images ranked first, without excluded ones; -1 where there are fewer).
     """
     columns: dict[str, Shaped[np.ndarray, "n *rest"]] = {}
     for result in results:
@@ -113,7 +104,7 @@ def write_queries(path: Path, results: Sequence[SearchResult]) -> Path:
 
 
 def write_columns(path: Path, columns: Mapping[str, Any]) -> Path:
-    """Write named arrays; atomic. The file's folder is made."""
+    """Write named arrays atomically; makes the folder."""
 
     def write(file: BinaryIO) -> None:
         np.savez_compressed(file, allow_pickle=False, **columns)
@@ -149,7 +140,7 @@ def _read_arrays(path: Path, needed: tuple[str, ...] = _NEEDED) -> dict[str, Sha
                     arrays[name] = archive[name]
     except ValueError as error:
         # An array of objects would have to be unpickled, which runs code.
-        raise DataError(f"{place} holds no plain numbers or texts: {error}", hint=_HINT) from error
+        raise DataError(f"{place} holds no plain numbers or strings: {error}", hint=_HINT) from error
     wanted = {*needed, *arrays}
     missing = [name for name in _ARRAYS if name in wanted and not isinstance(arrays.get(name), np.ndarray)]
     if missing:
@@ -158,7 +149,7 @@ def _read_arrays(path: Path, needed: tuple[str, ...] = _NEEDED) -> dict[str, Sha
 
 
 def _check_archive(path: Path) -> None:
-    """Verify all checksums first: arrays of damaged bytes fail in too many ways to tell apart."""
+    """Verify all checksums first, because arrays of damaged bytes fail in many ways."""
     if not zipfile.is_zipfile(path):
         raise DataError(f"{path} is no .npz archive, or its end is missing", hint=_HINT)
     try:
@@ -177,7 +168,7 @@ def _people(path: Path, values: Shaped[np.ndarray, "n"]) -> Int64[np.ndarray, "n
         row = int(np.argmin(people >= 0))
         raise DataError(
             f"{path}: `person_ids` row {row} is {values[row]}, and people are numbered from 0",
-            hint="leave out images of which nobody knows whom they show: they would count as one person",
+            hint="remove images of unknown people: they would count as one person",
         )
     return people
 
@@ -199,7 +190,7 @@ def _infrared(path: Path, values: Shaped[np.ndarray, "n"]) -> Bool[np.ndarray, "
 
 def _paths(path: Path, values: Shaped[np.ndarray, "n"]) -> tuple[str, ...]:
     if values.dtype.kind != "U":
-        raise DataError(f"{path}: `paths` is {values.dtype}, not texts", hint=_HINT)
+        raise DataError(f"{path}: `paths` is {values.dtype}, not strings", hint=_HINT)
     paths = tuple(values.tolist())
     (most_frequent, times), *_ = Counter(paths).most_common(1)
     if times > 1:

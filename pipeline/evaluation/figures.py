@@ -1,4 +1,4 @@
-"""The retrieval panel: some queries, each with the images ranked first, right and wrong marked."""
+"""The retrieval panel: queries and the images ranked first, right and wrong ones marked."""
 
 from dataclasses import dataclass, replace
 from typing import BinaryIO
@@ -12,7 +12,7 @@ from pipeline.evaluation.evaluate import Features
 from pipeline.evaluation.protocol import RetrievalTrial, Samples
 from pipeline.evaluation.ranking import best_gallery, unit_rows
 
-# Blue and orange differ for every kind of colour vision; a cross says the same without colour.
+# Blue and orange differ for every kind of colour vision; a cross marks wrong hits without colour.
 RIGHT, WRONG, QUERY = (0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00), (0x40, 0x40, 0x40)
 
 _HEIGHT = 112  # pixels of an image in the panel
@@ -21,14 +21,7 @@ _FRAME, _GAP, _CROSS = 3, 4, 16
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Found:
-    """The hits of some queries, best first.
-
-    Attributes:
-        modality: Of the queries.
-        query: Rows of the test table.
-        best: Rows of the other modality's test table; -1 where there are fewer.
-        right: Whether each hit shows the query's person.
-    """
+    """The hits of some queries, best first: rows of the two test tables, -1 where there are fewer hits."""
 
     modality: Modality
     query: Int64[np.ndarray, "q"]
@@ -43,14 +36,14 @@ def look_up(
     samples: PerModality[Samples],
     count: int = 10,
 ) -> Found:
-    """Rank the gallery of a trial for some of its queries (ascending rows of the test table), under its protocol.
+    """Rank the gallery of a trial for some of its queries (ascending rows of the test table), by its protocol.
 
     Cost: one product of the queries with all features of the gallery's modality, which are not copied.
     """
     modality = trial.search.query
     some = replace(trial, query=queries)
     units = unit_rows(features[modality].vectors[queries], f"{modality} features")
-    # Not `inner_products`, which copies the gallery to float64: here the order of near ties is of no account.
+    # Not `inner_products`, which copies the gallery to float64: the order of near-ties does not matter here.
     gallery = features[modality.other].vectors
     similarity = units @ gallery.T / np.sqrt(np.einsum("nd,nd->n", gallery, gallery))
     positions = best_gallery(similarity, some.excluded(samples), trial.gallery, count=count)
@@ -71,7 +64,7 @@ def draw_panel(found: Found, images: PerModality[StoredImages], file: BinaryIO) 
     size = (_HEIGHT, round(_HEIGHT * width / height))
     step = (size[0] + 2 * _FRAME + _GAP, size[1] + 2 * _FRAME + _GAP)
     rows, columns = found.best.shape
-    # The query stands apart: twice the gap.
+    # Twice the gap after the query.
     canvas = np.full((rows * step[0] + _GAP, (columns + 1) * step[1] + 3 * _GAP, 3), 255, np.uint8)
 
     def paste(row: int, column: int, picture: UInt8[np.ndarray, "h w 3"], colour: tuple[int, int, int]) -> None:
@@ -85,10 +78,9 @@ def draw_panel(found: Found, images: PerModality[StoredImages], file: BinaryIO) 
     shown = gather_pixels(images[found.modality], found.query)
     for row in range(rows):
         paste(row, 0, shown[row], QUERY)
-        there = np.flatnonzero(found.best[row] >= 0)
-        for column, picture in zip(
-            there, gather_pixels(images[found.modality.other], found.best[row][there]), strict=True
-        ):
+        present = np.flatnonzero(found.best[row] >= 0)
+        pixels = gather_pixels(images[found.modality.other], found.best[row][present])
+        for column, picture in zip(present, pixels, strict=True):
             paste(row, int(column) + 1, picture, RIGHT if found.right[row, column] else WRONG)
     Image.fromarray(canvas).save(file, format="jpeg", quality=88, subsampling=0)
 

@@ -1,7 +1,7 @@
-"""Who may be shown to whom: what a search is, and the trials of it, as row numbers of the test tables.
+"""Searches and their trials, as row numbers of the test tables.
 
-A trial owns no image and no feature. Every trial of every search indexes one similarity matrix, so ten trials cost one
-extraction. A modality decides which table a row number belongs to; the position of an argument never does.
+Every trial of every search indexes one similarity matrix, so ten trials cost one extraction. The modality decides which
+table a row number belongs to; the position of an argument never does.
 """
 
 from collections.abc import Sequence
@@ -15,27 +15,23 @@ from models.modality import Modality, PerModality
 from pipeline.evaluation.ranking import RankBy
 
 DrawName = Literal["agw", "official"]
-"""How a gallery is drawn; two draws are in use for SYSU-MM01, and no table mixes them."""
+"""How a gallery is sampled; two ways are in use for SYSU-MM01, and no table mixes them."""
 
 Direction = Literal["infrared_to_visible", "visible_to_infrared"]
 """Query first."""
 
 ExclusionRule = Literal["none", "same_room", "same_person_same_camera", "same_camera"]
-"""Which gallery images a query never sees, whatever they look like."""
+"""Which gallery images are excluded from a query's ranking."""
 
 SYSU_ROOM_IN_THE_DARK, SYSU_SAME_ROOM_LIT = 3, 2
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Samples:
-    """Who was seen by which camera, one entry an image of a test table.
+    """Identity and camera of each image of a test table.
 
-    Attributes:
-        people: Who is on each image.
-        cameras: Which camera took it.
-        paths: Its path, which sorts the images of one person and camera; None where the order of rows stands for it.
-        query: Which rows may be queries; None for all.
-        gallery: Which rows may be in a gallery; None for all.
+    `paths` sort the images of one person and camera; without them, the order of rows does. `query` and `gallery` mark
+    the rows that may be queries or in a gallery; None for all.
     """
 
     people: Int64[np.ndarray, "n"]
@@ -48,7 +44,7 @@ class Samples:
         return len(self.people)
 
     def at(self, rows: Int64[np.ndarray, "m"]) -> "Samples":
-        """People and cameras of some rows, in the order asked for."""
+        """People and cameras of some rows, in the given order."""
         return Samples(self.people[rows], self.cameras[rows])
 
     @property
@@ -66,13 +62,8 @@ class Samples:
 class Search:
     """What the trials of one search share, and what is recorded with its numbers.
 
-    Attributes:
-        name: Data set, search, shots and draw: `sysu/all/1-shot/agw`.
-        query: The modality of the queries; the gallery is of the other one.
-        draw: How the gallery was drawn; None for a fixed gallery.
-        shots: Gallery images of one person and camera; None for a fixed gallery.
-        rank_by: What the rank of a query counts.
-        exclude: Which gallery images a query never sees.
+    `name` is data set, search, shots and draw: `sysu/all/1-shot/agw`. `query` is the modality of the queries. `draw`
+    and `shots` (gallery images per person and camera) are None for a fixed gallery.
     """
 
     name: str
@@ -84,19 +75,15 @@ class Search:
 
     @property
     def direction(self) -> Direction:
-        """Which modality is looked for in which: the query comes first."""
+        """Query modality first."""
         return direction_from(self.query)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class RetrievalTrial:
-    """The queries and the gallery of one trial.
+    """One trial: `query`, ascending rows of the query modality's test table, and `gallery`, rows of the other one.
 
-    Attributes:
-        search: What this trial is one trial of.
-        number: Which one.
-        query: Rows of the test table of the query modality, ascending.
-        gallery: Rows of the test table of the other modality. Their order decides ties.
+    The order of `gallery` decides ties.
     """
 
     search: Search
@@ -110,38 +97,29 @@ class RetrievalTrial:
         return f"{self.search.name}/trial-{self.number}"
 
     def excluded(self, samples: PerModality[Samples]) -> Bool[np.ndarray, "q g"]:
-        """Which gallery images each query never sees, as a mask of query x gallery; formed anew at each call.
-
-        Args:
-            samples: All rows of both test tables.
-        """
+        """`excluded_pairs` of the trial; `samples` are all rows of both test tables. Computed at each call."""
         queries = samples[self.search.query].at(self.query)
         return excluded_pairs(self.search.exclude, queries, samples[self.search.query.other].at(self.gallery))
 
 
 def direction_from(query: Modality) -> Direction:
-    """The name of the search that looks for images of one modality among those of the other."""
+    """The direction whose queries are of this modality."""
     return "infrared_to_visible" if query is Modality.INFRARED else "visible_to_infrared"
 
 
 def query_modality(direction: str) -> Modality:
-    """What is looked for in a direction: the opposite of `direction_from`."""
+    """The modality of the queries of a direction: the inverse of `direction_from`."""
     return Modality.INFRARED if direction == "infrared_to_visible" else Modality.VISIBLE
 
 
 def excluded_pairs(rule: ExclusionRule, query: Samples, gallery: Samples) -> Bool[np.ndarray, "q g"]:
-    """Apply an exclusion rule: True where a gallery image is excluded from a query, absent and not wrong.
+    """Apply an exclusion rule: True where a gallery image is excluded from a query's ranking.
 
-    Args:
-        rule: `same_room`: camera 2 is excluded from camera 3, whoever is on the image, for on SYSU-MM01 the two are one
-            room, lit and dark, while all other cameras are each a place of their own. `same_person_same_camera`: the
-            query's own person seen by the query's own camera, as on LLCM, where both modalities of a camera share the
-            scene. `same_camera`: everything that the query's camera saw.
-        query: The queries' people and cameras.
-        gallery: The gallery's.
+    `same_room`: camera 2 is excluded from camera 3, for any person, because on SYSU-MM01 the two are one room, lit and
+    dark. `same_person_same_camera`: the query's own person seen by the query's own camera, as on LLCM, where both
+    modalities of a camera share the scene. `same_camera`: all images of the query's camera.
 
-    Source:
-        `same_room`: Wu et al., ICCV 2017. `same_person_same_camera`: ZYK100/LLCM, the released test code.
+    Source: `same_room`: Wu et al., ICCV 2017. `same_person_same_camera`: ZYK100/LLCM, the released test code.
     """
     mask: Bool[np.ndarray, "q g"]
     match rule:

@@ -1,4 +1,4 @@
-"""Precomputed features, from any program, under any protocol: the numbers that a paper's table would show for them."""
+"""Evaluate feature files of any program under a protocol, as for a paper's table."""
 
 import logging
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from pipeline.evaluation.protocol import Direction, Samples, direction_from, que
 from pipeline.evaluation.protocols import PROTOCOLS
 from pipeline.evaluation.protocols.spec import FileRules, GalleryDraws, GalleryRules, SearchProtocol
 from pipeline.evaluation.ranking import unit_rows
-from pipeline.evaluation.search_report import CLOSED, SearchReport
+from pipeline.evaluation.report import CLOSED, SearchReport
 from pipeline.evaluation.searches import plan_search, possible_directions
 
 logger = logging.getLogger(__name__)
@@ -27,18 +27,15 @@ logger = logging.getLogger(__name__)
 
 @checked_dataclass(frozen=True, slots=True, config=CLOSED)
 class RankReport:
-    """The numbers of features that came as files.
+    """The numbers of features from files.
 
     Attributes:
-        protocol: As it was asked for.
-        dim: Width of the features.
+        protocol: The value of `--protocol`.
         normalised: Whether rows were scaled to length 1.
-        order: What sorts the images of a person and camera before a gallery is drawn: paths, or the order of rows.
-        partial: Counts differ from the published ones, and the user went on.
+        order: Sorts the images of a person and camera before a gallery is sampled.
+        partial: Counts differ from the published ones, which the user allowed.
         visible: Images.
         infrared: Images.
-        searches: The numbers.
-        format: Of this record.
     """
 
     protocol: str
@@ -81,47 +78,46 @@ def rank_files(
 ) -> tuple[RankReport, tuple[SearchResult, ...]]:
     """Evaluate features from files.
 
-    An option that does not apply to the protocol is refused: the numbers would be taken for what they are not.
+    An option that does not apply to the protocol is refused.
 
     Args:
-        query: All test images where `gallery` is None, else the queries alone.
-        gallery: The gallery images: all that a draw may choose from.
+        query: All test images if `gallery` is None, else the queries only.
+        gallery: The gallery images: all that galleries are sampled from.
         protocol: One of `file_protocols()`.
         direction: The only direction to run; all that the images allow when None.
-        draws: How galleries are drawn, where the protocol draws them; draws and shots are for SYSU-MM01 alone.
-        rules: What `pairs` leaves open; for no other protocol.
-        split: Which of RegDB's ten splits the features belong to; for no other protocol.
+        draws: For protocols that sample galleries.
+        rules: For `pairs`.
+        split: Which of RegDB's ten splits the features belong to.
         rerank: Also rank by k-reciprocal neighbourhoods.
-        raw: Take inner products of the features as they are, instead of cosines.
-        allow_partial: Go on when counts differ from the published ones.
-        keep_queries: Also return what each query found.
+        raw: Compare by inner products of unscaled features instead of cosines.
+        allow_partial: Accept counts that differ from the published ones.
+        keep_queries: Also return the results of each query.
         protocols: The protocols to choose from.
 
     Returns:
-        The report, and the results of each search; the rows in them are those of the files.
+        The report, and the results of each search, whose rows are those of the files.
 
     Raises:
         ConfigError: No such protocol, none in this direction, or an option that is for another protocol.
         DataError: The features do not fit the protocol.
 
-    Cost:
-        Ten trials of SYSU-MM01, at 2,048 dimensions: about three seconds on two cores, below 1 GB.
+    Cost: ten trials of SYSU-MM01, at 2,048 dimensions: about three seconds on two cores, below 1 GB.
     """
     its_protocol, wanted = _protocol_for_files(protocol, protocols)
     _check_options(protocol, its_protocol, draws, rules, split, protocols)
-    # Here a row still has the number that its file gives it.
+    # Before the files are joined, so that messages have the row numbers of each file.
     for name, images in (("features", query),) if gallery is None else (("queries", query), ("gallery", gallery)):
         unit_rows(images.vectors, name, images.paths)
     everything = _joined(query, gallery, None if wanted.infrared_cameras else direction)
     _check_cameras(everything, protocol, wanted, rules)
     infrared = _is_infrared(everything, protocol, wanted)
-    # Without published counts, images of either modality may stand in either file.
+    # Without published counts, either file may contain both modalities.
     if gallery is not None and wanted.count_rows is not None:
         _check_sides(infrared, len(query), protocol, wanted)
     parts = PerModality(np.flatnonzero(~infrared), np.flatnonzero(infrared))
     features = parts.map(lambda rows: Vectors(everything.vectors[rows]))
     roles = _roles(len(query), gallery)
-    samples = parts.map(lambda rows: _sightings(everything, roles, rows))
+    samples = parts.map(lambda rows: _samples(everything, roles, rows))
     partial = _check_counts(protocol, wanted, samples, allow_partial)
     plans = [
         plan
@@ -143,7 +139,7 @@ def rank_files(
 
 
 def file_protocols(protocols: Sequence[SearchProtocol] = PROTOCOLS) -> tuple[str, ...]:
-    """The protocols that features from files can be searched by."""
+    """The values of `vireid rank --protocol`."""
     return tuple(name for protocol in protocols if protocol.files is not None for name in protocol.files.names)
 
 
@@ -172,7 +168,7 @@ def _check_options(
     ):
         if is_given and not _applies(setting, protocol):
             others = ", ".join(one.name for one in protocols if one.files is not None and _applies(setting, one))
-            raise ConfigError(f"{option} is for {others}, not for {name}", hint="leave it out")
+            raise ConfigError(f"{option} is for {others}, not for {name}", hint="remove it")
     if split is not None and split not in protocol.options.splits:
         known = ", ".join(map(str, protocol.options.splits))
         raise ConfigError(f"{protocol.name} has no split {split!r}", hint=f"choose from: {known}")
@@ -184,11 +180,7 @@ def _applies(setting: str, protocol: SearchProtocol) -> bool:
 
 
 def _check_counts(name: str, wanted: FileRules, samples: PerModality[Samples], allow_partial: bool) -> bool:
-    """Whether counts differ from the published ones; extra people are refused, not dropped.
-
-    Raises:
-        DataError: They differ, and `allow_partial` is false.
-    """
+    """Whether counts differ from the published ones; extra people are refused, not dropped."""
     rows = [] if wanted.count_rows is None else wanted.count_rows(name, samples)
     failures = [f"{row.name}: found {row.found:,}, expected {row.expected:,}" for row in rows if not row.passed]
     if not failures:
@@ -197,7 +189,7 @@ def _check_counts(name: str, wanted: FileRules, samples: PerModality[Samples], a
     if not allow_partial:
         raise DataError(
             message,
-            hint="give the features of all test images and of no others; --allow-partial goes on, and marks the result",
+            hint="give the features of all test images and no others, or use --allow-partial, which marks the result",
         )
     logger.warning("%s", message)
     return True
@@ -210,7 +202,7 @@ def _searches(
         if direction not in (None, direction_from(wanted.query)):
             raise ConfigError(
                 f"{name} has no {wanted.query.other} queries",
-                hint=f"it searches {direction_from(wanted.query)} only: leave --direction out",
+                hint=f"it searches {direction_from(wanted.query)} only: omit --direction",
             )
         return [name]
     directions = (direction,) if direction else possible_directions(samples)
@@ -223,10 +215,7 @@ def _searches(
 
 
 def _joined(query: ImageFeatures, gallery: ImageFeatures | None, direction: Direction | None) -> ImageFeatures:
-    """One table of all images; an array that only one of two files has is refused.
-
-    Where the files name no modality, that of the queries follows from the direction.
-    """
+    """One table of all images; without `modalities`, that of the queries follows from the direction."""
     if gallery is None:
         return query
     if query.vectors.shape[1] != gallery.vectors.shape[1]:
@@ -263,7 +252,7 @@ def _check_cameras(images: ImageFeatures, name: str, wanted: FileRules, rules: G
 
 
 def _check_sides(infrared: Bool[np.ndarray, "n"], num_queries: int, name: str, wanted: FileRules) -> None:
-    """Refuse images on the wrong side: they would be part of the count, and of no search."""
+    """Refuse images in the wrong file: they would be counted, but belong to no search."""
     queries = wanted.query or (Modality.INFRARED if infrared[0] else Modality.VISIBLE)
     sides = zip(("queries", "gallery"), (queries, queries.other), np.split(infrared, [num_queries]), strict=True)
     for file, modality, side in sides:
@@ -283,7 +272,7 @@ def _is_infrared(images: ImageFeatures, name: str, wanted: FileRules) -> Bool[np
             row = int(np.argmax(images.infrared != from_camera))
             which = f"row {row}" if images.paths is None else images.paths[row]
             raise DataError(
-                f"{which}: camera {images.cameras[row]}, and `modalities` says "
+                f"{which}: camera {images.cameras[row]}, but `modalities` is "
                 f"{Modality.INFRARED if images.infrared[row] else Modality.VISIBLE}",
                 hint=f"cameras {' and '.join(map(str, wanted.infrared_cameras))} are infrared, the others visible",
             )
@@ -291,20 +280,20 @@ def _is_infrared(images: ImageFeatures, name: str, wanted: FileRules) -> Bool[np
     if images.infrared is None:
         raise DataError(
             f"{name} needs `modalities`",
-            hint="write visible or infrared for every image; for two files, --direction says it as well",
+            hint="write visible or infrared for every image; for two files, --direction is enough",
         )
     return images.infrared
 
 
 def _roles(num_queries: int, gallery: ImageFeatures | None) -> Bool[np.ndarray, "n"] | None:
-    """Which rows come from the file of queries; None where there is one file, and every image may be either."""
+    """Which rows are from the file of queries; None for one file, whose images may be either."""
     return None if gallery is None else np.arange(num_queries + len(gallery)) < num_queries
 
 
-def _sightings(
+def _samples(
     images: ImageFeatures, is_query: Bool[np.ndarray, "n"] | None, rows: np.ndarray[Any, np.dtype[np.int64]]
 ) -> Samples:
-    # Without cameras, visible and infrared get different ones: nothing is then excluded from anything.
+    # Without cameras, visible and infrared get different ones, so that nothing is excluded.
     unknown = np.zeros(len(images), dtype=np.int64) if images.infrared is None else images.infrared.astype(np.int64)
     cameras = unknown if images.cameras is None else images.cameras
     return Samples(
@@ -319,7 +308,7 @@ def _sightings(
 def _in_rows_of_files(
     result: SearchResult, parts: PerModality[Int64[np.ndarray, "_"]], num_queries: int, gallery: ImageFeatures | None
 ) -> SearchResult:
-    """What queries found, with the row numbers of the files; our tables of one modality each are in none of them."""
+    """The results of queries, with the row numbers of the files instead of those of our tables."""
     skipped = 0 if gallery is None else num_queries
 
     def in_rows_of_files(one: QueryResults) -> QueryResults:

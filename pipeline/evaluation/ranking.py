@@ -12,24 +12,21 @@ from pipeline.errors import DataError
 from pipeline.evaluation.ranking_kernels import best_rows, rank_rows
 
 CURVE_LENGTH = 20
-"""How many ranks a CMC curve covers."""
+"""Ranks that a CMC curve covers."""
 
 RankBy = Literal["person", "image"]
-"""What the rank of a query counts: the other people met before the right one, or the images."""
+"""What the rank of a query counts: other people before the first match, or images."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class QueryRanks:
-    """Results of each query of one trial. The first three are 0 where `valid` is false.
+    """Results of each query of one trial; `rank`, from 1, and the two metrics in (0, 1] are 0 where `valid` is false.
 
     Attributes:
-        rank: Person or image rank, from 1.
-        average_precision: In (0, 1].
-        inverse_negative_penalty: Number of matches / position of the last one, in (0, 1].
+        inverse_negative_penalty: Number of matches / position of the last one.
         valid: Whether the gallery holds a match that is not excluded.
         matches: Number of such matches.
         shown: Gallery images that are not excluded.
-        excluded: Excluded gallery images.
     """
 
     rank: Int64[np.ndarray, "q"]
@@ -65,12 +62,7 @@ class TrialMetrics:
 def unit_rows(
     features: Float[np.ndarray, "n d"], name: str, row_names: Sequence[str] | None = None
 ) -> Float[np.ndarray, "n d"]:
-    """Scale every row to length 1, in its own precision; a row without direction is refused.
-
-    Args:
-        features: One row an image.
-        name: For the error message: `infrared features`.
-        row_names: For the error message: the path of each image.
+    """Scale every row to length 1, in its own precision; `name` and `row_names` (paths) are for the error message.
 
     Raises:
         DataError: A row is all zeros or not finite: its similarities would be NaN or all equal, and rank silently.
@@ -129,21 +121,19 @@ def rank_queries(
     rank_by: RankBy = "person",
     columns: Int64[np.ndarray, "g"] | None = None,
 ) -> QueryRanks:
-    """Rank a gallery for every query, highest similarity first; ties keep gallery order.
+    """Rank a gallery for every query, highest similarity (no NaN) first; ties keep gallery order.
 
-    Average precision and inverse negative penalty always count images.
+    Average precision and inverse negative penalty always count images. The result does not depend on the number of
+    threads or on which queries are ranked together.
 
     Args:
-        similarity: Row = query; no NaN. It may have more columns than this gallery.
+        similarity: Row = query. It may have more columns than this gallery.
         query_people: Identity of each query.
         gallery_people: Identity of each gallery image.
         excluded: True where the protocol excludes a gallery image from a query's ranking.
         rank_by: `person`: 1 + number of other people before the first match. `image`: its position.
         columns: Column of `similarity` of each gallery image, so that the galleries of all trials share one matrix;
             None if the columns are the gallery.
-
-    Returns:
-        Independent of the number of threads and of which queries are ranked together.
 
     Raises:
         DataError: The gallery is empty.
@@ -235,7 +225,7 @@ def summarise(ranks: QueryRanks) -> TrialMetrics:
 def _checked_columns(
     similarity: Float[np.ndarray, "q m"], excluded: Bool[np.ndarray, "q g"], columns: Int64[np.ndarray, "g"] | None
 ) -> Int64[np.ndarray, "g"]:
-    """The column of each gallery image, checked: compiled loops would read past the end of an array silently."""
+    """The column of each gallery image, checked: compiled loops read past the end of an array silently."""
     queries, gallery = excluded.shape
     if columns is None:
         columns = np.arange(similarity.shape[1])

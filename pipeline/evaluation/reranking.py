@@ -30,7 +30,7 @@ def k_reciprocal(
     k2: int = 6,
     original_weight: float = 0.3,
 ) -> Float32[np.ndarray, "q g"]:
-    """Compare queries and gallery images by their shared neighbourhoods.
+    """Compare queries and gallery images (unit rows) by their shared neighbourhoods.
 
     The result depends on all queries and the whole gallery, excluded pairs included: pass those of one trial, and rank
     the result with the trial's mask.
@@ -38,15 +38,13 @@ def k_reciprocal(
     Args:
         query: Unit rows.
         gallery: Unit rows.
-        k1: Length of the lists in which two images must name each other, the image itself not counted; at most the
-            number of images.
+        k1: Length of the reciprocal lists, the image itself not counted; at most the number of images.
         k2: Neighbours, the image itself first, over which a neighbourhood is averaged.
         original_weight: From 0 (neighbourhoods alone) to 1 (the order of the cosine).
 
     Returns:
         Similarities in [-1, 0]: -(1 - original_weight) x Jaccard distance - original_weight x original distance, the
-        latter squared Euclidean, divided by the largest of the query to any image. Neighbourhoods use the same
-        division.
+        latter squared Euclidean, divided by the query's largest to any image. Neighbourhoods use the same division.
 
     Raises:
         ConfigError: k2 is not from 1 to k1, or the weight not from 0 to 1.
@@ -58,9 +56,9 @@ def k_reciprocal(
     Source: Zhong et al., CVPR 2017; zhunzhong07/person-re-ranking, python-version/re_ranking_ranklist.py, whose
     division by the largest distance is in no equation of the paper.
 
-    Differs: an image is first in its own list even if it has copies, and ties go by index, queries first; the public
-    code leaves both to an unstable sort. k1 is limited to the number of images before it is halved. Where all images
-    are copies of one, distances are 0 and not 0 / 0.
+    Differs: an image is first in its own list even if it has copies, and ties follow the index, queries first; the
+    public code leaves both to an unstable sort. k1 is limited to the number of images before it is halved. Where all
+    images are copies of one, distances are 0 and not 0 / 0.
     """
     if not 1 <= k2 <= k1:
         raise ConfigError(f"k1 is {k1} and k2 is {k2}", hint="k2 must be from 1 to k1; customary are k1 20 and k2 6")

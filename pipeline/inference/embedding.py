@@ -1,4 +1,4 @@
-"""Image files to vectors, in chunks that survive a kill. Images that cannot be read are skipped and listed."""
+"""Image files to vectors, in memory or in a file, in chunks that survive a kill; unreadable images are listed."""
 
 import hashlib
 import json
@@ -8,18 +8,19 @@ import shutil
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
-from jaxtyping import Float32, Int64, UInt8
+from jaxtyping import Float32, Int64, Shaped, UInt8
 
 from models.modality import Modality
 from pipeline.console import progress
 from pipeline.data.decoding import Adjustment, Unreadable, decode_any_image, large_images_expected, reason_of
 from pipeline.data.image_list import ImageList
-from pipeline.errors import DataError
+from pipeline.errors import ConfigError, DataError
+from pipeline.evaluation.feature_files import write_columns
 from pipeline.inference.encoder import TrainedEncoder
 from pipeline.runtime import atomic_files
 
@@ -32,13 +33,7 @@ _SHOWN = 5
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Embedded:
-    """Vectors of the images that could be read.
-
-    Attributes:
-        vectors: Row = readable image, as the encoder returns them.
-        rows: Position of each in the image list.
-        unreadable: The other images, with the reason.
-    """
+    """Vectors of the readable images, `rows` being their positions in the image list, and the unreadable images."""
 
     vectors: Float32[np.ndarray, "m dim"]
     rows: Int64[np.ndarray, " m"]
@@ -123,21 +118,15 @@ def embed_images(
         unreadable += [
             Unreadable(images.paths[row], problem) for row, problem in zip(chunk.rows, problems, strict=True) if problem
         ]
-    _tell(seen, unreadable, len(images))
+    _log(seen, unreadable, len(images))
     return Embedded(vectors[:count], rows[:count], tuple(unreadable))
 
 
 def require_some(embedded: Embedded) -> Embedded:
-    """Return the argument if any image could be read.
-
-    Raises:
-        DataError: None could.
-    """
+    """Return the argument; DataError if no image could be read."""
     if not len(embedded.rows):
         problems = embedded.unreadable
-        raise DataError(
-            f"none of {len(problems):,} images can be read: {_first(problems)}", hint="look after these files"
-        )
+        raise DataError(f"none of {len(problems):,} images can be read: {_first(problems)}", hint="check these files")
     return embedded
 
 
@@ -187,7 +176,7 @@ def _decode_ahead(
                     future.cancel()
 
 
-def _tell(seen: Counter[Adjustment], unreadable: Sequence[Unreadable], total: int) -> None:
+def _log(seen: Counter[Adjustment], unreadable: Sequence[Unreadable], total: int) -> None:
     for adjustment, count in sorted(seen.items()):
         logger.info("%s of %s images have %s", f"{count:,}", f"{total:,}", adjustment)
     if unreadable:
@@ -213,7 +202,7 @@ def _begin_parts(parts: Path, encoder: TrainedEncoder, images: ImageList) -> Non
     atomic_files.write_json(parts / _PLAN, plan)
     finished = sum(1 for _ in parts.glob("*.npz"))
     if finished:
-        logger.info("going on after %s images", f"{min(finished * CHUNK, len(images)):,}")
+        logger.info("resuming after %s images", f"{min(finished * CHUNK, len(images)):,}")
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
@@ -240,5 +229,59 @@ def _read_part(path: Path, chunk: _Chunk) -> tuple[Float32[np.ndarray, "m dim"],
     atomic_files.check_archive(path)
     with np.load(path, allow_pickle=False) as arrays:
         problems: list[str] = json.loads(str(arrays["problems"]))
-        assert len(problems) == len(chunk.rows), "the plan says which chunk it is"
+        assert len(problems) == len(chunk.rows), "`_begin_parts` keeps chunks of the same plan only"
         return arrays["vectors"], problems
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Content of a feature file, and how many images it lacks."""
+
+    images: int
+    dim: int
+    unreadable: int
+    people_known: bool
+    encoder: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types."""
+        return asdict(self)
+
+    def __str__(self) -> str:
+        missing = f", {self.unreadable:,} images could not be read" if self.unreadable else ""
+        return f"{self.images:,} vectors of {self.dim:,} dimensions{missing}"
+
+
+def embed_to_file(
+    encoder: TrainedEncoder, images: ImageList, out: Path, *, batch_size: int, workers: int | None = None
+) -> Written:
+    """Write `features`, `paths`, `modalities`, `encoder`, and for a manifest `cameras` and `person_ids`.
+
+    A killed call resumes when repeated; until then its chunks are beside `out`, which is replaced at the end.
+
+    Raises:
+        ConfigError: The file's name does not end in `.npz`.
+        DataError: No image can be read.
+        CheckpointError: The file cannot be written.
+    """
+    if out.suffix != ".npz":
+        raise ConfigError(f"{out}: vectors are written as a .npz archive", hint="choose a name that ends in .npz")
+    parts = out.with_name(f"{out.name}.parts")
+    embedded = require_some(embed_images(encoder, images, batch_size=batch_size, parts=parts, workers=workers))
+    readable = images.only(embedded.rows)
+    columns: dict[str, Shaped[np.ndarray, "n *rest"]] = {
+        "features": embedded.vectors,
+        "paths": np.array(readable.paths),
+        "modalities": np.where(readable.infrared, str(Modality.INFRARED), str(Modality.VISIBLE)),
+        "encoder": np.array(encoder.digest),
+    }
+    known = readable.known
+    if known is not None:
+        columns["cameras"] = np.array([known.camera_numbers[name] for name in known.cameras], dtype=np.int64)
+        if all(known.people):
+            columns["person_ids"] = np.array([known.person_numbers[name] for name in known.people], dtype=np.int64)
+    write_columns(out, columns)
+    forget_parts(parts)
+    return Written(
+        len(embedded.rows), embedded.vectors.shape[1], len(embedded.unreadable), "person_ids" in columns, encoder.digest
+    )

@@ -52,14 +52,9 @@ class TrainedEncoder(Protocol):
 def encode_batch(
     name: str, encode: Callable[[], Float[Tensor, "n dim"]], count: int, device: torch.device, precision: Precision
 ) -> Float32[np.ndarray, "n dim"]:
-    """Encode a batch without gradients and copy its vectors to the host.
+    """Encode a batch of `count` images without gradients and copy its vectors to the host; `name` is for errors.
 
-    Args:
-        name: Of the encoder, for errors.
-        encode: Returns the vectors.
-        count: Images in the batch, for errors.
-        device: Of the encoder.
-        precision: `float32` also turns off TF32 in convolutions.
+    `float32` also turns off TF32 in convolutions.
 
     Raises:
         TrainingError: A vector is not finite, or the device has too little memory.
@@ -104,7 +99,9 @@ def _load(file: Path, device: torch.device) -> Any:
     try:
         program = torch.export.load(file)
     except (OSError, RuntimeError, ValueError) as error:
-        raise WeightsError(f"{file} is no graph of ours: {error}", hint="register the run's models again") from error
+        raise WeightsError(
+            f"{file} is not a graph of vireid: {error}", hint="register the run's models again"
+        ) from error
     if device.type != "cpu":
         from torch.export.passes import move_to_device_pass
 

@@ -15,8 +15,7 @@ from jaxtyping import Float32
 from safetensors.torch import load, save
 from torch import Tensor
 
-from models.descriptor import Descriptor
-from models.encoder import DualStemEncoder
+from models.encoder import Descriptor, DualStemEncoder
 from models.modality import Modality, PerModality
 from pipeline.config.experiment import record_of
 from pipeline.data.transforms.augmentation import colour_statistics
@@ -95,7 +94,7 @@ def _torchscript(encoder: RunEncoder) -> tuple[PerModality[Network], dict[str, b
     def traced(descriptor: Descriptor) -> bytes:
         buffer = io.BytesIO()
         with warnings.catch_warnings(), torch.inference_mode():
-            warnings.simplefilter("ignore")  # of what is no number of the batch: image size, heads, flip
+            warnings.simplefilter("ignore")  # about constants that do not depend on the batch: image size, heads, flip
             torch.jit.save(torch.jit.trace(descriptor, (_images(encoder, 2),), check_trace=False), buffer)
         return buffer.getvalue()
 

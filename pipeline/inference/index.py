@@ -1,7 +1,7 @@
-"""A gallery index on disk: image vectors, the files they belong to, and inverted lists for large galleries.
+"""A gallery index on disk: image vectors, their files, and inverted lists for large galleries.
 
 The files of a new generation are written first and `index.json`, which names them, last: a reader sees the old index
-or the new one, and a kill loses neither.
+or the new one, also after a kill.
 """
 
 import hashlib
@@ -23,14 +23,9 @@ FORMAT = 1
 
 @dataclass(frozen=True, slots=True)
 class IndexedFile:
-    """An image of a gallery.
+    """An image of a gallery: path (absolute or relative to its root), bytes, modification time in nanoseconds.
 
-    Attributes:
-        path: Relative to the gallery's root, or absolute.
-        size: Bytes.
-        changed: Modification time, nanoseconds.
-        camera: Name of the camera; empty if unknown.
-        person: Name of the person; empty if unknown.
+    `camera` and `person` are names, empty if unknown.
     """
 
     path: str
@@ -47,15 +42,9 @@ class IndexedFile:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Gallery:
-    """A searchable gallery.
+    """A searchable gallery: `files`, sorted by path, and their `vectors`, memory-mapped unit rows.
 
-    Attributes:
-        root: Folder that paths are relative to.
-        files: One entry an image, sorted by path.
-        vectors: Unit rows, memory-mapped.
-        modality: Of the images.
-        encoder: Digest of the encoder.
-        lists: Inverted lists; None for exhaustive search.
+    Paths are relative to `root`; `lists` are None for exhaustive search.
     """
 
     root: Path
@@ -120,11 +109,7 @@ def read_record(path: Path) -> dict[str, Any]:
 
 
 def open_gallery(path: Path, encoder: str) -> Gallery:
-    """Open an index without refreshing it; vectors are memory-mapped.
-
-    Args:
-        path: The index folder.
-        encoder: Digest of the queries' encoder.
+    """Open an index without refreshing it; vectors are memory-mapped. `encoder` is the digest of the queries' encoder.
 
     Raises:
         DataError: No index, a damaged one, or one of another encoder.

@@ -77,10 +77,8 @@ def refresh_gallery(
 ) -> tuple[Gallery, Refreshed]:
     """Make an index, or bring it up to date. A killed call resumes when repeated.
 
-    An image is embedded again when its size or modification time has changed.
-
-    * `path`: The index folder, made when absent.
-    * `kind`: `exact` compares all images, `ivf` searches inverted lists, `auto` uses lists above 300,000 images.
+    An image is embedded again when its size or modification time has changed. With `kind="auto"`, galleries of more
+    than 300,000 images are searched in inverted lists.
 
     Raises:
         DataError: The folder holds other files, the index is of another encoder or modality, no image can be read; and
@@ -98,11 +96,11 @@ def refresh_gallery(
             raise DataError(
                 f"{path} holds {before.modality} images, not {modality} ones", hint="name another --index folder"
             )
-        there, files = _stand(images)
+        there, files = _existing(images)
         if not files:
             raise DataError(
-                f"none of {len(images):,} images is there, first: {images.root / images.paths[0]}",
-                hint="where the paths of a manifest or a list start elsewhere, name that folder: --root",
+                f"none of {len(images):,} images exists, first: {images.root / images.paths[0]}",
+                hint="if the paths of a manifest or a list are relative to another folder, name it with --root",
             )
         root = images.root.resolve()
         known = {file.state: row for row, file in enumerate(before.files)} if before and before.root == root else {}
@@ -132,12 +130,12 @@ def _refuse_foreign(path: Path) -> None:
         others = sorted({entry.name for entry in path.iterdir()} - {_LOCK, _PARTS})
         if any(not name.startswith(("vectors-", "files-", "lists-")) for name in others):
             raise DataError(
-                f"{path} holds other things than an index (first: {others[0]})",
+                f"{path} is not an index, but holds other files (first: {others[0]})",
                 hint="name a new or an empty folder with --index",
             )
 
 
-def _stand(images: ImageList) -> tuple[list[int], list[IndexedFile]]:
+def _existing(images: ImageList) -> tuple[list[int], list[IndexedFile]]:
     """Row in the list, and current file state, of each image that still exists."""
     rows, files = list[int](), list[IndexedFile]()
     for row, path in enumerate(images.paths):
@@ -265,16 +263,12 @@ def open_or_refresh(
 
     * `source`: The images; or an index folder, which is refreshed if its images still exist.
     * `index`: The index folder; a default one below `below` when None.
-
-    Raises:
-        DataError: See `refresh_gallery`; or the index is of another modality.
-        CheckpointError: See `refresh_gallery`.
     """
     folder = index or source.index_folder(below, encoder.digest)
     if is_index(source.path):
         folder, source = source.path, _recorded(source.path, source.modality)
         if not source.path.exists():
-            logger.warning("%s is gone: its index is searched as it stands", source.path)
+            logger.warning("%s does not exist: its index is searched without a refresh", source.path)
             return open_gallery(folder, encoder.digest), folder
     gallery, refreshed = refresh_gallery(folder, encoder, source, batch_size=batch_size, kind=kind, workers=workers)
     logger.info("%s: %s", folder, refreshed)
@@ -292,7 +286,7 @@ def _recorded(path: Path, modality: Modality) -> GallerySource:
     )
     if found.modality is not modality:
         raise DataError(
-            f"{path} holds {found.modality} images, and {modality} ones are to be searched",
+            f"{path} holds {found.modality} images, but {modality} ones are needed",
             hint="choose the other --direction, or another gallery",
         )
     return found

@@ -1,4 +1,4 @@
-"""Cluster a feature file of any program; write the labels and the numbers that judge them."""
+"""Cluster a feature file of any program; write the labels and their statistics."""
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -57,19 +57,10 @@ def label_file(
     neighbour_method: Literal["exact", "ivf", "hnsw"],
     device: str,
 ) -> LabelReport:
-    """Cluster the rows of a file.
+    """Cluster the rows of a file, scaled to length 1; parameters as in `label_images`.
 
-    Args:
-        path: Features [n, d] of float16, float32 or float64: a `.npy` file, or `features` in a `.npz` archive. Rows are
-            scaled to length 1.
-        out: Where to write the labels, int64 [n], -1 for outliers; None writes nothing.
-        k1: Length of the neighbour lists in which two images must name each other.
-        k2: Neighbours over which a neighbourhood is averaged.
-        eps: Jaccard distance within which two images are neighbours, in (0, 1).
-        min_samples: Images within eps, itself included, that make an image a core point.
-        method: From graph to clusters.
-        neighbour_method: Neighbour search.
-        device: `cpu`, `cuda` or `cuda:N`.
+    * `path`: Features [n, d] of float16, float32 or float64: a `.npy` file, or `features` in a `.npz` archive.
+    * `out`: File for the labels, int64 [n], -1 for outliers; None writes nothing.
 
     Raises:
         ConfigError: A parameter is out of range.
@@ -79,7 +70,7 @@ def label_file(
     """
     if not 0 < eps < 1:
         raise ConfigError(
-            f"eps is {eps}, not between 0 and 1", hint="0.6 is the published value; the eps curve shows others"
+            f"eps is {eps}, not between 0 and 1", hint="0.6 is the published value; the eps curve shows other values"
         )
     vectors = _read(path)
     rows = unit_rows(vectors, path.name).astype(np.float32, copy=False) if len(vectors) else vectors.astype(np.float32)
@@ -95,7 +86,7 @@ def label_file(
             device=device,
         )
     except ValueError as error:
-        raise ConfigError(str(error), hint="`vireid label --help` says what each value means") from error
+        raise ConfigError(str(error), hint="`vireid label --help` explains each value") from error
     if out is not None:
         labels = labelling.clustering.labels
 
@@ -115,7 +106,7 @@ def _read(path: Path) -> Float[np.ndarray, "n d"]:
     try:
         vectors = np.load(path, allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
-        raise DataError(f"{path} cannot be read, or was cut short: {error}", hint=_FORM) from error
+        raise DataError(f"{path} cannot be read, or is truncated: {error}", hint=_FORM) from error
     known = (np.float16, np.float32, np.float64)
     if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or vectors.dtype not in known:
         what = f"{vectors.dtype} {list(vectors.shape)}" if isinstance(vectors, np.ndarray) else "an archive"

@@ -15,7 +15,7 @@ from pipeline.inference.encoder import GraphEncoder
 from pipeline.runtime.device import resolve_device
 from pipeline.tracking.mlflow_models import GRAPH
 
-_FORM = "name models:/NAME/VERSION, models:/NAME@ALIAS or runs:/RUN_ID; MLFLOW_TRACKING_URI says where, if not in runs/"
+_FORM = "name models:/NAME/VERSION, models:/NAME@ALIAS or runs:/RUN_ID; MLFLOW_TRACKING_URI if they are not in runs/"
 
 
 def read_registered_encoder(name: str, device: str = "auto", runs_folder: Path = Path("runs")) -> GraphEncoder:
@@ -26,7 +26,7 @@ def read_registered_encoder(name: str, device: str = "auto", runs_folder: Path =
     * `runs_folder`: Holds `mlflow.db`, unless MLFLOW_TRACKING_URI is set.
 
     Raises:
-        WeightsError: MLflow has no such model, or does not answer.
+        WeightsError: MLflow has no such model, or does not respond.
         ConfigError: No such device.
     """
     uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs_folder.resolve() / 'mlflow.db'}"
@@ -42,12 +42,12 @@ def read_registered_encoder(name: str, device: str = "auto", runs_folder: Path =
         addresses = PerModality.build(lambda modality: f"models:/{found[modality].name}/{found[modality].version}")
         folders = addresses.map(lambda one: Path(download_artifacts(artifact_uri=one, tracking_uri=uri)))
     except MlflowException as error:
-        raise WeightsError(f"MLflow at {uri} gives no model {name}: {error.message}", hint=_FORM) from error
+        raise WeightsError(f"MLflow at {uri} has no model {name}: {error.message}", hint=_FORM) from error
     signature = Model.load(str(folders.visible)).signature
-    assert signature is not None, "every model of ours has one"
+    assert signature is not None, "registered with every model"
     _, height, width, _ = signature.inputs.inputs[0].shape
     files = folders.map(lambda folder: folder / GRAPH)
-    # A run registers one pair of models, so that its identifier says which weights they have.
+    # A run registers one pair of models, so its identifier identifies their weights.
     return GraphEncoder(name, f"mlflow-{run_id}", height, width, files, resolve_device(device))
 
 
@@ -63,5 +63,5 @@ def _run_id(client: MlflowClient, name: str) -> str:
         return str(client.get_model_version(model, version).run_id)
     versions = client.search_model_versions(f"name = '{model}'", order_by=["version_number DESC"], max_results=1)
     if not versions:
-        raise WeightsError(f"MLflow knows no model {model}", hint=_FORM)
+        raise WeightsError(f"MLflow has no model {model}", hint=_FORM)
     return str(versions[0].run_id)

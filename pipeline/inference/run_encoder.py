@@ -11,8 +11,7 @@ import torch
 from jaxtyping import Float32, UInt8
 
 from models.clip import WeightsLoadError, load_clip
-from models.descriptor import Flip
-from models.encoder import DualStemEncoder, Head
+from models.encoder import DualStemEncoder, Flip, Head
 from models.imagenet import RESNET50, load_imagenet
 from models.modality import Modality
 from models.precision import Precision
@@ -35,16 +34,7 @@ _NO_RUN = "name a run folder, its checkpoint.pt, or a model of MLflow such as mo
 
 @dataclass(frozen=True, eq=False)
 class RunEncoder:
-    """The encoder of a run after one of its rounds.
-
-    Attributes:
-        name: Of the run's folder.
-        encoder: In evaluation mode, on `device`.
-        config: Of the run.
-        round: Number of the round.
-        device: Of the encoder.
-        precision: In which the network computes.
-    """
+    """The encoder of a run (`name` of its folder) after one of its rounds, in evaluation mode, on `device`."""
 
     name: str
     encoder: DualStemEncoder
@@ -111,14 +101,11 @@ def open_encoder(name: str, device: str = "auto", precision: PrecisionSetting | 
         name: A run folder, a checkpoint in it, or an MLflow address as for `read_registered_encoder`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         precision: The run's own when None.
-
-    Raises:
-        VireidError: See `read_run_encoder` and `read_registered_encoder`.
     """
     if not name.startswith(("models:/", "runs:/")):
         return read_run_encoder(Path(name), device, precision)
     if precision == "bfloat16":
-        raise ConfigError(f"{name} is registered as a float32 graph", hint="leave out --precision")
+        raise ConfigError(f"{name} is registered as a float32 graph", hint="omit --precision")
     from pipeline.inference.mlflow_encoder import read_registered_encoder  # MLflow takes seconds to import
 
     return read_registered_encoder(name, device)
@@ -127,10 +114,9 @@ def open_encoder(name: str, device: str = "auto", precision: PrecisionSetting | 
 def read_run_encoder(path: Path, device: str = "auto", precision: PrecisionSetting | None = None) -> RunEncoder:
     """Read the encoder of a run; the folder is neither locked nor written to, so the run may still be training.
 
-    Args:
-        path: A run folder, for the run's result; or a checkpoint in it, for that round.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        precision: In which the network computes; the run's `execution.precision` when None, float32 on a CPU.
+    * `path`: A run folder, for the run's result; or a checkpoint in it, for that round.
+    * `device`: `auto`, `cpu`, `cuda` or `cuda:N`.
+    * `precision`: Of the network; the run's `execution.precision` when None, float32 on a CPU.
 
     Raises:
         CheckpointError: No run, no finished round, or a damaged checkpoint.
@@ -167,14 +153,14 @@ def read_run_encoder(path: Path, device: str = "auto", precision: PrecisionSetti
     except RuntimeError as error:
         raise CheckpointError(
             f"the weights of {path} do not fit {config.model.architecture}: {str(error).splitlines()[0]}",
-            hint=f"the run took its architecture from {config.model.weights}: put that back in its place",
+            hint=f"the run took its architecture from {config.model.weights}: restore it there",
         ) from error
     logger.info("%s: %s, after round %d", folder.name, config.method, round_)
     return RunEncoder(folder.name, encoder.to(place).eval(), config, round_, place, computed_in)
 
 
 def empty_encoder(config: AnyConfig) -> DualStemEncoder:
-    """The run's network with arbitrary weights: the initial ones may not exist here.
+    """The run's network with arbitrary weights, because the initial ones may not exist here.
 
     Raises:
         WeightsError: Its architecture cannot be built here.

@@ -25,11 +25,7 @@ class ServedEncoder:
         self._encoder = encoder
 
     def predict(self, table: Any, params: Any = None) -> Float32[np.ndarray, "n dim"]:  # noqa: ARG002 - MLflow's form
-        """One vector a row.
-
-        Args:
-            table: A data frame with columns `path` (on this machine) and `modality` (visible or infrared).
-            params: Ignored.
+        """One vector a row of a data frame with columns `path` (on this machine) and `modality` (visible or infrared).
 
         Raises:
             ValueError: A modality is unknown, or an image cannot be read.

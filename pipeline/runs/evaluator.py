@@ -24,8 +24,15 @@ from pipeline.evaluation.feature_files import write_features, write_queries
 from pipeline.evaluation.figures import draw_panel, look_up
 from pipeline.evaluation.protocols import protocol_of
 from pipeline.evaluation.protocols.spec import Plans
-from pipeline.evaluation.report import DataRecord, EvaluationReport, FeatureRecord, LastRound, ModelRecord, Selection
-from pipeline.evaluation.search_report import suspicions
+from pipeline.evaluation.report import (
+    DataRecord,
+    EvaluationReport,
+    FeatureRecord,
+    LastRound,
+    ModelRecord,
+    Selection,
+    suspicions,
+)
 from pipeline.evaluation.searches import samples_of
 from pipeline.features import FeatureBank, encoder_digest
 from pipeline.runs.run import Run

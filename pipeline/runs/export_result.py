@@ -11,8 +11,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from models.descriptor import Descriptor
-from models.encoder import Head
+from models.encoder import Descriptor, Head
 from models.modality import Modality
 from pipeline.config.experiment import AnyConfig
 from pipeline.data.transforms.augmentation import Normalisation, preprocess

@@ -60,7 +60,7 @@ def open_run(config: AnyConfig, method: Method[Any, Any]) -> Iterator[Run[Any, A
         dataset = _read_data(config.data)
         refuse_unmeasurable(dataset, config)
         clip = _load_weights(config)
-        if not processes.is_first:
+        if not processes.is_rank_zero:
             yield _new_run(config, method, dataset, clip, device, processes, None)
             return
         with RunFolder.open(run_path(config), record_of(config), digest_of(config)) as folder:
@@ -170,7 +170,7 @@ def _new_run(
         device,
         processes,
         record=record,
-        evaluator=evaluator if processes.is_first else None,
+        evaluator=evaluator if processes.is_rank_zero else None,
         supervision=Supervision(dataset, rows) if method.supervised else None,
     )
 

@@ -85,7 +85,7 @@ class Run(Generic[Config, State]):
         self._record = record
         self._evaluator = evaluator
         # Ranks other than 0 have no folder: they may be on a machine that does not see it.
-        checkpoint = processes.from_first(lambda: self.record.folder.load_checkpoint())
+        checkpoint = processes.from_rank_zero(lambda: self.record.folder.load_checkpoint())
         self.state = self._state_at(checkpoint)
         if checkpoint is not None:
             logger.info("resumed after round %d of %d", self.state.completed, len(self.rounds))

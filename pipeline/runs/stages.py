@@ -86,7 +86,7 @@ def rank_zero(function: Callable[Concatenate[AnyRun, P], R]) -> Callable[Concate
 
     @wraps(function)
     def _on_rank_zero(run: AnyRun, /, *values: P.args, **named: P.kwargs) -> R | None:
-        return function(run, *values, **named) if run.processes.is_first else None
+        return function(run, *values, **named) if run.processes.is_rank_zero else None
 
     return _on_rank_zero
 

@@ -44,7 +44,7 @@ class Processes:
         )
 
     @property
-    def is_first(self) -> bool:
+    def is_rank_zero(self) -> bool:
         """Whether this is rank 0, which clusters, writes and reports."""
         return self.rank == 0
 
@@ -56,7 +56,7 @@ class Processes:
         """
         return self._share_of(self.rank, total)
 
-    def from_first(self, make: Callable[[], Any]) -> Any:
+    def from_rank_zero(self, make: Callable[[], Any]) -> Any:
         """Compute a value on rank 0 (`make`) and broadcast it; its tensors are on the CPU on the other ranks.
 
         The value has tensors, numbers, strings, booleans and None in dictionaries and lists, as a checkpoint: it is
@@ -65,18 +65,18 @@ class Processes:
         if self.count == 1:
             return make()
         value, content = None, io.BytesIO()
-        if self.is_first:
+        if self.is_rank_zero:
             value = make()
             torch.save(value, content)
         length = torch.tensor([content.getbuffer().nbytes])
         distributed.broadcast(length, src=0)
         packed = (
             torch.frombuffer(content.getbuffer(), dtype=torch.uint8)
-            if self.is_first
+            if self.is_rank_zero
             else length.new_empty(int(length), dtype=torch.uint8)
         )
         distributed.broadcast(packed, src=0)
-        if self.is_first:
+        if self.is_rank_zero:
             return value
         return torch.load(io.BytesIO(packed.numpy().data), map_location="cpu", weights_only=True)
 

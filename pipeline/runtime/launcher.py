@@ -100,7 +100,7 @@ def _enter(work: Callable[..., None], arguments: tuple[Any, ...], kind: str, fol
     with ExitStack() as stack:
         stack.push(partial(_explain, Path(folder)))
         processes = stack.enter_context(joined(kind, init_method=f"file://{folder}/meeting"))
-        if processes.is_first:
+        if processes.is_rank_zero:
             console.set_up_logging()
         else:
             console.silence()

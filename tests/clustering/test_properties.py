@@ -6,9 +6,8 @@ import torch
 
 from clustering.communities import components, louvain
 from clustering.dbscan import dbscan, eps_curve
-from clustering.joined import join_on_cpu
 from clustering.joined_torch import join_on_device
-from clustering.labelling import label_images
+from clustering.labelling import join_on_cpu, label_images
 from clustering.matching import assign_sparsely, match_clusters
 from clustering.neighbours import nearest_neighbours
 from clustering.parallel import over_blocks

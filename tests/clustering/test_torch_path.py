@@ -12,9 +12,8 @@ from clustering import arithmetic_torch, joined_torch, neighbours_torch
 from clustering.arithmetic_torch import full_precision, in_device_blocks
 from clustering.jaccard import neighbourhood_weights
 from clustering.jaccard_torch import weights_on_device
-from clustering.joined import join_on_cpu
 from clustering.joined_torch import join_on_device, torch_device
-from clustering.labelling import label_images
+from clustering.labelling import join_on_cpu, label_images
 from clustering.neighbours import nearest_neighbours
 from clustering.neighbours_torch import ranks_on_device
 from tests.reference.feature_sets import (

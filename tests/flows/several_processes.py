@@ -94,7 +94,7 @@ def exchange(out: Path) -> None:
     """Values, rows, and features with gradients."""
     processes = Processes.here()
     table = np.arange(15, dtype=np.float32).reshape(5, 3)
-    told = processes.from_first(lambda: {"rank": processes.rank, "rows": torch.arange(3), "none": None})
+    told = processes.from_rank_zero(lambda: {"rank": processes.rank, "rows": torch.arange(3), "none": None})
     rows = processes.gather_rows(table[processes.share(5)], 5)
     own = torch.from_numpy(table[processes.share(5)]).requires_grad_()
     gathered = processes.gather_features(own, 5)

@@ -298,7 +298,7 @@ def test_exchange_treats_the_modalities_alike_and_released_does_not(mode):
 
 
 def look(pairing, memories):
-    pairing.look(memories)
+    pairing.start_update(memories)
     return pairing.pairs()
 
 

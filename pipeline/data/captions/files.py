@@ -163,7 +163,7 @@ def _modality(value: Any) -> Modality | None:
 
 
 def _number(values: Mapping[str, Any], *names: str) -> int | None:
-    """The number under one of these names, `0012` like 12; None for other names of persons and cameras."""
+    """The number under one of these names, `0012` like 12; None for other names of people and cameras."""
     value = next((values[name] for name in names if values.get(name) is not None), None)
     if isinstance(value, str) and value.isdecimal():
         return int(value)

@@ -39,8 +39,8 @@ def shuffled_captions(texts: tuple[str, ...], people: PersonIds, modality: Modal
     if len(texts) < 2 * largest:
         raise DataError(
             f"one person has {largest} of the {len(texts)} {modality} training images: captions cannot be exchanged "
-            "between persons",
-            hint="use another control, or more persons",
+            "between people",
+            hint="use another control, or more people",
         )
     exchanged = list(texts)
     for place, image in enumerate(order.tolist()):
@@ -65,7 +65,7 @@ def infrared_from_visible(
     rng = numpy_generator(seed, "captions", "infrared_from_visible")
     alone = int((~np.isin(people.infrared.ids, people.visible.ids)).sum())
     if alone:
-        logger.info("%d infrared images keep their captions: their persons have no visible images", alone)
+        logger.info("%d infrared images keep their captions: their people have no visible images", alone)
     return PerModality(
         texts.visible, _of_the_same_person(texts.infrared, people.infrared, texts.visible, people.visible, rng)
     )

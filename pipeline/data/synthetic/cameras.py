@@ -1,4 +1,4 @@
-"""Cameras (geometry, light, optics, sensor) and the static scenes behind the persons."""
+"""Cameras (geometry, light, optics, sensor) and the static scenes behind the people."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -123,7 +123,7 @@ def _clouds(rng: np.random.Generator, height: int, width: int) -> NDArray[np.flo
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Camera:
-    """One fixed camera. `facing` is the mean angle of persons towards it, in radians: 0 is the front.
+    """One fixed camera. `facing` is the mean angle of people towards it, in radians: 0 is the front.
 
     `scene` is [height, width, channels], larger than an image: each image shows another crop of it.
     """

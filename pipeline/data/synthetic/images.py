@@ -126,7 +126,7 @@ class Studio:
         self.cameras = {camera.station: camera for camera in cameras}
 
     def draw(self, person_number: int, station_number: int, index: int) -> Portrait:
-        """Draw one image; persons and images are numbered from 1, stations as in the layout."""
+        """Draw one image; people and images are numbered from 1, stations as in the layout."""
         settings, knobs = self._settings, self._settings.knobs
         person, camera = self.people[person_number - 1], self.cameras[station_number]
         key = ("image", person_number, station_number, index)

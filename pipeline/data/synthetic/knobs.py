@@ -21,7 +21,7 @@ class SyntheticKnobs(BaseModel):
     pattern_survival: float = Field(0.5, ge=0.0, le=1.0)
     """Probability that the two colours of a texture also differ in infrared."""
     wardrobe: int = Field(60, ge=14)
-    """Number of distinct garments shared by all persons; fewer make persons more similar."""
+    """Number of distinct garments shared by all people; fewer make people more similar."""
     pose_spread: float = Field(1.0, ge=0.0, le=1.5)
     """Factor on stride, arm swing and lean."""
     view_spread: float = Field(1.0, ge=0.0, le=1.5)

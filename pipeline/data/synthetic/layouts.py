@@ -39,7 +39,7 @@ _SYSU_IMAGES: Final[dict[Size, dict[Split, int]]] = {
     "demo": {"train": 6, "val": 6, "test": 10},
 }
 
-# Computed from SYSU-MM01's permutation file: number of persons of a split by cameras.
+# Computed from SYSU-MM01's permutation file: number of people of a split by cameras.
 _LARGE_PEOPLE: Final[dict[Split, dict[tuple[int, ...], int]]] = {
     "train": {
         _SYSU_CAMERAS: 180, (1, 2, 3, 5, 6): 11, (3, 4, 5, 6): 5, (1, 2, 4, 5, 6): 3, (2, 3, 4, 5, 6): 1,
@@ -82,10 +82,10 @@ _COLUMNS: Final = ("path", "modality", "camera", "person", "split", "caption")
 
 
 def plan_sysu(size: Size, seed: int, knobs: SyntheticKnobs) -> Plan:
-    """Lay out a data set. `large` has SYSU-MM01's own numbers of persons and images of every camera.
+    """Lay out a data set. `large` has SYSU-MM01's own numbers of people and images of every camera.
 
-    Persons are numbered as there: those with images of cameras 1, 2 or 6 come first, so that these cameras' cells of
-    the permutation file are fewer. Validation persons have images of cameras 3, 4 and 5 only.
+    People are numbered as there: those with images of cameras 1, 2 or 6 come first, so that these cameras' cells of
+    the permutation file are fewer. Validation people have images of cameras 3, 4 and 5 only.
     """
     presence = _large_presence() if size == "large" else _small_presence(size, seed, knobs)
     ordered = sorted(presence, key=lambda entry: not {1, 2, 6} & set(entry[1]))
@@ -161,7 +161,7 @@ def _permutations(plan: Plan, seed: int) -> np.ndarray[tuple[int, int], np.dtype
 
 
 def plan_regdb(size: Size, seed: int, _knobs: SyntheticKnobs) -> Plan:
-    """Lay out a data set with the persons of split 1; `large` has RegDB's 412, all seen by the only camera."""
+    """Lay out a data set with the people of split 1; `large` has RegDB's 412, all seen by the only camera."""
     num_people = _REGDB_PEOPLE[size]
     shots = [
         _regdb_shot(station, person, index)
@@ -173,7 +173,7 @@ def plan_regdb(size: Size, seed: int, _knobs: SyntheticKnobs) -> Plan:
 
 
 def write_regdb_lists(folder: Path, listing: Listing) -> None:
-    """Write `idx/`: for each split, the visible and infrared images of the training and of the test persons."""
+    """Write `idx/`: for each split, the visible and infrared images of the training and of the test people."""
     plan = listing.plan
     lists = folder / "idx"
     lists.mkdir()
@@ -194,16 +194,16 @@ def _regdb_shot(station: Station, person: int, index: int) -> Shot:
 
 
 def _halves(num_people: int, seed: int, trial: int) -> dict[Split, tuple[int, ...]]:
-    """Training and test persons of one split, each in ascending order."""
+    """Training and test people of one split, each in ascending order."""
     drawn = numpy_generator(seed, "drawn", "trial", trial).permutation(num_people) + 1
     trained, tested = drawn[: num_people // 2], drawn[num_people // 2 :]
     return {"train": tuple(sorted(trained.tolist())), "test": tuple(sorted(tested.tolist()))}
 
 
 def plan_llcm(size: Size, seed: int, knobs: SyntheticKnobs) -> Plan:
-    """Lay out a data set. `large` has LLCM's own numbers of persons and images in each split and modality.
+    """Lay out a data set. `large` has LLCM's own numbers of people and images in each split and modality.
 
-    Test persons are numbered after training persons. Images are spread evenly over a person's cameras.
+    Test people are numbered after training people. Images are spread evenly over a person's cameras.
     """
     people: dict[Split, tuple[int, ...]] = {}
     shots: list[Shot] = []
@@ -216,7 +216,7 @@ def plan_llcm(size: Size, seed: int, knobs: SyntheticKnobs) -> Plan:
 
 
 def write_llcm_lists(folder: Path, listing: Listing) -> None:
-    """Write `idx/`: both modalities' images of each split with labels, and the numbers of the test persons."""
+    """Write `idx/`: both modalities' images of each split with labels, and the numbers of the test people."""
     plan = listing.plan
     lists = folder / "idx"
     lists.mkdir()
@@ -269,7 +269,7 @@ def _llcm_shot(split: Split, station: Station, person: int, index: int) -> Shot:
 
 
 def plan_manifest(size: Size, seed: int, knobs: SyntheticKnobs) -> Plan:
-    """Lay out the same persons, cameras and pixels as the SYSU-MM01 layout."""
+    """Lay out the same people, cameras and pixels as the SYSU-MM01 layout."""
     plan = plan_sysu(size, seed, knobs)
     return replace(plan, shots=tuple(replace(shot, path=PurePosixPath("images") / shot.path) for shot in plan.shots))
 

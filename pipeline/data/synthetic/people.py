@@ -1,4 +1,4 @@
-"""Synthetic persons: garments, body, hair and bags, and the attributes that are unique in infrared."""
+"""Synthetic people: garments, body, hair and bags, and the attributes that are unique in infrared."""
 
 import hashlib
 from collections.abc import Iterator
@@ -112,7 +112,7 @@ def make_garment(rng: np.random.Generator, kind: str, knobs: SyntheticKnobs) -> 
 
 
 def make_wardrobe(rng: np.random.Generator, knobs: SyntheticKnobs) -> tuple[tuple[Garment, ...], tuple[Garment, ...]]:
-    """The upper and lower garments shared by all persons of one data set; every kind occurs."""
+    """The upper and lower garments shared by all people of one data set; every kind occurs."""
     num_uppers = max(len(UPPER_KINDS), round(0.58 * knobs.wardrobe))
     num_lowers = max(len(LOWER_KINDS), knobs.wardrobe - num_uppers)
     uppers = tuple(make_garment(rng, UPPER_KINDS[i % len(UPPER_KINDS)], knobs) for i in range(num_uppers))
@@ -203,9 +203,9 @@ def purpose_of(shared: SharedTuple) -> Purpose:
 
 
 def data_set_people(seed: int, num_people: int, knobs: SyntheticKnobs) -> tuple[Person, ...]:
-    """The persons of one data set, numbered from 1, with a shared wardrobe and different shared tuples.
+    """The people of one data set, numbered from 1, with a shared wardrobe and different shared tuples.
 
-    The first persons of a larger set are those of a smaller one. Cost: about .15 ms a person.
+    The first people of a larger set are those of a smaller one. Cost: about .15 ms a person.
     """
     uppers, lowers = make_wardrobe(numpy_generator(seed, "drawn", "wardrobe"), knobs)
     people: list[Person] = []
@@ -225,7 +225,7 @@ def data_set_people(seed: int, num_people: int, knobs: SyntheticKnobs) -> tuple[
 
 
 def fresh_people(seed: int, knobs: SyntheticKnobs) -> Iterator[Person]:
-    """An endless series of persons for pre-training, with own garments and shared tuples that no data set uses."""
+    """An endless series of people for pre-training, with own garments and shared tuples that no data set uses."""
     for number in count(1):
         for attempt in count():
             rng = numpy_generator(seed, "drawn", "pretraining", number, attempt)

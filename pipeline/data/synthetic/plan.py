@@ -1,4 +1,4 @@
-"""The content of a data set before any image is drawn: persons, splits, one `Shot` an image, and label lists."""
+"""The content of a data set before any image is drawn: people, splits, one `Shot` an image, and label lists."""
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -48,18 +48,18 @@ SIZES: Final[dict[str, PictureSize]] = {
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All shots in adapter order, and the persons of each split in ascending order."""
+    """All shots in adapter order, and the people of each split in ascending order."""
 
     people: dict[Split, tuple[int, ...]]
     shots: tuple[Shot, ...]
 
     @property
     def num_people(self) -> int:
-        """Number of persons; they are numbered from 1 without gaps."""
+        """Number of people; they are numbered from 1 without gaps."""
         return sum(len(numbers) for numbers in self.people.values())
 
     def counts(self, stations: Sequence[Station]) -> dict[str, dict[str, Any]]:
-        """Persons, visible and infrared images of each split, and both by camera, for validators to compare with."""
+        """People, visible and infrared images of each split, and both by camera, for validators to compare with."""
         split_of = {number: split for split, numbers in self.people.items() for number in numbers}
         modality_of = {station.number: station.modality for station in stations}
         images = Counter((split_of[shot.person], shot.camera) for shot in self.shots)
@@ -100,9 +100,9 @@ class Listing:
 
 
 def write_labelled_list(path: Path, shots: Iterable[Shot], people: Iterable[int]) -> None:
-    """Write one line an image, `path label`: the shots of these persons in the order given.
+    """Write one line an image, `path label`: the shots of these people in the order given.
 
-    A label is a person's place among `people`, from 0: comparable between lists of the same persons only.
+    A label is a person's place among `people`, from 0: comparable between lists of the same people only.
     """
     labels = {person: label for label, person in enumerate(people)}
     lines = [f"{shot.path} {labels[shot.person]}\n" for shot in shots if shot.person in labels]

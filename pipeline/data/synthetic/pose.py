@@ -39,7 +39,7 @@ class Pose:
 
 
 def draw_pose(rng: np.random.Generator, camera: Camera, knobs: SyntheticKnobs) -> Pose:
-    """Sample an instant: persons mostly face the walking direction of the camera's place, or its opposite."""
+    """Sample an instant: people mostly face the walking direction of the camera's place, or its opposite."""
     facing = camera.facing + (pi if rng.random() < 0.35 else 0.0) + float(rng.normal(0.0, camera.facing_spread))
     walking = rng.random() < 0.8
     spread = knobs.pose_spread

@@ -1,7 +1,6 @@
 """Generate a data set on disk: in parallel, the same bytes for any number of workers, complete or not at all."""
 
 import hashlib
-import json
 import logging
 import multiprocessing
 import os
@@ -36,6 +35,7 @@ from pipeline.data.synthetic.layouts import (
 )
 from pipeline.data.synthetic.plan import SIZES, Listing, PictureSize, Plan, Shot, Size
 from pipeline.errors import ConfigError, DataError
+from pipeline.runtime import atomic_files
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ _WORTH_WORKERS: Final = 1500
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """One way to lay out the same persons on disk."""
+    """One way to lay out the same people on disk."""
 
     stations: tuple[Station, ...]
     plan: Callable[[Size, int, SyntheticKnobs], Plan]
@@ -92,16 +92,16 @@ def generate_dataset(
     workers: int | None = None,
     knobs: SyntheticKnobs | None = None,
 ) -> SyntheticSummary:
-    """Generate a data set in a new folder `out`, which appears only when it is complete.
+    """Generate a data set in a new folder `out`, which appears only when it is complete; it must be absent or empty.
 
     Args:
-        out: The data root to create; must not exist, or be empty.
+        out: The data root to create.
         size: `smoke`, `demo` or `large`.
         layout: `sysu`, `regdb`, `llcm` or `manifest`: the data set whose folders and lists are written.
         seed: Equal arguments give equal pixels on every machine.
         difficulty: `easy`, `moderate`, `default` or `hard`.
-        height: Image height in pixels; by default that of size and layout.
-        width: Image width in pixels; likewise.
+        height: Of images, in pixels; by default that of size and layout.
+        width: Likewise.
         workers: Processes; by default one a core, one for small sets. Does not change a pixel.
         knobs: Overrides those of `difficulty`, which then is only a label.
 
@@ -132,7 +132,7 @@ def generate_dataset(
     seconds = time.monotonic() - started
     summary = SyntheticSummary(out, plan.num_people, len(rows) - num_infrared, num_infrared, digest, seconds)
     logger.info(
-        "generated %d images of %d persons: %.0f images/s", len(rows), plan.num_people, summary.images_per_second
+        "generated %d images of %d people: %.0f images/s", len(rows), plan.num_people, summary.images_per_second
     )
     return summary
 
@@ -218,10 +218,10 @@ def _write_truth(
 ) -> None:
     """Write `drawn.json`, `captions.jsonl` (no person) with its description, and `truth/` (everything)."""
     (folder / "truth").mkdir()
-    captions = ({name: row[name] for name in ("path", "modality", "caption")} for row in rows)
-    _write_lines(folder / "captions.jsonl", captions)
-    _write_lines(folder / "truth" / "images.jsonl", rows)
-    _write_lines(folder / "truth" / "people.jsonl", (asdict(person) for person in Studio(settings).people))
+    captions = [{name: row[name] for name in ("path", "modality", "caption")} for row in rows]
+    atomic_files.write_lines(folder / "captions.jsonl", captions)
+    atomic_files.write_lines(folder / "truth" / "images.jsonl", rows)
+    atomic_files.write_lines(folder / "truth" / "people.jsonl", [asdict(person) for person in Studio(settings).people])
     facts = {
         "kind": "drawn",
         "note": "drawn, not photographed",
@@ -233,16 +233,6 @@ def _write_truth(
         "knobs": settings.knobs.model_dump(),
         "counts": plan.counts(settings.stations),
     }
-    _write_json(folder / "drawn.json", facts)
+    atomic_files.write_json(folder / "drawn.json", facts)
     origin = {"model_id": "drawn", "revision": str(GENERATOR_VERSION), "prompt": None, "decoding": None}
-    _write_json(folder / "captions.meta.json", {"schema": CAPTION_SCHEMA, **origin, "images": len(rows)})
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def _write_lines(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    with path.open("w", encoding="utf-8") as lines:
-        for row in rows:
-            lines.write(json.dumps(row, ensure_ascii=False) + "\n")
+    atomic_files.write_json(folder / "captions.meta.json", {"schema": CAPTION_SCHEMA, **origin, "images": len(rows)})

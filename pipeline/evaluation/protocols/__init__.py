@@ -1,4 +1,4 @@
-"""How each data set is searched: a module each, with a `SearchProtocol` of published queries, galleries and ranks."""
+"""The search protocol of each data set, one module each."""
 
 from collections.abc import Sequence
 

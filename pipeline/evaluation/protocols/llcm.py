@@ -3,19 +3,24 @@
 from models.modality import PerModality
 from pipeline.config import datasets
 from pipeline.data.datasets.llcm import PUBLISHED_COUNTS
-from pipeline.evaluation.draws import draw_agw, group_images
 from pipeline.evaluation.protocol import RetrievalTrial, Samples, Search, query_modality
-from pipeline.evaluation.protocols.spec import FileRules, Plans, SearchOptions, SearchProtocol, count_rows, refuse_empty
+from pipeline.evaluation.protocols.spec import (
+    FileRules,
+    Plans,
+    SearchOptions,
+    SearchProtocol,
+    count_rows,
+    draw_agw,
+    group_images,
+    refuse_empty,
+)
 
 
 def plan_llcm(direction: str, samples: PerModality[Samples], options: SearchOptions) -> Plans:
-    """The trials of LLCM, a drawn gallery each.
+    """The trials of LLCM, each with a sampled gallery; the query's person in the query's camera is excluded.
 
-    The same person in the query's own camera is excluded. Query and gallery are never exchanged: the released test
-    script does so for visible queries, which gives numbers that mean something else.
-
-    Source:
-        Zhang and Wang, CVPR 2023; ZYK100/LLCM, with its threads 34 and 35 on the exchanged direction.
+    Source: Zhang and Wang, CVPR 2023; ZYK100/LLCM. Differs: query and gallery are never exchanged; the released test
+    script does so for visible queries, which changes what the numbers mean (threads 34 and 35 there).
     """
     query = query_modality(direction)
     kind = Search(f"llcm/{direction}/1-shot/agw", query, "agw", 1, "person", "same_person_same_camera")

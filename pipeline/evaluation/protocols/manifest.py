@@ -5,13 +5,20 @@ import numpy as np
 from models.modality import PerModality
 from pipeline.config import datasets
 from pipeline.config.datasets import DIRECTIONS, DatasetOptions
-from pipeline.evaluation.draws import draw_agw, group_images
 from pipeline.evaluation.protocol import ExclusionRule, RetrievalTrial, Samples, Search, query_modality
-from pipeline.evaluation.protocols.spec import FileRules, Plans, SearchOptions, SearchProtocol, refuse_empty
+from pipeline.evaluation.protocols.spec import (
+    FileRules,
+    Plans,
+    SearchOptions,
+    SearchProtocol,
+    draw_agw,
+    group_images,
+    refuse_empty,
+)
 
 
 def plan_manifest(direction: str, samples: PerModality[Samples], options: SearchOptions) -> Plans:
-    """The trials of a manifest: one with the full gallery, or several with drawn galleries."""
+    """The trials of a manifest: one with the full gallery, or several with sampled galleries."""
     return _plan("manifest" if options.site is None else f"manifest/{options.site}", direction, samples, options)
 
 
@@ -35,10 +42,7 @@ def _plan(prefix: str, direction: str, samples: PerModality[Samples], options: S
 
 
 def _usual_exclusion(samples: PerModality[Samples]) -> ExclusionRule:
-    """A camera that has both modalities shows one scene in both: to find a person there again is no achievement.
-
-    Data of one single camera, or without cameras, would be left with nothing to find: there nothing is excluded.
-    """
+    """Exclude the query's person in the query's camera if one of several cameras has both modalities, else nothing."""
     visible, infrared = samples.visible.cameras, samples.infrared.cameras
     shared = np.intersect1d(visible, infrared).size > 0 and np.union1d(visible, infrared).size > 1
     return "same_person_same_camera" if shared else "none"

@@ -8,14 +8,12 @@ from pipeline.evaluation.protocols.spec import FileRules, Plans, SearchOptions, 
 
 
 def plan_regdb(direction: str, samples: PerModality[Samples], options: SearchOptions) -> Plans:
-    """The one trial that a model of RegDB is tested on.
+    """The one trial of a RegDB split: nothing is excluded, and a rank counts images.
 
-    Nothing is excluded, and a rank counts images. The published number is the mean over ten splits of the people, each
-    with a model of its own.
+    The published number is the mean over ten splits, each with its own model.
 
-    Source:
-        mangye16/Cross-Modal-Re-ID-baseline, test.py. Differs: there the two sides carry made-up cameras so that its
-        camera rule excludes nothing.
+    Source: mangye16/Cross-Modal-Re-ID-baseline, test.py. Differs: there the two sides carry invented cameras so that
+    its camera rule excludes nothing.
     """
     split = "one-split" if options.split is None else f"split-{options.split}"
     query = query_modality(direction)

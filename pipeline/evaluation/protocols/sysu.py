@@ -18,14 +18,17 @@ from pipeline.data.datasets.sysu import (
     read_permutations,
 )
 from pipeline.errors import DataError
-from pipeline.evaluation.draws import Folders, draw_agw, draw_official, group_images
 from pipeline.evaluation.protocol import DrawName, RetrievalTrial, Samples, Search
 from pipeline.evaluation.protocols.spec import (
     FileRules,
+    Folders,
     GalleryDraws,
     Plans,
     SearchOptions,
     SearchProtocol,
+    draw_agw,
+    draw_official,
+    group_images,
     num_people,
 )
 
@@ -34,33 +37,26 @@ CAMERAS: Mapping[str, tuple[tuple[int, ...], tuple[int, ...]]] = {
     "indoor": ((3, 6), (1, 2)),
     "val": ((3,), (4, 5)),
 }
-"""Query cameras and gallery cameras of each search; `val` is for validation people, and no published search."""
+"""Query cameras and gallery cameras of each search; `val` is for validation people, not published."""
 
 PUBLISHED_ORDERS = 10
 
 
 def plan_sysu(search: str, samples: PerModality[Samples], options: SearchOptions) -> Plans:
-    """The trials of SYSU-MM01.
+    """The trials of SYSU-MM01: `all`, `indoor`, or `val`, whose `samples` are those of the validation people.
 
-    The queries are all images of cameras 3 and 6 in both published searches, also of people whom no indoor camera saw:
+    Queries of both published searches are all images of cameras 3 and 6, also of people whom no indoor camera saw:
     such queries are invalid and counted, not wrong. The indoor gallery is not the indoor part of the `all` gallery of
-    the same trial, because fewer cameras take fewer draws from the same generator.
-
-    Args:
-        search: `all`, `indoor` or `val`.
-        samples: Both test tables; of the validation people for `val`.
-        options: Which draws, shots and trials.
+    the same trial, because fewer cameras consume fewer random numbers of the same generator.
 
     Returns:
         For each draw and number of shots, one trial for each of the seeds 0, 1, ...: of the full test set 3,803
         queries, and a gallery of 301 or 112 for one shot.
 
     Raises:
-        ConfigError: There is no such search.
         DataError: There is no query or no gallery image, or the orders of the draw `official` do not fit.
 
-    Source:
-        Wu et al., ICCV 2017, and wuancong/SYSU-MM01; for the draw `agw`, mangye16/Cross-Modal-Re-ID-baseline.
+    Source: Wu et al., ICCV 2017, and wuancong/SYSU-MM01; for the draw `agw`, mangye16/Cross-Modal-Re-ID-baseline.
     """
     draws = options.draws
     query_cameras, gallery_cameras = CAMERAS[search]
@@ -99,7 +95,7 @@ def _draw(
 
 
 def _add_official(root: Path, draws: GalleryDraws, final: bool) -> GalleryDraws:
-    """The end of a run adds the draw `official` where its file is present and holds enough orders."""
+    """The last evaluation of a run adds the draw `official` where its file is present and holds enough orders."""
     path = root / LIST_FOLDER / PERMUTATION_FILE
     if final and "official" not in draws.draws and path.is_file() and draws.trials <= PUBLISHED_ORDERS:
         draws = replace(draws, draws=(*draws.draws, "official"))
@@ -107,7 +103,7 @@ def _add_official(root: Path, draws: GalleryDraws, final: bool) -> GalleryDraws:
 
 
 def _count_rows(name: str, samples: PerModality[Samples]) -> list[CheckRow]:
-    """Cameras that the search does not use may be left out, but may not hold something else."""
+    """Cameras that the search does not use may be absent, but must have the published counts otherwise."""
     search = name.partition("/")[2]
     split = "val" if search == "val" else "test"
     searched = {camera for cameras in CAMERAS[search] for camera in cameras}

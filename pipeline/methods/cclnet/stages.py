@@ -81,7 +81,7 @@ def learn_prompts(run: CclnetRun, clusters: PerModality[Clustering]) -> PerModal
     """
     round_, previous = run.round, run.state.method.text
     labels = clusters.map(lambda one: one.labels)
-    packed = run.processes.from_first(lambda: run.record.folder.load_pending(round_.number, "texts"))
+    packed = run.processes.from_rank_zero(lambda: run.record.folder.load_pending(round_.number, "texts"))
     if packed is None:
         features = _prompt_features(run)
         try:
@@ -91,7 +91,7 @@ def learn_prompts(run: CclnetRun, clusters: PerModality[Clustering]) -> PerModal
                 raise
             logger.warning("prompts are not refreshed in round %d: %s", round_.number, error.message)
             return previous
-        packed = run.processes.from_first(lambda: pack_texts(_learn_texts(run, features, labels)))
+        packed = run.processes.from_rank_zero(lambda: pack_texts(_learn_texts(run, features, labels)))
         _keep_texts(run, packed)
     return unpack_texts(packed, run.device)
 
@@ -178,7 +178,7 @@ def _label(run: CclnetRun, features: PerModality[FeatureBank]) -> PerModality[An
     settings = PerModality(run.config.labelling.visible, run.config.labelling.infrared)
     return features.map_with(
         lambda bank, own: unpack_labelling(
-            run.processes.from_first(lambda: pack_labelling(label_modality(bank, own, run.device)))
+            run.processes.from_rank_zero(lambda: pack_labelling(label_modality(bank, own, run.device)))
         ),
         settings,
     )

@@ -62,7 +62,7 @@ def learn_prompts(run: CsdnRun) -> tuple[Texts, dict[str, float]]:
         return {"texts": [text.cpu() for text in texts], "loss": loss}
 
     known = _known(run)
-    learned = run.processes.from_first(learn)
+    learned = run.processes.from_rank_zero(learn)
     return PerModality(*(text.to(run.device) for text in learned["texts"])), {"total": learned["loss"]}
 
 
@@ -98,7 +98,7 @@ def fuse_texts(run: CsdnRun, texts: Texts | None) -> tuple[Float[Tensor, "people
         known, positions = _known(run), _pairs(run, "features", 0)
     else:
         known, positions = _known_in_training(run)
-    learned = run.processes.from_first(learn)
+    learned = run.processes.from_rank_zero(learn)
     return learned["fused"].to(run.device), {"total": learned["loss"]}
 
 
@@ -139,7 +139,7 @@ def log_round(
     """Store the text prototypes in the state, and record the round, which counts from its checkpoint on."""
     run.state.method.texts, run.state.method.fused = texts, fused
     complete_round(run, report)
-    if texts is not None and run.round.stage == "prompts" and run.processes.is_first:
+    if texts is not None and run.round.stage == "prompts" and run.processes.is_rank_zero:
         draw_text_similarity(run, texts, same_order=True)
     record(run, trained, report)
 

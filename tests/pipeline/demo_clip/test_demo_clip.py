@@ -7,9 +7,10 @@ import pytest
 import torch
 
 from models.clip import demo_clip_folder, load_clip, open_clip_module
+from models.clip_files import file_digest
 from models.modality import Modality
 from pipeline.data.synthetic.captions import ATTRIBUTES
-from pipeline.demo_clip.making import CARD_NAME, MAX_BYTES, file_digest
+from pipeline.demo_clip.making import CARD_NAME, MAX_BYTES
 from pipeline.demo_clip.pairs import PairSettings, PairSource, attribute_prompts, attribute_values, tokenize
 from pipeline.demo_clip.training import (
     CONFIG_NAME,

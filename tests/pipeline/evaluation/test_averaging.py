@@ -7,11 +7,16 @@ import pytest
 
 from models.modality import Modality
 from pipeline.errors import DataError
-from pipeline.evaluation.averaging import average_reports
 from pipeline.evaluation.protocol import RetrievalTrial, Search
 from pipeline.evaluation.ranking import TrialMetrics
-from pipeline.evaluation.report import DataRecord, EvaluationReport, FeatureRecord, ModelRecord
-from pipeline.evaluation.search_report import report_search
+from pipeline.evaluation.report import (
+    DataRecord,
+    EvaluationReport,
+    FeatureRecord,
+    ModelRecord,
+    average_reports,
+    report_search,
+)
 
 DIRECTIONS = {"infrared_to_visible": Modality.INFRARED, "visible_to_infrared": Modality.VISIBLE}
 

@@ -10,10 +10,9 @@ import scipy.io
 from models.modality import PerModality
 from pipeline.data.datasets.sysu import read_permutations
 from pipeline.errors import ConfigError, DataError
-from pipeline.evaluation.draws import draw_agw, draw_official, group_images
 from pipeline.evaluation.evaluate import evaluate_features
 from pipeline.evaluation.protocol import Samples
-from pipeline.evaluation.protocols.spec import GalleryDraws
+from pipeline.evaluation.protocols.spec import GalleryDraws, draw_agw, draw_official, group_images
 from pipeline.evaluation.searches import plan_search, samples_of
 from tests.fresh_process import run_fresh
 from tests.pipeline.evaluation.layout import gallery_paths, random_features, small_layout, sysu_layout, trials_of
@@ -167,7 +166,7 @@ def test_no_draw_touches_the_global_generators():
     program = (
         "import random\n"
         "import numpy as np\n"
-        "from pipeline.evaluation.draws import draw_agw, draw_official\n"
+        "from pipeline.evaluation.protocol import draw_agw, draw_official\n"
         "folders = {(1, 1): list(range(20)), (2, 1): list(range(20, 25))}\n"
         "orders = {(1, 1): np.arange(1, 21)[None], (1, 2): np.arange(1, 6)[None]}\n"
         "before = random.getstate(), np.random.get_state()[1].tolist()\n"

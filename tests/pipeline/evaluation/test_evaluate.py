@@ -11,7 +11,7 @@ from pipeline.evaluation import evaluate as evaluate_module
 from pipeline.evaluation.evaluate import evaluate_features
 from pipeline.evaluation.protocol import RetrievalTrial, Samples, Search
 from pipeline.evaluation.ranking import TrialMetrics, rank_trial
-from pipeline.evaluation.search_report import report_search
+from pipeline.evaluation.report import report_search
 from pipeline.evaluation.searches import plan_search, samples_of
 from tests.pipeline.evaluation.layout import random_features, small_layout, sysu_layout, trials_of
 

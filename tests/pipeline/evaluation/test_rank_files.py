@@ -111,8 +111,8 @@ def test_other_arrays_of_any_kind_are_not_looked_at(tmp_path):
         ({"modalities": np.array(["visible", "Infrared", "infrared"])}, r"`modalities` row 1 is 'Infrared'"),
         ({"modalities": np.array([0, 0, 1])}, r"`modalities` row 0 is '0'"),
         ({"modalities": np.array([b"visible", b"visible", b"infrared"])}, r"`modalities` row 0 is"),
-        ({"paths": np.array([1, 2, 3])}, r"`paths` is int64, not texts"),
-        ({"paths": np.array([b"a", b"b", b"c"])}, r"`paths` is \|S1, not texts"),
+        ({"paths": np.array([1, 2, 3])}, r"`paths` is int64, not strings"),
+        ({"paths": np.array([b"a", b"b", b"c"])}, r"`paths` is \|S1, not strings"),
         ({"paths": np.array(["a.jpg", "b.jpg", "a.jpg"])}, r"`paths` names a\.jpg 2 times"),
         ({"paths": np.array(["a", "b"])}, r"`paths` is \[2\] for 3 features"),
     ],
@@ -139,7 +139,7 @@ class RunsCode:
 def test_a_pickled_array_is_refused_and_nothing_of_it_is_run(tmp_path, name):
     trace = tmp_path / "trace"
     path = written(tmp_path, **{name: np.array([RunsCode(trace)] * 3, dtype=object)})
-    with pytest.raises(DataError, match=f"`{name}` holds no plain numbers or texts"):
+    with pytest.raises(DataError, match=f"`{name}` holds no plain numbers or strings"):
         read_features(path)
     assert not trace.exists()
     # The trap is armed: whoever allows it runs the code.
@@ -180,7 +180,7 @@ def test_an_archive_of_other_things_holds_no_features(tmp_path):
 def test_an_archive_behind_something_else_is_refused(tmp_path):
     path = written(tmp_path)
     path.write_bytes(b"#!/bin/sh\n" + path.read_bytes())
-    with pytest.raises(DataError, match="holds no plain numbers or texts"):
+    with pytest.raises(DataError, match="holds no plain numbers or strings"):
         read_features(path)
 
 

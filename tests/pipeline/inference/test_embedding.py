@@ -12,8 +12,7 @@ from pipeline.data.image_list import ImageList, list_images
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.feature_files import read_features, read_vectors
 from pipeline.inference import embedding
-from pipeline.inference.embedding import embed_images, forget_parts, require_some
-from pipeline.inference.feature_output import embed_to_file
+from pipeline.inference.embedding import embed_images, embed_to_file, forget_parts, require_some
 from tests.pipeline.inference.mean_encoder import MeanEncoder, paint
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from models.descriptor import Descriptor
+from models.encoder import Descriptor
 from models.modality import Modality
 from pipeline.config.presets import load_config
 from pipeline.errors import ConfigError, TrainingError

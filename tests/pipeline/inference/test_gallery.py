@@ -12,8 +12,7 @@ from pipeline.data.image_list import ImageList, list_images
 from pipeline.errors import CheckpointError, DataError
 from pipeline.inference.index import Gallery, GallerySource, open_gallery
 from pipeline.inference.index_refresh import Kind, Refreshed, open_or_refresh, refresh_gallery
-from pipeline.inference.search_page import write_search_page
-from pipeline.inference.searching import GallerySearchResult, search_gallery
+from pipeline.inference.searching import GallerySearchResult, search_gallery, write_search_page
 from tests.pipeline.inference.mean_encoder import MeanEncoder, paint
 
 COLOURS = {"red": (250, 20, 20), "green": (20, 250, 20), "blue": (20, 20, 250), "grey": (90, 90, 90)}
@@ -113,7 +112,7 @@ class TestRefused:
     def test_somebody_elses_folder(self, folder: Path, tmp_path: Path) -> None:
         (tmp_path / "index").mkdir()
         (tmp_path / "index" / "thesis.tex").write_text("")
-        with pytest.raises(DataError, match=r"holds other things than an index \(first: thesis\.tex\)"):
+        with pytest.raises(DataError, match=r"is not an index, but holds other files \(first: thesis\.tex\)"):
             refresh(folder, tmp_path / "index")
 
     def test_two_processes_at_once(self, folder: Path, tmp_path: Path) -> None:
@@ -157,11 +156,11 @@ class TestOpening:
         source = GallerySource(tmp_path / "index", Modality.VISIBLE)
         with caplog.at_level("WARNING"):
             gallery, _ = open_or_refresh(source, None, tmp_path, MeanEncoder(), batch_size=4)
-        assert len(gallery.files) == 4 and "is searched as it stands" in caplog.text
+        assert len(gallery.files) == 4 and "is searched without a refresh" in caplog.text
 
     def test_an_index_of_the_wrong_modality_is_refused(self, folder: Path, tmp_path: Path) -> None:
         refresh(folder, tmp_path / "index")
-        with pytest.raises(DataError, match="holds visible images, and infrared ones are to be searched"):
+        with pytest.raises(DataError, match="holds visible images, but infrared ones are needed"):
             open_or_refresh(
                 GallerySource(tmp_path / "index", Modality.INFRARED), None, tmp_path, MeanEncoder(), batch_size=4
             )

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from models.clip import load_clip
-from models.descriptor import Descriptor
-from models.encoder import DualStemEncoder, Head
+from models.encoder import Descriptor, DualStemEncoder, Head
 from models.modality import Modality
 from pipeline.runs.export_result import PixelDescriptor
 from pipeline.tracking.mlflow_models import ModelExportError, save_model

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from clustering import pair_limit
+from clustering import jaccard
 from clustering.dbscan import OUTLIER, Clustering
 from clustering.labelling import Labelling, label_images
 from models.modality import Modality, PerModality
@@ -41,7 +41,7 @@ NOTHING = labelling([OUTLIER] * 9, distance_quantiles={"p01": 0.71, "p05": 0.8, 
 def test_what_clustering_refuses_names_the_setting(
     monkeypatch: pytest.MonkeyPatch, value: float, limit: int, error: type[VireidError], said: str, hint: str
 ) -> None:
-    monkeypatch.setattr(pair_limit, "MOST_PAIRS", limit)
+    monkeypatch.setattr(jaccard, "MOST_PAIRS", limit)
     bank = FeatureBank(np.full((40, 1), value, np.float32), Modality.INFRARED, "")
     with pytest.raises(error) as caught:
         label_modality(bank, ClusteringConfig(), CPU)
