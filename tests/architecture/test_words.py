@@ -38,6 +38,12 @@ PLAIN_ROOMS = (
     "pipeline.runs",
     "pipeline.runtime",
     "pipeline.training",
+    "flows",
+    "pipeline.config",
+    "pipeline.errors",
+    "pipeline.reports",
+    "pipeline.storage",
+    "pipeline.tracking",
 )
 NOT_YET_PLAIN = ("models.memory", "models.prompts", "models.swap")
 # Words and phrases of everyday speech for which the field, or plain English, has a better one.

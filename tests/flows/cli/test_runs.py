@@ -32,7 +32,7 @@ def test_every_run_is_a_row_and_what_is_none_is_a_line(vireid: Call, tmp_path: P
     ]
     (busy,) = (line for line in lines if "busy" in line)
     assert "running" in busy and "1 of 2" in busy
-    assert "the test has chosen it" in out
+    assert "selected on the test set" in out
     assert [line for line in lines if "left out" in line] == [f"left out: {tmp_path / 'notes'} holds no run"]
 
 
@@ -76,6 +76,6 @@ def test_a_server_that_is_away_and_a_folder_without_a_run_are_errors(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
     code, out, err = vireid("runs", "sync", str(done))
     assert (code, out) == (1, "")
-    assert "Connection refused" in err and "hint: what the run has saved is intact" in err
+    assert "Connection refused" in err and "hint: the run folder is intact" in err
     code, _, err = vireid("runs", "sync", str(tmp_path / "absent"))
     assert code == 1 and "holds no run" in err

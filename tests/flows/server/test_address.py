@@ -6,7 +6,7 @@ import httpx
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.server.address import answering
+from flows.prefect_local import answering
 from pipeline.errors import ConfigError
 from tests.flows.command_line import Call, small
 
