@@ -59,7 +59,7 @@ def sync(
     for run in done:
         print_line(f"{run.path}: {run.rounds} of {run.planned} rounds in MLflow")
     if not done:
-        print_line(f"MLflow has all rounds of the runs in {folder}")
+        print_line(f"no run in {folder} has an incomplete MLflow record")
 
 
 def _table(found: "list[RecordedRun]") -> Table:

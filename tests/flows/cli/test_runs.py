@@ -33,7 +33,7 @@ def test_every_run_is_a_row_and_what_is_none_is_a_line(vireid: Call, tmp_path: P
     (busy,) = (line for line in lines if "busy" in line)
     assert "running" in busy and "1 of 2" in busy
     assert "selected on the test set" in out
-    assert [line for line in lines if "left out" in line] == [f"left out: {tmp_path / 'notes'} holds no run"]
+    assert [line for line in lines if "skipped" in line] == [f"skipped: {tmp_path / 'notes'} holds no run"]
 
 
 def test_programs_get_json(vireid: Call, tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_what_mlflow_missed_is_handed_over(vireid: Call, tmp_path: Path, monkeyp
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     done = make_run(tmp_path / "done", [row(1, 0.5, 0.25), row(2, 0.375, 0.75)])
     code, out, _ = vireid("runs", "sync", "--runs", str(tmp_path))
-    assert (code, out) == (0, f"no run in {tmp_path} waits for MLflow\n")
+    assert (code, out) == (0, f"no run in {tmp_path} has an incomplete MLflow record\n")
     code, out, _ = vireid("runs", "sync", str(done))
     assert (code, out) == (0, f"{done}: 2 of 2 rounds in MLflow\n")
     write_note(done, TrackingNote(read_note(done).run_id))
