@@ -24,7 +24,7 @@ from models.encoder import Head
 from models.modality import Modality, PerModality
 from models.text_tower import TextTower
 from pipeline.config.cclnet import CclnetConfig, ClusteringConfig
-from pipeline.config.rounds import Round, planned_rounds
+from pipeline.config.experiment import Round, planned_rounds
 from pipeline.data.images import TestImages, TrainingImages
 from pipeline.data.pixel_supply import PixelSupply
 from pipeline.evaluation.evaluate import evaluate_features

@@ -1,7 +1,4 @@
-"""What a person sees of a deployed run in Prefect's user interface, besides its tasks.
-
-Progress of a stage that takes long, the table of rounds with a link to the run in MLflow, and the hint of an error.
-"""
+"""Prefect artifacts of a deployed run: progress of long stages, table of rounds with MLflow links, error with hint."""
 
 import logging
 import re
@@ -25,7 +22,7 @@ from pipeline.runs.run import Run
 logger = logging.getLogger(__name__)
 
 PATIENCE_SECONDS = 10.0
-"""A stage that ends earlier shows no progress: it would be over before anybody has looked."""
+"""Interval of progress reports; a shorter stage reports none."""
 
 _REPORTING: ContextVar[bool] = ContextVar("reporting", default=False)
 _UNREACHABLE = (httpx.TransportError, PrefectHTTPStatusError)
@@ -33,7 +30,7 @@ _UNREACHABLE = (httpx.TransportError, PrefectHTTPStatusError)
 
 @contextmanager
 def reported() -> Iterator[None]:
-    """Let a run inside the `with` block show itself in Prefect; a run at a terminal has its table there."""
+    """Publish artifacts of the run in the `with` block; runs at a terminal do not use it."""
     enable_logging()
     token = _REPORTING.set(True)
     try:
@@ -44,12 +41,12 @@ def reported() -> Iterator[None]:
 
 
 def is_reported() -> bool:
-    """Whether this run shows itself in Prefect."""
+    """Whether this run publishes artifacts."""
     return _REPORTING.get()
 
 
 def show_rounds(run: Run[Any, Any]) -> None:
-    """Publish the table of all finished rounds, and where MLflow has them; nothing for a run at a terminal."""
+    """Publish the table of all finished rounds with MLflow links; nothing for a run at a terminal."""
     if not is_reported():
         return
     rows, seconds = run.state.metrics, [timing["seconds/total"] for timing in run.state.timings]
@@ -64,12 +61,12 @@ def show_rounds(run: Run[Any, Any]) -> None:
 
 
 def show_error(error: VireidError) -> None:
-    """Publish what went wrong, and what can be done about it."""
+    """Publish an error and its hint."""
     _publish("error", f"**{type(error).__name__}**: {error.message}\n\n**Hint**: {error.hint}", error.message)
 
 
 def _publish(key: str, markdown: str, description: str) -> None:
-    """An artifact is worth no run: where the server does not answer, a line in the log says so."""
+    """Create an artifact; if the server does not answer, log a warning, since an artifact must not end a run."""
     try:
         create_markdown_artifact(markdown, key=key, description=description)
     except _UNREACHABLE as error:
@@ -77,32 +74,32 @@ def _publish(key: str, markdown: str, description: str) -> None:
 
 
 class _ProgressArtifacts:
-    """Follows progress bars: one artifact for each that lasts, brought up to date every so many seconds."""
+    """Publishes progress bars: an artifact for each long one, updated every `PATIENCE_SECONDS`."""
 
     def __init__(self) -> None:
         self._description = ""
-        self._begun = self._told = 0.0
+        self._published = 0.0
         self._done = 0
         self._artifact: UUID | None = None
 
     def __call__(self, description: str, done: int, total: int | None) -> None:
         now = time.monotonic()
         if description != self._description or done <= self._done:
-            self._description, self._begun, self._told, self._artifact = description, now, now, None
+            self._description, self._published, self._artifact = description, now, None
         self._done = done
         ends = self._artifact is not None and done == total
-        if total and (ends or now - self._told >= PATIENCE_SECONDS):
-            self._told = now
-            self._tell(100.0 * done / total, f"{description}: {done:,} of {total:,}")
+        if total and (ends or now - self._published >= PATIENCE_SECONDS):
+            self._published = now
+            self._publish(100.0 * done / total, f"{description}: {done:,} of {total:,}")
 
-    def _tell(self, percent: float, text: str) -> None:
+    def _publish(self, percent: float, text: str) -> None:
         try:
             if self._artifact is None:
                 key = "progress-" + re.sub(r"[^a-z0-9]+", "-", self._description.lower()).strip("-")
                 created = create_progress_artifact(percent, key=key, description=text)
-                assert isinstance(created, UUID), "called where nothing is awaited"
+                assert isinstance(created, UUID), "synchronous call"
                 self._artifact = created
             else:
                 update_progress_artifact(self._artifact, percent, description=text)
         except _UNREACHABLE as error:
-            logger.warning("Prefect was not told the progress of %r: %s", self._description, error)
+            logger.warning("Prefect did not take the progress of %r: %s", self._description, error)

@@ -1,4 +1,4 @@
-"""The drawn data set of the demonstration: made once, where the command line and deployments look for it."""
+"""The synthetic data set of the demonstration, shared by the command line and deployments."""
 
 from pathlib import Path
 
@@ -6,14 +6,10 @@ DEMO_DATA = Path("data") / "drawn-demo"
 
 
 def draw_demo_once() -> Path:
-    """Draw the people of the demonstration unless they are there already.
-
-    Returns:
-        The folder of the data set.
-    """
+    """Generate the demonstration data set unless it exists; returns its folder."""
     from pipeline.data.synthetic.writer import generate_dataset
 
     if not DEMO_DATA.exists():
-        # Seed 1 drew the people that were seen while the preset's schedule was chosen.
+        # The preset's schedule was chosen on the people of seed 1.
         generate_dataset(DEMO_DATA, size="demo", difficulty="moderate", seed=2)
     return DEMO_DATA

@@ -1,7 +1,7 @@
-"""The flows, one a method, for the command line and for deployments alike; and the flow that evaluates a run again."""
+"""Flows for the command line and for deployments: one per method, one over RegDB's splits, one that evaluates a run."""
 
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -14,28 +14,28 @@ from pydantic import BaseModel
 
 from flows.artifacts import reported, show_error
 from flows.demo_data import DEMO_DATA, draw_demo_once
-from flows.distributed import train_as_tasks
 from flows.partial_config import ChangesTo, changed_values
 from flows.prefect_local import cancelled_if_stopped
-from flows.tasks import measure_again
-from pipeline.config.experiment import AnyConfig, method_name
+from flows.tasks import measure_again, train_as_tasks
+from pipeline.config.experiment import AnyConfig, method_name, with_split
 from pipeline.config.presets import load_config, validate_config
 from pipeline.errors import ConfigError, VireidError
-from pipeline.evaluation.report import EvaluationReport
+from pipeline.evaluation.report import AverageReport, EvaluationReport, average_reports
 from pipeline.methods import METHODS, MethodSpec, method_of
-from pipeline.runs.open import reopen_run
+from pipeline.runs.open import reopen_run, splits_path
+from pipeline.runtime import atomic_files
 
 HOST_TAG = "host:"
-"""A tag of this beginning names the machine that a flow run is on."""
+"""Prefix of the tag with the machine of a flow run."""
 
 RETRIES = 2
-"""Of a deployed flow that failed by an unknown or a transient error; others would only repeat themselves."""
+"""Retries of a deployed flow after an unknown or transient error."""
 
 RETRY_SECONDS = 30
 
 
 def flow_of(method: MethodSpec) -> Flow[..., Any]:
-    """The flow that trains by a method: `flows.deployments.unsupervised` for CCLNet, else named after the method."""
+    """The flow that trains a method: `flows.deployments.unsupervised` for CCLNet, else named after the method."""
     settings = method.config
 
     def train(
@@ -45,11 +45,11 @@ def flow_of(method: MethodSpec) -> Flow[..., Any]:
         changes = changed_values(config)
         return _guarded(lambda: train_as_tasks(_resolve(preset, changes, settings)))
 
-    train.__doc__ = f"""Train {settings.summary}; an interrupted run of the same settings goes on.
+    train.__doc__ = f"""Train {settings.summary}; resumes an interrupted run of the same settings.
 
     Args:
-        preset: Where every value comes from that `config` does not name; with none, `config` names them all.
-        config: The settings, or only those that differ from the preset.
+        preset: The source of all values that `config` does not set; without it, `config` is complete.
+        config: The settings, or those that differ from the preset.
     """
     return flow(
         name=settings.flow,
@@ -75,15 +75,15 @@ def evaluate(
     features_file: Path | None = None,
     queries_file: Path | None = None,
 ) -> EvaluationReport | State[Any] | None:
-    """Measure a run again: its last finished round, or the round that was chosen as its result.
+    """Evaluate a run again: its last finished round, or the round that was selected as its result.
 
     Args:
         run_folder: The folder of a run with at least one finished round.
-        data_root: Where the data set is now; none takes the place that the run recorded.
-        device: `auto` takes a GPU where there is one; `cpu`, `cuda`, `cuda:1`.
-        split: The split of RegDB to test on; only the one that the run was trained on is accepted.
-        features_file: An .npz file to write the features of the test images to.
-        queries_file: An .npz file to write what each query found to.
+        data_root: The folder of the data set; default: as recorded by the run.
+        device: `auto` (a GPU if available), `cpu`, `cuda`, or `cuda:1`.
+        split: The split of RegDB to test on; only the run's own is accepted.
+        features_file: An .npz file for the features of the test images.
+        queries_file: An .npz file for the results of each query.
     """
 
     def work() -> EvaluationReport:
@@ -107,25 +107,37 @@ def __getattr__(name: str) -> Flow[..., Any]:
 
 
 def at_terminal(name: str, run_name: str | None = None) -> Flow[..., Any]:
-    """A flow for a person at a terminal: errors are raised at once, and Ctrl-C cancels the flow run."""
+    """A flow for the command line: errors are raised at once, and Ctrl-C cancels the flow run."""
     chosen = FLOWS[name]
     run_name = run_name or str(chosen.flow_run_name)
     return chosen.with_options(flow_run_name=run_name, retries=0, on_crashed=[cancelled_if_stopped])
 
 
 def train(config: AnyConfig) -> EvaluationReport | None:
-    """Run the flow of the settings' method from a terminal, to its end."""
+    """Run the flow of the settings' method from the command line."""
     values = {"method": config.method} | config.model_dump(mode="json", exclude_unset=True)
     report: EvaluationReport | None = at_terminal(config.flow, config.name)(preset=None, config=values)
     return report
 
 
-def preset_changes(preset: str) -> dict[str, Any]:
-    """Every value of a preset, as the form of a deployment shows them; the demo's with its synthetic data.
+@flow(name="splits", flow_run_name="{config.name}", persist_result=False, on_crashed=[cancelled_if_stopped])
+def train_splits(config: AnyConfig, splits: Sequence[int]) -> tuple[AverageReport, Path]:
+    """Train and test a model on each split of RegDB; finished splits are not trained again.
 
-    Raises:
-        ConfigError: There is no such preset.
+    Returns:
+        The mean over the models, as published for RegDB, and the file with it.
     """
+    reports = []
+    for split in splits:
+        report = train(with_split(config, split))
+        assert report is not None, "every split has test images"
+        reports.append(report)
+    average = average_reports(reports)
+    return average, atomic_files.write_json(splits_path(config), average.to_dict())
+
+
+def preset_changes(preset: str) -> dict[str, Any]:
+    """Every value of a preset, for the form of a deployment; demo presets with their synthetic data set."""
     config = load_config(preset)
     values: dict[str, Any] = config.model_dump(mode="json")
     if preset == config.demo_preset:
@@ -134,16 +146,12 @@ def preset_changes(preset: str) -> dict[str, Any]:
 
 
 def _resolve(preset: str | None, changes: Mapping[str, Any], settings: type[AnyConfig]) -> AnyConfig:
-    """The experiment that a flow run was started with.
-
-    Raises:
-        ConfigError: The preset is of another method, or does not exist, or settings contradict each other.
-    """
+    """The settings of a flow run; `ConfigError` if the preset is of another method or settings are invalid."""
     config = validate_config(changes) if preset is None else load_config(preset, values=changes)
     if not isinstance(config, settings):
         raise ConfigError(
-            f"preset {preset!r} is of method {config.method}; this deployment trains by {method_name(settings)}",
-            hint="choose a preset of this method, or the deployment of the other one",
+            f"preset {preset!r} is of method {config.method}; this deployment trains {method_name(settings)}",
+            hint="choose a preset of this method, or the deployment of the other method",
         )
     root = config.data.root
     if root == DEMO_DATA or (root is None and preset == config.demo_preset):
@@ -152,11 +160,11 @@ def _resolve(preset: str | None, changes: Mapping[str, Any], settings: type[AnyC
 
 
 def _guarded(work: Callable[[], EvaluationReport | None]) -> EvaluationReport | State[Any] | None:
-    """Run the work of a flow; in a deployment with reports, where an error that no retry mends ends it at once."""
+    """Run the work of a flow; in a deployment publish artifacts, and do not retry after a permanent error."""
     context = FlowRunContext.get()
     assert context is not None and context.flow_run is not None, "called by a flow"
     if context.flow is not None and cancelled_if_stopped in context.flow.on_crashed_hooks:
-        return work()  # at a terminal
+        return work()  # started from the command line
     _tag_with_host()
     with reported():
         try:
@@ -172,7 +180,7 @@ def _guarded(work: Callable[[], EvaluationReport | None]) -> EvaluationReport | 
 
 
 def _tag_with_host() -> None:
-    """Name the machine in the flow run's tags: orphaned runs are looked for on their own machine only."""
+    """Add the machine's name to the flow run's tags, since a server recovers orphaned runs of its own machine only."""
     context = FlowRunContext.get()
     assert context is not None and context.flow_run is not None
     kept = [tag for tag in context.flow_run.tags if not tag.startswith(HOST_TAG)]

@@ -1,7 +1,7 @@
-"""Changes to a preset, as the parameter of a deployed flow: every field of a configuration, none of them required.
+"""Changes to a preset, as the parameter of a deployed flow: a copy of the settings in which every field is optional.
 
-A configuration itself will not do: what is left out would take the defaults of its class, not the preset's values, and
-rules between fields would be asked of fields that nobody has named.
+With the settings class itself, missing fields would take class defaults instead of the preset's values, and validators
+across fields would run on fields that the user has not set.
 """
 
 from collections.abc import Mapping
@@ -17,38 +17,36 @@ _PARTIAL = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class ChangesTo:
-    """Says of a parameter that it holds changes to a configuration: `Annotated[BaseModel, ChangesTo(CsdnConfig)]`.
-
-    Args:
-        model: The configuration; its fields keep their types, bounds and descriptions.
-    """
+    """Annotation of a parameter that holds changes to `model`: `Annotated[BaseModel, ChangesTo(CsdnConfig)]`."""
 
     def __init__(self, model: type[AnyConfig]) -> None:
         self.partial = _partial(model)
 
     def __get_pydantic_core_schema__(self, source: object, handler: GetCoreSchemaHandler) -> CoreSchema:
-        # No parameter is no change: Prefect asks of what is left out, too, whether it is right.
+        # Prefect also validates a missing parameter, as None: it means no changes.
         return no_info_before_validator_function(
             lambda value: {} if value is None else value, handler.generate_schema(self.partial)
         )
 
 
 def changed_values(changes: BaseModel | None) -> Mapping[str, Any]:
-    """What somebody has named, section by section, as plain JSON types; a value of None counts."""
+    """The values that the user has set, as nested plain JSON types; None is a value."""
     return {} if changes is None else changes.model_dump(mode="json", exclude_unset=True)
 
 
 def _partial(model: type[Any]) -> type[BaseModel]:
-    """The same sections and fields, each with a default."""
+    """The same sections and fields, with types, bounds, descriptions, and a default for each."""
     fields: dict[str, Any] = {}
     for name, field in model.model_fields.items():
         kind: Any = field.annotation
         if isinstance(kind, type) and issubclass(kind, BaseModel):
             section = _partial(kind)
-            fields[name] = (section, Field(default_factory=section, description=field.description))
+            description = field.description or kind.__doc__
+            fields[name] = (section, Field(default_factory=section, description=description))
         else:
             bounded = Annotated[kind, *field.metadata] if field.metadata else kind
             default = None if field.is_required() else field.get_default(call_default_factory=True)
-            fields[name] = (bounded, Field(default, description=field.description))
+            extra = field.json_schema_extra
+            fields[name] = (bounded, Field(default, description=field.description, json_schema_extra=extra))
     changes: type[BaseModel] = create_model(model.__name__, __config__=_PARTIAL, __doc__=model.__doc__, **fields)
     return changes

@@ -1,4 +1,4 @@
-"""How Prefect behaves under our own command line: a patient start of its temporary server, no line a task."""
+"""Prefect under the command line: its temporary server or that at PREFECT_API_URL, and cancellation by Ctrl-C."""
 
 import contextvars
 import logging
@@ -23,32 +23,32 @@ from prefect.settings import (
 )
 from prefect.states import Cancelled
 
-from flows.server.address import expect_answer, unreachable
+from pipeline.errors import ConfigError
 
 MAX_RETRIES = 2
-"""A temporary server that is gone does not come back: reports to it must not be repeated for minutes."""
+"""A temporary server that has ended does not return, so requests to it are not repeated for minutes."""
 
 _STOPPED = ("interrupt signal", "termination signal")
-"""What Prefect says of a flow run that Ctrl-C or SIGTERM has ended."""
+"""Parts of Prefect's message about a flow run that Ctrl-C or SIGTERM ended."""
 
 STARTUP_SECONDS = 180
-"""A busy machine needs far longer than Prefect's 20 seconds to start its temporary server."""
+"""Prefect's default of 20 s is too short on a busy machine."""
 
 
 @contextmanager
 def prefect_at_terminal() -> Iterator[None]:
-    """Settings for a flow that a person started here; a server that PREFECT_API_URL names is used as it is.
+    """Prefect settings for a flow of the command line; with PREFECT_API_URL, its server is used.
 
     Raises:
-        KeyboardInterrupt: The person stopped it, even where Prefect could no longer report that.
-        ConfigError: The server that PREFECT_API_URL names does not answer.
+        KeyboardInterrupt: The user stopped the flow, even if Prefect could not report it.
+        ConfigError: The server at PREFECT_API_URL does not answer.
     """
     changes: dict[Any, Any] = {
         PREFECT_LOGGING_LEVEL: "CRITICAL",
         PREFECT_SERVER_ANALYTICS_ENABLED: False,
         PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: STARTUP_SECONDS,
     }
-    # The table of rounds says what Prefect's messages say, and errors reach the command line, which words them once.
+    # The table of rounds and the command line's error message replace Prefect's log lines.
     for name in ("prefect", "prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     url = PREFECT_API_URL.value()
@@ -70,7 +70,7 @@ def prefect_at_terminal() -> Iterator[None]:
 
 
 def cancelled_if_stopped(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 - a hook's own
-    """A hook of our flows: who stops one at the terminal has cancelled it, which Prefect takes for a crash."""
+    """A flow hook: Prefect treats Ctrl-C and SIGTERM as a crash; this sets the state to cancelled."""
     if state.message is not None and any(words in state.message for words in _STOPPED):
         with get_client(sync_client=True) as client:
             stopped: State[Any] = Cancelled(message="stopped at the terminal; what was finished is kept")
@@ -79,7 +79,7 @@ def cancelled_if_stopped(flow: Flow[Any, Any], flow_run: FlowRun, state: State[A
 
 @contextmanager
 def _termination_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM do what Ctrl-C does: the run's record is closed, and Prefect's temporary server ends with us."""
+    """Let SIGTERM do what Ctrl-C does: close the run's record and end Prefect's temporary server."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -95,14 +95,14 @@ def _termination_as_interrupt() -> Iterator[None]:
 
 
 def _start_server_beyond_interrupts() -> None:
-    """Start the temporary server so that Ctrl-C does not reach it: it is to learn from us that the run was stopped.
+    """Start the temporary server so that Ctrl-C does not end it before it has recorded that the run was stopped.
 
-    A process inherits the blocked signals of the thread that starts it, and this thread has to be stopped by Ctrl-C.
+    A process inherits the blocked signals of the thread that starts it, so another thread blocks SIGINT and starts it.
     """
 
     def start() -> None:
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        # Where it does not start, the flow's own client says so.
+        # If it does not start, the flow's client raises.
         with suppress(RuntimeError, httpx.HTTPError), get_client(sync_client=True):
             pass
 
@@ -116,3 +116,37 @@ def _follows_interrupt(error: BaseException) -> bool:
     while earlier is not None and not isinstance(earlier, KeyboardInterrupt):
         earlier = earlier.__context__
     return earlier is not None
+
+
+@contextmanager
+def answering() -> Iterator[None]:
+    """Turn connection errors inside the `with` block into a `ConfigError`; one also if PREFECT_API_URL is not set."""
+    url = PREFECT_API_URL.value()
+    if url is None:
+        raise ConfigError(
+            "PREFECT_API_URL is not set", hint="start a server with `make server`, which prints the address to set"
+        )
+    expect_answer(url)
+    try:
+        yield
+    except httpx.TransportError as error:
+        raise unreachable(url, error) from error
+
+
+def expect_answer(url: str) -> None:
+    """Raise `ConfigError` at once if a server does not answer: Prefect repeats requests for a minute."""
+    with (
+        temporary_settings({PREFECT_API_URL: url, PREFECT_CLIENT_MAX_RETRIES: 0}),
+        get_client(sync_client=True) as client,
+    ):
+        error = client.api_healthcheck()
+    if isinstance(error, httpx.TransportError):
+        raise unreachable(url, error) from error
+
+
+def unreachable(url: str, error: httpx.TransportError) -> ConfigError:
+    """The error for a server that does not answer."""
+    return ConfigError(
+        f"Prefect at {url} does not answer ({type(error).__name__})",
+        hint="start it with `make server`, correct PREFECT_API_URL, or unset it to run without a server",
+    )

@@ -1,18 +1,11 @@
-"""Errors that a user can act on. Lower packages raise `ValueError`; the command line catches this family once."""
+"""Errors that a user can act on, caught once by the command line. `clustering` and `models` raise `ValueError`."""
 
 
 class VireidError(Exception):
-    """What happened, with numbers, and what to change.
-
-    Args:
-        message: One sentence: what is wrong, with the figures and the path.
-        hint: What the user can do about it.
-
-    Attributes:
-        transient: Whether the same command may succeed later although nobody changes anything; deployments retry it.
-    """
+    """An error with a message (what is wrong, with numbers and paths) and a hint (what the user can change)."""
 
     transient = False
+    """Whether the same command may succeed later without a change; deployments retry these errors only."""
 
     def __init__(self, message: str, hint: str) -> None:
         super().__init__(message)
@@ -24,7 +17,7 @@ class VireidError(Exception):
 
 
 class DataError(VireidError):
-    """The data set is not what it should be: files missing, unreadable, contradictory."""
+    """Files of a data set are missing, unreadable or contradictory."""
 
 
 class ConfigError(VireidError):
@@ -32,28 +25,28 @@ class ConfigError(VireidError):
 
 
 class DegenerateClustering(VireidError):
-    """The pseudo-labels cannot train anything: no clusters, or one that holds everything."""
+    """Clustering found no clusters, or a single one, so the pseudo-labels are useless for training."""
 
 
 class CheckpointError(VireidError):
-    """A run folder or checkpoint cannot be used: busy, cut short, or made with other settings."""
+    """A run folder or checkpoint cannot be used: locked, truncated, or made with other settings."""
 
 
 class WeightsError(VireidError):
-    """The weights cannot be loaded: missing, of another architecture, or not reachable offline."""
+    """The weights cannot be loaded: missing, of another architecture, or not available offline."""
 
 
 class TrainingError(VireidError):
-    """Training cannot go on: the loss is not finite, or the device ran out of memory."""
+    """Training cannot continue: the loss is not finite, or the device is out of memory."""
 
 
 class RankError(VireidError):
-    """A rank was killed, or ended with an error that is not a `VireidError`; the last finished round is kept."""
+    """A rank was killed, or failed with an error that is not a `VireidError`; the last finished round is kept."""
 
     transient = True
 
 
 class TrackingError(VireidError):
-    """MLflow does not answer, or refuses. What the run itself has saved is not affected."""
+    """MLflow does not answer, or refuses a request. Files of the run are not affected."""
 
     transient = True

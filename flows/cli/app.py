@@ -1,4 +1,4 @@
-"""The command line: verbs that start flows and print results; errors are caught here, once."""
+"""The command line `vireid`: commands that start flows and print results. Errors are caught here, once."""
 
 import json
 import os
@@ -15,14 +15,11 @@ from rich.markup import escape
 from flows.cli.caption import caption, caption_merge
 from flows.cli.compare import compare
 from flows.cli.data import data_app
-from flows.cli.embed import embed
-from flows.cli.export import export
-from flows.cli.label import label
+from flows.cli.encoder import embed, export, search
+from flows.cli.features import label, rank
 from flows.cli.options import JsonOption, renamed
 from flows.cli.printing import print_average, print_json, print_note, print_report, stdout
-from flows.cli.rank import rank
 from flows.cli.runs import runs_app
-from flows.cli.search import search
 from flows.cli.server import deploy, server
 from flows.demo_data import DEMO_DATA, draw_demo_once
 from pipeline.config.datasets import options_of
@@ -41,28 +38,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Find the same person across visible and infrared cameras.",
 )
-config_app = typer.Typer(no_args_is_help=True, help="Look at configurations.")
+config_app = typer.Typer(no_args_is_help=True, help="Print configurations.")
 app.add_typer(data_app, name="data")
 app.add_typer(config_app, name="config")
 app.add_typer(runs_app, name="runs")
-app.command("rank")(rank)
-app.command("label")(label)
-app.command("compare")(compare)
-app.command("embed")(embed)
-app.command("search")(search)
-app.command("export")(export)
-app.command("caption")(caption)
-app.command("caption-merge")(caption_merge)
-app.command("server")(server)
-app.command("deploy")(deploy)
+for command in (rank, label, compare, embed, search, export, caption, caption_merge, server, deploy):
+    app.command()(command)
 
 INTERRUPTED = 130
-"""What typer makes of Ctrl-C."""
+"""Typer's exit code after Ctrl-C."""
 
 DataOption = Annotated[Path | None, typer.Option("--data", help="The folder that holds the data set.")]
-SetOption = Annotated[
-    list[str] | None, typer.Option("--set", help="Change a value: section.key=value. May be given again.")
-]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="Change a value: section.key=value. Repeatable.")]
 RunsOption = Annotated[Path | None, typer.Option("--runs", help="Where runs are kept.", show_default="runs")]
 DeviceOption = Annotated[
     str | None, typer.Option("--device", help="auto, cpu, cuda, or cuda:N.", show_default="the preset's")
@@ -70,7 +57,7 @@ DeviceOption = Annotated[
 
 
 def main() -> None:
-    """Run the command line; a known error is one line with a hint, and exit code 1."""
+    """Run the command line; a `VireidError` is printed with its hint, with exit code 1."""
     set_up_logging()
     try:
         app()
@@ -81,7 +68,7 @@ def main() -> None:
         sys.exit(1)
     except SystemExit as leaving:
         if leaving.code == INTERRUPTED:
-            Console(stderr=True).print("stopped; what was finished is kept, the same command goes on from there")
+            Console(stderr=True).print("stopped; finished work is kept, the same command resumes it")
         raise
 
 
@@ -91,32 +78,32 @@ def train(
     data: DataOption = None,
     changes: SetOption = None,
     splits: Annotated[
-        str | None, typer.Option(help="Splits of RegDB, such as 1-10: a model for each, and their average.")
+        str | None, typer.Option(help="Splits of RegDB, such as 1-10: a model for each, and their mean.")
     ] = None,
     _trials: Annotated[str | None, renamed("--trials", "--splits")] = None,
     runs: RunsOption = None,
     device: DeviceOption = None,
     processes: Annotated[
         int | None,
-        typer.Option(min=1, help="Ranks that train together, a GPU each.", show_default="the preset's"),
+        typer.Option(min=1, help="Number of ranks, one GPU each.", show_default="the preset's"),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Train by the method of a preset; an interrupted run of the same configuration goes on."""
+    """Train with the method of a preset; resumes an interrupted run of the same configuration."""
     from pipeline.config.presets import load_config
 
-    # Under torchrun, which starts the ranks, their number is a fact that no option changes.
+    # torchrun has started the ranks already, so no option changes their number.
     execution = _given(device=device, runs_folder=runs, processes=os.environ.get("WORLD_SIZE", processes))
     config = load_config(preset, changes or (), {"data": _given(root=data), "execution": execution})
     if splits is None:
-        _run(config, as_json)
+        _run(config, None, as_json)
         return
     options = options_of(config.data.name)
     if not options.model_per_split:
         raise ConfigError(
-            f"--splits is for RegDB; data.name is {config.data.name}", hint="leave it out, or take preset cclnet-regdb"
+            f"--splits is for RegDB; data.name is {config.data.name}", hint="omit it, or use preset cclnet-regdb"
         )
-    _run_splits(config, _split_numbers(splits, options.splits), as_json)
+    _run(config, _split_numbers(splits, options.splits), as_json)
 
 
 @app.command()
@@ -129,7 +116,7 @@ def demo(
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Draw the demonstration data set once, and train on it with the demonstration CLIP."""
+    """Generate the demonstration data set once, and train on it with the demo CLIP."""
     from pipeline.config.presets import load_config
 
     presets = {method_name(one): one.demo_preset for one in CONFIGS}
@@ -138,21 +125,21 @@ def demo(
     values = {"data": {"root": DEMO_DATA}, "execution": _given(device=device, runs_folder=runs)}
     config = load_config(presets[method], changes or (), values)
     draw_demo_once()
-    _run(config, as_json)
+    _run(config, None, as_json)
 
 
 @app.command()
 def evaluate(
     run: Annotated[Path, typer.Argument(help="The folder of a run.")],
     data: DataOption = None,
-    split: Annotated[int | None, typer.Option(min=1, max=10, help="RegDB: the split; the run's own only.")] = None,
+    split: Annotated[int | None, typer.Option(min=1, max=10, help="RegDB: the split, which must be the run's.")] = None,
     _trial: Annotated[str | None, renamed("--trial", "--split")] = None,
     features: Annotated[Path | None, typer.Option(help="Write the features to this .npz file.")] = None,
-    per_query: Annotated[Path | None, typer.Option(help="Write what each query found to this .npz file.")] = None,
+    per_query: Annotated[Path | None, typer.Option(help="Write the results of each query to this .npz file.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, or cuda:N.")] = "auto",
     as_json: JsonOption = False,
 ) -> None:
-    """Measure a run's last finished round again, or the round that was chosen as its result."""
+    """Evaluate a run's last finished round again, or the round that was selected as its result."""
     from flows.deployments import at_terminal
     from flows.prefect_local import prefect_at_terminal
 
@@ -165,13 +152,11 @@ def evaluate(
 
 @app.command("demo-clip")
 def demo_clip(
-    minutes: Annotated[float, typer.Option(min=0.1, help="Time budget of the training.")] = 40.0,
+    minutes: Annotated[float, typer.Option(min=0.1, help="Training time.")] = 40.0,
     seed: Annotated[int, typer.Option(help="Seed of weights and people.")] = 1,
-    out: Annotated[
-        Path | None, typer.Option(help="Where the model folder is written; the shipped one when left out.")
-    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The model folder to write.", show_default="the shipped one")] = None,
 ) -> None:
-    """Train the demonstration CLIP on drawn people, and write its model card."""
+    """Train the demo CLIP on synthetic people, and write its model card."""
     from models.clip import demo_clip_folder
     from pipeline.demo_clip.making import make_demo_clip
 
@@ -204,37 +189,29 @@ def _options(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print versions.")
     ] = False,
 ) -> None:
-    """Options that stand before a verb."""
+    """Options of `vireid` itself."""
 
 
-def _run(config: "AnyConfig", as_json: bool) -> None:
-    from flows import deployments
-    from flows.distributed import rank_zero_of_torchrun
+def _run(config: "AnyConfig", splits: list[int] | None, as_json: bool) -> None:
+    from flows.deployments import train, train_splits
     from flows.prefect_local import prefect_at_terminal
+    from flows.tasks import rank_zero_of_torchrun
+    from pipeline.config.experiment import with_split
     from pipeline.runs.open import run_path
 
-    with rank_zero_of_torchrun([config]) as is_rank_zero, prefect_at_terminal():
-        if not is_rank_zero:
-            return
-        report = deployments.train(config)
-    if not as_json:
-        _print_rounds(config, report)
-    print_report(report, as_json)
-    _print_places(config, run_path(config))
-
-
-def _run_splits(config: "AnyConfig", splits: list[int], as_json: bool) -> None:
-    from flows.distributed import rank_zero_of_torchrun
-    from flows.prefect_local import prefect_at_terminal
-    from flows.regdb_splits import train_splits
-    from pipeline.config.experiment import with_split
-
-    configs = [with_split(config, split) for split in splits]
+    configs = [config] if splits is None else [with_split(config, split) for split in splits]
     with rank_zero_of_torchrun(configs) as is_rank_zero, prefect_at_terminal():
         if not is_rank_zero:
             return
-        average, path = train_splits(config, splits)
-    if as_json:
+        if splits is not None:
+            average, path = train_splits(config, splits)
+        else:
+            report, path = train(config), run_path(config)
+    if splits is None:
+        if not as_json:
+            _print_rounds(config, report)
+        print_report(report, as_json)
+    elif as_json:
         print_json(average.to_dict())
     else:
         print_average(average)
@@ -248,7 +225,6 @@ def _print_places(config: "AnyConfig", result: Path) -> None:
 
 
 def _print_rounds(config: "AnyConfig", report: "EvaluationReport | None") -> None:
-    """The table of all rounds; to stdout, where it is the result."""
     from pipeline.reports.round_table import table
     from pipeline.runs.open import run_path
     from pipeline.storage.run_folder import RunFolder
@@ -261,16 +237,16 @@ def _print_rounds(config: "AnyConfig", report: "EvaluationReport | None") -> Non
 
 
 def _split_numbers(text: str, known: "Sequence[Split]") -> list[int]:
-    """`1-10`, `3`, or `1,4,7-9`."""
+    """Parse `1-10`, `3`, or `1,4,7-9`."""
     numbers: set[int] = set()
     for part in text.split(","):
         first, _, last = part.strip().partition("-")
         if not (first.isdecimal() and (last or first).isdecimal()):
-            raise ConfigError(f"--splits {text!r} names no splits", hint="write them as 1-10, or as 1,4,7")
+            raise ConfigError(f"--splits {text!r} is not a list of splits", hint="write 1-10, or 1,4,7")
         numbers |= set(range(int(first), int(last or first) + 1))
     if not numbers or not numbers <= set(known):
         message = f"--splits {text!r}: the splits are {known[0]} to {known[-1]}"
-        raise ConfigError(message, hint="write them as 1-10, or as 1,4,7")
+        raise ConfigError(message, hint="write 1-10, or 1,4,7")
     return sorted(numbers)
 
 
@@ -282,5 +258,5 @@ def _installed_version(name: str) -> str | None:
 
 
 def _given(**options: object) -> dict[str, Any]:
-    """The options that are not left out: those leave a preset's value as it is."""
+    """The options that the user has set; others do not change a preset."""
     return {name: value for name, value in options.items() if value is not None}

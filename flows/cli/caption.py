@@ -1,42 +1,47 @@
-"""`vireid caption`: training images described by a vision-language model; `vireid caption-merge`: shards together."""
+"""`vireid caption`: caption training images with a vision-language model; `vireid caption-merge`: merge shards."""
 
 from pathlib import Path
 from typing import Annotated, cast
 
 import typer
 
-from flows.cli.options import DeviceOption, JsonOption, one_of, renamed
+from flows.cli.options import (
+    DatasetArgument,
+    DatasetPathArgument,
+    DeviceOption,
+    JsonOption,
+    ManifestRootOption,
+    OverlapOption,
+    PartialOption,
+    one_of,
+    renamed,
+)
 from flows.cli.printing import print_json, print_line
 from pipeline.captioning.settings import PRECISIONS, VARIANTS, CaptionSettings, Precision, Shard, Variant
 
 _VARIANT = "--prompt-variant"
 
-NameArgument = Annotated[str, typer.Argument(metavar="DATASET", help="sysu, regdb, llcm, or manifest.")]
-PathArgument = Annotated[Path, typer.Argument(help="The folder of the data set, or the manifest file.")]
 ModelOption = Annotated[
-    str, typer.Option(help="A model's name, such as llava-hf/llava-1.5-7b-hf, or its folder; stub for none.")
+    str, typer.Option(help="A model's name, such as llava-hf/llava-1.5-7b-hf, or its folder; stub for a test.")
 ]
 OutOption = Annotated[
-    Path | None, typer.Option("--out", "-o", help="The .jsonl file; runs/captions/<data set>.jsonl when left out.")
+    Path | None, typer.Option("--out", "-o", help="The .jsonl file.", show_default="runs/captions/<data set>.jsonl")
 ]
-PromptOption = Annotated[str | None, typer.Option(help="What is asked about every image.")]
-InfraredPromptOption = Annotated[str | None, typer.Option(help="What is asked about infrared images.")]
-VariantOption = Annotated[str | None, typer.Option(help=f"{', '.join(VARIANTS)}: instructions at hand.")]
-BatchOption = Annotated[int, typer.Option(min=1, help="Images at once; halved where memory is too small.")]
-TokensOption = Annotated[int, typer.Option(min=1, help="The longest caption, in the model's own tokens.")]
+PromptOption = Annotated[str | None, typer.Option(help="The prompt for every image.")]
+InfraredPromptOption = Annotated[str | None, typer.Option(help="The prompt for infrared images.")]
+VariantOption = Annotated[str | None, typer.Option(help=f"A built-in prompt: {', '.join(VARIANTS)}.")]
+BatchOption = Annotated[int, typer.Option(min=1, help="Images in a batch; halved if memory is too small.")]
+TokensOption = Annotated[int, typer.Option(min=1, help="The longest caption, in tokens of the model.")]
 PrecisionOption = Annotated[str, typer.Option(help="auto (bfloat16 on a GPU), float32, or bfloat16.")]
 ShardOption = Annotated[str | None, typer.Option(help="A part of the images: 1/4 is the first of four.")]
-NewOption = Annotated[bool, typer.Option("--new", help="Put a file that is there aside, and begin again.")]
-LocalOption = Annotated[bool, typer.Option("--local-files-only", help="Do not ask the model's hub for anything.")]
-SplitOption = Annotated[int | None, typer.Option(min=1, max=10, help="RegDB: one split; all when left out.")]
-RootOption = Annotated[Path | None, typer.Option(help="Where a manifest's paths start; its own folder when left out.")]
-OverlapOption = Annotated[bool, typer.Option("--allow-overlap", help="Let a manifest name a person in both parts.")]
-PartialOption = Annotated[bool, typer.Option("--allow-partial", help="Go on when counts differ.")]
+NewOption = Annotated[bool, typer.Option("--new", help="Rename an existing file, and start again.")]
+LocalOption = Annotated[bool, typer.Option("--local-files-only", help="Do not access the model's hub.")]
+SplitOption = Annotated[int | None, typer.Option(min=1, max=10, help="RegDB: one split.", show_default="all")]
 
 
 def caption(
-    name: NameArgument,
-    path: PathArgument,
+    name: DatasetArgument,
+    path: DatasetPathArgument,
     model: ModelOption,
     out: OutOption = None,
     prompt: PromptOption = None,
@@ -51,12 +56,12 @@ def caption(
     local_files_only: LocalOption = False,
     split: SplitOption = None,
     _trial: Annotated[str | None, renamed("--trial", "--split")] = None,
-    root: RootOption = None,
+    root: ManifestRootOption = None,
     allow_overlap: OverlapOption = False,
     allow_partial: PartialOption = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Describe every training image; it can be stopped at any time, and the same command goes on."""
+    """Caption every training image; an interrupted command resumes when repeated."""
     from pipeline.captioning.captioning import caption_images_of, read_images
     from pipeline.data.captions.files import written_captions
 
@@ -90,7 +95,7 @@ def caption_merge(
     out: Annotated[Path, typer.Argument(help="The .jsonl file to write.")],
     shards: Annotated[list[Path], typer.Argument(metavar="SHARD...", help="The file of every shard.")],
 ) -> None:
-    """Put the files of all shards together; refused where an image is missing or there twice."""
+    """Merge the files of all shards; refused if an image is missing or duplicated."""
     from pipeline.captioning.files import merge_captions
 
     count = merge_captions(out, shards)

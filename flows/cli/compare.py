@@ -1,4 +1,4 @@
-"""`vireid compare`: rounds of runs side by side, on the terminal and as a page."""
+"""`vireid compare`: compare rounds of runs, on the terminal and as an HTML page."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -16,19 +16,18 @@ if TYPE_CHECKING:
 def compare(
     runs: Annotated[list[Path] | None, typer.Argument(help="Folders of runs, as `vireid runs` lists them.")] = None,
     metric: Annotated[
-        list[str] | None, typer.Option("--metric", help="A further number, by its name in MLflow. May be given again.")
+        list[str] | None, typer.Option("--metric", help="A further metric, by its name in MLflow. Repeatable.")
     ] = None,
-    html: Annotated[Path, typer.Option("--html", help="The page that is written.")] = Path("comparison.html"),
+    html: Annotated[Path, typer.Option("--html", help="The HTML page to write.")] = Path("comparison.html"),
     as_json: JsonOption = False,
 ) -> None:
-    """Compare rounds of runs and the settings that differ; writes a page that opens without a server."""
-    from pipeline.reports.comparison import compare_runs
-    from pipeline.reports.comparison_page import write_page
+    """Compare rounds and settings of runs; writes an HTML page that opens without a server."""
+    from pipeline.reports.comparison import compare_runs, write_page
     from pipeline.storage.run_reader import read_run
 
     named: dict[Path, Path] = {}
     for path in runs or ():
-        named.setdefault(path.resolve(), path)  # a run that is named twice is one run
+        named.setdefault(path.resolve(), path)  # without duplicates
     comparison = compare_runs([read_run(path) for path in named.values()], metric or ())
     write_page(comparison, html)
     if as_json:

@@ -1,4 +1,4 @@
-"""How results look on the terminal: tables for people, one JSON value for programs; all of it on stdout."""
+"""Results on stdout: tables, or one JSON value."""
 
 import json
 import sys
@@ -16,38 +16,38 @@ if TYPE_CHECKING:
 
 
 def stdout() -> Console:
-    """Where results go; a file or a pipe gets rows that are never wrapped."""
+    """The console of results; rows are not wrapped in a file or a pipe."""
     return Console() if sys.stdout.isatty() else Console(width=180)
 
 
 def printable(text: str) -> str:
-    """A name as a terminal may show it: line ends, signs that steer it, and bytes that are no text, as numbers."""
+    """A name with control characters and undecodable bytes escaped."""
     shown = "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode("ascii") for sign in text)
     return escape(shown)
 
 
 def print_line(text: str) -> None:
-    """A line of results as it is: not wrapped, coloured or taken for markup."""
+    """Print a line without wrapping, colours or markup."""
     stdout().print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 def print_note(text: str) -> None:
-    """A line beside the results, on stderr."""
+    """Print a line to stderr."""
     Console(stderr=True).print(text, soft_wrap=True, highlight=False, markup=False)
 
 
 def print_json(record: Mapping[str, Any]) -> None:
-    """One JSON value on one line."""
+    """Print one JSON value on one line."""
     typer.echo(json.dumps(record))
 
 
 def print_report(report: "EvaluationReport | None", as_json: bool) -> None:
-    """The numbers of a run, and what a reader must know of them; nothing where nothing could be measured."""
+    """Print the results of a run with their conditions and warnings."""
     if as_json:
         print_json({} if report is None else report.to_dict())
         return
     if report is None:
-        stdout().print("not measured: the data set names no images to search for")
+        stdout().print("not evaluated: the data set has no query images")
         return
     data, model = report.data, report.model
     marks = [word for word, true in (("partial", data.partial), ("overlap", data.overlap)) if true]
@@ -62,14 +62,14 @@ def print_report(report: "EvaluationReport | None", as_json: bool) -> None:
 
 
 def print_average(average: "AverageReport") -> None:
-    """The mean over one model of each split."""
+    """Print the mean over one model of each split."""
     notes = _notes(average.kind, average.weights, average.selection, average.features, average.seed)
     splits = f"mean over one model of each of the splits {', '.join(map(str, average.splits))}"
     print_searches(f"retrieval ({', '.join([splits, *notes, *['partial'] * average.partial])})", average.searches)
 
 
 def print_searches(title: str, searches: "Sequence[SearchReport]") -> None:
-    """A row a search, in percent; what re-ranking makes of it stands in columns of its own."""
+    """Print a row per search, in percent; re-ranked results are in separate columns."""
     reranked = {search.name: search for search in searches if search.rerank is not None}
     result = Table(title=title, title_justify="left")
     for column in ("search", "direction"):
@@ -86,7 +86,7 @@ def print_searches(title: str, searches: "Sequence[SearchReport]") -> None:
 
 
 def print_check(check: "DatasetCheck") -> None:
-    """Expected against found, then the first offenders, and what to do about each difference."""
+    """Print expected and found counts, the first offenders, and advice."""
     result = Table(title="complete" if check.passed else "not complete", title_justify="left")
     result.add_column("quantity", overflow="fold")
     for column in ("expected", "found", ""):
@@ -104,7 +104,6 @@ def print_check(check: "DatasetCheck") -> None:
 
 
 def _notes(kind: str, weights: str, selection: str, features: "FeatureRecord", seed: int) -> list[str]:
-    """What numbers depend on beside their search."""
     return [
         f"{kind} data",
         f"weights: {weights}",

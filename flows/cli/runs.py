@@ -1,4 +1,4 @@
-"""`vireid runs`: what has been trained, how far it came, and what it found; `vireid runs sync`: MLflow told of it."""
+"""`vireid runs`: list runs with state and results; `vireid runs sync`: log missing rounds to MLflow."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,14 +13,14 @@ from pipeline.errors import VireidError
 if TYPE_CHECKING:
     from pipeline.storage.run_reader import RecordedRun, RoundScore
 
-runs_app = typer.Typer(help="List runs with their state and their numbers, or bring MLflow up to date with them.")
+runs_app = typer.Typer(help="List runs with their state and results, or log missing rounds to MLflow.")
 
 _NUMBERS = ("seed", "rounds", "Rank-1", "mAP", "best Rank-1", "mAP then", "in round")
 
 
 @runs_app.callback(invoke_without_command=True)
 def list_runs(context: typer.Context, folder: RunsOption = Path("runs"), as_json: JsonOption = False) -> None:
-    """List runs with their state and their numbers; runs that are being trained are not disturbed."""
+    """List runs with their state and results; running ones are not disturbed."""
     if context.invoked_subcommand is not None:
         return
     from pipeline.storage.run_reader import read_runs
@@ -34,22 +34,22 @@ def list_runs(context: typer.Context, folder: RunsOption = Path("runs"), as_json
         return
     if found:
         stdout().print(_table(found))
-        print_line("best: the round of the highest test Rank-1, which is no result: the test has chosen it")
+        print_line("best: the round of the highest test Rank-1; not a result, since it is selected on the test set")
     else:
         print_line(f"no runs in {folder}")
     for message in others:
-        print_line(f"left out: {message}")
+        print_line(f"skipped: {message}")
 
 
 @runs_app.command()
 def sync(
     runs: Annotated[
-        list[Path] | None, typer.Argument(help="Folders of runs; all whose record lacks something, if none is named.")
+        list[Path] | None, typer.Argument(help="Folders of runs.", show_default="all with an incomplete record")
     ] = None,
     folder: RunsOption = Path("runs"),
     as_json: JsonOption = False,
 ) -> None:
-    """Tell MLflow what it missed of runs while it did not answer; what it knows already is not repeated."""
+    """Log to MLflow what it lacks of runs, for instance after an outage."""
     from pipeline.tracking.sync import sync_run, unsynced_runs
 
     done = [sync_run(path) for path in runs or unsynced_runs(folder)]
@@ -59,7 +59,7 @@ def sync(
     for run in done:
         print_line(f"{run.path}: {run.rounds} of {run.planned} rounds in MLflow")
     if not done:
-        print_line(f"no run in {folder} waits for MLflow")
+        print_line(f"no run in {folder} has an incomplete MLflow record")
 
 
 def _table(found: "list[RecordedRun]") -> Table:

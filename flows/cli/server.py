@@ -1,4 +1,4 @@
-"""`vireid server`: Prefect's server, a worker and MLflow's pages at one terminal; `vireid deploy`: what it can run."""
+"""`vireid server`: run Prefect's server, a worker and MLflow's server; `vireid deploy`: create deployments."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,17 +6,17 @@ from typing import Annotated
 import typer
 
 POOL = "vireid"
-"""The work pool where no other one is named."""
+"""The default work pool."""
 
-PortOption = Annotated[int, typer.Option(min=1, max=65535, help="Prefect's server and pages.")]
-MlflowPortOption = Annotated[int, typer.Option(min=1, max=65535, help="MLflow's pages.")]
+PortOption = Annotated[int, typer.Option(min=1, max=65535, help="Port of Prefect's server.")]
+MlflowPortOption = Annotated[int, typer.Option(min=1, max=65535, help="Port of MLflow's server.")]
 PoolOption = Annotated[str, typer.Option(help="The work pool.")]
-RunsOption = Annotated[Path, typer.Option("--runs", help="Where mlflow.db and the logs of the servers are kept.")]
+RunsOption = Annotated[Path, typer.Option("--runs", help="The folder of mlflow.db and the servers' logs.")]
 NamesArgument = Annotated[
-    list[str] | None, typer.Argument(help="Deployments, such as unsupervised/demo; all when none is named.")
+    list[str] | None, typer.Argument(help="Deployments, such as unsupervised/demo.", show_default="all")
 ]
 GpuTasksOption = Annotated[
-    int | None, typer.Option(min=1, help="Tasks that may use GPUs at a time; one for each GPU when left out.")
+    int | None, typer.Option(min=1, help="Largest number of concurrent GPU tasks.", show_default="one for each GPU")
 ]
 
 
@@ -26,14 +26,14 @@ def server(
     pool: PoolOption = POOL,
     runs: RunsOption = Path("runs"),
 ) -> None:
-    """Run Prefect's server, a worker and MLflow's pages on this machine alone, until Ctrl-C or SIGTERM."""
+    """Run Prefect's server, a worker and MLflow's server on this machine until Ctrl-C or SIGTERM."""
     from flows.server.serve import serve
 
     serve(port, mlflow_port, pool, runs)
 
 
 def deploy(names: NamesArgument = None, pool: PoolOption = POOL, gpu_tasks: GpuTasksOption = None) -> None:
-    """Tell the Prefect server that PREFECT_API_URL names what can be run; again after a preset has changed."""
+    """Create deployments on the Prefect server at PREFECT_API_URL; repeat it after changing a preset."""
     from flows.server.deploy import deploy_all
 
     deploy_all(names or (), pool, gpu_tasks)

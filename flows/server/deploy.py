@@ -1,4 +1,4 @@
-"""`vireid deploy`: everything that a Prefect server has to know once, and the steps that `prefect.yaml` names."""
+"""`vireid deploy`: create work pool, GPU limit and deployments, and the steps that `prefect.yaml` names."""
 
 import os
 import subprocess
@@ -13,44 +13,33 @@ from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 
 from flows import deployments as deployed
-from flows.server.address import answering
+from flows.prefect_local import answering
 from pipeline.errors import ConfigError
 from pipeline.runtime.device import count_gpus
 
 POOL_VARIABLE = "VIREID_POOL"
-"""What `prefect.yaml` takes the pool's name from."""
+"""The environment variable with the pool's name in `prefect.yaml`."""
 
 GPU_LIMIT = "tag:gpu"
-"""How Prefect names the limit of tasks with the tag `gpu`."""
+"""Prefect's name for the concurrency limit of tasks with the tag `gpu`."""
 
 CHECKOUT = Path(__file__).resolve().parents[2]
-"""Where `prefect.yaml` lies, and where relative paths in parameters start."""
+"""The folder of `prefect.yaml`, and the base of relative paths in parameters."""
 
 
 def preset_values(preset: str) -> dict[str, Any]:
-    """A build step of `prefect.yaml`: the parameter `config` of a deployment, taken from its preset as it is now.
-
-    Args:
-        preset: A name from `pipeline/config/presets`.
-
-    Returns:
-        The step's output `of_preset`.
-    """
+    """A build step of `prefect.yaml`: all current values of a preset, as its output `of_preset`."""
     return {"of_preset": deployed.preset_changes(preset)}
 
 
 def enter_checkout() -> dict[str, str]:
-    """A pull step of `prefect.yaml`: work where this package is installed from, wherever that is on a worker's machine.
-
-    Returns:
-        The step's output `directory`.
-    """
+    """A pull step of `prefect.yaml`: change to the folder of this package on the worker's machine, and return it."""
     os.chdir(CHECKOUT)
     return {"directory": str(CHECKOUT)}
 
 
 def ensure_pool(pool: str) -> None:
-    """Create the work pool of processes unless it is there."""
+    """Create the work pool of processes unless it exists."""
     with answering(), get_client(sync_client=True) as client:
         try:
             client.read_work_pool(pool)
@@ -59,12 +48,12 @@ def ensure_pool(pool: str) -> None:
 
 
 def deploy_all(names: Sequence[str], pool: str, gpu_tasks: int | None) -> None:
-    """Create the work pool and the limit of GPU tasks, then deployments; what is there is brought up to date.
+    """Create or update the work pool, the limit of GPU tasks, and deployments.
 
     Args:
-        names: Which, such as `unsupervised/demo`; all when empty.
+        names: Deployments, such as `unsupervised/demo`; all when empty.
         pool: The name of a work pool of processes.
-        gpu_tasks: How many tasks may use GPUs at a time; one for each GPU of this machine when None, at least one.
+        gpu_tasks: The largest number of concurrent GPU tasks; default: the number of GPUs here, at least 1.
 
     Raises:
         ConfigError: The server does not answer, or refuses a deployment.
@@ -72,23 +61,23 @@ def deploy_all(names: Sequence[str], pool: str, gpu_tasks: int | None) -> None:
     ensure_pool(pool)
     with answering(), get_client(sync_client=True) as client:
         client.upsert_global_concurrency_limit_by_name(GPU_LIMIT, gpu_tasks or max(1, count_gpus()))
-    # Prefect looks for the whole entrypoint; of a pattern it would keep what stands after the stroke alone.
+    # Prefect compares the whole entrypoint; of a pattern it would keep the part after the slash only.
     wanted = [part for name in names for part in ("--name", f"{deployed.__name__}.{name}")] or ["--all"]
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", *wanted]
     environment = os.environ | {POOL_VARIABLE: pool, "PREFECT_API_URL": PREFECT_API_URL.value() or ""}
     done = subprocess.run(command, cwd=CHECKOUT, env=environment, check=False)  # noqa: S603 - our own interpreter
     if done.returncode != 0:
-        raise ConfigError("not everything could be deployed", hint="Prefect's message above says what it refused")
+        raise ConfigError("not everything could be deployed", hint="see Prefect's message above")
     with answering(), get_client(sync_client=True) as client:
         for name in names:
             _expect_deployment(client, name)
 
 
 def _expect_deployment(client: SyncPrefectClient, name: str) -> None:
-    """Of several names Prefect leaves out those that it does not know, and is content."""
+    """Raise `ConfigError` if a deployment does not exist: Prefect ignores unknown names among several."""
     try:
         client.read_deployment_by_name(name)
     except (ObjectNotFound, ValueError) as error:
         raise ConfigError(
-            f"there is no deployment {name!r}", hint="`prefect.yaml` names them all; without a name all are deployed"
+            f"there is no deployment {name!r}", hint="`prefect.yaml` lists them; without a name all are deployed"
         ) from error

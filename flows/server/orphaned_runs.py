@@ -1,8 +1,7 @@
-"""Flow runs that a worker has left behind: their processes are ended, and they go on with the next worker.
+"""Resume orphaned flow runs: end their processes, and schedule them for the next worker.
 
-A worker that is killed leaves the processes of its runs alive, and nobody who could cancel them; a machine that loses
-power leaves runs that are said to be running for ever. A run that is taken up again goes on after its last finished
-round.
+A killed worker leaves the processes of its runs alive, and no worker can cancel them; after a power failure runs stay
+in state RUNNING for ever. A resumed run continues after its last finished round.
 """
 
 import logging
@@ -36,24 +35,24 @@ logger = logging.getLogger(__name__)
 _POLL_SECONDS = 0.1
 
 _RECORDING_SECONDS = 2.0
-"""Within which a server of ours has written down what it was told of tasks."""
+"""Our server writes task states to its database within this time."""
 
 _UNFINISHED = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
 _RUN_VARIABLE, _API_VARIABLE = "PREFECT__FLOW_RUN_ID", "PREFECT_API_URL"
 
 
 def resume_orphaned_runs(client: SyncPrefectClient, pool: str, worker: str, *, grace_seconds: float) -> int:
-    """End what is left of the runs of this machine, and hand them to the next worker; there must be none now.
+    """End the processes of this machine's runs, and schedule the runs for the next worker. No worker may be running.
 
     Args:
-        client: Of the server that the runs belong to.
+        client: Of the server of the runs.
         pool: The work pool.
         worker: The name of this machine's worker.
-        grace_seconds: How long processes may take to end. With time they record in both systems that they were
-            stopped; without, nobody learns of it, which is best where the next worker begins at once.
+        grace_seconds: Time for processes to end. If positive they record in Prefect and MLflow that they were stopped;
+            0 is for a worker that starts at once.
 
     Returns:
-        How many runs will go on.
+        The number of resumed runs.
     """
     runs = client.read_flow_runs(
         flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_UNFINISHED))),
@@ -72,7 +71,7 @@ def resume_orphaned_runs(client: SyncPrefectClient, pool: str, worker: str, *, g
 
 
 def processes_of_runs(api_url: str) -> Mapping[UUID, Sequence[int]]:
-    """The processes on this machine that work for flow runs of a server, as their environment says."""
+    """Processes on this machine of flow runs of a server, found by their environment variables."""
     found: dict[UUID, list[int]] = {}
     for folder in Path("/proc").iterdir():
         if not folder.name.isdecimal() or int(folder.name) == os.getpid():
@@ -80,7 +79,7 @@ def processes_of_runs(api_url: str) -> Mapping[UUID, Sequence[int]]:
         try:
             content = (folder / "environ").read_bytes()
         except OSError:
-            continue  # it ended meanwhile, or belongs to somebody else
+            continue  # it ended meanwhile, or belongs to another user
         entries = (entry.partition("=") for entry in content.decode(errors="replace").split("\0"))
         variables = {name: value for name, _, value in entries}
         if _RUN_VARIABLE in variables and variables.get(_API_VARIABLE, "").rstrip("/") == api_url.rstrip("/"):
@@ -89,7 +88,7 @@ def processes_of_runs(api_url: str) -> Mapping[UUID, Sequence[int]]:
 
 
 def end_processes(pids: Sequence[int], grace_seconds: float) -> None:
-    """Ask processes to end if there is time, and end those that have not after that; returns when all are gone."""
+    """Send SIGTERM if `grace_seconds` > 0, and SIGKILL after that time; returns when all processes are gone."""
     if grace_seconds > 0:
         for pid in pids:
             _send(pid, signal.SIGTERM)
@@ -103,7 +102,6 @@ def end_processes(pids: Sequence[int], grace_seconds: float) -> None:
 
 
 def _settle(client: SyncPrefectClient, run: FlowRun) -> None:
-    """Give a run whose process is gone the state that fits; so its tasks, which nobody else will end."""
     unfinished = TaskRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING])
     tasks = client.read_task_runs(
         flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])),
@@ -114,13 +112,12 @@ def _settle(client: SyncPrefectClient, run: FlowRun) -> None:
     if _is_cancelling(run):
         client.set_flow_run_state(run.id, Cancelled(message="the process is gone"), force=True)
         return
-    logger.info("flow run %s goes on with the next worker", run.name)
-    message = "the worker was stopped or killed; goes on after the last finished round"
+    logger.info("flow run %s resumes with the next worker", run.name)
+    message = "the worker was stopped or killed; resumes after the last finished round"
     client.set_flow_run_state(run.id, AwaitingRetry(message=message), force=True)
 
 
 def _others(client: SyncPrefectClient, pool: str, worker: str) -> list[str]:
-    """Workers on other machines that serve the same pool now."""
     workers = client.read_workers_for_work_pool(pool)
     return [other.name for other in workers if other.status == WorkerStatus.ONLINE and other.name != worker]
 
@@ -141,7 +138,7 @@ def _send(pid: int, number: signal.Signals) -> None:
 
 
 def _is_alive(pid: int) -> bool:
-    """Whether it still runs: one that has ended may wait for a parent to notice."""
+    """Whether a process runs; not if it is a zombie."""
     try:
         status = (Path("/proc") / str(pid) / "stat").read_text()
     except OSError:

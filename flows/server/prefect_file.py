@@ -81,7 +81,6 @@ def prefect_file() -> str:
 
 
 def _deployed(config: type[AnyConfig]) -> Iterator[tuple[str, str, str]]:
-    """Name, images and preset of every deployment of a method."""
     yield "demo", "synthetic people", config.demo_preset
     for options in OPTIONS:
         preset = f"{method_name(config)}-{options.name}"

@@ -12,92 +12,83 @@ from pipeline.config.shared import (
     ImagesConfig,
     ModelConfig,
     Name,
-    refuse_unfit_evaluation,
-)
-from pipeline.config.supervised import (
     PersonAugmentationConfig,
     PersonBatchesConfig,
     PersonNetworkConfig,
     PersonOptimisationConfig,
     PersonStagesConfig,
+    refuse_unfit_evaluation,
 )
 
 
-class PersonPromptsConfig(BaseModel):
-    """Stage `prompts`: for every person, learned words in a sentence for each modality."""
-
-    model_config = STRICT
+class PersonPromptsConfig(BaseModel, **STRICT):
+    """Stage `prompts`: context tokens for each person, in a prompt for each modality."""
 
     template: Literal["shared", "per_modality"] = "shared"
-    """One sentence for both modalities, or sentences that name theirs."""
+    """One template for both modalities, or a template that names the modality."""
     banks: Literal["two", "one"] = "two"
-    """Words of a person for each modality, or one set for both, which leaves nothing to fuse."""
+    """A bank of context tokens for each modality, or one for both (then there is no fusion)."""
     positives: Literal["joint", "per_modality"] = "joint"
-    """Whether an image is also pulled to the text that its person has for the other modality."""
+    """Text prototypes that are positives of an image: those of both modalities, or of its own only."""
     pairs: Literal["sampled", "full"] = "sampled"
-    """Pairs of images drawn once for all epochs, or drawn anew for each epoch."""
+    """Sample image pairs once for all epochs, or again for each epoch."""
     num_context: int = Field(4, ge=1, le=16)
-    """How many learned words a person has."""
+    """Context tokens for each person."""
     epochs: int = Field(60, ge=1)
-    """Passes over the pairs."""
+    """Epochs over the pairs."""
     batch_size: int = Field(32, ge=1)
-    """Pairs in a step."""
+    """Pairs in a batch."""
     learning_rate: float = Field(3e-4, gt=0)
     """Peak learning rate."""
     warmup_epochs: int = Field(5, ge=0)
-    """Passes during which the learning rate climbs."""
+    """Epochs of linear warm-up."""
     weight_decay: float = Field(1e-4, ge=0)
-    """L2 weight on the words."""
+    """Weight decay of the context tokens (L2)."""
 
 
-class FusionConfig(BaseModel):
-    """Stage `fusion`: one text for a person out of two."""
-
-    model_config = STRICT
+class FusionConfig(BaseModel, **STRICT):
+    """Stage `fusion`: merge a person's two text prototypes into one."""
 
     kind: Literal["residual_mlp", "sum", "concat", "attn2", "none"] = "residual_mlp"
-    """How; `sum` has nothing to learn, and with `none` images are compared with the text of their own modality."""
+    """Fusion module; `sum` has no parameters, `none` compares images with text prototypes of their own modality."""
     batch_statistics: Literal["running", "batch"] = "running"
-    """What normalises the features that it is learned on; `batch`, as released, also moves the running ones."""
+    """Batch-norm statistics for the training features; `batch`, as released, also updates the running ones."""
     dropout: float = Field(0.1, ge=0, lt=1)
-    """Share of values that are dropped while it is learned."""
+    """Dropout rate while the fusion is trained."""
     prototype_dropout: bool = False
-    """Whether values are also dropped when the fused texts are read out."""
+    """Apply dropout also when the fused text prototypes are computed."""
     epochs: int = Field(60, ge=1)
-    """Passes over the features."""
+    """Epochs over the features."""
     batch_size: int = Field(64, ge=1)
-    """Features in a step."""
+    """Features in a batch."""
     learning_rate: float = Field(3e-4, gt=0)
     """Peak learning rate."""
     warmup_epochs: int = Field(5, ge=0)
-    """Passes during which the learning rate climbs."""
+    """Epochs of linear warm-up."""
     weight_decay: float = Field(1e-4, ge=0)
-    """L2 weight."""
+    """Weight decay (L2)."""
 
 
-class PersonLossConfig(BaseModel):
-    """What the image stage minimises beside the classification of people; a weight of 0 removes a term."""
-
-    model_config = STRICT
+class PersonLossConfig(BaseModel, **STRICT):
+    """Loss terms of the image stage besides identity classification; a weight of 0 removes a term."""
 
     gap_weight: float = Field(1.0, ge=0)
-    """Weight of the difference between distances inside a modality and across."""
+    """Weight of the MSEL loss: distances within a modality against distances across."""
     triplet_weight: float = Field(0.15, ge=0)
-    """Weight of the weighted regularised triplet."""
+    """Weight of the weighted regularised triplet loss."""
     triplet_softmax: Literal["released", "stable"] = "released"
-    """How distances of an anchor are averaged; `released` fades others out beyond distances of about 14."""
+    """Softmax over an anchor's distances; `released` ignores negatives beyond distances of about 14."""
     visible_text_weight: float = Field(0.05, ge=0)
-    """Weight of the classification of visible images by fused texts."""
+    """Weight of classifying visible images by fused text prototypes."""
     infrared_text_weight: float = Field(0.1, ge=0)
-    """Weight of the classification of infrared images by fused texts."""
+    """Weight of classifying infrared images by fused text prototypes."""
     text_on_second_view: bool = False
-    """Whether texts also classify the second view of visible images."""
+    """Apply the text loss also to the second view of visible images."""
 
 
-class CsdnConfig(BaseModel):
+class CsdnConfig(BaseModel, **STRICT):
     """A complete experiment of the supervised method CSDN."""
 
-    model_config = STRICT
     flow: ClassVar[str] = "csdn"
     title: ClassVar[str] = "CSDN"
     demo_preset: ClassVar[str] = "csdn-demo"
@@ -110,31 +101,18 @@ class CsdnConfig(BaseModel):
     seed: int = Field(1, ge=0)
     """The one number that all randomness is derived from."""
     data: DataConfig = DataConfig()
-    """Which images; each must say whom it shows."""
     images: ImagesConfig = ImagesConfig()
-    """How they are stored and shown."""
     model: ModelConfig = ModelConfig()
-    """Which CLIP."""
     network: PersonNetworkConfig = PersonNetworkConfig()
-    """What is made of it."""
     stages: PersonStagesConfig = PersonStagesConfig()
-    """How many rounds."""
     prompts: PersonPromptsConfig = PersonPromptsConfig()
-    """Prompt learning."""
     fusion: FusionConfig = FusionConfig()
-    """One text out of two."""
     losses: PersonLossConfig = PersonLossConfig()
-    """Weights of the image stage's losses."""
     batches: PersonBatchesConfig = PersonBatchesConfig()
-    """Training batches."""
     augmentation: PersonAugmentationConfig = PersonAugmentationConfig()
-    """Random changes of training images."""
     optimisation: PersonOptimisationConfig = PersonOptimisationConfig()
-    """Optimiser and schedule."""
     evaluation: EvaluationConfig = EvaluationConfig()
-    """Retrieval tests."""
     execution: ExecutionConfig = ExecutionConfig()
-    """Device, folders, tracking."""
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
@@ -150,16 +128,16 @@ class CsdnConfig(BaseModel):
 
     @property
     def stage_lengths(self) -> tuple[tuple[str, int, bool], ...]:
-        """Stages in order: name, number of rounds, whether images are trained on."""
+        """Stages in order: name, number of rounds, whether the encoder is trained on images."""
         prompts, fusion = int(self.with_texts), int(self.with_fusion)
         return ("prompts", prompts, False), ("fusion", fusion, False), ("image", self.stages.image_rounds, True)
 
     @property
     def with_texts(self) -> bool:
-        """Whether any loss uses texts; otherwise none are learned."""
+        """Whether any loss uses text prototypes; otherwise none are learned."""
         return self.losses.visible_text_weight > 0 or self.losses.infrared_text_weight > 0
 
     @property
     def with_fusion(self) -> bool:
-        """Whether a person's two texts become one."""
+        """Whether a person's two text prototypes are fused."""
         return self.with_texts and self.fusion.kind != "none"

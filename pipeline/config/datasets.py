@@ -1,4 +1,4 @@
-"""What the settings have to know of each data set: its splits, its searches, and which settings apply to it."""
+"""Data sets as the settings need them: splits, searches, and which settings apply."""
 
 from dataclasses import dataclass
 
@@ -6,21 +6,20 @@ from pipeline.errors import ConfigError
 
 DIRECTIONS = ("infrared_to_visible", "visible_to_infrared")
 Split = int | str
-"""A published split: a name, or a number where every split needs a model of its own."""
+"""A published split: a name, or a number where each split is trained separately."""
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetOptions:
-    """What may be set for a data set.
+    """Accepted settings of a data set.
 
     Attributes:
-        name: The value of `data.name`, and the first part of the names of its searches.
-        searches: Its published searches, the headline first.
-        settings: Of the settings that only some data sets read, those that this one reads.
-        splits: The values of `data.split`; empty where there is one split only.
-        default_split: The split where none is named; None where one must be named.
-        validation: The splits that leave images for validation; None where the user's own files decide.
-        title: As its authors call it.
+        name: The value of `data.name`, and the prefix of its searches.
+        searches: Published searches, the headline first.
+        settings: Settings that this data set reads and others do not.
+        splits: Values of `data.split`; empty for a single split.
+        default_split: Used when `data.split` is not set; None if it is required.
+        validation: Splits with validation images; None if the user's files decide.
     """
 
     name: str
@@ -33,7 +32,7 @@ class DatasetOptions:
 
     @property
     def model_per_split(self) -> bool:
-        """Whether results are published as the mean over one model for each split."""
+        """Whether published results average one model per split."""
         return bool(self.splits) and self.default_split is None
 
 
@@ -70,11 +69,7 @@ OPTIONS = (SYSU, REGDB, LLCM, MANIFEST)
 
 
 def options_of(name: str) -> DatasetOptions:
-    """The options of a data set.
-
-    Raises:
-        ConfigError: There is no such data set.
-    """
+    """The options of a data set; `ConfigError` for an unknown name."""
     for options in OPTIONS:
         if options.name == name:
             return options
@@ -83,5 +78,5 @@ def options_of(name: str) -> DatasetOptions:
 
 
 def readers_of(setting: str) -> str:
-    """The names of the data sets that a setting applies to."""
+    """Names of the data sets that a setting applies to."""
     return ", ".join(options.name for options in OPTIONS if setting in options.settings)

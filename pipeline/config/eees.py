@@ -1,4 +1,4 @@
-"""The settings of EEES, supervised, which captions teach; the method is reconstructed from abstract and siblings."""
+"""The settings of EEES, supervised with captions; reconstructed from its abstract and related methods."""
 
 from pathlib import Path
 from typing import ClassVar, Literal, Self
@@ -13,114 +13,101 @@ from pipeline.config.shared import (
     ImagesConfig,
     ModelConfig,
     Name,
-    refuse_unfit_evaluation,
-)
-from pipeline.config.supervised import (
     PersonAugmentationConfig,
     PersonBatchesConfig,
     PersonNetworkConfig,
     PersonOptimisationConfig,
     PersonStagesConfig,
+    refuse_unfit_evaluation,
 )
 
 
-class CaptionsConfig(BaseModel):
-    """Which sentence stands beside each training image."""
-
-    model_config = STRICT
+class CaptionsConfig(BaseModel, **STRICT):
+    """Captions of the training images."""
 
     path: Path | None = None
-    """The file of captions; none: `captions.jsonl` of the data set, or the runs folder's `captions/DATASET.jsonl`."""
+    """Caption file; default: `captions.jsonl` of the data set, or `captions/DATASET.jsonl` of the runs folder."""
     caption_field: str = Field("caption", min_length=1)
-    """Under which key of an image's entry its caption stands."""
+    """Key of the caption in an image's entry."""
     path_prefix: str = ""
-    """What the file's paths begin with and the data set's do not."""
+    """Prefix to remove from paths in the caption file."""
     strip_lead_in: bool = False
-    """Whether a phrase that most captions begin with is removed."""
+    """Remove the phrase that most captions begin with."""
     control: Literal["none", "shuffled", "constant", "same_person", "infrared_from_visible"] = "none"
-    """What replaces the captions to see what they are worth: other people's, one sentence, others of the person."""
+    """Ablation that replaces captions: those of other people, one sentence, others of the same person."""
     max_truncated_share: float = Field(0.05, ge=0, le=1)
-    """The largest share of captions that may be too long for CLIP's text tower."""
+    """Largest accepted fraction of captions that are too long for CLIP's text encoder."""
 
 
-class CaptionEncoderConfig(BaseModel):
-    """CLIP's text tower, as it reads captions."""
-
-    model_config = STRICT
+class CaptionEncoderConfig(BaseModel, **STRICT):
+    """CLIP's text encoder, applied to captions."""
 
     tower: Literal["frozen", "tuned"] = "frozen"
-    """Whether it stays as it is, so that captions are encoded once, or learns in every step."""
+    """`frozen`: captions are encoded once; `tuned`: the text encoder is trained in every step."""
     constant_learning_rate: float = Field(1e-5, gt=0)
-    """The learning rate of a tuned one, which no schedule changes."""
+    """Constant learning rate of a tuned text encoder."""
 
 
-class ViewFusionConfig(BaseModel):
-    """How other images of a person in the batch, and their captions, are added to an image and to its caption."""
-
-    model_config = STRICT
+class ViewFusionConfig(BaseModel, **STRICT):
+    """Attention from an image (or caption) to the other images (captions) of its person in the batch."""
 
     kind: Literal["separate", "shared", "text_only"] = "separate"
-    """Whether images and captions are fused by weights of their own, by the same ones, or captions alone are."""
+    """Separate weights for images and captions, shared weights, or fusion of captions only."""
     heads: int = Field(8, ge=1)
-    """How many heads the attention has; they divide the width of captions."""
+    """Attention heads; a divisor of the caption feature's width."""
     zero_init: bool = False
-    """Whether at first nothing is added."""
+    """Initialise the output projection with zeros."""
 
 
-class PersonTermsConfig(BaseModel):
-    """What is minimised beside the classification of people, without captions; a weight of 0 removes a term."""
-
-    model_config = STRICT
+class PersonTermsConfig(BaseModel, **STRICT):
+    """Loss terms without captions, besides identity classification; a weight of 0 removes a term."""
 
     gap_weight: float = Field(1.0, ge=0)
-    """Weight of the difference between distances inside a modality and across."""
+    """Weight of the MSEL loss: distances within a modality against distances across."""
     triplet_weight: float = Field(0.0, ge=0)
-    """Weight of the weighted regularised triplet."""
+    """Weight of the weighted regularised triplet loss."""
     triplet_softmax: Literal["released", "stable"] = "stable"
     """How distances of an anchor are averaged; `released` fades others out beyond distances of about 14."""
 
 
-class CaptionTermsConfig(BaseModel):
-    """What captions add to what is minimised; a weight of 0 removes a term."""
-
-    model_config = STRICT
+class CaptionTermsConfig(BaseModel, **STRICT):
+    """Loss terms with captions; a weight of 0 removes a term."""
 
     alignment_weight: float = Field(1.0, ge=0)
-    """Weight of the contrast of images and captions, explicit semantics embedding."""
+    """Weight of the image-caption contrastive loss (explicit semantics embedding)."""
     alignment_target: Literal["identity", "instance"] = "identity"
-    """Whether all captions of the person are an image's own, or its one only."""
+    """Positive captions of an image: all of its person, or its own only."""
     alignment_similarity: Literal["cosine", "raw"] = "cosine"
-    """Whether images and captions are compared by their angle, or by products as they are."""
+    """Cosine similarity, or inner products of unnormalised features."""
     temperature: float = Field(0.05, gt=0)
-    """What similarities are divided by before the softmax."""
+    """Softmax temperature."""
     alignment_feature: Literal["projection", "pooled"] = "projection"
-    """Which feature of an image meets the captions; `pooled` goes through a linear map that is learned."""
+    """Image feature that is compared with captions; `pooled` passes a learned linear layer."""
     views_weight: float = Field(1.0, ge=0)
-    """Weight of cross-view semantics compensation: contrast of fused views, and what they teach single ones."""
+    """Weight of cross-view semantics compensation: contrast of fused views, and distillation to single ones."""
     distillation: Literal["both", "feature", "relation", "off"] = "both"
-    """What fused views teach: features of images, relations of images to captions, or nothing."""
+    """Distillation from fused views: image features, image-caption relations, both, or none."""
     distillation_weight: float = Field(1.0, ge=0)
-    """Weight of that inside `views_weight`."""
+    """Weight of the distillation within `views_weight`."""
     distillation_detach: bool = True
-    """Whether fused views only teach, or are also drawn towards single ones."""
+    """Stop the gradient through the teacher (the fused features)."""
     fused_identity: bool = False
-    """Whether people are also classified by fused views."""
+    """Also classify identities by fused views."""
     purification_weight: float = Field(1.0, ge=0)
     """Weight of cross-modality semantics purification."""
     purification: Literal["msel", "csia", "off"] = "msel"
-    """Whether distances of images to captions, or their mean similarities by person, agree between the modalities."""
+    """What agrees across modalities: image-caption distances (`msel`), or mean similarities per person (`csia`)."""
     purification_level: Literal["single", "fused"] = "single"
-    """Whether that is asked of single or of fused views."""
+    """Apply purification to single or to fused views."""
     purification_distance: Literal["euclid", "one_minus_cos"] = "euclid"
-    """The distance of `msel`, of unit vectors."""
+    """Distance of `msel`, between unit vectors."""
     purification_detach: Literal["none", "intra"] = "none"
-    """Whether both distances give way, or those inside a modality are the reference."""
+    """Stop the gradient through distances within a modality (`intra`), or through none."""
 
 
-class EeesConfig(BaseModel):
+class EeesConfig(BaseModel, **STRICT):
     """A complete experiment of the supervised method EEES, as reconstructed here."""
 
-    model_config = STRICT
     flow: ClassVar[str] = "eees"
     title: ClassVar[str] = "EEES"
     demo_preset: ClassVar[str] = "eees-demo"
@@ -133,35 +120,20 @@ class EeesConfig(BaseModel):
     seed: int = Field(1, ge=0)
     """The one number that all randomness is derived from."""
     data: DataConfig = DataConfig()
-    """Which images; each must say whom it shows."""
     captions: CaptionsConfig = CaptionsConfig()
-    """Which captions."""
     images: ImagesConfig = ImagesConfig()
-    """How images are stored and shown."""
     model: ModelConfig = ModelConfig()
-    """Which CLIP."""
     network: PersonNetworkConfig = PersonNetworkConfig()
-    """What is made of its image tower."""
     text: CaptionEncoderConfig = CaptionEncoderConfig()
-    """How its text tower reads captions."""
     views: ViewFusionConfig = ViewFusionConfig()
-    """Fusion of views."""
     stages: PersonStagesConfig = PersonStagesConfig()
-    """How many rounds."""
     losses: PersonTermsConfig = PersonTermsConfig()
-    """Weights of the losses without captions."""
     semantics: CaptionTermsConfig = CaptionTermsConfig()
-    """Weights and forms of the losses with captions."""
     batches: PersonBatchesConfig = PersonBatchesConfig(replacement="when_short")
-    """Training batches."""
     augmentation: PersonAugmentationConfig = PersonAugmentationConfig()
-    """Random changes of training images."""
     optimisation: PersonOptimisationConfig = PersonOptimisationConfig()
-    """Optimiser and schedule."""
     evaluation: EvaluationConfig = EvaluationConfig()
-    """Retrieval tests."""
     execution: ExecutionConfig = ExecutionConfig()
-    """Device, folders, tracking."""
 
     @model_validator(mode="after")
     def _sections_agree(self) -> Self:
@@ -172,10 +144,12 @@ class EeesConfig(BaseModel):
         ):
             raise ValueError("semantics.purification = 'csia' has neither a distance nor a side to detach")
         if semantics.fused_identity and self.views.kind == "text_only":
-            raise ValueError("semantics.fused_identity needs fused images, which views.kind = 'text_only' leaves alone")
+            raise ValueError(
+                "semantics.fused_identity needs fused images; views.kind = 'text_only' fuses captions only"
+            )
         return self
 
     @property
     def stage_lengths(self) -> tuple[tuple[str, int, bool], ...]:
-        """Stages in order: name, number of rounds, whether images are trained on."""
+        """Stages in order: name, number of rounds, whether the encoder is trained on images."""
         return (("image", self.stages.image_rounds, True),)

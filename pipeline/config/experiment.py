@@ -1,26 +1,21 @@
-"""The experiment of any method, for everything that methods share."""
+"""The experiment of any method: its settings, their digest, and its plan of rounds."""
 
-from collections.abc import Mapping
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 from pipeline.config.cclnet import CclnetConfig
 from pipeline.config.csdn import CsdnConfig
 from pipeline.config.datasets import Split
 from pipeline.config.eees import EeesConfig
-from pipeline.config.flat import settings_digest
 from pipeline.config.shared import DataConfig, EvaluationConfig, ExecutionConfig, ImagesConfig, ModelConfig
 
 
 @runtime_checkable
 class AnyConfig(Protocol):
-    """The settings of a method: a frozen pydantic model with the sections that everything outside methods reads.
-
-    Attributes:
-        flow: Name of the method's flow.
-        title: As its authors call it.
-        demo_preset: The preset of its demonstration.
-        summary: What it trains with, for help texts.
-    """
+    """The settings of a method: a frozen pydantic model with the sections that code outside methods reads."""
 
     flow: ClassVar[str]
     title: ClassVar[str]
@@ -29,7 +24,7 @@ class AnyConfig(Protocol):
 
     @property
     def method(self) -> str:
-        """The method; the default of this field is its name."""
+        """The method's name."""
 
     @property
     def name(self) -> str:
@@ -37,19 +32,19 @@ class AnyConfig(Protocol):
 
     @property
     def seed(self) -> int:
-        """Of all randomness."""
+        """Seed of all randomness."""
 
     @property
     def data(self) -> DataConfig:
-        """Which images."""
+        """The data set and its split."""
 
     @property
     def images(self) -> ImagesConfig:
-        """How they are stored and shown."""
+        """Size and normalisation of images."""
 
     @property
     def model(self) -> ModelConfig:
-        """Which CLIP."""
+        """The pretrained model."""
 
     @property
     def batches(self) -> Any:
@@ -57,7 +52,7 @@ class AnyConfig(Protocol):
 
     @property
     def evaluation(self) -> EvaluationConfig:
-        """Retrieval tests."""
+        """How retrieval is measured."""
 
     @property
     def execution(self) -> ExecutionConfig:
@@ -65,7 +60,7 @@ class AnyConfig(Protocol):
 
     @property
     def stage_lengths(self) -> tuple[tuple[str, int, bool], ...]:
-        """Stages in order: name, number of rounds, whether images are trained on."""
+        """Stages in order: name, number of rounds, whether the encoder is trained on images."""
 
     def model_copy(self, *, update: Mapping[str, Any]) -> Self:
         """The same settings with other values."""
@@ -81,9 +76,16 @@ class AnyConfig(Protocol):
 CONFIGS: tuple[type[AnyConfig], ...] = (CclnetConfig, CsdnConfig, EeesConfig)
 """The settings of every method; `pipeline.methods.METHODS` has the methods themselves, in the same order."""
 
+Stage = str
+"""The name of a training stage, such as `prepare`; each method has its own."""
+
+_SHOWN = 4
+_PATHS = {"data": ("root", "images_root"), "captions": ("path",)}
+"""Settings that are paths: the digest omits them, since a resumed run compares digests of the files themselves."""
+
 
 def method_name(config: type[Any]) -> str:
-    """What a method's settings call it."""
+    """The name of the method that a settings class belongs to."""
     return str(config.model_fields["method"].default)
 
 
@@ -98,5 +100,80 @@ def record_of(config: AnyConfig) -> dict[str, Any]:
 
 
 def digest_of(config: AnyConfig) -> str:
-    """Twelve hex digits over everything that decides the result."""
-    return settings_digest(record_of(config))
+    """Twelve hex digits over every value that affects results: all but `execution` and paths of files.
+
+    `execution.processes` counts where it affects results: with `batches.batch_norm = "local"`.
+    """
+    values = record_of(config)
+    execution = values.pop("execution")
+    for section in _PATHS.keys() & values.keys():
+        values[section] = {name: value for name, value in values[section].items() if name not in _PATHS[section]}
+    if execution["processes"] > 1 and values["batches"]["batch_norm"] == "local":
+        values["execution"] = {"processes": execution["processes"]}
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+
+def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted names and values of nested settings, in their order.
+
+    >>> dict(flat({"seed": 1, "labelling": {"eps": 0.6, "searches": ["all", "indoor"]}}))
+    {'seed': 1, 'labelling.eps': 0.6, 'labelling.searches': ['all', 'indoor']}
+    """
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """The first few settings that differ, sorted by name, as a phrase of an error message.
+
+    >>> differences({"seed": 1, "labelling": {"eps": 0.6}}, {"seed": 1, "labelling": {"eps": 0.5}})
+    'labelling.eps 0.6 there, 0.5 here'
+    """
+    then, now = dict(flat(there)), dict(flat(here))
+    names = [name for name in sorted(then.keys() | now.keys()) if then.get(name) != now.get(name)]
+    shown = [f"{name} {then.get(name)!r} there, {now.get(name)!r} here" for name in names[:_SHOWN]]
+    return "; ".join(shown) + (f"; and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Round:
+    """One round. CCLNet: cluster, then train one epoch; supervised methods: an epoch, or a stage without epochs.
+
+    `number` counts through the whole run from 1, `epoch` inside its stage; schedules and swapping follow `epoch`.
+    """
+
+    number: int
+    stage: Stage
+    epoch: int
+    last_of_stage: bool
+    trains_images: bool = True
+
+    @property
+    def first_of_stage(self) -> bool:
+        """Whether a stage begins with it."""
+        return self.epoch == 1
+
+    @property
+    def name(self) -> str:
+        """The round in names of tasks and files: `r012`."""
+        return f"r{self.number:03d}"
+
+
+def planned_rounds(config: AnyConfig) -> tuple[Round, ...]:
+    """All rounds of a run in order, including finished ones."""
+    return number_rounds(*config.stage_lengths)
+
+
+def number_rounds(*lengths: tuple[Stage, int, bool]) -> tuple[Round, ...]:
+    """All rounds in order, from each stage's name, number of rounds, and whether it trains the encoder on images.
+
+    >>> [(r.number, r.stage, r.epoch, r.last_of_stage) for r in number_rounds(("prepare", 2, True), ("clip", 1, True))]
+    [(1, 'prepare', 1, False), (2, 'prepare', 2, True), (3, 'clip', 1, True)]
+    """
+    stages = [
+        (stage, epoch, epoch == length, trains) for stage, length, trains in lengths for epoch in range(1, length + 1)
+    ]
+    return tuple(Round(number, *position) for number, position in enumerate(stages, start=1))

@@ -1,4 +1,4 @@
-"""Presets: TOML files with the values of a method on a data set, each with its origin, and the ways to change them."""
+"""Presets: TOML files with the values of a method on a data set, each with its origin; overrides; validation."""
 
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -14,22 +14,22 @@ from pipeline.errors import ConfigError
 _FOLDER = resources.files("pipeline.config") / "presets"
 _MODELS = {method_name(config): config for config in CONFIGS}
 _EVERY_KEY = "`vireid config show PRESET` lists every key with its value"
-_DEEPEST = 8  # sections within sections; no configuration has more than three
-_LARGEST = 2**63  # integers of TOML have 64 bits
+_MAX_DEPTH = 8  # of nested sections; no configuration has more than three
+_LARGEST = 2**63  # TOML integers have 64 bits
 
 
 def preset_names() -> list[str]:
-    """The presets that come with the project, sorted."""
+    """Names of the built-in presets, sorted."""
     return sorted(entry.name.removesuffix(".toml") for entry in _FOLDER.iterdir() if entry.name.endswith(".toml"))
 
 
 def load_config(preset: str, overrides: Sequence[str] = (), values: Mapping[str, Any] | None = None) -> AnyConfig:
-    """Read a preset, then apply changes in order: `values`, then `overrides`.
+    """Read a preset (a name or the path of a TOML file), then apply `values`, then `overrides`.
 
     Args:
-        preset: A name from `preset_names`, or the path of a TOML file.
+        preset: As above.
         overrides: Strings of the form `section.key=value`; the value is TOML, a bare word is a string.
-        values: Nested values from program code or from JSON; None is a value.
+        values: Nested values from program code or JSON; None is a value.
 
     Raises:
         ConfigError: The preset or a key does not exist, a file is not TOML, or a value is out of range.
@@ -42,11 +42,7 @@ def load_config(preset: str, overrides: Sequence[str] = (), values: Mapping[str,
 
 
 def validate_config(tree: Mapping[str, Any]) -> AnyConfig:
-    """Turn nested values into a config.
-
-    Raises:
-        ConfigError: Naming every wrong key with what would be right.
-    """
+    """Turn nested values into a config; the `ConfigError` lists every invalid key."""
     try:
         return _model_of(tree).model_validate(dict(tree))
     except ValidationError as error:
@@ -55,7 +51,7 @@ def validate_config(tree: Mapping[str, Any]) -> AnyConfig:
 
 
 def _model_of(tree: Mapping[str, Any]) -> type[AnyConfig]:
-    """The settings of the method that is named; those of CCLNet where none is."""
+    """The settings class of the named method; CCLNet by default."""
     method = tree.get("method", method_name(CONFIGS[0]))
     if not isinstance(method, str) or method not in _MODELS:
         raise ConfigError(f"there is no method {method!r}", hint=f"choose from: {', '.join(_MODELS)}")
@@ -63,7 +59,7 @@ def _model_of(tree: Mapping[str, Any]) -> type[AnyConfig]:
 
 
 def _read_preset(preset: str) -> dict[str, Any]:
-    """The values of a preset and of all that it extends."""
+    """The values of a preset merged over those of the presets that it extends."""
     trees: list[tuple[str, dict[str, Any]]] = []
     name, beside = preset, Path()
     while True:
@@ -72,7 +68,7 @@ def _read_preset(preset: str) -> dict[str, Any]:
         if place in dict(trees):
             raise ConfigError(
                 f"{place} extends itself, directly or through others",
-                hint="a preset extends one that does not extend it",
+                hint="remove `extends` from one of them",
             )
         tree = _read_toml(place, name)
         if not is_file:
@@ -95,12 +91,12 @@ def _read_preset(preset: str) -> dict[str, Any]:
 def _full_path(path: Path) -> str:
     try:
         return str(path.resolve())
-    except (OSError, ValueError, RuntimeError) as error:  # a null byte, a circle of links
+    except (OSError, ValueError, RuntimeError) as error:  # a null byte, a symlink loop
         raise ConfigError(f"{str(path)!r} cannot be read: {error}", hint="name a .toml file") from error
 
 
 def _read_toml(place: str, name: str) -> dict[str, Any]:
-    """One file, by its full path or by the name of a preset; `name` is what the user wrote."""
+    """Read one file; `place` is its full path or a preset's name, `name` is the user's input for messages."""
     unknown = ConfigError(
         f"there is no preset {name!r}",
         hint=f"choose one of {', '.join(preset_names())}, or the path of a .toml file",
@@ -119,16 +115,16 @@ def _read_toml(place: str, name: str) -> dict[str, Any]:
         ) from error
     except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, more digits or brackets than Python reads
         raise ConfigError(
-            f"{name} is not valid TOML: {error}", hint="strings need quotation marks, and every key stands once"
+            f"{name} is not valid TOML: {error}", hint="strings need quotation marks, and keys must be unique"
         ) from error
 
 
 def _merge(tree: dict[str, Any], changes: Mapping[str, Any], source: str, at: tuple[str, ...] = ()) -> None:
-    """Put values into a tree, section by section; `source` says in errors where they come from."""
+    """Put values into a tree, section by section; `source` names their origin in errors."""
     for key, value in changes.items():
         here = (*at, key)
         if isinstance(value, Mapping):
-            branch = tree.setdefault(key, {}) if len(here) <= _DEEPEST else None
+            branch = tree.setdefault(key, {}) if len(here) <= _MAX_DEPTH else None
             if not isinstance(branch, dict):
                 raise ConfigError(f"{source}: {'.'.join(here)} is a value, not a section", hint=_EVERY_KEY)
             _merge(branch, value, source, here)
@@ -139,7 +135,6 @@ def _merge(tree: dict[str, Any], changes: Mapping[str, Any], source: str, at: tu
 
 
 def _override(tree: dict[str, Any], override: str) -> None:
-    """Apply one `section.key=value`."""
     dotted, separator, text = (part.strip() for part in override.partition("="))
     *sections, last = dotted.split(".")
     if not separator or not all((*sections, last)):
@@ -153,7 +148,7 @@ def _override(tree: dict[str, Any], override: str) -> None:
 
 
 def _parse_value(text: str, *, word: bool) -> object:
-    """A TOML value; a bare word or path is a string, `none` is no value unless it is a `word` of the setting."""
+    """A TOML value; a bare word or path is a string, `none` is None unless it is a `word` of the setting."""
     if text == "none" and not word:
         return None
     try:
@@ -164,7 +159,7 @@ def _parse_value(text: str, *, word: bool) -> object:
 
 
 def _knows_none(model: type[Any], dotted: str) -> bool:
-    """Whether the word `none` is one of a setting's choices."""
+    """Whether the string `none` is one of a setting's choices."""
     name, _, rest = dotted.partition(".")
     field = model.model_fields.get(name)
     if field is None:

@@ -25,7 +25,7 @@ from pipeline.inference.encoder import TrainedEncoder, encode_batch
 from pipeline.methods import method_of
 from pipeline.runtime.device import PrecisionSetting, recorded_precision, resolve_device, resolve_precision
 from pipeline.storage import layout as run_files
-from pipeline.storage.checkpoint import read_checkpoint
+from pipeline.storage.run_folder import read_checkpoint
 
 logger = logging.getLogger(__name__)
 

@@ -21,9 +21,8 @@ from models.metric_losses import modality_gap, weighted_triplet
 from models.modality import Modality, PerModality
 from models.person_heads import PersonClassifier, prepare_for_people
 from models.transfer import upload
-from pipeline.config.rounds import Round
-from pipeline.config.shared import EvaluationConfig, ImagesConfig
-from pipeline.config.supervised import PersonNetworkConfig, PersonOptimisationConfig
+from pipeline.config.experiment import Round
+from pipeline.config.shared import EvaluationConfig, ImagesConfig, PersonNetworkConfig, PersonOptimisationConfig
 from pipeline.data.samplers.sampling import CrossModalBatches, paired_identity_batches
 from pipeline.data.supervision import PersonLabels
 from pipeline.data.transforms.channel_augmentation import channel_views
@@ -132,7 +131,7 @@ def _sum(losses: Iterable[Tensor]) -> Tensor:
 
 
 SupervisedRun = Run[Any, Any]
-"""Of a method whose settings have the sections of `pipeline.config.supervised`, and whose state has `people`."""
+"""Of a method whose settings have the sections of `pipeline.config.shared`, and whose state has `people`."""
 
 
 def new_person_encoder(config: SupervisedConfig, clip: LoadedClip, *, with_texts: bool) -> DualStemEncoder:

@@ -1,4 +1,4 @@
-"""Figures of a round, from a bounded sample of it; deterministic to the byte."""
+"""Figures of a round, from a bounded number of its images; deterministic to the byte."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from clustering.dbscan import EpsPoint
 from clustering.matching import Matching
 from models.modality import Modality, PerModality
 
-NOBODY = -1
-"""Stands for images that belong to none of the pairs shown."""
+UNPAIRED = -1
+"""Marks images outside the displayed pairs."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MapSample:
-    """Sampled images of one modality: their feature rows, and the displayed pair each belongs to."""
+    """Images of one modality on the map: their feature rows, and the displayed pair of each."""
 
     rows: Int64[np.ndarray, "s"]
     pairs: Int64[np.ndarray, "s"]
@@ -49,36 +49,31 @@ def sample_map(
     images: int = 15,
     others: int = 100,
 ) -> PerModality[MapSample]:
-    """Sample images for a map: those of some pairs of clusters, and others around them.
+    """Choose images for a map at random: of some pairs of clusters (at most `images` per cluster), and others.
 
     * `labels`: Cluster of each image.
-    * `pairs`: Pairs with colours of their own.
-    * `images`: Most images per cluster.
-    * `others`: Most other images per modality.
+    * `others`: Largest number of other images per modality.
     """
     count = len(matching.visible)
     chosen = np.sort(generator.choice(count, size=min(pairs, count), replace=False))
     clusters = PerModality(matching.visible[chosen], matching.infrared[chosen])
 
-    def draw(own: Int64[np.ndarray, "n"], shown: Int64[np.ndarray, "p"]) -> MapSample:
+    def choose(own: Int64[np.ndarray, "n"], shown: Int64[np.ndarray, "p"]) -> MapSample:
         members = [_some(np.flatnonzero(own == cluster), images, generator) for cluster in shown]
         around = _some(np.flatnonzero(~np.isin(own, shown)), others, generator)
         numbers = [np.full(len(rows), number) for number, rows in enumerate(members)]
         return MapSample(
             np.concatenate([around, *members]).astype(np.int64),
-            np.concatenate([np.full(len(around), NOBODY), *numbers]).astype(np.int64),
+            np.concatenate([np.full(len(around), UNPAIRED), *numbers]).astype(np.int64),
         )
 
-    return labels.map_with(draw, clusters)
+    return labels.map_with(choose, clusters)
 
 
 def principal_plane(vectors: Float32[np.ndarray, "n d"]) -> tuple[Float64[np.ndarray, "n 2"], float]:
-    """Project vectors onto their first two principal components, with deterministic signs.
+    """Coordinates on the first two principal components, with deterministic signs, and their share of the variance.
 
-    Returns:
-        Coordinates, and the plane's share of the variance; missing directions are zeros.
-
-    Cost: an n x n matrix and two of its eigenvectors: 0.05 s for 500 vectors of length 2,048.
+    Missing components are zeros. Cost: two eigenvectors of an n x n matrix, 0.05 s for 500 vectors of length 2,048.
     """
     centred = vectors.astype(np.float64) - vectors.mean(axis=0, dtype=np.float64)
     products = centred @ centred.T
@@ -95,21 +90,21 @@ def principal_plane(vectors: Float32[np.ndarray, "n d"]) -> tuple[Float64[np.nda
 
 
 def _some(rows: Int64[np.ndarray, "m"], count: int, generator: np.random.Generator) -> Int64[np.ndarray, "s"]:
-    drawn: Int64[np.ndarray, "s"] = generator.choice(rows, size=min(count, len(rows)), replace=False)
-    return drawn
+    chosen: Int64[np.ndarray, "s"] = generator.choice(rows, size=min(count, len(rows)), replace=False)
+    return chosen
 
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# Dark blue and orange differ for every kind of colour vision, and in print.
+# Distinguishable with every kind of colour vision, and in print.
 _COLOURS = PerModality("#1f4e79", "#d95f02")
 _PANELS = (
     ("clusters", "clusters"),
     ("outlier_share", "share of outliers"),
     ("largest_share", "share of the largest cluster"),
 )
-# Of Okabe and Ito, 2008, and three between them.
+# Okabe and Ito, 2008, and three more.
 _PAIR_COLOURS = (
     "#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000", "#7f3fbf", "#8c564b", "#a8a000",
 )  # fmt: skip
@@ -118,9 +113,9 @@ _PAIR_COLOURS = (
 def draw_eps_curve(
     curves: PerModality[Sequence[EpsPoint]], chosen: PerModality[float], title: str, file: BinaryIO
 ) -> None:
-    """Draw the clusterings of other values of eps (ascending), to choose eps without labels; about 0.2 s and 60 KB.
+    """Draw clusters at other values of eps (ascending), to choose eps without labels; about 0.2 s and 60 KB.
 
-    A good eps lies where the number of clusters is flat, outliers are few and no cluster dominates.
+    At a good eps the number of clusters is stable, outliers are few and no cluster dominates.
     """
     figure = _figure((10.5, 3.2))
     figure.suptitle(title)
@@ -160,8 +155,8 @@ def draw_feature_map(
 ) -> None:
     """Draw a map of features: a colour per matched pair, grey for others, a marker per modality; about 0.2 s and 60 KB.
 
-    * `places`: Coordinates of the sample, visible images first.
-    * `share`: Of the variance, that the map shows.
+    * `places`: Coordinates, visible images first.
+    * `share`: Share of the variance on the map.
     """
     figure = _figure((5.6, 4.6))
     axes = figure.subplots()
@@ -169,14 +164,14 @@ def draw_feature_map(
     for modality, some in sample.items():
         own = places[first : first + len(some.rows)]
         first += len(some.rows)
-        coloured = some.pairs != NOBODY
+        coloured = some.pairs != UNPAIRED
         marker = "o" if modality is Modality.VISIBLE else "^"
         x, y = own.T
         axes.scatter(x[~coloured], y[~coloured], s=8, c="#b5b5b5", marker=marker, linewidths=0)
         colours = [_PAIR_COLOURS[pair % len(_PAIR_COLOURS)] for pair in some.pairs[coloured]]
         axes.scatter(x[coloured], y[coloured], s=26, c=colours, marker=marker, edgecolors="white", linewidths=0.4)
         axes.scatter([], [], s=26, c="#404040", marker=marker, label=str(modality))
-    pairs = len(np.unique(np.concatenate([some.pairs[some.pairs != NOBODY] for some in sample])))
+    pairs = len(np.unique(np.concatenate([some.pairs[some.pairs != UNPAIRED] for some in sample])))
     axes.set_title(f"{title}: {pairs} matched pairs in colour, {share:.0%} of the variance", fontsize="medium")
     axes.set_xticks([])
     axes.set_yticks([])

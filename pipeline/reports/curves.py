@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, BinaryIO
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Of Okabe and Ito, 2008: they differ for every kind of colour vision. Markers tell apart what has one colour.
+# Okabe and Ito, 2008: distinguishable with every kind of colour vision. Markers distinguish curves of one colour.
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")
 _MARKERS = "osD^vPX"
 
@@ -23,7 +23,7 @@ class Curve:
 
 
 def draw_curves(curves: Sequence[Curve], title: str) -> bytes:
-    """Draw one line per run into a PNG; a run without points keeps its colour and legend. About 0.2 s and 30 KB."""
+    """Draw one line per run as PNG; a run without points keeps its colour and legend. About 0.2 s and 30 KB."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(5.2, 3.2), dpi=106, layout="constrained")
@@ -34,7 +34,7 @@ def draw_curves(curves: Sequence[Curve], title: str) -> bytes:
 
 
 def draw_learning_curves(panels: Sequence[tuple[str, Sequence[Curve]]], title: str, file: BinaryIO) -> None:
-    """Draw panels (label, curves) side by side into a PNG; about 0.2 s and 30 KB a panel."""
+    """Draw panels (label, curves) side by side as PNG; about 0.2 s and 30 KB per panel."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(4.6 * len(panels), 3.2), dpi=90, layout="constrained")
@@ -58,7 +58,7 @@ def _plot(axes: "Axes", curves: Sequence[Curve], label: str) -> None:
             label=curve.label,
         )
     axes.set_xlabel("round")
-    axes.set_ylabel(label, parse_math=False)  # a dollar sign is a dollar sign
+    axes.set_ylabel(label, parse_math=False)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.grid(alpha=0.3)
     axes.legend()

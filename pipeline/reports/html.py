@@ -15,11 +15,11 @@ _HINT = "name another file with --html"
 
 
 def page_start(title: str, style: str = "") -> str:
-    """The page up to its headline; `style` follows the common one."""
+    """The page up to its headline; `style` is added to the common style sheet."""
     common = (resources.files("pipeline.reports") / _STYLE).read_text(encoding="utf-8")
     return (
         f'{_START}<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title>\n'
-        # What the browser itself then refuses: scripts, and everything that is not on the page.
+        # Browsers then refuse scripts and external resources.
         '<meta http-equiv="Content-Security-Policy" content="default-src \'none\'; img-src data:; '
         "style-src 'unsafe-inline'\">\n"
         '<meta name="viewport" content="width=device-width"><meta name="color-scheme" content="light dark">\n'
@@ -33,14 +33,14 @@ def page_end() -> str:
 
 
 def write_page(file: Path, parts: Iterable[str]) -> None:
-    """Write a page atomically; an existing page is replaced. Undecodable file names are written as escapes.
+    """Write a page atomically; an existing page is replaced. Undecodable file names are escaped.
 
     Raises:
         ConfigError: The file cannot be written, or exists and is not a page.
     """
     try:
         if file.exists() and not file.read_bytes().startswith(_START.encode()):
-            raise ConfigError(f"{file} exists and is no page", hint=_HINT)
+            raise ConfigError(f"{file} exists and is not a page", hint=_HINT)
         file.parent.mkdir(parents=True, exist_ok=True)
         content = "".join(parts).encode(errors="backslashreplace")
 

@@ -1,4 +1,4 @@
-"""The table of rounds: one line after each round on stderr, the whole table when a run ends."""
+"""The table of rounds: a line after each round on stderr, the whole table at the end of a run."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -20,7 +20,7 @@ def line(row: Mapping[str, Any], seconds: float, search: str | None) -> str:
 
 
 def table(rows: Sequence[Mapping[str, Any]], seconds: Sequence[float], search: str | None, title: str) -> Table:
-    """All rounds as a table, without columns that the method does not fill."""
+    """All rounds as a table, without empty columns."""
     lines = [_cells(row, spent, search) for row, spent in zip(rows, seconds, strict=True)]
     used = _used(lines)
     result = Table(title=title, title_justify="left")
@@ -40,7 +40,6 @@ def markdown(rows: Sequence[Mapping[str, Any]], seconds: Sequence[float], search
 
 
 def _used(lines: Sequence[tuple[str, ...]]) -> list[int]:
-    """The columns that the method fills."""
     return [column for column in range(len(_COLUMNS)) if any(cells[column] for cells in lines)]
 
 

@@ -12,8 +12,7 @@ from jaxtyping import Int64
 from clustering.matching import Matching
 from models.encoder import DualStemEncoder
 from models.modality import PerModality
-from pipeline.config.experiment import AnyConfig
-from pipeline.config.rounds import Round
+from pipeline.config.experiment import AnyConfig, Round
 from pipeline.data.dataset import Dataset
 from pipeline.data.images import TestImages
 from pipeline.errors import ConfigError, DataError

@@ -16,8 +16,7 @@ from models.clip import LoadedClip
 from models.encoder import DualStemEncoder, Head
 from models.modality import PerModality
 from models.text_tower import TextTower
-from pipeline.config.experiment import AnyConfig
-from pipeline.config.rounds import Round, Stage, planned_rounds
+from pipeline.config.experiment import AnyConfig, Round, Stage, planned_rounds
 from pipeline.data.images import TestImages, TrainingImages
 from pipeline.data.pixel_supply import PixelSupply, supply_pixels
 from pipeline.evaluation.report import EvaluationReport

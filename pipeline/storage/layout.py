@@ -22,16 +22,16 @@ UNREGISTERED = "unregistered"
 LOCK = "lock"
 
 FORMAT = 2
-"""Of the record, the checkpoint and the rows of rounds together; runs without a number are of format 1."""
+"""Version of config record, checkpoint and rows together; runs without a number are of format 1."""
 
 ROW_LABELS = ("round", "stage", "epoch", "search")
 """Entries of a row of `metrics.jsonl` or `timings.jsonl` that are not measurements."""
 
 WRITTEN = (CONFIG, CHECKPOINT, METRICS, TIMINGS, EVALUATION, ENVIRONMENT)
-"""The files whose time says when a run was last written; opening it to look at it changes none of them."""
+"""Files whose modification times give the run's; opening a run changes none of them."""
 
 PHOTOGRAPHS = frozenset({"retrieval"})
-"""Figures made of images, which are a seventh as large when they are not kept to the last bit."""
+"""Figures made of images: as JPEG they have a seventh of the size."""
 
 MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg"}
 
@@ -39,10 +39,10 @@ MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg"}
 def read_record(path: Path) -> dict[str, Any] | None:
     """Read `digest` and `config` of the run in a folder; None if there is no run.
 
-    Every command that reads a run reads this first, so a run of another format is refused here and nowhere else.
+    Every command reads this first, so only this function checks the format.
 
     Raises:
-        CheckpointError: The file is damaged, another program's, or of a run of another format.
+        CheckpointError: The file is damaged, of another program, or of a run of another format.
     """
     record = files.read_json(path / CONFIG)
     if record is not None and not {"digest", "config"} <= record.keys():
@@ -52,13 +52,13 @@ def read_record(path: Path) -> dict[str, Any] | None:
     if record is not None and record.get("format", 1) != FORMAT:
         raise CheckpointError(
             f"{path} is a run of format {record.get('format', 1)}; this version reads and writes format {FORMAT}",
-            hint="use the version that made it, or train again under another name or in another folder",
+            hint="use the version that wrote it, or train again under another name or in another folder",
         )
     return record
 
 
 def write_record(path: Path, digest: str, config: Mapping[str, Any]) -> None:
-    """Make a folder a run's."""
+    """Write the config record, which makes a folder a run."""
     files.write_json(path / CONFIG, {"format": FORMAT, "digest": digest, "config": config})
 
 
@@ -68,7 +68,7 @@ def kept_checkpoint(path: Path, number: int) -> Path:
 
 
 def pending_path(path: Path, name: str, number: int) -> Path:
-    """Where what an unfinished round has made is kept: `pending/texts-121.pt`."""
+    """Path of an intermediate result of an unfinished round: `pending/texts-121.pt`."""
     return path / PENDING / f"{name}-{number:03d}.pt"
 
 

@@ -1,4 +1,4 @@
-"""The files of one run, each replaced atomically; an open `RunFolder` locks its folder for other processes."""
+"""The files of one run, each replaced atomically, and its checkpoint. An open `RunFolder` locks its folder."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -7,27 +7,24 @@ from types import TracebackType
 from typing import Any, BinaryIO
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from clustering.dbscan import Clustering
 from models.modality import PerModality
-from pipeline.config.flat import differences
+from pipeline.config.experiment import differences
 from pipeline.errors import CheckpointError
 from pipeline.runtime import atomic_files as files
 from pipeline.runtime.folder_lock import lock_folder
 from pipeline.storage import layout as names
-from pipeline.storage.checkpoint import read_checkpoint, write_checkpoint
 
 
 class RunFolder:
     """The files of one run, locked until `close` or the end of the `with` block. Made by `open` and `reopen`.
 
     A resumed run reads only the checkpoint. Metrics and timings are copies of rows in the checkpoint, so a kill between
-    two files neither loses nor doubles a round.
-
-    Attributes:
-        path: The folder.
-        config: The resolved configuration, as plain JSON types.
-        digest: Identifies the settings that decide the result.
+    two files neither loses nor doubles a round. `config` has plain JSON types; `digest` identifies the settings that
+    affect results.
     """
 
     def __init__(self, path: Path, config: Mapping[str, Any], digest: str, lock: int) -> None:
@@ -40,13 +37,8 @@ class RunFolder:
     def open(path: Path, config: Mapping[str, Any], digest: str) -> "RunFolder":
         """Start a run, or resume the one in the folder, which keeps its recorded configuration.
 
-        Args:
-            path: The folder; made, with its parents, when absent.
-            config: The resolved configuration, as plain JSON types.
-            digest: Identifies the settings that decide the result.
-
         Raises:
-            CheckpointError: The folder is in use, holds something else, or a run with other settings or another format.
+            CheckpointError: The folder is locked, or contains other files, or a run with other settings or format.
         """
         _refuse_other_content(path)
         lock = lock_folder(path, names.LOCK)
@@ -71,14 +63,14 @@ class RunFolder:
         """Open an existing run with its recorded configuration.
 
         Raises:
-            CheckpointError: There is no run, another process holds it, or it is of another format.
+            CheckpointError: There is no run, another process has it open, or it has another format.
         """
         if not (path / names.CONFIG).is_file():
             raise CheckpointError(f"{path} holds no run", hint="name the folder that contains config.json")
         lock = lock_folder(path, names.LOCK)
         try:
             recorded = names.read_record(path)
-            assert recorded is not None  # seen above, and nothing removes it
+            assert recorded is not None  # checked above
             return RunFolder(path, recorded["config"], recorded["digest"], lock)
         except BaseException:
             os.close(lock)
@@ -99,40 +91,30 @@ class RunFolder:
             self._lock = None
 
     def save_checkpoint(self, state: Mapping[str, Any]) -> None:
-        """Replace the checkpoint: see `write_checkpoint`. It includes the rows of metrics and timings."""
+        """Replace the checkpoint, which includes the rows of metrics and timings: see `write_checkpoint`."""
         write_checkpoint(self.path / names.CHECKPOINT, state)
 
     def load_checkpoint(self) -> dict[str, Any] | None:
-        """The last checkpoint, on the CPU; None before the first one.
-
-        Raises:
-            CheckpointError: The file is truncated or damaged.
-        """
+        """The last checkpoint, on the CPU; None before the first one. See `read_checkpoint`."""
         return read_checkpoint(self.path / names.CHECKPOINT)
 
     def save_pending(self, number: int, name: str, content: Mapping[str, Any]) -> None:
-        """Keep what a round has made before it is finished, until `clear_pending`; the checkpoint stays as it is.
-
-        Args:
-            number: The round.
-            name: Of the content.
-            content: As for `save_checkpoint`.
-        """
+        """Save an intermediate result of an unfinished round until `clear_pending`, without touching the checkpoint."""
         path = names.pending_path(self.path, name, number)
         path.parent.mkdir(exist_ok=True)
         write_checkpoint(path, content)
 
     def load_pending(self, number: int, name: str) -> dict[str, Any] | None:
-        """What `save_pending` kept for that round; None where there is nothing."""
+        """The content that `save_pending` wrote for a round, or None."""
         return read_checkpoint(names.pending_path(self.path, name, number))
 
     def clear_pending(self) -> None:
-        """Remove what unfinished rounds have made."""
+        """Remove intermediate results of unfinished rounds."""
         for path in (self.path / names.PENDING).glob("*"):
             path.unlink()
 
     def write_metrics(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Replace `metrics.jsonl`, after `save_checkpoint`: one line a round, deterministic numbers only."""
+        """Replace `metrics.jsonl`, after `save_checkpoint`: one line per round, deterministic numbers only."""
         files.write_lines(self.path / names.METRICS, rows)
 
     def read_metrics(self) -> list[dict[str, Any]]:
@@ -140,7 +122,7 @@ class RunFolder:
         return files.read_lines(self.path / names.METRICS)
 
     def write_timings(self, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Replace `timings.jsonl`: one line a round, numbers that differ from run to run."""
+        """Replace `timings.jsonl`: one line per round, numbers that differ from run to run."""
         files.write_lines(self.path / names.TIMINGS, rows)
 
     def read_timings(self) -> list[dict[str, Any]]:
@@ -148,11 +130,7 @@ class RunFolder:
         return files.read_lines(self.path / names.TIMINGS)
 
     def save_labels(self, number: int, labels: PerModality[Clustering]) -> Path:
-        """Write the pseudo-labels of a round, in the order of the training table.
-
-        Returns:
-            The file, with arrays `visible_labels`, `visible_core`, `infrared_labels` and `infrared_core`.
-        """
+        """Write `visible_labels`, `visible_core` and so on of a round, in the order of the training table."""
         path = self.labels_path(number)
         path.parent.mkdir(exist_ok=True)
         arrays = {f"{modality}_labels": one.labels for modality, one in labels.items()}
@@ -192,18 +170,15 @@ class RunFolder:
 
     @property
     def unregistered(self) -> Path:
-        """Folder of models that are not yet registered in MLflow."""
+        """Parent folder of models that are not yet registered in MLflow."""
         return self.path / names.UNREGISTERED
 
     def unregistered_models(self) -> list[Path]:
-        """The folders of these models."""
+        """Folders of models that are not yet registered, sorted."""
         return sorted(path for path in self.unregistered.glob("*") if not path.name.endswith(files.TEMPORARY))
 
     def keep_checkpoint(self, number: int) -> Path:
-        """Keep the current checkpoint as that of a round.
-
-        Cost: its size on disk once the next one replaces it; a copy where the disk has no hard links.
-        """
+        """Keep the current checkpoint as that of a round: a hard link, or a copy if the disk has no links."""
         path = self.kept_checkpoint(number)
         path.parent.mkdir(exist_ok=True)
         files.keep_file(self.checkpoint_path, path)
@@ -222,7 +197,7 @@ class RunFolder:
         return files.read_json(self.path / names.EVALUATION)
 
     def write_environment(self, environment: Mapping[str, Any]) -> Path:
-        """Replace the record of versions, code and machine; return its path."""
+        """Replace the record of versions, git commit and machine; return its path."""
         return files.write_json(self.path / names.ENVIRONMENT, environment)
 
     def read_environment(self) -> dict[str, Any] | None:
@@ -231,18 +206,56 @@ class RunFolder:
 
 
 def _refuse_other_content(path: Path) -> None:
-    """Refuse a folder with other files, before anything is written."""
     if not path.is_dir() or (path / names.CONFIG).exists():
         return
     others = sorted({entry.name for entry in path.iterdir()} - {names.LOCK, names.CONFIG + files.TEMPORARY})
     if others:
         raise CheckpointError(
-            f"{path} holds other things and no config.json (first: {others[0]})", hint="choose a new or an empty folder"
+            f"{path} contains other files and no config.json (first: {others[0]})",
+            hint="choose a new or an empty folder",
         )
 
 
 def _remove_leftovers(path: Path) -> None:
-    """Remove temporary files of a killed process."""
     for folder in (path, *(path / name for name in (names.LABELS, names.FIGURES, names.CHECKPOINTS, names.PENDING))):
         for leftover in folder.glob(f"*{files.TEMPORARY}"):
             leftover.unlink()
+
+
+def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
+    """Replace a checkpoint after reading the new file back; needs twice its size on disk for a moment.
+
+    * `state`: Tensors, numbers, strings, booleans and None in dictionaries, lists and tuples.
+
+    Raises:
+        CheckpointError: The disk is full or failed. The previous checkpoint is untouched.
+    """
+    _assert_plain(state)
+
+    def write(file: BinaryIO) -> None:
+        torch.save(dict(state), file)
+
+    files.replace_file(path, write, archive=True)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any] | None:
+    """Read a checkpoint to the CPU without unpickling; None if absent, `CheckpointError` if damaged."""
+    if not path.exists():
+        return None
+    files.check_archive(path)
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state
+
+
+def _assert_plain(value: Any) -> None:
+    """Check types when writing, not when a resumed run cannot read the file."""
+    if isinstance(value, Mapping):
+        for name, one in value.items():
+            assert isinstance(name, (str, int)), f"{name!r} cannot be a key in a checkpoint"
+            _assert_plain(one)
+    elif isinstance(value, (list, tuple)):
+        for one in value:
+            _assert_plain(one)
+    else:
+        known = value is None or type(value) in (bool, int, float, str) or isinstance(value, Tensor)
+        assert known, f"{type(value).__name__} cannot be read back from a checkpoint"

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.config.datasets import options_of
-from pipeline.config.experiment import AnyConfig
+from pipeline.config.experiment import AnyConfig, planned_rounds
 from pipeline.config.presets import validate_config
-from pipeline.config.rounds import planned_rounds
 from pipeline.errors import CheckpointError, ConfigError, VireidError
 from pipeline.runtime import atomic_files
 from pipeline.runtime.folder_lock import lock_holder
@@ -37,7 +36,6 @@ class RecordedRun:
 
     Attributes:
         recorded: The settings as written in its folder, as plain JSON types.
-        digest: Identifies the settings that decide the result.
         planned: Rounds of a complete run.
         rounds: Metrics and timings of each finished round, by its number from 1.
         holder: The local process that has the folder open.
@@ -60,14 +58,14 @@ class RecordedRun:
 
     @property
     def data(self) -> str:
-        """The data set, with the split where it is not the usual one."""
+        """The data set, with the split unless it is the default."""
         data = self.config.data
         usual = data.split in (None, options_of(data.name).default_split)
         return data.name if usual else f"{data.name}, split {data.split}"
 
     @property
     def state(self) -> RunState:
-        """Whether a process has it open; if not, whether its last round is finished."""
+        """`running` while a process has it open; otherwise whether its last round is finished."""
         if self.holder is not None:
             return "running"
         return "finished" if len(self.rounds) >= self.planned else "interrupted"
@@ -89,7 +87,7 @@ class RecordedRun:
 
     @property
     def best(self) -> RoundScore | None:
-        """The first round with the highest Rank-1. Chosen by the test: not a result."""
+        """The first round with the highest Rank-1. Selected on the test set: not a result."""
         return max(self.scores, key=lambda score: score.r1, default=None)
 
     def to_dict(self) -> dict[str, Any]:
@@ -118,7 +116,7 @@ def read_run(path: Path) -> RecordedRun:
     Raises:
         CheckpointError: No run, or one that is damaged, unreadable, or of another version.
     """
-    no_run = CheckpointError(f"{path} holds no run", hint="name a folder that contains config.json; see `vireid runs`")
+    no_run = CheckpointError(f"{path} holds no run", hint="name a folder with config.json; see `vireid runs`")
     try:
         record = run_files.read_record(path)
         if record is None:
@@ -142,12 +140,9 @@ def read_run(path: Path) -> RecordedRun:
 
 
 def read_runs(folder: Path) -> Iterator[RecordedRun | VireidError]:
-    """Every run in a folder, by name; in place of one that cannot be read, the error that says why.
+    """Every run in a folder, by name; for a run that cannot be read, its error.
 
-    Folders without any file of a run are not looked at: servers, images and models have theirs beside the runs.
-
-    Raises:
-        ConfigError: There is no such folder.
+    Skips folders without files of a run, such as those of servers, images and models. `ConfigError` if no folder.
     """
     try:
         entries = sorted(folder.iterdir())
@@ -167,11 +162,11 @@ def read_runs(folder: Path) -> Iterator[RecordedRun | VireidError]:
 
 
 def _unreadable(path: Path, error: OSError) -> CheckpointError:
-    return CheckpointError(f"{path} cannot be read: {error.strerror}", hint="give yourself the right to read its files")
+    return CheckpointError(f"{path} cannot be read: {error.strerror}", hint="check the permissions of its files")
 
 
 def _config_of(path: Path, record: Mapping[str, Any]) -> AnyConfig:
-    hint = "it was made by another version: look at it with that one"
+    hint = "it was written by another version: read it with that one"
     if not isinstance(record["config"], Mapping):
         raise CheckpointError(f"{path / run_files.CONFIG} holds no settings", hint=hint)
     try:
@@ -181,13 +176,13 @@ def _config_of(path: Path, record: Mapping[str, Any]) -> AnyConfig:
 
 
 def _read_rounds(path: Path) -> dict[int, dict[str, Any]]:
-    """Metrics and timings of each round in one row; timings of a round that is being written may be missing."""
+    """Metrics and timings of each round in one row; timings of the last round may not be written yet."""
     metrics = atomic_files.read_lines(path / run_files.METRICS)
     timings = atomic_files.read_lines(path / run_files.TIMINGS)
     timings += [{} for _ in metrics[len(timings) :]]
     if not all(isinstance(row.get("round"), int) for row in metrics):
         raise CheckpointError(
-            f"{path / run_files.METRICS} is damaged: a line names no round",
-            hint="the same command that trained the run writes it again from the checkpoint",
+            f"{path / run_files.METRICS} is damaged: a line has no round",
+            hint="repeat the training command: it restores the file from the checkpoint",
         )
     return {row["round"]: row | timing for row, timing in zip(metrics, timings, strict=False)}

@@ -1,4 +1,4 @@
-"""Models in MLflow: an encoder as a folder in MLflow's PyTorch flavour, and from there into the registry."""
+"""Models in MLflow: write an encoder in MLflow's PyTorch flavour, and register it."""
 
 import logging
 import re
@@ -23,34 +23,34 @@ _NAME = "vireid.model"
 _TOLERANCE = 1e-4
 _FILE = "MLmodel"
 GRAPH = Path("data") / "model.pt2"
-"""Where a model that `save_model` wrote has its graph."""
+"""Path of the graph inside a model folder."""
 
 
 class ModelExportError(Exception):
-    """The network cannot be translated or written, with the reason."""
+    """The network cannot be exported or written."""
 
 
 def save_model(
     model: nn.Module, example: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], path: Path, tags: Mapping[str, str]
 ) -> None:
-    """Write a network in MLflow's PyTorch flavour, as a graph with its weights: loading it needs none of our code.
+    """Write a network as an exported graph with weights, loadable without this package.
 
     Args:
         model: In evaluation mode on the CPU; one tensor in, one [n, dim] out, for any n.
-        example: What it takes, two or more of them: with one, the graph would take one only.
-        path: The folder to be made; holds `MLmodel`, signature, input example and `data/model.pt2`.
-        tags: What the model says of itself; `vireid.model` is the name that it is registered under.
+        example: At least two inputs; with one, the graph would accept a single input only.
+        path: The new folder, with `MLmodel`, signature, input example and `data/model.pt2`.
+        tags: Metadata; `vireid.model` is the registered name.
 
     Raises:
-        ModelExportError: The network cannot be translated for any n, or the folder not be written.
+        ModelExportError: The network cannot be exported for any n, or the folder cannot be written.
 
     Cost: RN50 at 288 x 144 pixels: 14 s on a CPU core, and 156 MB.
     """
-    import mlflow.pytorch  # seconds, which only the end of a run needs
+    import mlflow.pytorch  # takes seconds; needed at the end of a run only
 
     try:
         with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch's remarks on weights that two layers share
+            warnings.simplefilter("ignore")  # of torch, about weights that two layers share
             width = model(torch.from_numpy(example)).shape[1]
             mlflow.pytorch.save_model(
                 model,
@@ -64,7 +64,7 @@ def save_model(
                 metadata=dict(tags),
                 serialization_format="pt2",
             )
-            # Code that looks at the number of images is translated for that number alone, and nothing says so.
+            # Code that branches on the number of images is exported for that number alone, without a warning.
             more = torch.from_numpy(np.concatenate([example, example[:1]]))
             difference = (mlflow.pytorch.load_model(str(path))(more) - model(more)).abs().max().item()
         if not difference <= _TOLERANCE:
@@ -76,13 +76,13 @@ def save_model(
 def save_table_model(
     models: Mapping[str, Path], loader: str, size: tuple[int, int], path: Path, tags: Mapping[str, str]
 ) -> None:
-    """Write a model that takes tables of image paths, for `mlflow models predict` and `mlflow models serve`.
+    """Write a model for tables of image paths, for `mlflow models predict` and `mlflow models serve`.
 
     Args:
-        models: Folders that `save_model` has written, by modality; their graphs are copied.
-        loader: The module that MLflow loads it by: this package has to be installed where it is served.
+        models: Folders that `save_model` wrote, by modality.
+        loader: The module that MLflow loads it by; this package must be installed where it is served.
         size: Height and width of the images, pixels.
-        path: The folder to be made.
+        path: The new folder.
         tags: As for `save_model`.
 
     Raises:
@@ -92,13 +92,13 @@ def save_table_model(
 
     data = path.with_name(f"data-{path.name}")
     try:
-        shutil.rmtree(data, ignore_errors=True)  # a kill may have left it
+        shutil.rmtree(data, ignore_errors=True)  # of a killed process
         data.mkdir()
         for name, folder in models.items():
             (data / f"{name}.pt2").hardlink_to(folder / GRAPH)
         (data / "size.txt").write_text(f"{size[0]} {size[1]}\n", encoding="ascii")
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that there is no example: it would have to be an image everywhere
+            warnings.simplefilter("ignore")  # about the missing input example, which would be a path
             mlflow.pyfunc.save_model(
                 str(path),
                 loader_module=loader,
@@ -114,10 +114,7 @@ def save_table_model(
 
 
 def register_model(client: MlflowClient, experiment_id: str, run_id: str, path: Path) -> None:
-    """Log a model that `save_model` wrote with its run, and make it the newest version of its name.
-
-    A run has one version of a name: what is there already is not repeated.
-    """
+    """Log a model that `save_model` wrote, and register it as the newest version of its name, once per run."""
     model = Model.load(str(path))
     tags: dict[str, str] = dict(model.metadata or {})
     name = tags[_NAME]
@@ -134,11 +131,11 @@ def register_model(client: MlflowClient, experiment_id: str, run_id: str, path: 
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    # Its place instead of `models:/...`, which MLflow would look up in the store that is the process's default.
+    # Its location instead of `models:/...`, which MLflow would resolve in the default store of the process.
     made = client.create_model_version(name, logged.artifact_location, run_id, tags, model_id=logged.model_id)
     logger.info("registered in MLflow: models:/%s/%s", name, made.version)
 
 
 def _release(package: str) -> str:
-    """Its version without the name of a build, which no index of packages knows."""
+    """The version without the build tag, which package indexes do not know."""
     return re.sub(r"\+.*", "", version(package))

@@ -1,14 +1,16 @@
-"""MLflow: where the numbers of rounds go so that they can be compared.
+"""Record runs in MLflow: a parent run with every metric, its step being the round, and a child run for each round.
 
-A run is one parent with every series, its step being the round, and one child for each round with that round's own
-parameters, numbers and files: series draw curves, children stand side by side in a comparison of rounds.
+Metrics of the parent are shown as curves; child runs have the parameters, metrics and files of a round and can be
+compared with each other.
 """
 
 import contextlib
 import json
 import logging
+import math
 import os
 import socket
+import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -19,19 +21,13 @@ from urllib.parse import quote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from mlflow import MlflowClient
+from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
+from pipeline.config.experiment import flat
 from pipeline.errors import TrackingError
 from pipeline.storage.run_folder import RunFolder
-from pipeline.tracking.mlflow_client import (
-    SQLITE,
-    artifact_location,
-    create_round,
-    find_rounds,
-    log_params,
-    log_points,
-    terminate,
-)
 from pipeline.tracking.mlflow_models import register_model
 from pipeline.tracking.replay import TrackingNote, read_note, write_note
 from pipeline.tracking.system_metrics import Monitors, SystemSampler
@@ -39,13 +35,17 @@ from pipeline.tracking.tracker import Numbers, Status
 
 logger = logging.getLogger(__name__)
 
+_SQLITE = "sqlite:///"
 _EXPERIMENT = "vireid"
+_ROUND_TAG = "vireid.round"
+_MAX_PARAMS = 100  # a batch; MLflow's own limits
+_MAX_VALUE_LENGTH = 6000
 _PATIENCE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
 class _Record:
-    """Where a started run is recorded, since when, and the identifiers of its rounds by number."""
+    """MLflow's identifiers of a run and of its rounds by number; `began` is its start time in s."""
 
     client: MlflowClient
     experiment_id: str
@@ -55,21 +55,17 @@ class _Record:
 
 
 class MlflowTracker:
-    """Records a run in MLflow, in the place that MLFLOW_TRACKING_URI names, or else in `mlflow.db` beside the runs.
+    """Records a run at MLFLOW_TRACKING_URI, by default in `mlflow.db` and `mlflow-artifacts` of `runs_folder`.
 
-    Runs are named by identifier, never through MLflow's active run, which belongs to one thread: tasks run in several.
-    What is said twice is recorded once; a number that has changed since is added, and MLflow shows the newer one.
-
-    Args:
-        runs_folder: Where run folders live; holds `mlflow.db` and `mlflow-artifacts` unless another place is named.
-        folder: The run's folder; names the run, and remembers its identifier for the process that goes on with it.
-        monitors: What is measured of the machine while the run is recorded; nothing when None.
+    Runs are addressed by identifier, never as MLflow's active run, which belongs to one thread: tasks run in several.
+    Repeated calls record nothing twice; for a changed number MLflow shows the newer one. The run's folder keeps the
+    identifier for the process that resumes the run. `monitors` measure the machine while the run is recorded.
     """
 
     records = True
 
     def __init__(self, runs_folder: Path, folder: RunFolder, *, monitors: Monitors | None = None) -> None:
-        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{SQLITE}{runs_folder.resolve() / 'mlflow.db'}"
+        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{runs_folder.resolve() / 'mlflow.db'}"
         self._folder = folder
         self._started: _Record | None = None
         self._notes = threading.Lock()
@@ -77,13 +73,9 @@ class MlflowTracker:
         self._sampler: SystemSampler | None = None
 
     def start(self, config: Mapping[str, Any]) -> None:
-        """Create the run, or find the one that an earlier process created; a second call does nothing.
+        """Create the run, or find the one of an earlier process; a second call does nothing.
 
-        Args:
-            config: The resolved configuration; recorded flat as parameters, and whole as `config.json`.
-
-        Raises:
-            TrackingError: MLflow does not answer, or refuses.
+        The settings are recorded as flat parameters, and as `config.json`. Raises `TrackingError`, as all calls do.
         """
         if self._started is not None:
             return
@@ -93,64 +85,46 @@ class MlflowTracker:
             record = self._found(client)
             if record is None:
                 record = self._created(client)
-            log_params(client, record.run_id, config)
+            _log_params(client, record.run_id, config)
             client.log_dict(record.run_id, dict(config), "config.json")
             self._started = record
         if self._monitors:
             self._sampler = SystemSampler(self._log_sample, self._monitors)
 
     def round(self, number: int, metrics: Numbers, params: Mapping[str, Any], artifacts: Sequence[Path] = ()) -> None:
-        """Record a round as a child run, and its numbers as points of the run's series.
+        """Record a round as a child run, and its metrics also in the parent run.
 
-        Args:
-            number: The round, from 1.
-            metrics: Numbers by name, such as `train/loss/total`; infinite and undefined ones become gaps.
-            params: What was particular to this round, such as its stage; may be nested. The first value stands.
-            artifacts: Files to keep with the round.
-
-        Raises:
-            TrackingError: MLflow does not answer, or refuses.
+        Infinite and undefined metrics become gaps in curves; of repeated `params` the first value is kept.
         """
         with self._answering():
             record = self._record()
             repeated = number in record.rounds
             if not repeated:
-                record.rounds[number] = create_round(record.client, record.experiment_id, record.run_id, number)
+                record.rounds[number] = _create_round(record.client, record.experiment_id, record.run_id, number)
             child = record.rounds[number]
-            log_params(record.client, child, params)
-            log_points(record.client, child, number, metrics, repeated)
-            log_points(record.client, record.run_id, number, metrics, repeated)
+            _log_params(record.client, child, params)
+            _log_points(record.client, child, number, metrics, repeated)
+            _log_points(record.client, record.run_id, number, metrics, repeated)
             for path in artifacts:
                 record.client.log_artifact(child, str(path))
-            terminate(record.client, child, "FINISHED")
+            _terminate(record.client, child, "FINISHED")
             self._remember(rounds=number)
 
     def attach(self, path: Path) -> None:
-        """Keep a file with the run as a whole; one of the same name is replaced.
-
-        Raises:
-            TrackingError: MLflow does not answer, or refuses.
-        """
+        """Log a file with the parent run; one of the same name is replaced."""
         with self._answering():
             record = self._record()
             record.client.log_artifact(record.run_id, str(path))
 
     def register(self, path: Path) -> None:
-        """Log a model of the result with the run and register it; a second time, nothing is added.
-
-        Args:
-            path: What `pipeline.tracking.mlflow_models.save_model` wrote.
-
-        Raises:
-            TrackingError: MLflow does not answer, or refuses.
-        """
+        """Log and register a model that `mlflow_models.save_model` wrote; a second call adds nothing."""
         with self._answering():
             record = self._record()
             register_model(record.client, record.experiment_id, record.run_id, path)
             self._remember(models=True)
 
     def finish(self, status: Status) -> None:
-        """End the run; before `start` there is nothing to end. Where MLflow does not answer, a warning says so."""
+        """End the run; a warning if MLflow does not answer. Does nothing before `start`."""
         if self._sampler is not None:
             self._sampler.stop()
             self._sampler = None
@@ -158,17 +132,15 @@ class MlflowTracker:
             return
         try:
             with self._answering():
-                terminate(self._started.client, self._started.run_id, status)
+                _terminate(self._started.client, self._started.run_id, status)
                 self._remember(ended=status)
         except TrackingError as error:
-            logger.warning("MLflow was not told that the run is over: %s", error.message)
+            logger.warning("MLflow did not record the end of the run: %s", error.message)
 
     def compare_url(self, ui: str) -> str:
-        """The page of MLflow's user interface that shows the rounds recorded so far side by side.
+        """The page of MLflow's user interface that compares the recorded rounds.
 
-        Args:
-            ui: Where the user interface answers, such as `http://127.0.0.1:5000`; a server that records the run is
-                taken instead.
+        `ui` is its address, such as `http://127.0.0.1:5000`; ignored if a server records the run.
         """
         record = self._record()
         runs = [record.rounds[number] for number in sorted(record.rounds)]
@@ -178,16 +150,11 @@ class MlflowTracker:
         )
 
     def run_url(self, ui: str) -> str:
-        """The run's own page of MLflow's user interface.
-
-        Args:
-            ui: As for `compare_url`; a server that records the run is taken instead.
-        """
+        """The run's page of MLflow's user interface; `ui` as for `compare_url`."""
         record = self._record()
         return f"{self._ui(ui)}/#/experiments/{record.experiment_id}/runs/{record.run_id}"
 
     def _ui(self, ui: str) -> str:
-        """Where the user interface is: a server that records the run shows it, too."""
         return self.uri.rstrip("/") if self.uri.startswith("http") else ui
 
     def _record(self) -> _Record:
@@ -199,22 +166,21 @@ class MlflowTracker:
         try:
             _check_reachable(self.uri)
             yield
-        except (MlflowException, OSError) as error:  # files are copied to a local store by ourselves
+        except (MlflowException, OSError) as error:  # MLflow copies files to a local store in this process
             reason = error.message if isinstance(error, MlflowException) else error.strerror or str(error)
             raise TrackingError(
                 f"MLflow at {self.uri} cannot record this run: {reason}",
-                hint="what the run has saved is intact: repeat the command when MLflow answers, with another "
+                hint="the run folder is intact: repeat the command when MLflow answers, with another "
                 "MLFLOW_TRACKING_URI, or with --set execution.tracking=false",
             ) from error
 
     def _log_sample(self, numbers: Numbers) -> None:
-        """Record how busy the machine is; the step is the second of the record, whichever process adds to it."""
+        """Record measurements of the machine; the step is the time in s since the run was created."""
         with self._answering():
             record = self._record()
-            log_points(record.client, record.run_id, int(time.time() - record.began), numbers, repeated=False)
+            _log_points(record.client, record.run_id, int(time.time() - record.began), numbers, repeated=False)
 
     def _remember(self, *, rounds: int = 0, models: bool = False, ended: Status | None = None) -> None:
-        """Note in the run's folder what MLflow knows from here on."""
         with self._notes:  # rounds may be recorded from several threads
             note = read_note(self._folder.path)
             assert note is not None, "a record that was started has a note"
@@ -225,7 +191,6 @@ class MlflowTracker:
                 write_note(self._folder.path, changed)
 
     def _found(self, client: MlflowClient) -> _Record | None:
-        """The record of the process that this one goes on for."""
         note = read_note(self._folder.path)
         if note is None:
             return None
@@ -237,19 +202,19 @@ class MlflowTracker:
                 raise
             run = None
         if run is None or run.info.lifecycle_stage != "active":
-            logger.warning("MLflow at %s no longer has run %s: a new one is begun", self.uri, run_id)
+            logger.warning("MLflow at %s no longer has run %s: a new one is created", self.uri, run_id)
             return None
         client.update_run(run_id, status="RUNNING")
         write_note(self._folder.path, replace(note, ended=None))
         experiment_id = run.info.experiment_id
         return _Record(
-            client, experiment_id, run_id, run.info.start_time / 1000, find_rounds(client, experiment_id, run_id)
+            client, experiment_id, run_id, run.info.start_time / 1000, _find_rounds(client, experiment_id, run_id)
         )
 
     def _created(self, client: MlflowClient) -> _Record:
         experiment = client.get_experiment_by_name(_EXPERIMENT)
         if experiment is None:
-            experiment_id = client.create_experiment(_EXPERIMENT, artifact_location=artifact_location(self.uri))
+            experiment_id = client.create_experiment(_EXPERIMENT, artifact_location=_artifact_location(self.uri))
         else:
             experiment_id = experiment.experiment_id
         tags = {"vireid.digest": self._folder.digest}
@@ -259,11 +224,7 @@ class MlflowTracker:
 
 
 def _check_reachable(uri: str) -> None:
-    """Fail at once where no server listens: MLflow's own requests are repeated for minutes before they give up.
-
-    Raises:
-        OSError: Nobody answers at the address. Servers behind a proxy are left to MLflow.
-    """
+    """Raise `OSError` at once if no server listens: MLflow repeats requests for minutes. Skipped behind proxies."""
     place = urlsplit(uri)
     if place.scheme not in ("http", "https") or place.hostname is None:
         return
@@ -271,3 +232,57 @@ def _check_reachable(uri: str) -> None:
         return
     port = place.port or (443 if place.scheme == "https" else 80)
     socket.create_connection((place.hostname, port), timeout=_PATIENCE_SECONDS).close()
+
+
+def _artifact_location(uri: str) -> str | None:
+    """A folder beside a database file (MLflow's default is the working directory); None for a server."""
+    if not uri.startswith(_SQLITE):
+        return None
+    return (Path(uri.removeprefix(_SQLITE)).resolve().parent / "mlflow-artifacts").as_uri()
+
+
+def _create_round(client: MlflowClient, experiment_id: str, parent: str, number: int) -> str:
+    tags = {MLFLOW_PARENT_RUN_ID: parent, _ROUND_TAG: str(number)}
+    return str(client.create_run(experiment_id, tags=tags, run_name=f"round-{number:03d}").info.run_id)
+
+
+def _find_rounds(client: MlflowClient, experiment_id: str, parent: str) -> dict[int, str]:
+    children = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent}'"
+    found = client.search_runs([experiment_id], children, max_results=10_000)
+    return {int(child.data.tags[_ROUND_TAG]): child.info.run_id for child in found}
+
+
+def _log_params(client: MlflowClient, run_id: str, params: Mapping[str, Any]) -> None:
+    """Log flat parameters as strings; known ones are skipped, since MLflow refuses a second value."""
+    known = client.get_run(run_id).data.params
+    new = [Param(name, _text(value)) for name, value in flat(params) if name not in known]
+    for first in range(0, len(new), _MAX_PARAMS):
+        client.log_batch(run_id, params=new[first : first + _MAX_PARAMS])
+
+
+def _log_points(client: MlflowClient, run_id: str, step: int, metrics: Numbers, repeated: bool) -> None:
+    """Log one value per metric; of a repeated round, only missing or changed ones."""
+    now = time.time_ns() // 1_000_000
+    # Stores replace infinity by the largest number, which spoils charts; NaN is shown as a gap.
+    finite = {name: float(value) if math.isfinite(value) else math.nan for name, value in metrics.items()}
+    points = [Metric(name, value, now, step) for name, value in finite.items()]
+    if repeated:
+        points = [point for point in points if not _is_recorded(client, run_id, point)]
+    client.log_batch(run_id, metrics=points)
+
+
+def _is_recorded(client: MlflowClient, run_id: str, point: Metric) -> bool:
+    values = [old.value for old in client.get_metric_history(run_id, point.key) if old.step == point.step]
+    return bool(values) and (values[-1] == point.value or (math.isnan(values[-1]) and math.isnan(point.value)))
+
+
+def _text(value: Any) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= _MAX_VALUE_LENGTH else text[: _MAX_VALUE_LENGTH - 1] + "…"
+
+
+def _terminate(client: MlflowClient, run_id: str, status: Status) -> None:
+    """End a run, whether or not it has ended before."""
+    # With a server MLflow prints a line for each ended run to stdout, which is for results.
+    with contextlib.redirect_stdout(sys.stderr):
+        client.set_terminated(run_id, status)

@@ -16,13 +16,9 @@ from pipeline.tracking.tracker import Status, Tracker
 
 @dataclass(frozen=True, slots=True)
 class TrackingNote:
-    """How far MLflow knows a run.
+    """What MLflow has of a run: all rounds up to `rounds`, the models of the result, the final status.
 
-    Attributes:
-        run_id: Under which identifier.
-        rounds: All rounds up to this one are recorded, with their files.
-        models: Whether the result's models are registered.
-        ended: The state in which the record was left; None while it is open, or where MLflow was not told.
+    `ended` is None while the MLflow run is open, or if MLflow did not receive the status.
     """
 
     run_id: str
@@ -32,7 +28,7 @@ class TrackingNote:
 
 
 def read_note(run: Path) -> TrackingNote | None:
-    """What the folder of a run remembers; None before the run is first recorded."""
+    """The note in a run's folder; None before the run is first recorded."""
     content = atomic_files.read_json(run / TRACKING)
     if content is None:
         return None
@@ -41,33 +37,28 @@ def read_note(run: Path) -> TrackingNote | None:
 
 
 def write_note(run: Path, note: TrackingNote) -> None:
-    """Replace what the folder of a run remembers."""
+    """Replace the note in a run's folder."""
     atomic_files.write_json(run / TRACKING, asdict(note))
 
 
 def record_rounds(folder: RunFolder, tracker: Tracker, *, checkpoints: bool = False) -> None:
-    """Log the finished rounds that a tracker lacks, the oldest first; nothing for one that records nothing.
-
-    Args:
-        folder: Of the run.
-        tracker: Started.
-        checkpoints: Whether kept checkpoints are logged as well.
+    """Log the finished rounds that a started tracker lacks, and with `checkpoints` also kept checkpoints.
 
     Raises:
-        TrackingError: It does not answer; the note in the folder counts the rounds that were logged.
+        TrackingError: MLflow does not answer; the note in the folder counts the logged rounds.
     """
     if not tracker.records:
         return
     note = read_note(folder.path)
-    rounds = list(zip(folder.read_metrics(), folder.read_timings(), strict=False))  # a kill may leave one row alone
-    if note is not None and note.rounds > len(rounds):  # somebody went back to a kept checkpoint
+    rounds = list(zip(folder.read_metrics(), folder.read_timings(), strict=False))  # a kill may leave one file behind
+    if note is not None and note.rounds > len(rounds):  # the user went back to a kept checkpoint
         note = replace(note, rounds=len(rounds))
         write_note(folder.path, note)
     known = 0 if note is None else note.rounds
     for metrics, timings in rounds[known:]:
         row = metrics | timings
         number = int(row["round"])
-        # What was infinite or undefined is null in the files, and a gap in a chart.
+        # Infinite or undefined numbers are null in the files, and gaps in charts.
         numbers = {name: math.nan if one is None else one for name, one in row.items() if name not in ROW_LABELS}
         kept = folder.kept_checkpoint(number)
         files = folder.round_files(number) + [kept] * (checkpoints and kept.exists())
@@ -75,13 +66,9 @@ def record_rounds(folder: RunFolder, tracker: Tracker, *, checkpoints: bool = Fa
 
 
 def record_result(folder: RunFolder, tracker: Tracker) -> None:
-    """Log what a complete run leaves besides its rounds, and end the record.
+    """Log evaluation, checkpoint and models of a complete run, and end the record.
 
-    A model's folder is removed once the tracker has registered it; a tracker that records nothing leaves all of them to
-    a later one.
-
-    Raises:
-        TrackingError: It does not answer.
+    A model's folder is removed once it is registered; `SilentTracker` leaves all of them to a later tracker.
     """
     if not tracker.records:
         return
@@ -92,7 +79,7 @@ def record_result(folder: RunFolder, tracker: Tracker) -> None:
         tracker.register(model)
         registered = model.with_name(model.name + atomic_files.TEMPORARY)
         shutil.rmtree(registered, ignore_errors=True)
-        model.rename(registered)  # a kill while it is removed leaves nothing that looks like a model
+        model.rename(registered)  # a kill during removal leaves no partial model
         shutil.rmtree(registered)
     shutil.rmtree(folder.unregistered, ignore_errors=True)
     tracker.finish("FINISHED")

@@ -1,12 +1,12 @@
-"""Runs that MLflow does not know completely, and their record brought up to date from what they left on disk."""
+"""Find runs that MLflow has not recorded completely, and log the missing parts from their folders."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from pipeline.config.experiment import planned_rounds
 from pipeline.config.presets import validate_config
-from pipeline.config.rounds import planned_rounds
 from pipeline.storage.layout import ENVIRONMENT, UNREGISTERED
 from pipeline.storage.run_folder import RunFolder
 from pipeline.storage.run_reader import RecordedRun, read_runs
@@ -16,7 +16,7 @@ from pipeline.tracking.replay import read_note, record_result, record_rounds
 
 @dataclass(frozen=True, slots=True)
 class SyncedRun:
-    """What MLflow knows of a run from now on."""
+    """Recorded and planned rounds of a synchronised run."""
 
     path: Path
     rounds: int
@@ -28,11 +28,7 @@ class SyncedRun:
 
 
 def unsynced_runs(folder: Path) -> Iterator[Path]:
-    """The runs in a folder whose record in MLflow was begun and lacks something, by name; running ones are left alone.
-
-    Raises:
-        ConfigError: There is no such folder.
-    """
+    """Runs in a folder whose MLflow record is incomplete, by name, except running ones; `ConfigError` if no folder."""
     for run in read_runs(folder):
         if isinstance(run, RecordedRun) and run.holder is None:
             note = read_note(run.path)
@@ -45,14 +41,11 @@ def unsynced_runs(folder: Path) -> Iterator[Path]:
 
 
 def sync_run(path: Path) -> SyncedRun:
-    """Tell MLflow everything about a run that it does not know; what it knows is not repeated.
-
-    Args:
-        path: The run's folder. A run that was never recorded gets a record.
+    """Log the missing parts of a run to MLflow; a run that was never recorded gets a record.
 
     Raises:
-        CheckpointError: The folder holds no run, or a process is training it.
-        TrackingError: MLflow does not answer, or refuses.
+        CheckpointError: The folder contains no run, or a process is training it.
+        TrackingError: MLflow does not answer, or refuses a request.
     """
     with RunFolder.reopen(path) as folder:
         config, before = validate_config(folder.config), read_note(path)

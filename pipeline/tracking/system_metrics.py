@@ -1,10 +1,11 @@
-"""How busy the machine is while a run is recorded, as MLflow's own monitors measure it, in a thread of its own.
+"""Use of processor, memory, disk, network and GPUs, measured by MLflow's monitors in a thread.
 
-MLflow's own thread cannot be used: while a server is away it waits for minutes, and with it the end of the run.
+MLflow's own thread is not used: while a server is away it blocks the end of the run for minutes.
 """
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from importlib.util import find_spec
 
 from mlflow.system_metrics.metrics.base_metrics_monitor import BaseMetricsMonitor
@@ -19,18 +20,12 @@ Monitors = list[BaseMetricsMonitor]
 
 
 class SystemSampler:
-    """Samples until it is stopped; a sample that nobody takes is lost.
-
-    Args:
-        tell: Records the numbers of a sample.
-        monitors: What is measured.
-        interval_seconds: Between samples.
-    """
+    """Measures every `interval_seconds` until `stop`, and calls `log`; measurements that MLflow refuses are lost."""
 
     def __init__(
-        self, tell: Callable[[Numbers], None], monitors: Monitors, interval_seconds: float = _INTERVAL_SECONDS
+        self, log: Callable[[Numbers], None], monitors: Monitors, interval_seconds: float = _INTERVAL_SECONDS
     ) -> None:
-        self._tell = tell
+        self._log = log
         self._monitors = monitors
         self._interval = interval_seconds
         self._stopped = threading.Event()
@@ -38,7 +33,7 @@ class SystemSampler:
         self._thread.start()
 
     def stop(self) -> None:
-        """End the thread; one that waits for MLflow ends when it has an answer, and nobody waits for that."""
+        """End the thread; while it waits for MLflow it ends later by itself."""
         self._stopped.set()
         self._thread.join(timeout=_INTERVAL_SECONDS)
 
@@ -50,13 +45,13 @@ class SystemSampler:
                 numbers |= {_PREFIX + name: value for name, value in monitor.aggregate_metrics().items()}
                 monitor.clear_metrics()
             try:
-                self._tell(numbers)
+                self._log(numbers)
             except TrackingError:
-                continue  # the run itself says so, and keeps what matters
+                continue  # the run itself reports the outage
 
 
 def available_monitors() -> Monitors:
-    """Processor and memory, disk, network, and GPUs where a library can ask them; none where psutil is missing."""
+    """Monitors of processor, memory, disk, network, and NVIDIA GPUs; empty if psutil is not installed."""
     if find_spec("psutil") is None:
         return []
     from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
@@ -65,8 +60,6 @@ def available_monitors() -> Monitors:
     from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 
     monitors: Monitors = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
-    try:
+    with suppress(ImportError, RuntimeError):  # no NVIDIA GPU, or no library to query it
         monitors.append(GPUMonitor())
-    except (ImportError, RuntimeError):
-        return monitors  # no GPU of NVIDIA's, or nothing to ask it with
     return monitors

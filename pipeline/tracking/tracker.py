@@ -1,4 +1,4 @@
-"""Who records a run: what every tracker can be told, and the one that records nothing."""
+"""The interface of trackers, a tracker that records nothing, and one whose calls signals do not interrupt."""
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,33 +9,23 @@ R = TypeVar("R")
 
 
 class UninterruptibleThread:
-    """A thread that Ctrl-C and SIGTERM do not reach, for calls that must be whole.
+    """A thread that Ctrl-C and SIGTERM do not reach.
 
-    Python raises what a handler of signals raises between any two instructions of the main thread: a library that is
-    told to stop between taking a lock and noting that it has it keeps the lock for ever. Here the waiting is what is
-    stopped, and it goes on until the work is done. Handlers stay as they are: Prefect cancels only where it finds its
-    own.
+    A signal handler that raises inside a library can leave its lock held. Calls run in this thread; the main thread
+    waits until they are done and raises the handler's exception afterwards. Handlers stay installed, since Prefect
+    cancels only with its own.
     """
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1)
-        # Begun before there is work: a signal could come while a thread begins, and it would not be waited for.
-        self._thread.submit(int).result()
+        self._thread.submit(int).result()  # starts the thread now: a signal during its start would not be waited for
 
     def call(self, work: Callable[[], R]) -> R:
-        """Call a function there, and wait for its end.
-
-        Returns:
-            What it returns.
-
-        Raises:
-            Exception: What it raises.
-            BaseException: What a signal's handler raised meanwhile, once the work is done.
-        """
+        """Call a function in the thread; raises its exception, or a signal handler's once the call is done."""
         try:
             return self._thread.submit(work).result()
         except BaseException:
-            self._thread.submit(int).result()  # one thing after the other: this waits for what was asked before
+            self._thread.submit(int).result()  # calls run in order, so this waits for the end of `work`
             raise
 
 
@@ -45,80 +35,60 @@ Numbers = Mapping[str, float | int]
 
 @runtime_checkable
 class Tracker(Protocol):
-    """Records a run. Every call may be repeated: a run that was killed in between repeats it."""
+    """Records a run. Every call may be repeated, since a killed run repeats its last calls."""
 
     @property
     def records(self) -> bool:
-        """Whether anything is recorded; a tracker that records nothing needs no replay."""
+        """Whether anything is recorded; if not, rounds are not replayed."""
 
     def start(self, config: Mapping[str, Any]) -> None:
-        """Begin the record, or go on with that of the interrupted run."""
+        """Start the record, or resume that of the interrupted run."""
 
     def round(self, number: int, metrics: Numbers, params: Mapping[str, Any], artifacts: Sequence[Path] = ()) -> None:
         """Record a finished round."""
 
     def attach(self, path: Path) -> None:
-        """Keep a file with the run as a whole."""
+        """Record a file of the whole run."""
 
     def register(self, path: Path) -> None:
-        """Register a model of the result, in a folder that `pipeline.tracking.mlflow_models.save_model` wrote.
-
-        When this returns and the tracker `records`, the folder is no longer needed.
-        """
+        """Register a folder that `mlflow_models.save_model` wrote; if the tracker `records`, it may then be deleted."""
 
     def finish(self, status: Status) -> None:
-        """End the record. Raises nothing, so that it can be called while an error is on its way."""
+        """End the record. Raises nothing, so that it can be called while an exception propagates."""
 
     def compare_url(self, ui: str) -> str | None:
-        """The page of the user interface at `ui` that shows the rounds side by side; None where nothing is recorded."""
+        """The page at the user interface `ui` that compares the rounds; None if nothing is recorded."""
 
     def run_url(self, ui: str) -> str | None:
-        """The run's own page of the user interface at `ui`; None where nothing is recorded."""
+        """The run's page at the user interface `ui`; None if nothing is recorded."""
+
+
+def _whole_call(name: str) -> Any:
+    def call(self: "UninterruptedTracker", *values: Any) -> Any:
+        return self.thread.call(lambda: getattr(self.tracker, name)(*values))
+
+    return call
 
 
 class UninterruptedTracker:
-    """Tells another tracker everything, each call whole: for one that writes to a file which it locks.
+    """Makes every call of another tracker in a thread that signals do not reach: for a tracker with a locked file."""
 
-    Args:
-        tracker: The one that records.
-    """
+    start = _whole_call("start")
+    round = _whole_call("round")
+    attach = _whole_call("attach")
+    register = _whole_call("register")
+    finish = _whole_call("finish")
+    compare_url = _whole_call("compare_url")
+    run_url = _whole_call("run_url")
 
     def __init__(self, tracker: Tracker) -> None:
-        self._tracker = tracker
-        self._caller = UninterruptibleThread()
+        self.tracker = tracker
+        self.thread = UninterruptibleThread()
 
     @property
     def records(self) -> bool:
-        """As the other one does."""
-        return self._tracker.records
-
-    def start(self, config: Mapping[str, Any]) -> None:
-        """As the other one does."""
-        self._caller.call(lambda: self._tracker.start(config))
-
-    def round(self, number: int, metrics: Numbers, params: Mapping[str, Any], artifacts: Sequence[Path] = ()) -> None:
-        """As the other one does."""
-        self._caller.call(lambda: self._tracker.round(number, metrics, params, artifacts))
-
-    def attach(self, path: Path) -> None:
-        """As the other one does."""
-        self._caller.call(lambda: self._tracker.attach(path))
-
-    def register(self, path: Path) -> None:
-        """As the other one does."""
-        self._caller.call(lambda: self._tracker.register(path))
-
-    def finish(self, status: Status) -> None:
-        """As the other one does."""
-        self._caller.call(lambda: self._tracker.finish(status))
-
-    def compare_url(self, ui: str) -> str | None:
-        """As the other one does."""
-        return self._tracker.compare_url(ui)
-
-    def run_url(self, ui: str) -> str | None:
-        """As the other one does."""
-        return self._tracker.run_url(ui)
+        """As for the other tracker."""
+        return self.tracker.records
 
 
 class SilentTracker:
@@ -126,23 +96,7 @@ class SilentTracker:
 
     records = False
 
-    def start(self, config: Mapping[str, Any]) -> None:
-        """Do nothing."""
+    def start(self, *_: Any) -> None:
+        """Do nothing, as every other call."""
 
-    def round(self, number: int, metrics: Numbers, params: Mapping[str, Any], artifacts: Sequence[Path] = ()) -> None:
-        """Do nothing."""
-
-    def attach(self, path: Path) -> None:
-        """Do nothing."""
-
-    def register(self, path: Path) -> None:
-        """Do nothing."""
-
-    def finish(self, status: Status) -> None:
-        """Do nothing."""
-
-    def compare_url(self, ui: str) -> None:
-        """There is no such page."""
-
-    def run_url(self, ui: str) -> None:
-        """There is no such page."""
+    round = attach = register = finish = compare_url = run_url = start

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from models.encoder import DualStemEncoder
-from pipeline.config.rounds import Stage
+from pipeline.config.experiment import Stage
 from pipeline.errors import CheckpointError
 
 FORMAT = 4

@@ -20,7 +20,6 @@ from pipeline.config import cclnet as method_config
 from pipeline.config import csdn as csdn_config
 from pipeline.config import eees as eees_config
 from pipeline.config import shared as config
-from pipeline.config import supervised as person_config
 from pipeline.data.captions.store import load_captions, truncation_report
 from pipeline.data.dataset import read_dataset
 from pipeline.data.samplers.sampling import cross_modal_batches, paired_identity_batches
@@ -61,12 +60,12 @@ FEEDS: dict[type[BaseModel], tuple[list[Callable[..., Any]], set[str]]] = {
     method_config.AugmentationConfig: ([augment], set()),
     method_config.OptimisationConfig: ([image_learning_rate, build_image_optimiser], set()),
     csdn_config.PersonPromptsConfig: ([learn_person_prompts], set()),
-    person_config.PersonNetworkConfig: ([prepare_for_people], set()),
+    config.PersonNetworkConfig: ([prepare_for_people], set()),
     csdn_config.FusionConfig: ([build_fusion, learn_fusion], {"batch_statistics"}),
     csdn_config.PersonLossConfig: ([person_terms, text_terms], set()),
-    person_config.PersonBatchesConfig: ([paired_identity_batches], {"batch_norm"}),
-    person_config.PersonAugmentationConfig: ([channel_views], set()),
-    person_config.PersonOptimisationConfig: ([person_learning_rate, build_person_optimiser], set()),
+    config.PersonBatchesConfig: ([paired_identity_batches], {"batch_norm"}),
+    config.PersonAugmentationConfig: ([channel_views], set()),
+    config.PersonOptimisationConfig: ([person_learning_rate, build_person_optimiser], set()),
     eees_config.CaptionsConfig: ([load_captions, truncation_report], set()),
     eees_config.CaptionEncoderConfig: ([build_person_optimiser], {"tower"}),
     eees_config.ViewFusionConfig: ([build_view_fusion], set()),
@@ -94,7 +93,7 @@ def test_every_setting_is_read_somewhere() -> None:
         if isinstance(node, ast.Attribute)
     }
     sections = [*FEEDS, config.ExecutionConfig, method_config.StagesConfig, method_config.LabellingConfig]
-    sections += [person_config.PersonStagesConfig, eees_config.CaptionTermsConfig]
+    sections += [config.PersonStagesConfig, eees_config.CaptionTermsConfig]
     unread = {f"{section.__name__}.{name}" for section in sections for name in section.model_fields if name not in read}
     assert not unread
 
@@ -109,8 +108,11 @@ def test_every_setting_has_a_sentence() -> None:
         csdn_config.CsdnConfig,
         eees_config.EeesConfig,
         eees_config.CaptionTermsConfig,
-        person_config.PersonStagesConfig,
+        config.PersonStagesConfig,
     ]
     for section in sections:
         for name, field in section.model_fields.items():
-            assert field.description, f"{section.__name__}.{name}"
+            described = field.description
+            if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+                described = described or field.annotation.__doc__  # a section's sentence is its docstring
+            assert described, f"{section.__name__}.{name}"

@@ -40,6 +40,12 @@ PLAIN_ROOMS = (
     "pipeline.runs",
     "pipeline.runtime",
     "pipeline.training",
+    "flows",
+    "pipeline.config",
+    "pipeline.errors",
+    "pipeline.reports",
+    "pipeline.storage",
+    "pipeline.tracking",
 )
 # Words and phrases of everyday speech for which the field, or plain English, has a better one.
 BANNED = {

@@ -7,8 +7,13 @@ import torch
 from pydantic import BaseModel
 
 from models.person_heads import PersonClassifier
-from pipeline.config.shared import STRICT, DataConfig, EvaluationConfig, ExecutionConfig, ImagesConfig, ModelConfig
-from pipeline.config.supervised import (
+from pipeline.config.shared import (
+    STRICT,
+    DataConfig,
+    EvaluationConfig,
+    ExecutionConfig,
+    ImagesConfig,
+    ModelConfig,
     PersonAugmentationConfig,
     PersonBatchesConfig,
     PersonNetworkConfig,

@@ -104,7 +104,7 @@ def test_a_server_that_dies_in_the_middle_misses_nothing(
         assert report is not None
         assert_complete(MlflowClient(tracking_uri=server.uri), note.run_id, report.headline.map)
         code, out, _ = vireid("runs", "sync", "--runs", str(folder.parent))
-        assert (code, out) == (0, f"no run in {folder.parent} waits for MLflow\n")
+        assert (code, out) == (0, f"no run in {folder.parent} has an incomplete MLflow record\n")
     finally:
         server.kill()
 

@@ -54,7 +54,7 @@ def test_without_a_parameter_there_are_no_changes():
         ({"stages": {"prepare_rounds": -1}}, "stages.prepare_rounds", "greater than or equal to"),
         ({"labelling": {"visible": {"eps": 2.0}}}, "labelling.visible.eps", "less than"),
         ({"stages": {"warm_up": 1}}, "stages.warm_up", "not permitted"),
-        ({"data": {"name": "market"}}, "data.name", "'sysu', 'regdb', 'llcm' or 'manifest'"),
+        ({"data": {"name": "market"}}, "data.name", "one of sysu, regdb, llcm, manifest"),
         ({"optimisation": {"learning_rate": float("inf")}}, "optimisation.learning_rate", "finite number"),
         ({"name": "Two words"}, "name", "match pattern"),
     ],

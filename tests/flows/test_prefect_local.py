@@ -10,9 +10,8 @@ from prefect import Flow, flow
 from prefect.client.orchestration import get_client
 from prefect.runtime import flow_run
 
-from flows.deployments import FLOWS, at_terminal
+from flows.deployments import FLOWS, at_terminal, train_splits
 from flows.prefect_local import cancelled_if_stopped, prefect_at_terminal
-from flows.regdb_splits import train_splits
 
 pytestmark = pytest.mark.usefixtures("prefect_backend")
 

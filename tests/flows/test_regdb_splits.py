@@ -67,7 +67,7 @@ def test_a_model_is_not_tested_on_another_splits_people(vireid: Call, regdb: Pat
     ("arguments", "message", "hint"),
     [
         (["--splits", "0-3"], "splits are 1 to 10", "1-10"),
-        (["--splits", "all"], "names no splits", "1-10"),
+        (["--splits", "all"], "is not a list of splits", "1-10"),
         ([], "split", "--splits 1-10"),
         (["--set", "data.split=11"], "data.split", "config show"),
     ],

@@ -96,9 +96,9 @@ def test_a_round_is_chosen_by_people_that_are_held_out(smoke_config: CclnetConfi
 
 
 def test_choosing_by_validation_needs_people_that_are_held_out() -> None:
-    with pytest.raises(ConfigError, match="not trained on"):
+    with pytest.raises(ConfigError, match="needs validation images"):
         load_config("cclnet-sysu", ["evaluation.selection=val"])
-    with pytest.raises(ConfigError, match="not trained on"):
+    with pytest.raises(ConfigError, match="needs validation images"):
         load_config("cclnet-regdb", ["evaluation.selection=val"])
 
 

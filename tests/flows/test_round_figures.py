@@ -6,7 +6,7 @@ from PIL import Image
 
 from pipeline.config.cclnet import CclnetConfig
 from pipeline.config.experiment import AnyConfig
-from pipeline.reports.comparison_page import FIGURES
+from pipeline.reports.comparison import FIGURES
 from pipeline.runs.open import run_path
 from pipeline.storage.layout import figure_path
 from tests.flows.plain_runs import run_plainly

@@ -8,7 +8,7 @@ import torch
 from pipeline.config.cclnet import CclnetConfig
 from pipeline.methods.cclnet import prompts, stages
 from pipeline.runs.open import run_path
-from pipeline.storage.checkpoint import read_checkpoint
+from pipeline.storage.run_folder import read_checkpoint
 from tests.flows.plain_runs import assert_same_result, checkpoint_of, run_plainly
 
 

@@ -6,7 +6,7 @@ from models.clip import LoadedClip
 from models.encoder import DualStemEncoder
 from models.imagenet import RESNET50
 from pipeline.config.cclnet import CclnetConfig
-from pipeline.config.rounds import Stage
+from pipeline.config.experiment import Stage
 from pipeline.errors import ConfigError
 from pipeline.methods.cclnet.rounds import run_rounds
 from pipeline.methods.cclnet.stages import begin_stage, cluster, learn_prompts, log_round, train

@@ -3,7 +3,7 @@
 from clustering.dbscan import Clustering
 from models.modality import PerModality
 from pipeline.config.cclnet import CclnetConfig, OptimisationConfig, SwapConfig
-from pipeline.config.rounds import Round
+from pipeline.config.experiment import Round
 from pipeline.methods.cclnet.state import CclnetState
 from pipeline.training.optimiser import AtSwap, image_learning_rate, optimiser_restarts
 

@@ -5,7 +5,7 @@ import torch
 from models.clip import LoadedClip
 from models.encoder import DualStemEncoder
 from pipeline.config.csdn import CsdnConfig
-from pipeline.config.rounds import Stage
+from pipeline.config.experiment import Stage
 from pipeline.methods.csdn.rounds import run_rounds
 from pipeline.methods.csdn.stages import fuse_texts, learn_prompts, log_round, train
 from pipeline.methods.csdn.state import CsdnRun, CsdnState

@@ -7,7 +7,7 @@ from models.encoder import DualStemEncoder, encoder_widths
 from models.fusion import PairViewFusion, build_view_fusion, drawn_linear
 from models.text_tower import TextTower
 from pipeline.config.eees import EeesConfig
-from pipeline.config.rounds import Stage
+from pipeline.config.experiment import Stage
 from pipeline.errors import ConfigError
 from pipeline.methods.eees.objective import fuses, reads_captions
 from pipeline.methods.eees.rounds import run_rounds

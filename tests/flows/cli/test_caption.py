@@ -109,7 +109,7 @@ def test_an_interruption_says_that_the_same_command_goes_on(
     code, _, err = vireid(*command)
 
     assert code == 130
-    assert "what was finished is kept, the same command goes on from there" in err
+    assert "finished work is kept, the same command resumes it" in err
     assert len(lines(out)) == 40
 
     assert vireid(*command)[0] == 0

@@ -57,11 +57,11 @@ def test_the_page_lies_in_the_working_folder_unless_named(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ((), "nothing to compare"),
+        ((), "no run to compare"),
         (("absent",), "absent holds no run"),
         (("empty",), "no finished round"),
-        (("first", "--metric", "nothing"), "no run has a number called 'nothing'"),
-        (("first", "--html", "first/metrics.jsonl"), "is no page"),
+        (("first", "--metric", "nothing"), "no run has a metric 'nothing'"),
+        (("first", "--html", "first/metrics.jsonl"), "is not a page"),
         (("first", "--html", "first/metrics.jsonl/page.html"), "cannot be written"),
     ],
 )

@@ -32,8 +32,8 @@ def test_every_run_is_a_row_and_what_is_none_is_a_line(vireid: Call, tmp_path: P
     ]
     (busy,) = (line for line in lines if "busy" in line)
     assert "running" in busy and "1 of 2" in busy
-    assert "the test has chosen it" in out
-    assert [line for line in lines if "left out" in line] == [f"left out: {tmp_path / 'notes'} holds no run"]
+    assert "selected on the test set" in out
+    assert [line for line in lines if "skipped" in line] == [f"skipped: {tmp_path / 'notes'} holds no run"]
 
 
 def test_programs_get_json(vireid: Call, tmp_path: Path) -> None:
@@ -58,7 +58,7 @@ def test_what_mlflow_missed_is_handed_over(vireid: Call, tmp_path: Path, monkeyp
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
     done = make_run(tmp_path / "done", [row(1, 0.5, 0.25), row(2, 0.375, 0.75)])
     code, out, _ = vireid("runs", "sync", "--runs", str(tmp_path))
-    assert (code, out) == (0, f"no run in {tmp_path} waits for MLflow\n")
+    assert (code, out) == (0, f"no run in {tmp_path} has an incomplete MLflow record\n")
     code, out, _ = vireid("runs", "sync", str(done))
     assert (code, out) == (0, f"{done}: 2 of 2 rounds in MLflow\n")
     write_note(done, TrackingNote(read_note(done).run_id))
@@ -76,6 +76,6 @@ def test_a_server_that_is_away_and_a_folder_without_a_run_are_errors(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
     code, out, err = vireid("runs", "sync", str(done))
     assert (code, out) == (1, "")
-    assert "Connection refused" in err and "hint: what the run has saved is intact" in err
+    assert "Connection refused" in err and "hint: the run folder is intact" in err
     code, _, err = vireid("runs", "sync", str(tmp_path / "absent"))
     assert code == 1 and "holds no run" in err

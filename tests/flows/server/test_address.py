@@ -6,7 +6,7 @@ import httpx
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from flows.server.address import answering
+from flows.prefect_local import answering
 from pipeline.errors import ConfigError
 from tests.flows.command_line import Call, small
 
@@ -18,7 +18,7 @@ def test_commands_for_a_server_say_that_none_is_named(vireid: Call) -> None:
     with temporary_settings(restore_defaults={PREFECT_API_URL}):
         code, out, err = vireid("deploy")
     assert (code, out) == (1, "")
-    assert "error: no Prefect server is named" in err
+    assert "error: PREFECT_API_URL is not set" in err
     assert "hint:" in err and "make server" in err and "PREFECT_API_URL" in err
 
 
@@ -37,7 +37,7 @@ def test_training_where_the_named_server_does_not_answer_is_one_error(
         code, out, err = vireid("train", "smoke", *small(tmp_path, smoke_data))
     assert (code, out) == (1, "")
     assert f"Prefect at {NOWHERE} does not answer" in err
-    assert "unset that" in err and "Traceback" not in err
+    assert "unset it" in err and "Traceback" not in err
     assert not list(tmp_path.glob("*/checkpoint.pt"))
 
 

@@ -176,7 +176,7 @@ def test_a_run_whose_worker_is_killed_goes_on_after_its_last_round(smoke_data: P
 
         output, _ = watching.communicate(timeout=PATIENCE)
         assert watching.returncode == 0, output
-        assert "the worker has ended by itself: it is started again" in servers.log.read_text()
+        assert "the worker ended by itself: restarting it" in servers.log.read_text()
         flow_run = the_flow_run(servers)
         assert (flow_run["state_type"], flow_run["run_count"]) == ("COMPLETED", 2)
         assert_tasks_are_of_their_attempts(servers, UUID(flow_run["id"]), before)

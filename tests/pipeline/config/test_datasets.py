@@ -41,7 +41,7 @@ def test_every_setting_that_only_some_data_sets_read_is_tried_here():
 
 
 def test_trials_of_a_full_gallery_are_refused():
-    with pytest.raises(ConfigError, match="drawn galleries"):
+    with pytest.raises(ConfigError, match="sampled galleries"):
         load("manifest", "evaluation.trials=3")
 
 

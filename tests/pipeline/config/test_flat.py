@@ -1,6 +1,6 @@
 """Settings are compared under dotted names."""
 
-from pipeline.config.flat import differences, flat
+from pipeline.config.experiment import differences, flat
 
 
 def test_only_what_is_nested_is_taken_apart():

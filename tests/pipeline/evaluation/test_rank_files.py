@@ -774,8 +774,8 @@ def test_ranking_files_needs_no_torch(tmp_path):
     program = (
         "import sys\n"
         "from pathlib import Path\n"
-        "import flows.cli.rank\n"
-        f"flows.cli.rank.rank(Path({str(path)!r}), 'sysu/all', allow_partial=True, rerank=True, trials=2)\n"
+        "import flows.cli.features\n"
+        f"flows.cli.features.rank(Path({str(path)!r}), 'sysu/all', allow_partial=True, rerank=True, trials=2)\n"
         "assert not {'torch', 'open_clip', 'prefect', 'mlflow'} & set(sys.modules)\n"
     )
     assert "sysu/all/1-shot/agw" in run_fresh(program)

@@ -12,7 +12,7 @@ from PIL import Image
 from clustering.dbscan import EpsPoint
 from models.modality import PerModality
 from pipeline.reports.cluster_figures import (
-    NOBODY,
+    UNPAIRED,
     MapSample,
     draw_cluster_sizes,
     draw_eps_curve,
@@ -59,7 +59,7 @@ def shows(pixels: np.ndarray, colour: tuple[int, int, int]) -> bool:
 
 def a_map(generator: np.random.Generator) -> tuple[np.ndarray, PerModality[MapSample]]:
     """Five images a modality: two of pair 0, one of pair 1, two of others."""
-    sample = MapSample(np.arange(5), np.array([NOBODY, NOBODY, 0, 0, 1]))
+    sample = MapSample(np.arange(5), np.array([UNPAIRED, UNPAIRED, 0, 0, 1]))
     return generator.normal(size=(10, 2)), PerModality(sample, sample)
 
 

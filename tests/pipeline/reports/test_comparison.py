@@ -82,7 +82,7 @@ def test_runs_of_different_data_are_each_shown_by_their_own_search(tmp_path: Pat
 
 
 def test_nothing_and_a_run_without_a_round_cannot_be_compared(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="nothing to compare"):
+    with pytest.raises(ConfigError, match="no run to compare"):
         compare_runs([])
     with pytest.raises(CheckpointError, match="no finished round"):
         compare_runs([read_run(make_run(tmp_path / "a", []))])

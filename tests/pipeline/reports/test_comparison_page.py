@@ -11,8 +11,7 @@ import pytest
 from PIL import Image
 
 from pipeline.errors import ConfigError
-from pipeline.reports.comparison import Comparison, compare_runs
-from pipeline.reports.comparison_page import write_page
+from pipeline.reports.comparison import Comparison, compare_runs, write_page
 from pipeline.reports.curves import Curve, draw_curves
 from pipeline.storage.run_reader import read_run
 from tests.pipeline.reports.recorded_runs import make_run, row
@@ -70,7 +69,7 @@ def test_every_element_is_closed_and_the_numbers_are_there(tmp_path: Path) -> No
     for number in ("50.00", "25.00", "37.50", "6.25", "75.00", "2.5"):
         assert number in page.text, number
     assert "50.00 in round 1" in page.text  # the best of A, marked as such
-    assert "the test has chosen it" in page.text
+    assert "selected on the test set" in page.text
     assert "seed" in page.text
 
 
@@ -110,7 +109,7 @@ def test_there_is_a_curve_for_each_number_and_the_last_figure_of_each_kind(tmp_p
     images = [one for tag, one in Page(tmp_path / "page.html").elements if tag == "img"]
     assert len(images) == 4 + 3  # Rank-1, mAP, loss, seconds; then eps curve, other and photograph
     assert [one["alt"] for one in images[4:]] == [
-        "What other values of eps would have given, round 2",
+        "Clusters at other values of eps, round 2",
         "other, round 10",
         "photograph, round 1",
     ]
@@ -123,7 +122,7 @@ def test_runs_without_figures_and_without_a_difference_say_so(tmp_path: Path) ->
     file = tmp_path / "page.html"
     write_page(compare_runs([read_run(make_run(tmp_path / "a", [row(1)]))]), file)
     page = Page(file)
-    assert "It has none." in page.text and "There is one run only." in page.text
+    assert "<p>None.</p>" in page.text and "Only one run." in page.text
 
 
 def test_a_page_is_replaced_and_anything_else_is_not(tmp_path: Path) -> None:
@@ -135,7 +134,7 @@ def test_a_page_is_replaced_and_anything_else_is_not(tmp_path: Path) -> None:
     assert file.read_bytes() == before
     metrics = tmp_path / "a" / "metrics.jsonl"
     content = metrics.read_bytes()
-    with pytest.raises(ConfigError, match="is no page"):
+    with pytest.raises(ConfigError, match="is not a page"):
         write_page(both, metrics)
     assert metrics.read_bytes() == content
 

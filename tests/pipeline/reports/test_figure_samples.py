@@ -5,7 +5,7 @@ import pytest
 
 from clustering.matching import Matching
 from models.modality import PerModality
-from pipeline.reports.cluster_figures import NOBODY, principal_plane, sample_map, sample_pairs, spread
+from pipeline.reports.cluster_figures import UNPAIRED, principal_plane, sample_map, sample_pairs, spread
 
 
 def matching_of(*similarity: float) -> Matching:
@@ -43,7 +43,7 @@ def test_a_map_shows_the_pairs_in_both_modalities_and_others_around_them() -> No
     assert [len(some.rows) for some in sample] == [47, 17]
     for modality, some in sample.items():
         assert len(set(some.rows.tolist())) == len(some.rows)
-        assert np.count_nonzero(some.pairs == NOBODY) == 7
+        assert np.count_nonzero(some.pairs == UNPAIRED) == 7
         clusters = [set(labels[modality][some.rows[some.pairs == pair]].tolist()) for pair in (0, 1)]
         assert all(len(one) == 1 for one in clusters)
     first = [labels[modality][some.rows[some.pairs == 0]][0] for modality, some in sample.items()]

@@ -76,7 +76,7 @@ def test_of_published_data_sets_the_settings_alone_say_what_can_be_chosen_by(
     if accepted:
         assert config_of(tmp_path, name, *changes).evaluation.selection == selection
         return
-    with pytest.raises(ConfigError, match="needs images that are not trained on"):
+    with pytest.raises(ConfigError, match="needs validation images"):
         config_of(tmp_path, name, *changes)
 
 

@@ -92,7 +92,7 @@ def test_a_round_whose_timings_are_not_yet_written_is_there_without_them(tmp_pat
         ("config.json", '{"format": 2, "digest": "a", "config": {"name": "x", "gone": 1}}', "gone does not exist"),
         ("metrics.jsonl", "\x00\x01", "damaged"),
         ("metrics.jsonl", "1\n", "damaged"),
-        ("metrics.jsonl", "{}\n", "names no round"),
+        ("metrics.jsonl", "{}\n", "a line has no round"),
     ],
 )
 def test_what_is_damaged_or_foreign_is_named(tmp_path: Path, file: str, content: str, message: str) -> None:
