@@ -27,7 +27,7 @@ def test_a_stop_after_prompt_learning_keeps_the_end_of_stage_prepare_and_the_tex
     expected = read_checkpoint(run_path(calm) / "checkpoints" / "round-001.pt")
     assert expected is not None
 
-    real, calls = stages.train_epoch, list[int]()
+    real, calls = stages.run_epoch, list[int]()
 
     def interrupt_the_second_epoch(*given: object, **named: object) -> object:
         calls.append(len(calls))
@@ -36,7 +36,7 @@ def test_a_stop_after_prompt_learning_keeps_the_end_of_stage_prepare_and_the_tex
         return real(*given, **named)
 
     with monkeypatch.context() as patch:
-        patch.setattr(stages, "train_epoch", interrupt_the_second_epoch)
+        patch.setattr(stages, "run_epoch", interrupt_the_second_epoch)
         with pytest.raises(KeyboardInterrupt):
             run_plainly(stopped)
     folder = run_path(stopped)

@@ -37,6 +37,7 @@ def run(site: Path, smoke_tree: dict[str, object], tmp_path_factory: pytest.Temp
         (),
         {
             **smoke_tree,
+            "evaluation": {"every": 1},  # no gallery is drawn, so there are no trials
             "data": {"name": "manifest", "root": str(site)},
             "execution": {
                 "device": "cpu",

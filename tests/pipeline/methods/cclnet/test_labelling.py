@@ -42,7 +42,7 @@ def test_what_clustering_refuses_names_the_setting(
     monkeypatch: pytest.MonkeyPatch, value: float, limit: int, error: type[VireidError], said: str, hint: str
 ) -> None:
     monkeypatch.setattr(jaccard, "MOST_PAIRS", limit)
-    bank = FeatureBank(np.full((40, 1), value, np.float32), Modality.INFRARED, "")
+    bank = FeatureBank(np.full((40, 1), value, np.float32), Modality.INFRARED)
     with pytest.raises(error) as caught:
         label_modality(bank, ClusteringConfig(), CPU)
     assert said in caught.value.message and hint in caught.value.hint
