@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.gpu.waiting import CUDA, no_gpu, waiting_refused
-from tests.pipeline.methods import test_identity_objective as people
+from tests.pipeline.methods import test_supervised as people
 from tests.pipeline.methods.eees import test_objective as captions
 
 pytestmark = no_gpu

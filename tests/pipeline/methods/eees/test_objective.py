@@ -25,7 +25,7 @@ from pipeline.methods.eees.objective import (
 from pipeline.methods.supervised import person_terms
 from pipeline.training.loop import Compute, EpochSteps, run_epoch
 from pipeline.training.objective import Objective
-from tests.pipeline.methods.test_identity_objective import batch_of
+from tests.pipeline.methods.test_supervised import batch_of
 from tests.pipeline.training.small_training import CPU, SIZE, random_images
 from tests.reference.caption_terms import caption_terms
 
