@@ -206,9 +206,9 @@ def read_llcm(root: Path, *, allow_partial: bool = False) -> Dataset:
         name=NAME,
         kind="licensed" if archive.drawn is None else "drawn",
         root=root,
-        images=build_tables(root, every_row, purpose="the data set", advice=_UNPACK).images,
         training=build_tables(root, trained, purpose="training", advice=_UNPACK),
         test=build_tables(root, tested, purpose="test", advice=_UNPACK),
+        images=build_tables(root, every_row, purpose="the data set", advice=_UNPACK).images,
         partial=partial,
     )
 

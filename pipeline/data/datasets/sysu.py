@@ -225,10 +225,10 @@ def read_sysu_mm01(root: Path, *, split: str = "train_val", allow_partial: bool 
         name=NAME,
         kind="licensed" if archive.drawn is None else "drawn",
         root=root,
-        images=_tables(archive, "the data set", SPLITS).images,
         training=_tables(archive, "training", splits_of_training[split]),
-        validation=_tables(archive, "validation", ("val",)) if split == "train" else None,
         test=_tables(archive, "test", ("test",)),
+        images=_tables(archive, "the data set", SPLITS).images,
+        validation=_tables(archive, "validation", ("val",)) if split == "train" else None,
         partial=partial,
         split=split,
     )

@@ -89,6 +89,7 @@ def read_manifest(path: Path, *, images_root: Path | None = None, allow_overlap:
         )
         return build_tables(manifest.root, entries, purpose=purpose, advice=_MEND)
 
+    training = tables((row for row in manifest.rows if row.split == "train"), "training")
     held_out = [row for row in manifest.rows if row.split == "val"]
     tested = [row for row in manifest.rows if row.split in ("query", "gallery", "test")]
     test = _with_roles(tables(tested, "test"), tested) if tested else None
@@ -96,10 +97,10 @@ def read_manifest(path: Path, *, images_root: Path | None = None, allow_overlap:
         name=_name(manifest.path),
         kind="custom" if read_drawn(manifest.root) is None else "drawn",
         root=manifest.root,
-        images=tables(manifest.rows, "the data set").images,
-        training=tables((row for row in manifest.rows if row.split == "train"), "training"),
+        training=training,
         validation=tables(held_out, "validation") if held_out else None,
         test=test,
+        images=tables(manifest.rows, "the data set").images,
         overlap=bool(overlaps(manifest.rows)),
     )
 

@@ -241,7 +241,7 @@ class TestNames:
     def test_a_test_image_whose_name_and_folder_disagree_is_refused(self, tmp_path, name):
         root = write_tree(tmp_path / "llcm")
         (root / "test_vis" / "cam1" / "0003" / name).touch()
-        message = rf"test_vis/cam1/0003/{name} is in the folder of person 0003, camera 1, .* begin with 0003_c01_"
+        message = rf"test_vis/cam1/0003/{name} is in the folder of person 0003, camera 1; .* begin with 0003_c01_"
         for read in (check_llcm, lambda root: read_llcm(root, allow_partial=True)):
             with pytest.raises(DataError, match=message):
                 read(root)
