@@ -59,13 +59,8 @@ def learn_person_prompts(
     Source: Yu et al., IEEE TMM 2025 (CSDN), modality-specific prompt learner; public code, stage 1.
     """
     device = known.features.visible.device
-    new_bank = partial(PromptBank, tower, num_rows=known.num_people, num_context=num_context)
-    words = PerModality.build(
-        lambda modality: new_bank(
-            sentence=SHARED_SENTENCE if template == "shared" else SENTENCES[modality],
-            generator=init_generator(modality),
-        ).to(device)
-    )
+    sentences = SENTENCES.map(lambda own: SHARED_SENTENCE if template == "shared" else own)
+    words = sentences.map_with(partial(_new_bank, tower, known, num_context), PerModality.build(init_generator))
 
     def encoded(rows: Int64[Tensor, " rows"]) -> PerModality[Float[Tensor, "rows embed"]]:
         visible = words.visible.encode(tower, rows)
@@ -151,6 +146,13 @@ def learn_fusion(
     with torch.no_grad():
         fused: Tensor = fusion.train(prototype_dropout)(*texts)
     return fused, mean
+
+
+def _new_bank(
+    tower: TextTower, known: PersonFeatures, num_context: int, sentence: str, generator: torch.Generator
+) -> PromptBank:
+    bank = PromptBank(tower, sentence, known.num_people, num_context=num_context, generator=generator)
+    return bank.to(known.features.visible.device)
 
 
 def _both_ways(images: Tensor, texts: Tensor, labels: Tensor) -> Tensor:
