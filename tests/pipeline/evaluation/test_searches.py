@@ -431,7 +431,7 @@ def test_an_unknown_search_is_refused_with_the_known_ones(search):
 
 @pytest.mark.parametrize("draws", [GalleryDraws(trials=0), GalleryDraws(shots=(1, 0))])
 def test_no_trial_and_no_shot_are_settings_out_of_range(draws):
-    with pytest.raises(ConfigError, match="at least 1 is needed"):
+    with pytest.raises(ConfigError, match="at least 1 of each is needed"):
         plan_search("sysu/all", samples_of(small_layout()), draws=draws)
 
 
