@@ -1,4 +1,4 @@
-"""What the whole suite shares: one drawn data set, one tiny configuration, one Prefect back end."""
+"""What the whole suite shares: one synthetic data set, one tiny configuration, one Prefect back end."""
 
 import fcntl
 import gc
@@ -8,9 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from pipeline.config.cclnet import CclnetConfig
 from pipeline.config.presets import load_config
+
+settings.register_profile("vireid", deadline=None)  # a busy machine is no failure
+settings.load_profile("vireid")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -14,6 +14,7 @@ from pipeline.errors import ConfigError
 _FOLDER = resources.files("pipeline.config") / "presets"
 _MODELS = {method_name(config): config for config in CONFIGS}
 _EVERY_KEY = "`vireid config show PRESET` lists every key with its value"
+_RENAMED = {"swap.min_similarity": "matching.floor"}
 _MAX_DEPTH = 8  # of nested sections; no configuration has more than three
 _LARGEST = 2**63  # TOML integers have 64 bits
 
@@ -175,7 +176,7 @@ def _describe(problem: Any) -> str:
     key = ".".join(str(part) for part in problem["loc"])
     match problem["type"]:
         case "extra_forbidden":
-            return f"{key} does not exist"
+            return f"{key} is called {_RENAMED[key]} now" if key in _RENAMED else f"{key} does not exist"
         case "model_type":
             return f"{key} is a section, not a value"
         case _:
