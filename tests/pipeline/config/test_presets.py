@@ -53,12 +53,12 @@ def test_every_wrong_key_is_named_at_once() -> None:
     with pytest.raises(ConfigError) as caught:
         load_config("smoke", ["swap.modus=off", "memory.momentum=1.5"])
     assert "swap.modus does not exist" in caught.value.message
+    assert "memory.momentum" in caught.value.message
 
 
 def test_a_setting_that_was_renamed_is_refused_by_its_new_name():
     with pytest.raises(ConfigError, match=r"swap\.min_similarity is called matching\.floor now"):
         load_config("smoke", ["swap.min_similarity=0.2"])
-    assert "memory.momentum" in caught.value.message
 
 
 def test_a_value_cannot_be_entered_as_a_section() -> None:
