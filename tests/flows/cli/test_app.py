@@ -58,7 +58,7 @@ def test_an_option_that_is_left_out_leaves_the_value_of_a_file(
     own = tmp_path / "mine.toml"
     own.write_text('extends = "smoke"\n[execution]\ndevice = "abacus"\nprocesses = 3\nruns_folder = "mine"\n')
     seen = []
-    monkeypatch.setattr(app, "_run", lambda config, _: seen.append(config.execution))
+    monkeypatch.setattr(app, "_run", lambda config, *_: seen.append(config.execution))
     assert vireid("train", str(own))[0] == 0
     monkeypatch.setenv("WORLD_SIZE", "8")  # torchrun has started eight ranks
     assert vireid("train", str(own), "--device", "cpu", "--runs", "elsewhere")[0] == 0
