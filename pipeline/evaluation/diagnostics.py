@@ -36,7 +36,7 @@ def label_diagnostics(labels: Int64[np.ndarray, "n"], person_ids: Int64[np.ndarr
 
 
 def matching_diagnostics(
-    matching: Matching,
+    matching: Matching | PerModality[Int64[np.ndarray, "_"]],
     labels: PerModality[Int64[np.ndarray, "n"]],
     person_ids: PerModality[Int64[np.ndarray, "n"]],
 ) -> dict[str, float]:

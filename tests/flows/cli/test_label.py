@@ -102,7 +102,7 @@ def test_a_file_that_is_missing_or_cut_short_is_an_error(vireid: Call, features:
     features.write_bytes(content[: len(content) // 2])
     code, _, err = vireid("label", str(features))
     assert code == 1
-    assert "cut short" in err
+    assert "is truncated" in err
     code, _, err = vireid("label", str(tmp_path / "none.npy"))
     assert code == 1
     assert "there is no file" in err

@@ -166,7 +166,7 @@ def test_no_draw_touches_the_global_generators():
     program = (
         "import random\n"
         "import numpy as np\n"
-        "from pipeline.evaluation.protocol import draw_agw, draw_official\n"
+        "from pipeline.evaluation.protocols.spec import draw_agw, draw_official\n"
         "folders = {(1, 1): list(range(20)), (2, 1): list(range(20, 25))}\n"
         "orders = {(1, 1): np.arange(1, 21)[None], (1, 2): np.arange(1, 6)[None]}\n"
         "before = random.getstate(), np.random.get_state()[1].tolist()\n"

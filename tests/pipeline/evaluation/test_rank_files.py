@@ -481,7 +481,7 @@ def test_sysu_cameras_that_contradict_the_modalities_are_refused(exported, camer
     wrong = images.infrared.copy()
     wrong[row] = not wrong[row]
     says = "visible" if camera in (3, 6) else "infrared"
-    with pytest.raises(DataError, match=rf"{images.paths[row]}: camera {camera}, and `modalities` says {says}"):
+    with pytest.raises(DataError, match=rf"{images.paths[row]}: camera {camera}, but `modalities` is {says}"):
         rank_files(replace(images, infrared=wrong), None, "sysu/all", allow_partial=True)
     with pytest.raises(DataError, match=rf"^row {row}: camera {camera}"):
         rank_files(replace(images, infrared=wrong, paths=None), None, "sysu/all", allow_partial=True)
