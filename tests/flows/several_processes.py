@@ -25,7 +25,7 @@ from pipeline.training.loop import require_equal_ranks
 
 def train(config: CclnetConfig) -> None:
     """The rounds of a run, on this rank."""
-    plain.train(config)
+    plain(config)
 
 
 def in_float64(text: TextPrototypes) -> TextPrototypes:

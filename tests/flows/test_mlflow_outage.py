@@ -94,7 +94,7 @@ def test_a_server_that_dies_in_the_middle_misses_nothing(
         said = [record.getMessage() for record in caplog.records if record.name.startswith("pipeline")]
         # Round 2 was told together with round 3; the end of the run was not.
         assert known == {0: 0, 1: 1, 2: 1, 3: 3, 4: 4}
-        assert [("goes on" in line) for line in said].count(True) == 2
+        assert [("the run continues" in line) for line in said].count(True) == 2
         assert [("answers again" in line) for line in said].count(True) == 1
         note = read_note(folder)
         assert note is not None and note.ended is None
