@@ -79,13 +79,13 @@ class Run(Generic[Config, State]):
         self.precision = resolve_precision(config.execution.precision, device)
         self.supervision = supervision
         self.rounds = planned_rounds(config)
-        self.round = self.rounds[0]
         self.clock = RoundClock()
         self._record = record
         self._evaluator = evaluator
         # Ranks other than 0 have no folder: they may be on a machine that does not see it.
         checkpoint = processes.from_rank_zero(lambda: self.record.folder.load_checkpoint())
         self.state = self._state_at(checkpoint)
+        self.round = self.rounds[max(0, self.state.completed - 1)]
         if checkpoint is not None:
             logger.info("resumed after round %d of %d", self.state.completed, len(self.rounds))
 
