@@ -1,7 +1,6 @@
 """Stages: the named steps of a round, which a flow can run as tasks; extract, evaluate and finish are shared."""
 
 import logging
-import re
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -67,7 +66,7 @@ class Stage(Generic[P, R]):
         try:
             return self.function(run, *values)
         finally:
-            run.clock.add(re.sub("-", "_", self.name), time.perf_counter() - start)
+            run.clock.add(self.function.__name__, time.perf_counter() - start)
 
 
 def stage(
