@@ -17,7 +17,7 @@ from flows.cli.compare import compare
 from flows.cli.data import data_app
 from flows.cli.encoder import embed, export, search
 from flows.cli.features import label, rank
-from flows.cli.options import JsonOption, renamed
+from flows.cli.options import JsonOption, Output, PerQueryOption, check_outputs_of, renamed
 from flows.cli.printing import print_average, print_json, print_note, print_report, stdout
 from flows.cli.runs import runs_app
 from flows.cli.server import deploy, server
@@ -26,6 +26,7 @@ from pipeline.config.datasets import options_of
 from pipeline.config.experiment import CONFIGS, method_name
 from pipeline.console import set_up_logging
 from pipeline.errors import ConfigError, VireidError
+from pipeline.runtime.outputs import FEATURES
 
 if TYPE_CHECKING:
     from pipeline.config.datasets import Split
@@ -134,8 +135,10 @@ def evaluate(
     data: DataOption = None,
     split: Annotated[int | None, typer.Option(min=1, max=10, help="RegDB: the split, which must be the run's.")] = None,
     _trial: Annotated[str | None, renamed("--trial", "--split")] = None,
-    features: Annotated[Path | None, typer.Option(help="Write the features to this .npz file.")] = None,
-    per_query: Annotated[Path | None, typer.Option(help="Write the results of each query to this .npz file.")] = None,
+    features: Annotated[
+        Path | None, typer.Option(help="Write the features to this .npz file."), Output("--features", FEATURES)
+    ] = None,
+    per_query: PerQueryOption = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, or cuda:N.")] = "auto",
     as_json: JsonOption = False,
 ) -> None:
@@ -154,7 +157,11 @@ def evaluate(
 def demo_clip(
     minutes: Annotated[float, typer.Option(min=0.1, help="Training time.")] = 40.0,
     seed: Annotated[int, typer.Option(help="Seed of weights and people.")] = 1,
-    out: Annotated[Path | None, typer.Option(help="The model folder to write.", show_default="the shipped one")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The model folder to write.", show_default="the shipped one"),
+        Output("--out"),
+    ] = None,
 ) -> None:
     """Train the demo CLIP on synthetic people, and write its model card."""
     from models.clip import demo_clip_folder
@@ -190,6 +197,9 @@ def _options(
     ] = False,
 ) -> None:
     """Options of `vireid` itself."""
+
+
+check_outputs_of(app)
 
 
 def _run(config: "AnyConfig", splits: list[int] | None, as_json: bool) -> None:

@@ -11,6 +11,7 @@ from flows.cli.options import (
     DeviceOption,
     JsonOption,
     ManifestRootOption,
+    Output,
     OverlapOption,
     PartialOption,
     one_of,
@@ -18,6 +19,7 @@ from flows.cli.options import (
 )
 from flows.cli.printing import print_json, print_line
 from pipeline.captioning.settings import PRECISIONS, VARIANTS, CaptionSettings, Precision, Shard, Variant
+from pipeline.runtime.outputs import CAPTIONS
 
 _VARIANT = "--prompt-variant"
 
@@ -25,7 +27,9 @@ ModelOption = Annotated[
     str, typer.Option(help="A model's name, such as llava-hf/llava-1.5-7b-hf, or its folder; stub for a test.")
 ]
 OutOption = Annotated[
-    Path | None, typer.Option("--out", "-o", help="The .jsonl file.", show_default="runs/captions/<data set>.jsonl")
+    Path | None,
+    typer.Option("--out", "-o", help="The .jsonl file.", show_default="runs/captions/<data set>.jsonl"),
+    Output("--out", CAPTIONS),
 ]
 PromptOption = Annotated[str | None, typer.Option(help="The prompt for every image.")]
 InfraredPromptOption = Annotated[str | None, typer.Option(help="The prompt for infrared images.")]
@@ -92,7 +96,7 @@ def caption(
 
 
 def caption_merge(
-    out: Annotated[Path, typer.Argument(help="The .jsonl file to write.")],
+    out: Annotated[Path, typer.Argument(help="The .jsonl file to write."), Output("OUT", CAPTIONS)],
     shards: Annotated[list[Path], typer.Argument(metavar="SHARD...", help="The file of every shard.")],
 ) -> None:
     """Merge the files of all shards; refused if an image is missing or duplicated."""

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.table import Table
 
-from flows.cli.options import JsonOption
+from flows.cli.options import JsonOption, Output
 from flows.cli.printing import print_json, print_note, stdout
+from pipeline.runtime.outputs import PAGE
 
 if TYPE_CHECKING:
     from pipeline.reports.comparison import Comparison
@@ -18,7 +19,9 @@ def compare(
     metric: Annotated[
         list[str] | None, typer.Option("--metric", help="A further metric, by its name in MLflow. Repeatable.")
     ] = None,
-    html: Annotated[Path, typer.Option("--html", help="The HTML page to write.")] = Path("comparison.html"),
+    html: Annotated[Path, typer.Option("--html", help="The HTML page to write."), Output("--html", PAGE)] = Path(
+        "comparison.html"
+    ),
     as_json: JsonOption = False,
 ) -> None:
     """Compare rounds and settings of runs; writes an HTML page that opens without a server."""

@@ -10,11 +10,13 @@ from flows.cli.options import (
     DatasetPathArgument,
     JsonOption,
     ManifestRootOption,
+    Output,
     OverlapOption,
     PartialOption,
     WorkersOption,
 )
 from flows.cli.printing import print_check, print_json, stdout
+from pipeline.runtime.outputs import MANIFEST
 
 data_app = typer.Typer(no_args_is_help=True, help="Generate, check and decode data sets, and write manifests.")
 
@@ -24,7 +26,7 @@ WidthOption = Annotated[int, typer.Option(min=16, max=1024, help="Columns of pix
 
 @data_app.command("synth")
 def synth(
-    out: Annotated[Path, typer.Argument(help="The new folder.")],
+    out: Annotated[Path, typer.Argument(help="The new folder."), Output("OUT")],
     size: Annotated[str, typer.Option(help="smoke, demo, or large.")] = "demo",
     layout: Annotated[str, typer.Option(help="sysu, regdb, llcm, or manifest.")] = "sysu",
     seed: Annotated[int, typer.Option(help="Other seeds give other people.")] = 1,
@@ -78,7 +80,8 @@ def check(
 def index(
     name: DatasetArgument,
     path: DatasetPathArgument,
-    cache: Annotated[Path, typer.Option("--cache", help="Folder of decoded images.")] = Path("runs") / "images",
+    cache: Annotated[Path, typer.Option("--cache", help="Folder of decoded images."), Output("--cache")] = Path("runs")
+    / "images",
     height: HeightOption = 288,
     width: WidthOption = 144,
     root: ManifestRootOption = None,
@@ -112,7 +115,7 @@ def manifest(
     pattern: Annotated[
         str, typer.Option(help="Pattern of paths, such as 'cam{camera}/{person}/{name}'; also {modality}, {split}.")
     ],
-    out: Annotated[Path, typer.Option(help="The file to write.")] = Path("manifest.csv"),
+    out: Annotated[Path, typer.Option(help="The file to write."), Output("--out", MANIFEST)] = Path("manifest.csv"),
     infrared_cameras: Annotated[str, typer.Option(help="Cameras that are infrared, separated by commas.")] = "",
     modality_names: Annotated[
         str, typer.Option(help="Names of {modality}, such as 'Thermal=infrared,Visible=visible'.")

@@ -9,6 +9,7 @@ from rich.table import Table
 from flows.cli.options import (
     DeviceOption,
     JsonOption,
+    Output,
     PrecisionOption,
     WorkersOption,
     modality_of,
@@ -17,6 +18,7 @@ from flows.cli.options import (
 )
 from flows.cli.printing import print_json, print_line, print_note, printable, stdout
 from pipeline.config.datasets import DIRECTIONS
+from pipeline.runtime.outputs import FEATURES, PAGE
 
 if TYPE_CHECKING:
     from pipeline.inference.searching import GallerySearchResult
@@ -38,7 +40,7 @@ def embed(
     images: Annotated[
         Path, typer.Argument(help="A folder, a manifest (.csv, .jsonl), a list of paths (.txt), or an image.")
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The .npz file to write.")],
+    out: Annotated[Path, typer.Option("--out", "-o", help="The .npz file to write."), Output("--out", FEATURES)],
     modality: Annotated[str | None, typer.Option(help="visible or infrared; selects rows of a manifest.")] = None,
     split: SplitOption = None,
     root: RootOption = None,
@@ -73,12 +75,16 @@ GalleryOption = Annotated[Path, typer.Option(help="As for --query; or the folder
 DirectionOption = Annotated[str, typer.Option(help=f"{' or '.join(DIRECTIONS)}.")]
 TopOption = Annotated[int, typer.Option("--top", "-k", min=1, help="Retrieved images per query.")]
 IndexOption = Annotated[
-    Path | None, typer.Option(help="The index's folder.", show_default="one in `indexes` for gallery and encoder")
+    Path | None,
+    typer.Option(help="The index's folder.", show_default="one in `indexes` for gallery and encoder"),
+    Output("--index"),
 ]
 MethodOption = Annotated[str, typer.Option(help="exact, ivf (inverted lists), or auto: ivf above 300,000 images.")]
 QuerySplitOption = Annotated[list[str] | None, typer.Option(help="Manifest split of the queries. Repeatable.")]
 GallerySplitOption = Annotated[list[str] | None, typer.Option(help="Manifest split of the gallery. Repeatable.")]
-PageOption = Annotated[Path | None, typer.Option("--html", help="Write an HTML page that opens without a server.")]
+PageOption = Annotated[
+    Path | None, typer.Option("--html", help="Write an HTML page that opens without a server."), Output("--html", PAGE)
+]
 
 
 def search(
@@ -166,7 +172,9 @@ def export(
     run: Annotated[Path, typer.Argument(help="A run's folder, or its checkpoint.")],
     form: Annotated[str, typer.Option("--format", help=f"{', '.join(FORMATS)}.")],
     out: Annotated[
-        Path | None, typer.Option("--out", "-o", help="The new folder.", show_default="exports/<run>-<format>")
+        Path | None,
+        typer.Option("--out", "-o", help="The new folder.", show_default="exports/<run>-<format>"),
+        Output("--out"),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

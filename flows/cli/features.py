@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Literal, cast
 import typer
 from rich.table import Table
 
-from flows.cli.options import JsonOption, PartialOption, one_of, renamed
+from flows.cli.options import JsonOption, Output, PartialOption, PerQueryOption, one_of, renamed
 from flows.cli.printing import print_json, print_line, print_searches, stdout
 from pipeline.config.datasets import DIRECTIONS
 from pipeline.errors import ConfigError
+from pipeline.runtime.outputs import LABELS
 
 if TYPE_CHECKING:
     from pipeline.evaluation.protocol import Direction
@@ -39,7 +40,7 @@ def rank(
     rank_by: Annotated[str | None, typer.Option(help="person or image (pairs); person by default.")] = None,
     rerank: Annotated[bool, typer.Option("--rerank", help="Also apply k-reciprocal re-ranking.")] = False,
     raw: Annotated[bool, typer.Option("--raw", help="Inner products of unnormalised features, not cosines.")] = False,
-    per_query: Annotated[Path | None, typer.Option(help="Write the results of each query to this .npz file.")] = None,
+    per_query: PerQueryOption = None,
     allow_partial: PartialOption = False,
     as_json: JsonOption = False,
 ) -> None:
@@ -133,7 +134,11 @@ def label(
     method: Annotated[str, typer.Option(help="dbscan, components, or louvain.")] = "dbscan",
     neighbours: Annotated[str, typer.Option(help="exact, ivf, or hnsw.")] = "exact",
     device: Annotated[str, typer.Option(help="cpu, cuda, or cuda:N.")] = "cpu",
-    out: Annotated[Path | None, typer.Option("--out", "-o", help="Write int64 labels here; -1 is an outlier.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option("--out", "-o", help="Write int64 labels here; -1 is an outlier."),
+        Output("--out", LABELS),
+    ] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Cluster features by DBSCAN on the k-reciprocal Jaccard distance, without a distance matrix."""

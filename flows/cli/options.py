@@ -1,15 +1,66 @@
 """Options of several commands, and their checks, which raise `ConfigError`."""
 
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast, get_type_hints
 
 import typer
 
 from pipeline.errors import ConfigError
+from pipeline.runtime.outputs import QUERIES, OutputKind, check_file, check_folder
 
 if TYPE_CHECKING:
     from models.modality import Modality
     from pipeline.runtime.device import PrecisionSetting
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Marks a parameter as an output: a file of a kind, or a folder (None). `check_outputs_of` acts on it."""
+
+    option: str
+    kind: OutputKind | None = None
+
+
+def check_outputs_of(group: typer.Typer) -> None:
+    """Check the outputs of every registered command against its inputs and against what exists, before it runs."""
+    for command in group.registered_commands:
+        assert command.callback is not None
+        command.callback = _checked(command.callback)
+    for inner in group.registered_groups:
+        assert inner.typer_instance is not None
+        check_outputs_of(inner.typer_instance)
+
+
+def _checked(command: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(command)
+    def _call(**values: Any) -> Any:
+        hints = get_type_hints(command, include_extras=True)
+        outputs = {
+            name: mark
+            for name, hint in hints.items()
+            for mark in getattr(hint, "__metadata__", ())
+            if isinstance(mark, Output) and values.get(name) is not None
+        }
+        inputs = [path for name, value in values.items() if name not in outputs for path in _existing(value)]
+        for name, mark in outputs.items():
+            others = [values[other] for other in outputs if other < name]
+            if mark.kind is None:
+                check_folder(values[name], mark.option, [*inputs, *others])
+            else:
+                check_file(values[name], mark.kind, mark.option, [*inputs, *others])
+        return command(**values)
+
+    return _call
+
+
+def _existing(value: object) -> Iterator[Path]:
+    for one in value if isinstance(value, (list, tuple)) else (value,):
+        if isinstance(one, (str, Path)):
+            yield Path(one)
+
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, or cuda:N.")]
@@ -18,6 +69,11 @@ PrecisionOption = Annotated[
 ]
 WorkersOption = Annotated[
     int | None, typer.Option(min=1, help="Images decoded at once.", show_default="one for each core")
+]
+PerQueryOption = Annotated[
+    Path | None,
+    typer.Option(help="Write the results of each query to this .npz file."),
+    Output("--per-query", QUERIES),
 ]
 RunsOption = Annotated[Path, typer.Option("--runs", help="The folder of runs.")]
 DatasetArgument = Annotated[str, typer.Argument(metavar="DATASET", help="sysu, regdb, llcm, or manifest.")]

@@ -15,7 +15,7 @@ from models.modality import Modality, PerModality
 from pipeline.data.truth import SplitTables
 from pipeline.errors import DataError
 from pipeline.evaluation.evaluate import Features, SearchResult
-from pipeline.runtime import atomic_files
+from pipeline.runtime.outputs import FEATURES, QUERIES, OutputKind, write_output
 
 _NEEDED = ("features", "person_ids")
 _ARRAYS = ("features", "person_ids", "cameras", "modalities", "paths")
@@ -78,7 +78,7 @@ def write_features(path: Path, features: PerModality[Features], tables: SplitTab
         "modalities": np.array([str(table.modality) for table in images for _ in range(len(table))]),
         "paths": np.array([one for table in images for one in table.paths]),
     }
-    return write_columns(path, columns)
+    return write_columns(path, columns, FEATURES, "--features")
 
 
 def write_queries(path: Path, results: Sequence[SearchResult]) -> Path:
@@ -100,17 +100,16 @@ def write_queries(path: Path, results: Sequence[SearchResult]) -> Path:
                 f"{name}/valid": one.ranks.valid,
                 f"{name}/best": one.best,
             }
-    return write_columns(path, columns)
+    return write_columns(path, columns, QUERIES, "--per-query")
 
 
-def write_columns(path: Path, columns: Mapping[str, Any]) -> Path:
-    """Write named arrays atomically; makes the folder."""
+def write_columns(path: Path, columns: Mapping[str, Any], kind: OutputKind, option: str) -> Path:
+    """Write named arrays. Raises as `write_output`."""
 
     def write(file: BinaryIO) -> None:
         np.savez_compressed(file, allow_pickle=False, **columns)
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    atomic_files.replace_file(path, write, archive=True)
+    write_output(path, write, kind, option, archive=True)
     return path
 
 

@@ -23,6 +23,7 @@ from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.feature_files import write_columns
 from pipeline.inference.encoder import TrainedEncoder
 from pipeline.runtime import atomic_files
+from pipeline.runtime.outputs import FEATURES, check_file, is_special
 
 logger = logging.getLogger(__name__)
 
@@ -205,6 +206,11 @@ def _begin_parts(parts: Path, encoder: TrainedEncoder, images: ImageList) -> Non
         logger.info("resuming after %s images", f"{min(finished * CHUNK, len(images)):,}")
 
 
+def _is_ours(parts: Path) -> bool:
+    plan = parts / _PLAN
+    return parts.is_dir() and (plan.is_file() or {*parts.iterdir()} <= {atomic_files.temporary_name(plan)})
+
+
 def _stamp(path: Path) -> tuple[int, int] | None:
     """Size and modification time: the vector of an image that has changed since is out of date."""
     try:
@@ -264,9 +270,12 @@ def embed_to_file(
         DataError: No image can be read.
         CheckpointError: The file cannot be written.
     """
-    if out.suffix != ".npz":
+    check_file(out, FEATURES, "--out")
+    parts = None if is_special(out) else out.with_name(f"{out.name}.parts")
+    if parts is not None and out.suffix != ".npz":
         raise ConfigError(f"{out}: vectors are written as a .npz archive", hint="choose a name that ends in .npz")
-    parts = out.with_name(f"{out.name}.parts")
+    if parts is not None and parts.exists() and not _is_ours(parts):
+        raise ConfigError(f"{parts} exists, and is needed for unfinished vectors", hint="name another file with --out")
     embedded = require_some(embed_images(encoder, images, batch_size=batch_size, parts=parts, workers=workers))
     readable = images.only(embedded.rows)
     columns: dict[str, Shaped[np.ndarray, "n *rest"]] = {
@@ -280,8 +289,9 @@ def embed_to_file(
         columns["cameras"] = np.array([known.camera_numbers[name] for name in known.cameras], dtype=np.int64)
         if all(known.people):
             columns["person_ids"] = np.array([known.person_numbers[name] for name in known.people], dtype=np.int64)
-    write_columns(out, columns)
-    forget_parts(parts)
+    write_columns(out, columns, FEATURES, "--out")
+    if parts is not None:
+        forget_parts(parts)
     return Written(
         len(embedded.rows), embedded.vectors.shape[1], len(embedded.unreadable), "person_ids" in columns, encoder.digest
     )

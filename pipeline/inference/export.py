@@ -22,6 +22,7 @@ from pipeline.data.transforms.augmentation import colour_statistics
 from pipeline.errors import ConfigError, TrainingError
 from pipeline.inference.run_encoder import RunEncoder, empty_encoder
 from pipeline.runtime import atomic_files
+from pipeline.runtime.outputs import check_folder
 
 Format = Literal["safetensors", "torchscript", "onnx"]
 FORMATS: tuple[str, ...] = get_args(Format)
@@ -55,14 +56,17 @@ def export_encoder(encoder: RunEncoder, form: Format, folder: Path) -> Exported:
         encoder: On the CPU.
         form: `torchscript` and `onnx`: one file per modality, float32 [n, 3, height, width] to [n, dim] for any n.
             `safetensors`: the weights of both, and the settings of the network.
-        folder: Made when absent; files of the same name are replaced. `model.json` describes the preprocessing.
+        folder: Made when absent; an earlier export in it is replaced. `model.json` describes the preprocessing.
 
     Raises:
-        ConfigError: A library is not installed, or the folder cannot be written.
+        ConfigError: A library is not installed; the folder cannot be written, or holds other files.
         TrainingError: Vectors differ by more than 1e-4; nothing is written.
 
     Cost: seconds; `onnx` and `torchscript` store the shared trunk twice.
     """
+    check_folder(folder, "--out")
+    if folder.is_dir() and any(folder.iterdir()) and not (folder / DESCRIPTION).is_file():
+        raise ConfigError(f"{folder} holds other files than an export", hint="name a new or an empty folder with --out")
     write = {"safetensors": _safetensors, "torchscript": _torchscript, "onnx": _onnx}[form]
     networks, contents = write(encoder)
     difference = max(_difference(encoder, networks[modality], modality) for modality in Modality)
@@ -71,12 +75,7 @@ def export_encoder(encoder: RunEncoder, form: Format, folder: Path) -> Exported:
             f"the exported {form} gives vectors that differ by {difference:.1e}, more than {LARGEST_DIFFERENCE:.0e}",
             hint="take another format, or report this with the versions that `vireid --version` prints",
         )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ConfigError(
-            f"{folder} cannot be made: {error.strerror}", hint="name another folder with --out"
-        ) from error
+    folder.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
         atomic_files.replace_file(folder / name, _writer(content))
     atomic_files.write_json(folder / DESCRIPTION, _description(encoder, form, sorted(contents)))

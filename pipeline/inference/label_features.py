@@ -11,8 +11,8 @@ from clustering.labelling import Labelling, label_images
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.feature_files import read_vectors
 from pipeline.evaluation.ranking import unit_rows
-from pipeline.runtime import atomic_files
 from pipeline.runtime.environment import peak_resident_bytes
+from pipeline.runtime.outputs import LABELS, write_output
 
 _FORM = (
     "the file holds one array [n, d] of float16, float32 or float64, as `numpy.save` writes it, or is a .npz archive "
@@ -93,8 +93,7 @@ def label_file(
         def write(file: BinaryIO) -> None:
             np.save(file, labels, allow_pickle=False)
 
-        out.parent.mkdir(parents=True, exist_ok=True)
-        atomic_files.replace_file(out, write)
+        write_output(out, write, LABELS, "--out")
     return LabelReport(labelling, peak_resident_bytes())
 
 

@@ -6,12 +6,10 @@ from importlib import resources
 from pathlib import Path
 from typing import BinaryIO
 
-from pipeline.errors import CheckpointError, ConfigError
-from pipeline.runtime.atomic_files import replace_file
+from pipeline.runtime.outputs import PAGE, write_output
 
 _START = "<!DOCTYPE html>\n"
 _STYLE = "page.css"
-_HINT = "name another file with --html"
 
 
 def page_start(title: str, style: str = "") -> str:
@@ -33,22 +31,10 @@ def page_end() -> str:
 
 
 def write_page(file: Path, parts: Iterable[str]) -> None:
-    """Write a page atomically; an existing page is replaced. Undecodable file names are escaped.
+    """Write a page; undecodable file names are escaped. Raises as `write_output`."""
+    content = "".join(parts).encode(errors="backslashreplace")
 
-    Raises:
-        ConfigError: The file cannot be written, or exists and is not a page.
-    """
-    try:
-        if file.exists() and not file.read_bytes().startswith(_START.encode()):
-            raise ConfigError(f"{file} exists and is not a page", hint=_HINT)
-        file.parent.mkdir(parents=True, exist_ok=True)
-        content = "".join(parts).encode(errors="backslashreplace")
+    def write(open_file: BinaryIO) -> None:
+        open_file.write(content)
 
-        def write(open_file: BinaryIO) -> None:
-            open_file.write(content)
-
-        replace_file(file, write)
-    except OSError as error:
-        raise ConfigError(f"{file} cannot be written: {error.strerror}", hint=_HINT) from error
-    except CheckpointError as error:
-        raise ConfigError(error.message, hint=_HINT) from error
+    write_output(file, write, PAGE, "--html")

@@ -23,7 +23,7 @@ def replace_file(path: Path, write: Callable[[BinaryIO], None], *, archive: bool
 
     Cost: old and new content on disk for a moment; one write, and one read for an archive.
     """
-    temporary = path.with_name(path.name + TEMPORARY)
+    temporary = temporary_name(path)
     try:
         with temporary.open("wb") as file:
             write(file)
@@ -43,6 +43,11 @@ def replace_file(path: Path, write: Callable[[BinaryIO], None], *, archive: bool
         temporary.unlink(missing_ok=True)
 
 
+def temporary_name(path: Path) -> Path:
+    """Where the next content of a file is written: a hidden file beside it, never a name that a user would choose."""
+    return path.with_name(f".{path.name}{TEMPORARY}")
+
+
 def keep_file(source: Path, path: Path) -> None:
     """Give an archive a second name that survives its replacement: a hard link, or a copy if the disk has none.
 
@@ -51,12 +56,12 @@ def keep_file(source: Path, path: Path) -> None:
     """
     if path.exists() and path.samefile(source):
         return
-    temporary = path.with_name(path.name + TEMPORARY)
+    temporary = temporary_name(path)
     temporary.unlink(missing_ok=True)
     try:
         temporary.hardlink_to(source)
     except OSError:  # not on this kind of disk
-        replace_file(path, lambda file: _copy(source, file), archive=True)
+        replace_file(path, lambda file: copy_file(source, file), archive=True)
         return
     temporary.replace(path)
     _sync_folder(path.parent)
@@ -156,7 +161,8 @@ def _parse(path: Path, texts: Sequence[bytes]) -> list[dict[str, Any]]:
     return values
 
 
-def _copy(source: Path, file: BinaryIO) -> None:
+def copy_file(source: Path, file: BinaryIO) -> None:
+    """Append the content of a file to an open one."""
     with source.open("rb") as content:
         shutil.copyfileobj(content, file)
 

@@ -208,7 +208,9 @@ class RunFolder:
 def _refuse_other_content(path: Path) -> None:
     if not path.is_dir() or (path / names.CONFIG).exists():
         return
-    others = sorted({entry.name for entry in path.iterdir()} - {names.LOCK, names.CONFIG + files.TEMPORARY})
+    others = sorted(
+        {entry.name for entry in path.iterdir()} - {names.LOCK, files.temporary_name(path / names.CONFIG).name}
+    )
     if others:
         raise CheckpointError(
             f"{path} contains other files and no config.json (first: {others[0]})",
@@ -218,7 +220,7 @@ def _refuse_other_content(path: Path) -> None:
 
 def _remove_leftovers(path: Path) -> None:
     for folder in (path, *(path / name for name in (names.LABELS, names.FIGURES, names.CHECKPOINTS, names.PENDING))):
-        for leftover in folder.glob(f"*{files.TEMPORARY}"):
+        for leftover in folder.glob(f".*{files.TEMPORARY}"):
             leftover.unlink()
 
 

@@ -61,8 +61,8 @@ def test_the_page_lies_in_the_working_folder_unless_named(
         (("absent",), "absent holds no run"),
         (("empty",), "no finished round"),
         (("first", "--metric", "nothing"), "no run has a metric 'nothing'"),
-        (("first", "--html", "first/metrics.jsonl"), "is not a page"),
-        (("first", "--html", "first/metrics.jsonl/page.html"), "cannot be written"),
+        (("first", "--html", "first/metrics.jsonl"), "does not contain a page"),
+        (("first", "--html", "first/metrics.jsonl/page.html"), "is a file"),
     ],
 )
 def test_what_cannot_be_compared_is_one_error_with_a_hint(

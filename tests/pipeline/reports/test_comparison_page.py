@@ -134,7 +134,7 @@ def test_a_page_is_replaced_and_anything_else_is_not(tmp_path: Path) -> None:
     assert file.read_bytes() == before
     metrics = tmp_path / "a" / "metrics.jsonl"
     content = metrics.read_bytes()
-    with pytest.raises(ConfigError, match="is not a page"):
+    with pytest.raises(ConfigError, match="does not contain a page"):
         write_page(both, metrics)
     assert metrics.read_bytes() == content
 
@@ -142,8 +142,8 @@ def test_a_page_is_replaced_and_anything_else_is_not(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
     both = comparison(tmp_path)
     (tmp_path / "file").write_text("")
-    for place in (tmp_path / "file" / "page.html", tmp_path):
-        with pytest.raises(ConfigError, match="cannot be written") as caught:
+    for place, words in [(tmp_path / "file" / "page.html", "is a file"), (tmp_path, "is a folder")]:
+        with pytest.raises(ConfigError, match=words) as caught:
             write_page(both, place)
         assert "--html" in caught.value.hint
 

@@ -240,16 +240,17 @@ def test_a_checkpoint_with_one_changed_byte_is_refused(tmp_path):
 def test_what_a_killed_process_had_half_written_is_removed(tmp_path):
     with open_run(tmp_path) as run:
         run.save_labels(1, some_labels(1))
-    (tmp_path / "checkpoint.pt.tmp").write_bytes(b"half")
-    (tmp_path / "labels" / "round-002.npz.tmp").write_bytes(b"half")
+    (tmp_path / ".checkpoint.pt.tmp").write_bytes(b"half")
+    (tmp_path / "labels" / ".round-002.npz.tmp").write_bytes(b"half")
+    (tmp_path / "notes.tmp").write_text("mine")
     with open_run(tmp_path) as run:
-        assert not list(tmp_path.rglob("*.tmp"))
+        assert [path.name for path in tmp_path.rglob("*.tmp")] == ["notes.tmp"]
         assert run.load_checkpoint() is None
 
 
 def test_a_process_that_was_killed_before_its_configuration_was_in_place_left_nothing_in_the_way(tmp_path):
     (tmp_path / "lock").write_text("1\n")
-    (tmp_path / "config.json.tmp").write_text("{")
+    (tmp_path / ".config.json.tmp").write_text("{")
     open_run(tmp_path).close()
     assert sorted(entry.name for entry in tmp_path.iterdir()) == ["config.json", "lock"]
 

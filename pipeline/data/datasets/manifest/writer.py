@@ -14,7 +14,7 @@ from pipeline.data.datasets.manifest.checks import mixed_names
 from pipeline.data.datasets.manifest.rows import SPLITS, ManifestRow, parse_row
 from pipeline.data.listing import walk_images
 from pipeline.errors import ConfigError, DataError
-from pipeline.runtime import atomic_files
+from pipeline.runtime.outputs import MANIFEST, write_output
 from pipeline.runtime.seeds import numpy_generator
 
 UNNAMED_CAMERAS = PerModality("1", "2")
@@ -229,9 +229,4 @@ def _write(out: Path, rows: Sequence[ManifestRow], *, with_people: bool) -> None
     def write(file: BinaryIO) -> None:
         file.write(content)
 
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        hint = "name another file with --out"
-        raise DataError(f"{out.parent} cannot be made: {error.strerror}", hint=hint) from error
-    atomic_files.replace_file(out, write)
+    write_output(out, write, MANIFEST, "--out")

@@ -1,6 +1,7 @@
 """From folders to a manifest: what patterns say, whole people in test, and nothing written that would not be read."""
 
 import csv
+import os
 import random
 from dataclasses import replace
 from pathlib import Path
@@ -312,14 +313,14 @@ class TestErrors:
 
     def test_a_file_in_the_place_of_a_folder_is_named(self, site, tmp_path):
         (tmp_path / "file").touch()
-        with pytest.raises(DataError, match="cannot be made"):
+        with pytest.raises(ConfigError, match="is a file"):
             write_manifest(site, tmp_path / "file" / "site.csv", pattern=PATTERN, infrared_cameras=["3"])
 
     def test_a_full_disk_leaves_nothing_behind(self, site, out, monkeypatch):
         def full(descriptor: int) -> None:
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(manifest_writer.atomic_files.os, "fsync", full)
+        monkeypatch.setattr(os, "fsync", full)
         with pytest.raises(CheckpointError, match="No space left on device"):
             write_manifest(site, out, pattern=PATTERN, infrared_cameras=["3"])
         assert [path.name for path in out.parent.iterdir()] == ["site"]
