@@ -22,7 +22,14 @@ from rich.text import Text
 T = TypeVar("T")
 
 _PACKAGES = ("pipeline", "flows", "models", "clustering")
-_STDERR = Console(stderr=True)
+
+
+def plain_console(*, stderr: bool = False, width: int | None = None) -> Console:
+    """A console that prints names as they are: brackets are not markup, and `:x:` is no emoji."""
+    return Console(stderr=stderr, width=width, markup=False, emoji=False)
+
+
+_STDERR = plain_console(stderr=True)
 
 Watcher = Callable[[str, int, int | None], None]
 """Receives description, number done and, if known, total."""
@@ -34,7 +41,7 @@ class _ConsoleHandler(logging.Handler):
     """Log lines above the progress bar, never wrapped, so that table rows stay whole."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        _STDERR.print(self.format(record), soft_wrap=True, markup=False, highlight=False)
+        _STDERR.print(self.format(record), soft_wrap=True, highlight=False)
 
 
 def set_up_logging() -> None:
@@ -85,7 +92,7 @@ def progress(
     if total is None and isinstance(items, Sized):
         total = len(items)
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TextColumn(unit),

@@ -2,15 +2,16 @@
 
 import json
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from importlib import metadata
+from io import TextIOWrapper
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.console import Console
-from rich.markup import escape
+from rich.text import Text
 
 from flows.cli.caption import caption, caption_merge
 from flows.cli.compare import compare
@@ -24,8 +25,8 @@ from flows.cli.server import deploy, server
 from flows.demo_data import DEMO_DATA, draw_demo_once
 from pipeline.config.datasets import options_of
 from pipeline.config.experiment import CONFIGS, method_name
-from pipeline.console import set_up_logging
-from pipeline.errors import ConfigError, VireidError
+from pipeline.console import plain_console, set_up_logging
+from pipeline.errors import ConfigError, DataError, VireidError
 from pipeline.runtime.outputs import FEATURES
 
 if TYPE_CHECKING:
@@ -60,16 +61,29 @@ DeviceOption = Annotated[
 def main() -> None:
     """Run the command line; a `VireidError` is printed with its hint, with exit code 1."""
     set_up_logging()
+    console = plain_console(stderr=True)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # names that the terminal cannot show
     try:
-        app()
+        try:
+            app()
+        except OSError as error:
+            if error.filename is None:
+                raise
+            reason = f"{os.fsdecode(error.filename)} cannot be used: {error.strerror}"
+            raise DataError(reason, hint="check that path and its permissions, and the space on its disk") from error
+        except MemoryError as error:
+            raise DataError(
+                "the memory is too small for this command", hint="give it fewer or smaller files"
+            ) from error
     except VireidError as error:
-        console = Console(stderr=True, soft_wrap=True, highlight=False)
-        console.print(f"[bold red]error:[/] {escape(error.message)}")
-        console.print(f"[bold]hint:[/] {escape(error.hint)}")
+        for label, style, text in (("error:", "bold red", error.message), ("hint:", "bold", error.hint)):
+            console.print(Text.assemble((label, style), f" {text}"), soft_wrap=True)
         sys.exit(1)
     except SystemExit as leaving:
         if leaving.code == INTERRUPTED:
-            Console(stderr=True).print("stopped; finished work is kept, the same command resumes it")
+            console.print("stopped; finished work is kept, the same command resumes it")
         raise
 
 
@@ -147,10 +161,12 @@ def evaluate(
     from flows.prefect_local import prefect_at_terminal
 
     with prefect_at_terminal():
-        report = at_terminal("evaluate")(
+        report: EvaluationReport | None = at_terminal("evaluate")(
             run, data_root=data, device=device, split=split, features_file=features, queries_file=per_query
         )
     print_report(report, as_json)
+    if report is None or not (report.searches or report.validation):
+        raise typer.Exit(1)  # nothing was measured
 
 
 @app.command("demo-clip")
@@ -231,7 +247,8 @@ def _run(config: "AnyConfig", splits: list[int] | None, as_json: bool) -> None:
 def _print_places(config: "AnyConfig", result: Path) -> None:
     print_note(f"run: {result}")
     if config.execution.tracking:
-        print_note(f"compare rounds: make ui RUNS={config.execution.runs_folder}")
+        folder = shlex.quote(str(config.execution.runs_folder)).replace("$", "$$")
+        print_note(f"compare rounds: make ui RUNS={folder}")
 
 
 def _print_rounds(config: "AnyConfig", report: "EvaluationReport | None") -> None:

@@ -1,5 +1,6 @@
 """`vireid data`: generate, check and decode data sets, and write manifests."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +16,7 @@ from flows.cli.options import (
     PartialOption,
     WorkersOption,
 )
-from flows.cli.printing import print_check, print_json, stdout
+from flows.cli.printing import print_check, print_json, print_line
 from pipeline.runtime.outputs import MANIFEST
 
 data_app = typer.Typer(no_args_is_help=True, help="Generate, check and decode data sets, and write manifests.")
@@ -102,10 +103,8 @@ def index(
     )
     store = verified_store(dataset.images, height=height, width=width, cache_folder=cache, workers=workers)
     counts = store.arrays.map(len)
-    stdout().print(
-        f"{counts.visible:,} visible and {counts.infrared:,} infrared images of {height} x {width} in {store.folder}",
-        soft_wrap=True,
-        highlight=False,
+    print_line(
+        f"{counts.visible:,} visible and {counts.infrared:,} infrared images of {height} x {width} in {store.folder}"
     )
 
 
@@ -139,9 +138,9 @@ def manifest(
         test_share=test_share,
         seed=seed,
     )
-    stdout().print(str(summary), soft_wrap=True, highlight=False, markup=False)
+    print_line(str(summary))
     if out.resolve().parent != folder.resolve():
-        stdout().print(f"note: its paths need --root {folder}", soft_wrap=True, highlight=False)
+        print_line(f"note: its paths need --root {shlex.quote(str(folder))}")
 
 
 def _listed(text: str) -> list[str]:

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+
+from pipeline.console import plain_console
 
 if TYPE_CHECKING:
     from pipeline.data.check import DatasetCheck
@@ -17,23 +18,22 @@ if TYPE_CHECKING:
 
 def stdout() -> Console:
     """The console of results; rows are not wrapped in a file or a pipe."""
-    return Console() if sys.stdout.isatty() else Console(width=180)
+    return plain_console(width=None if sys.stdout.isatty() else 180)
 
 
 def printable(text: str) -> str:
     """A name with control characters and undecodable bytes escaped."""
-    shown = "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode("ascii") for sign in text)
-    return escape(shown)
+    return "".join(sign if sign.isprintable() else sign.encode("unicode_escape").decode("ascii") for sign in text)
 
 
 def print_line(text: str) -> None:
-    """Print a line without wrapping, colours or markup."""
-    stdout().print(text, soft_wrap=True, highlight=False, markup=False)
+    """Print a line without wrapping or colours."""
+    stdout().print(text, soft_wrap=True, highlight=False)
 
 
 def print_note(text: str) -> None:
     """Print a line to stderr."""
-    Console(stderr=True).print(text, soft_wrap=True, highlight=False, markup=False)
+    plain_console(stderr=True).print(text, soft_wrap=True, highlight=False)
 
 
 def print_json(record: Mapping[str, Any]) -> None:
@@ -46,8 +46,8 @@ def print_report(report: "EvaluationReport | None", as_json: bool) -> None:
     if as_json:
         print_json({} if report is None else report.to_dict())
         return
-    if report is None:
-        stdout().print("not evaluated: the data set has no query images")
+    if report is None or not (report.searches or report.validation):
+        stdout().print("not evaluated: the data set has no test images")
         return
     data, model = report.data, report.model
     marks = [word for word, true in (("partial", data.partial), ("overlap", data.overlap)) if true]
@@ -58,7 +58,7 @@ def print_report(report: "EvaluationReport | None", as_json: bool) -> None:
     if report.last is not None:
         print_searches(f"for comparison, the last round, {report.last.round}", report.last.searches)
     for warning in report.warnings:
-        stdout().print(f"warning: {warning}", markup=False)
+        stdout().print(f"warning: {warning}")
 
 
 def print_average(average: "AverageReport") -> None:
@@ -98,9 +98,9 @@ def print_check(check: "DatasetCheck") -> None:
     console.print(result)
     for label, lines in (("first", check.offenders), ("note", check.notes)):
         for line in lines:
-            console.print(f"{label}: {line}", markup=False, highlight=False)
+            console.print(f"{label}: {line}", highlight=False)
     for advice in dict.fromkeys(row.advice for row in check.failures if row.advice):
-        console.print(f"to do: {advice}", markup=False, highlight=False)
+        console.print(f"to do: {advice}", highlight=False)
 
 
 def _notes(kind: str, weights: str, selection: str, features: "FeatureRecord", seed: int) -> list[str]:

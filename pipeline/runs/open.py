@@ -1,10 +1,12 @@
 """Open a run: a new one, an interrupted one, or a finished one to be measured again."""
 
 import logging
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -26,7 +28,7 @@ from pipeline.data.dataset import (
     verified_store,
 )
 from pipeline.data.images import TestImages
-from pipeline.data.store import open_store
+from pipeline.data.store import open_store, store_key
 from pipeline.data.supervision import Supervision
 from pipeline.errors import CheckpointError, ConfigError, DataError, WeightsError
 from pipeline.runs.evaluator import IdentityEvaluator, refuse_unmeasurable
@@ -38,6 +40,9 @@ from pipeline.storage.run_folder import RunFolder
 from pipeline.tracking.tracker import SilentTracker, Tracker, UninterruptedTracker
 
 logger = logging.getLogger(__name__)
+
+IMAGES = "images"
+"""Folder of decoded images in the folder of runs."""
 
 
 @contextmanager
@@ -107,7 +112,7 @@ def reopen_run(
         ConfigError: It was trained on another split of RegDB than `split`.
         CheckpointError: The folder contains no run, one without a finished round, or one made with other images.
     """
-    with RunFolder.reopen(run_folder) as folder:
+    with RunFolder.reopen(run_folder, reading=True) as folder:
         recorded = validate_config(folder.config)
         if split is not None and split != recorded.data.split:
             raise ConfigError(
@@ -123,14 +128,27 @@ def reopen_run(
         dataset = _read_data(data)
         _check_images(folder, dataset)
         record = RunRecord(folder, SilentTracker())
-        with using_device(place, precision):
-            run = _new_run(config, method_of(config), dataset, _load_weights(config), place, ALONE, record)
+        with using_device(place, precision), _images_folder(config, dataset) as images:
+            run = _new_run(config, method_of(config), dataset, _load_weights(config), place, ALONE, record, images)
             if run.state.completed == 0:
                 raise CheckpointError(
                     f"{run_folder} has no finished round yet", hint="wait for its first round, or start it again"
                 )
             assert isinstance(run.evaluator, IdentityEvaluator)
             yield run, run.evaluator
+
+
+@contextmanager
+def _images_folder(config: AnyConfig, dataset: Dataset) -> Iterator[Path]:
+    """The decoded images beside the run; a temporary folder if they are absent and cannot be written there."""
+    folder, size = config.execution.runs_folder / IMAGES, config.images
+    key = store_key(dataset.images, height=size.height, width=size.width)
+    if (folder / key).is_dir() or os.access(folder if folder.exists() else folder.parent, os.W_OK):
+        yield folder
+        return
+    with TemporaryDirectory(prefix="vireid-") as temporary:
+        logger.info("%s cannot be written: the images are decoded into a temporary folder", folder)
+        yield Path(temporary)
 
 
 def _new_run(
@@ -141,6 +159,7 @@ def _new_run(
     device: torch.device,
     processes: Processes,
     record: RunRecord | None,
+    images_folder: Path | None = None,
 ) -> Run[Any, Any]:
     """Decode the images, or find them decoded, and put the run together.
 
@@ -152,7 +171,7 @@ def _new_run(
         dataset.images,
         height=config.images.height,
         width=config.images.width,
-        cache_folder=config.execution.runs_folder / "images",
+        cache_folder=images_folder or config.execution.runs_folder / IMAGES,
         workers=config.execution.decode_workers,
     )
 

@@ -45,6 +45,12 @@ def lock_folder(path: Path, name: str) -> int:
     return lock
 
 
+def is_lockable(path: Path, name: str) -> bool:
+    """Whether this user may write the folder and its lock: not so on a read-only disk or in another user's folder."""
+    lock = path / name
+    return os.access(path, os.W_OK) and (not lock.exists() or os.access(lock, os.W_OK))
+
+
 def lock_holder(path: Path, name: str) -> int | None:
     """The process of this machine that has locked the folder, or None; takes no lock and writes nothing.
 

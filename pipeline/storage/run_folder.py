@@ -15,7 +15,7 @@ from models.modality import PerModality
 from pipeline.config.experiment import differences
 from pipeline.errors import CheckpointError
 from pipeline.runtime import atomic_files as files
-from pipeline.runtime.folder_lock import lock_folder
+from pipeline.runtime.folder_lock import is_lockable, lock_folder
 from pipeline.storage import layout as names
 
 
@@ -27,11 +27,11 @@ class RunFolder:
     affect results.
     """
 
-    def __init__(self, path: Path, config: Mapping[str, Any], digest: str, lock: int) -> None:
+    def __init__(self, path: Path, config: Mapping[str, Any], digest: str, lock: int | None) -> None:
         self.path = path
         self.config = dict(config)
         self.digest = digest
-        self._lock: int | None = lock
+        self._lock = lock
 
     @staticmethod
     def open(path: Path, config: Mapping[str, Any], digest: str) -> "RunFolder":
@@ -59,21 +59,22 @@ class RunFolder:
             raise
 
     @staticmethod
-    def reopen(path: Path) -> "RunFolder":
-        """Open an existing run with its recorded configuration.
+    def reopen(path: Path, *, reading: bool = False) -> "RunFolder":
+        """Open an existing run with its recorded configuration; `reading` allows a folder that cannot be written.
 
         Raises:
             CheckpointError: There is no run, another process has it open, or it has another format.
         """
         if not (path / names.CONFIG).is_file():
             raise CheckpointError(f"{path} holds no run", hint="name the folder that contains config.json")
-        lock = lock_folder(path, names.LOCK)
+        lock = None if reading and not is_lockable(path, names.LOCK) else lock_folder(path, names.LOCK)
         try:
             recorded = names.read_record(path)
             assert recorded is not None  # checked above
             return RunFolder(path, recorded["config"], recorded["digest"], lock)
         except BaseException:
-            os.close(lock)
+            if lock is not None:
+                os.close(lock)
             raise
 
     def __enter__(self) -> "RunFolder":

@@ -87,6 +87,15 @@ def test_reopening_takes_the_recorded_configuration(tmp_path):
         assert (run.config["seed"], run.digest) == (1, "aaaa")
 
 
+def test_a_folder_that_cannot_be_written_is_reopened_for_reading_only(tmp_path, monkeypatch):
+    open_run(tmp_path).close()
+    (tmp_path / "lock").unlink()
+    monkeypatch.setattr("pipeline.storage.run_folder.is_lockable", lambda *_: False)
+    with RunFolder.reopen(tmp_path, reading=True) as run:
+        assert run.digest == "aaaa"
+    assert [path.name for path in tmp_path.iterdir()] == ["config.json"]
+
+
 def test_reopening_a_folder_without_a_run_is_refused_and_makes_nothing(tmp_path):
     with pytest.raises(CheckpointError, match="holds no run"):
         RunFolder.reopen(tmp_path / "absent")
