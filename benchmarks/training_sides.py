@@ -90,7 +90,9 @@ class Engine:
         task, config = self.task, self.task.config
         memories = on_device(task.prototypes, self.device).map(PrototypeMemory)
         texts = on_device(task.texts, self.device)
-        prototypes = texts.map_with(lambda rows, own: TextPrototypes(rows, own.labels, rows[:, None]), task.labels)
+        prototypes = texts.map_with(
+            lambda rows, own: TextPrototypes(rows, own.labels, rows[:, None], np.full(len(rows), -1)), task.labels
+        )
         views = training_views(
             recipe=config.augmentation.recipe,
             padding=config.augmentation.padding,

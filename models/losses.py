@@ -23,6 +23,48 @@ def prototype_contrast(logits: Float[Tensor, "batch clusters"], labels: Int64[Te
     return _mean_cross_entropy(logits, labels, smoothing=0.0)
 
 
+def cross_contrast(
+    logits: Float[Tensor, "batch clusters"], partners: Int64[Tensor, " batch"], weights: Float[Tensor, " batch"]
+) -> Float[Tensor, ""]:
+    """Weighted mean cross entropy over the prototypes of the other modality; partner -1 excludes a row.
+
+    Source: Wu and Ye, CVPR 2023 (PGM), alternate cross contrast. Differs: both directions in every round.
+    """
+    losses = functional.cross_entropy(logits, partners, ignore_index=IGNORED, reduction="none")
+    return (weights * losses).sum() / (partners != IGNORED).sum().clamp(min=1)
+
+
+def unified_contrast(
+    own: Float[Tensor, "batch clusters"],
+    other: Float[Tensor, "batch others"],
+    labels: Int64[Tensor, " batch"],
+    partners: Int64[Tensor, " batch"],
+    left_out: Int64[Tensor, " batch"],
+    weights: Float[Tensor, " batch"],
+) -> Float[Tensor, ""]:
+    """Contrast of images with the prototypes of both modalities in one softmax.
+
+    Positives are the image's own prototype (`labels`) with weight 1 and, unless `partners` is -1, its partner in the
+    other modality with `weights`, in [0, 1]. Column `left_out` of the other modality is neither positive nor negative;
+    -1 leaves out none.
+
+    Returns:
+        Mean over the rows of the weighted mean of the positives' negative log probabilities.
+
+    Source: unified contrast of PoSeD, ACM MM 2026 (formula). Differs: what is left out, and the weights.
+    """
+    columns = torch.arange(other.shape[1], device=other.device)
+    allowed = other.masked_fill(columns == left_out[:, None], -torch.inf)
+    scores = torch.log_softmax(torch.cat([own, allowed], dim=1), dim=1)
+    paired = partners != IGNORED
+    weight = torch.where(paired, weights, 0.0)
+    of_own = scores.gather(1, labels[:, None]).squeeze(1)
+    place = (own.shape[1] + partners.clamp(min=0)).clamp(max=scores.shape[1] - 1)
+    of_partner = scores.gather(1, place[:, None]).squeeze(1)
+    positive = of_own + weight * torch.where(paired, of_partner, 0.0)
+    return -(positive / (1.0 + weight)).mean()
+
+
 def text_classification(
     logits: Float[Tensor, "batch texts"], labels: Int64[Tensor, " batch"], smoothing: float = 0.1
 ) -> Float[Tensor, ""]:

@@ -51,8 +51,37 @@ class PrototypeMemory:
         self, features: Float[Tensor, "batch dim"], labels: Int64[Tensor, " batch"], rule: "MemoryUpdate"
     ) -> None:
         """Move the prototypes of the clusters in a batch (`features`: unit rows, without gradient; labels from 0)."""
+        if labels.shape[0] > 0:
+            clusters, visitors = self._visits(features, labels)
+            self.replace(clusters, rule(self.rows(clusters), visitors))
+
+    def update_with_hardest(
+        self, hardest: "PrototypeMemory", features: Float[Tensor, "batch dim"], labels: Int64[Tensor, " batch"],
+        momentum: float,
+    ) -> None:  # fmt: skip
+        """Mix each cluster's mean image into this memory, and the image least similar to its prototype into `hardest`.
+
+        Other arguments as for `update`; `momentum` is the weight of the old prototypes.
+
+        Source: PCLHD, NeurIPS 2024, released code, first stage.
+        """
         if labels.shape[0] == 0:
             return
+        clusters, visitors = self._visits(features, labels)
+        rows = self.rows(clusters)
+        mixed = mix_mean_image(rows, visitors, momentum=momentum)
+        hard = momentum * hardest.rows(clusters) + (1.0 - momentum) * _hardest_images(rows, visitors)
+        self.replace(clusters, mixed)
+        hardest.replace(clusters, normalise_rows(hard))
+
+    def rows(self, clusters: Int64[np.ndarray, " some"]) -> Float[Tensor, "some dim"]:
+        """The current prototypes of some clusters."""
+        return self._prototypes[upload(clusters, self._prototypes.device)]
+
+    def _visits(
+        self, features: Float[Tensor, "batch dim"], labels: Int64[Tensor, " batch"]
+    ) -> tuple[Int64[np.ndarray, " some"], Sequence[Tensor]]:
+        """The clusters in a batch, and their images as a `MemoryUpdate` receives them."""
         host_labels = labels.detach().cpu().numpy()
         num_clusters = self._prototypes.shape[0]
         if host_labels.min() < 0 or host_labels.max() >= num_clusters:
@@ -60,9 +89,7 @@ class PrototypeMemory:
                 f"labels {host_labels.min()} to {host_labels.max()} do not fit a memory of {num_clusters} prototypes"
             )
         plan = _plan_visits(host_labels)
-        device = self._prototypes.device
-        visitors = features.detach()[upload(plan.order, device)].split(plan.widths)
-        self.replace(plan.clusters, rule(self._prototypes[upload(plan.clusters, device)], visitors))
+        return plan.clusters, features.detach()[upload(plan.order, self._prototypes.device)].split(plan.widths)
 
     def replace(self, clusters: Int64[np.ndarray, " some"], rows: Float[Tensor, "some dim"]) -> None:
         """Replace the prototypes of distinct clusters by unit rows."""
@@ -121,8 +148,30 @@ def mix_hardest_image(
     Of equally similar images the first in batch order is used.
 
     Source: hard prototypes of PCLHD, NeurIPS 2024, released code. Differs: there they accompany a memory of mean
-    features, by which hardness is measured; here they are the memory.
+    features, by which hardness is measured (`PrototypeMemory.update_with_hardest`); here they are the memory.
     """
+    return normalise_rows(momentum * rows + (1.0 - momentum) * _hardest_images(rows, visitors))
+
+
+@torch.no_grad()
+def mix_mean_image(
+    rows: Float[Tensor, "present dim"], visitors: Sequence[Float[Tensor, "_ dim"]], *, momentum: float
+) -> Float[Tensor, "present dim"]:
+    """Mix the mean of each cluster's images (not normalised) into its prototype.
+
+    Source: PCLHD, NeurIPS 2024, released code.
+    """
+    sums, counts = torch.zeros_like(rows), rows.new_zeros(len(rows), 1)
+    for visitor in visitors:
+        sums[: len(visitor)] += visitor
+        counts[: len(visitor)] += 1.0
+    return normalise_rows(momentum * rows + (1.0 - momentum) * sums / counts)
+
+
+@torch.no_grad()
+def _hardest_images(
+    rows: Float[Tensor, "present dim"], visitors: Sequence[Float[Tensor, "_ dim"]]
+) -> Float[Tensor, "present dim"]:
     hardest = visitors[0].clone()
     least = (rows * hardest).sum(dim=1)
     for visitor in visitors[1:]:
@@ -130,7 +179,7 @@ def mix_hardest_image(
         harder = similarity < least[: len(visitor)]
         least[: len(visitor)] = torch.where(harder, similarity, least[: len(visitor)])
         hardest[: len(visitor)] = torch.where(harder[:, None], visitor, hardest[: len(visitor)])
-    return normalise_rows(momentum * rows + (1.0 - momentum) * hardest)
+    return hardest
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,16 +46,35 @@ class PromptBank(nn.Module):
         self.register_buffer("suffix", tokens[first + num_context :].clone(), persistent=False)
         context = _initial_context(num_rows, num_context, tower.width, generator)
         self.context = nn.Parameter(context.to(tokens.device, tokens.dtype))
+        self._tied: tuple[nn.Parameter, Tensor] | None = None
 
     @property
     def num_rows(self) -> int:
         """Number of clusters."""
         return self.context.shape[0]
 
+    def tie(self, other: "PromptBank", rows: Int64[np.ndarray, " pairs"], there: Int64[np.ndarray, " pairs"]) -> None:
+        """Use the context vectors of another bank for some clusters, in this bank's sentence.
+
+        Source: ours.
+        """
+        places = torch.full((self.num_rows,), -1)
+        places[torch.from_numpy(rows)] = torch.from_numpy(there)
+        self._tied = other.context, places.to(self.context.device)
+
+    def contexts(self, rows: Int64[Tensor, " rows"]) -> Float[Tensor, "rows context width"]:
+        """The context vectors of some clusters, with gradient to the bank that holds them."""
+        own = self.context[rows]
+        if self._tied is None:
+            return own
+        context, places = self._tied
+        there = places[rows]
+        return torch.where((there >= 0)[:, None, None], context[there.clamp(min=0)], own)
+
     def embeddings(self, rows: Int64[Tensor, " rows"]) -> Float[Tensor, "rows length width"]:
         """The prompts of some clusters as token embeddings, from the start to the end-of-text token."""
         prefix, suffix = (tokens.expand(len(rows), -1, -1) for tokens in (self.prefix, self.suffix))
-        return torch.cat([prefix, self.context[rows], suffix], dim=1)
+        return torch.cat([prefix, self.contexts(rows), suffix], dim=1)
 
     def encode(self, tower: TextTower, rows: Int64[Tensor, " rows"], chunk: int = 128) -> Float[Tensor, "rows embed"]:
         """Text features of the prompts of at least one cluster, not normalised, with gradient to `context`.

@@ -23,6 +23,25 @@ class AugmentationConfig(BaseModel, **STRICT):
     """Augmentation list; `cclnet_regdb` has no flip and no crop."""
     padding: int = Field(10, ge=0, le=64)
     """Black pixels added on every side before the random crop."""
+    channel: Literal["grayscale", "exchange"] = "grayscale"
+    """`exchange`: a second view of visible images with one channel in place of all; infrared images likewise."""
+
+
+class LossConfig(BaseModel, **STRICT):
+    """Contrast of images with cluster memories."""
+
+    contrast: Literal["per_modality", "cross", "unified"] = "per_modality"
+    """Prototypes that an image is contrasted with: `cross` adds the other memory, `unified` joins both memories."""
+    start: int = Field(1, ge=1)
+    """First round of each stage with contrast across modalities."""
+    min_mutual_share: float = Field(0.0, ge=0, le=1)
+    """Share of clusters in mutual nearest pairs below which a round has no contrast across modalities."""
+    cross_weight: float = Field(0.25, ge=0)
+    """Weight of the contrast with the other memory in `cross`."""
+    distillation: float = Field(0.0, ge=0)
+    """Weight of the agreement of both views of a visible image over all prototypes, with contrast across modalities."""
+    confidence: bool = False
+    """Weigh a pair's terms across modalities by the margin to its second best partner."""
 
 
 class BatchesConfig(BaseModel, **STRICT):
@@ -94,6 +113,10 @@ class MemoryConfig(BaseModel, **STRICT):
     """Images that update their prototype: `momentum` all in turn, `hard` the least similar one."""
     momentum: float = Field(0.1, ge=0, le=1)
     """Weight of the old prototype in an update."""
+    hard: bool = False
+    """Keep a second memory of each cluster's hardest images; the first one then follows the clusters' mean images."""
+    hard_margin: float = Field(0.2, ge=0)
+    """Loss below which the first memory's contrast is ignored, with `hard`."""
 
 
 class SwapConfig(BaseModel, **STRICT):
@@ -116,6 +139,14 @@ class PromptsConfig(BaseModel, **STRICT):
 
     text_weight: float = Field(1.0, ge=0)
     """Weight of the image-to-text loss in stage `clip`; 0 learns no prompts."""
+    logits: Literal["product", "cosine"] = "product"
+    """Logits of images and texts: inner products as released, or `scale` times the cosine."""
+    scale: float = Field(20.0, gt=0)
+    """Factor of the cosine."""
+    shared: bool = False
+    """Learn the same context tokens for both clusters of a pair."""
+    cross_weight: float = Field(0.0, ge=0)
+    """Weight of classifying images by the texts of the other modality's clusters."""
     smoothing: float = Field(0.1, ge=0, lt=1)
     """Label smoothing of the image-to-text loss."""
     num_context: int = Field(4, ge=1, le=16)
@@ -132,6 +163,8 @@ class PromptsConfig(BaseModel, **STRICT):
     """Weight decay of the context tokens (L2)."""
     refresh_every: int | None = Field(None, ge=1)
     """Refresh prompts on the current clusters every n-th round of stage `clip`; none learns them once."""
+    refresh_agreement: float | None = Field(None, gt=0, le=1)
+    """Refresh prompts where their clusters agree less with the current ones (normalised mutual information)."""
     refresh_epochs: int = Field(10, ge=1)
     """Epochs of a refresh."""
     init: Literal["random", "warm"] = "random"
@@ -196,6 +229,7 @@ class CclnetConfig(BaseModel, **STRICT):
     stages: StagesConfig = StagesConfig()
     labelling: LabellingConfig = LabellingConfig()
     matching: MatchingConfig = MatchingConfig()
+    loss: LossConfig = LossConfig()
     memory: MemoryConfig = MemoryConfig()
     swap: SwapConfig = SwapConfig()
     prompts: PromptsConfig = PromptsConfig()
@@ -212,10 +246,25 @@ class CclnetConfig(BaseModel, **STRICT):
             raise ValueError("evaluation.heads: cclnet learns no 'projection_neck'; it has 'neck' and 'projection'")
         if (optimisation.at_swap == "fixed") != (optimisation.fixed_swap_learning_rate is not None):
             raise ValueError("optimisation.fixed_swap_learning_rate and optimisation.at_swap = 'fixed' need each other")
-        if prompts.refresh_every is not None and prompts.feature_source == "initial" and self.stages.carry_over:
+        if (
+            (prompts.refresh_every or prompts.refresh_agreement)
+            and prompts.feature_source == "initial"
+            and self.stages.carry_over
+        ):
             raise ValueError(
                 "prompts.feature_source = 'initial' cannot be refreshed with stages.carry_over: choose 'current'"
             )
+        if self.loss.contrast == "unified" and self.swap.mode != "off":
+            raise ValueError("loss.contrast = 'unified' and swapping exclude each other: set swap.mode = 'off'")
+        if self.loss.distillation > 0 and (self.augmentation.channel == "grayscale" or self.loss.contrast != "unified"):
+            raise ValueError(
+                "loss.distillation needs augmentation.channel = 'exchange', which gives visible images two views, "
+                "and loss.contrast = 'unified'"
+            )
+        if self.memory.hard and self.memory.update != "momentum":
+            raise ValueError("memory.hard and memory.update = 'hard' exclude each other: choose one")
+        if prompts.text_weight == 0 and (prompts.shared or prompts.cross_weight > 0):
+            raise ValueError("prompts.shared and prompts.cross_weight need prompts.text_weight above 0")
         refuse_unfit_evaluation(self.data, self.evaluation)
         return self
 

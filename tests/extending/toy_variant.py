@@ -10,8 +10,8 @@ from models.losses import prototype_contrast
 from models.modality import PerModality
 from models.rows import normalise_rows
 from models.transfer import upload
+from pipeline.methods.cclnet.contrast import unit_necks
 from pipeline.methods.cclnet.method import CCLNET
-from pipeline.methods.cclnet.objective import unit_necks
 from pipeline.methods.cclnet.schedule import clusters_to_describe, prompts_due
 from pipeline.methods.cclnet.stages import begin_stage, cluster, learn_prompts, log_round, train
 from pipeline.runs.stages import evaluate, extract, finish
@@ -68,8 +68,8 @@ def run_rounds(run):
         features = extract(run)
         clusters = cluster(run, features, match_greedily)
         text = run.state.method.text
-        if prompts_due(run.config, round_):
-            text = learn_prompts(run, clusters_to_describe(run.state.method, round_, clusters.clusterings))
+        if prompts_due(run.config, round_, clusters, text):
+            text = learn_prompts(run, clusters_to_describe(run.state.method, round_, clusters))
         terms = (partner_contrast(clusters, run.device),)
         losses = train(run, clusters, text, terms, add_images)
         report = evaluate(run) if run.evaluation_due() else None

@@ -8,7 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from models.losses import prompt_contrast, prototype_contrast, text_classification, text_contrast
+from models.losses import (
+    cross_contrast,
+    prompt_contrast,
+    prototype_contrast,
+    text_classification,
+    text_contrast,
+    unified_contrast,
+)
 from tests.reference import losses as reference
 
 
@@ -180,3 +187,68 @@ def test_a_batch_of_one_sample_gives_exactly_nothing_to_learn():
         random_tensor((1, 6), 0, torch.float32),
         random_tensor((1, 6), 1, torch.float32),
     )
+
+
+PAIRED = st.lists(
+    st.tuples(st.integers(0, 2), st.integers(-1, 3), st.floats(0, 1), st.booleans()), min_size=1, max_size=7
+)
+
+
+def pairs_of(rows):
+    labels, partners, weights, leaves_out = (list(column) for column in zip(*rows, strict=True))
+    left_out = [1 if leaves and partner == -1 else -1 for leaves, partner in zip(leaves_out, partners, strict=True)]
+    return torch.tensor(labels), torch.tensor(partners), torch.tensor(left_out), torch.tensor(weights).double()
+
+
+@settings(max_examples=30, deadline=None)
+@given(PAIRED, st.integers(0, 1000))
+def test_unified_contrast_equals_its_twin(rows, seed):
+    given_pairs = pairs_of(rows)
+    assert_same(
+        lambda own, other: unified_contrast(own, other, *given_pairs),
+        lambda own, other: reference.unified_contrast(own, other, *given_pairs),
+        random_tensor((len(rows), 3), seed),
+        random_tensor((len(rows), 4), seed + 1),
+    )
+
+
+def test_unified_contrast_with_an_empty_memory_is_the_contrast_of_the_other():
+    own, labels = random_tensor((5, 3), 1), torch.tensor([0, 2, 1, 1, 0])
+    nobody, weights = torch.full((5,), -1), torch.zeros(5).double()
+    assert_same(
+        lambda logits: unified_contrast(logits, logits[:, :0], labels, nobody, nobody, weights),
+        lambda logits: prototype_contrast(logits, labels),
+        own,
+    )
+
+
+def test_unified_contrast_does_not_depend_on_the_order_of_the_other_memory():
+    labels, partners, left_out, weights = pairs_of([(0, 2, 1.0, False), (1, -1, 0.0, True), (2, 0, 0.5, False)])
+    own, other, order = random_tensor((3, 3), 1), random_tensor((3, 4), 2), torch.tensor([2, 0, 3, 1])
+    place = torch.cat([order.argsort(), torch.tensor([-1])])
+    value = unified_contrast(own, other, labels, partners, left_out, weights)
+    again = unified_contrast(own, other[:, order], labels, place[partners], place[left_out], weights)
+    assert torch.allclose(value, again)
+
+
+def test_the_left_out_column_is_no_negative():
+    own, other = torch.zeros(1, 1).double(), torch.tensor([[9.0, 0.0]]).double()
+    labels, nobody, weights = torch.tensor([0]), torch.tensor([-1]), torch.zeros(1).double()
+    kept_out = unified_contrast(own, other, labels, nobody, torch.tensor([0]), weights)
+    assert kept_out.item() == pytest.approx(math.log(2))
+    assert unified_contrast(own, other, labels, nobody, nobody, weights).item() > 9
+
+
+@settings(max_examples=20, deadline=None)
+@given(LABELS, st.integers(0, 1000))
+def test_cross_contrast_of_equal_weights_is_plain_contrast(partners, seed):
+    partners = torch.tensor(partners)
+    weights = torch.ones(len(partners)).double()
+    assert_same(
+        lambda logits: cross_contrast(logits, partners, weights),
+        lambda logits: prototype_contrast(logits, partners),
+        random_tensor((len(partners), 4), seed),
+    )
+    logits = random_tensor((len(partners), 4), seed)
+    half = cross_contrast(logits, partners, weights / 2)
+    assert torch.allclose(half, cross_contrast(logits, partners, weights) / 2)

@@ -396,3 +396,22 @@ def test_swapping_for_an_epoch_does_to_prototypes_what_the_method_says(mode):
         assert float((now_visible * now_infrared).sum(1).mean()) >= 0.98
     else:
         assert 0.2 <= share <= 0.45
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.integers(0, 4), min_size=0, max_size=12), st.integers(0, 1000))
+def test_mean_and_hardest_images_equal_their_twin(labels, seed):
+    first, second, features = (unit_rows(n, 6, seed + n) for n in (5, 6, len(labels) + 7))
+    memory, hardest = PrototypeMemory(first), PrototypeMemory(second[:5])
+    batch, labels = features[: len(labels)], torch.tensor(labels, dtype=torch.int64)
+    memory.update_with_hardest(hardest, batch, labels, 0.1)
+    expected = reference.updated_with_hardest(first, second[:5], batch, labels, 0.1)
+    assert torch.allclose(memory.prototypes, expected[0], atol=1e-12)
+    assert torch.allclose(hardest.prototypes, expected[1], atol=1e-12)
+
+
+def test_clusters_of_one_image_keep_both_memories_equal():
+    rows = unit_rows(3, 6, 1)
+    memory, hardest = PrototypeMemory(rows), PrototypeMemory(rows)
+    memory.update_with_hardest(hardest, unit_rows(3, 6, 2), torch.tensor([2, 0, 1]), 0.1)
+    assert torch.equal(memory.prototypes, hardest.prototypes)

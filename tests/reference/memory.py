@@ -27,6 +27,17 @@ def updated_by_hardest(prototypes, features, labels, momentum):
     return rows
 
 
+def updated_with_hardest(prototypes, hardest, features, labels, momentum):
+    """Of each cluster of a batch: its mean image for the first memory, its image least similar to it for the second."""
+    rows, hard = prototypes.clone(), hardest.clone()
+    for cluster in sorted(set(labels.tolist())):
+        own = [feature for feature, label in zip(features, labels.tolist(), strict=True) if label == cluster]
+        farthest = min(own, key=lambda feature: float(feature @ prototypes[cluster]))
+        rows[cluster] = unit(momentum * prototypes[cluster] + (1.0 - momentum) * sum(own) / len(own))
+        hard[cluster] = unit(momentum * hardest[cluster] + (1.0 - momentum) * farthest)
+    return rows, hard
+
+
 def swapped_as_released(visible, infrared, pairs, visible_batch, infrared_batch, scale):
     """First the visible side of a pair, then the infrared one, which sees what has just been written."""
     visible, infrared = visible.clone(), infrared.clone()

@@ -19,6 +19,7 @@ from models.swap import best_assignment
 from pipeline.config.cclnet import ClusteringConfig, LabellingConfig, MatchingConfig
 from pipeline.errors import DegenerateClustering, TrainingError
 from pipeline.features import FeatureBank
+from pipeline.methods.cclnet.state import DescribedClusters
 
 logger = logging.getLogger(__name__)
 
@@ -51,9 +52,20 @@ class Clusters:
         return self.found.map(lambda labelling: labelling.clustering.labels)
 
     @property
+    def described(self) -> DescribedClusters:
+        """What prompt learning needs of them."""
+        return DescribedClusters(self.clusterings, PerModality(self.matching.visible, self.matching.infrared))
+
+    @property
     def matched_share(self) -> float:
         """Share of the clusters of both modalities that have a partner."""
         return 2 * len(self.matching.visible) / sum(self.prototypes.map(len))
+
+    @property
+    def mutual_share(self) -> float:
+        """Share of the clusters of both modalities whose prototypes are mutual nearest ones."""
+        similarity = self.prototypes.visible @ self.prototypes.infrared.T
+        return 2 * len(mutual_nearest(similarity)[0]) / sum(self.prototypes.map(len))
 
 
 def match_found(

@@ -5,6 +5,7 @@ The host's part of swapping runs while the next batch is encoded; only the loss 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -12,23 +13,38 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 
 from models.encoder import Head
-from models.losses import prototype_contrast, text_classification
+from models.losses import text_classification
 from models.memory import MemoryUpdate, PrototypeMemory
 from models.modality import Modality, PerModality
 from models.rows import normalise_rows
 from models.swap import CrossModalSwap
 from models.transfer import upload
+from pipeline.methods.cclnet.contrast import (
+    NONE,
+    CrossModal,
+    HardPrototypes,
+    contrast_term,
+    distillation_term,
+    own_contrast,
+    unit_necks,
+    with_hardest,
+)
 from pipeline.methods.cclnet.state import TextPrototypes
 from pipeline.training.objective import Batch, Objective, Term
 
 
 @dataclass(frozen=True, slots=True)
 class TextLoss:
-    """Image-to-text classification: text prototypes with the labels they were learned on, weight and smoothing."""
+    """Image-to-text classification: text prototypes with the labels they were learned on, and the settings.
+
+    `scale` is the factor of cosine logits, None for inner products; `cross_weight` that of the other modality's texts.
+    """
 
     prototypes: PerModality[TextPrototypes]
     weight: float
     smoothing: float
+    scale: float | None = None
+    cross_weight: float = 0.0
 
 
 def cluster_objective(
@@ -39,37 +55,38 @@ def cluster_objective(
     update: MemoryUpdate,
     swap: CrossModalSwap | None = None,
     text: TextLoss | None = None,
+    cross_modal: CrossModal | None = None,
+    hard: HardPrototypes | None = None,
     extra_terms: Sequence[Term] = (),
 ) -> Objective:
     """The terms of one epoch, and the updates of its memories after each step.
 
     `labels` is the cluster of each training image, -1 for outliers, which are in no batch. The epoch changes
     `memories`. `update` moves the prototypes of a batch's clusters. `swap` is None before its round, `text` in stage
-    `prepare`.
+    `prepare`, `cross_modal` in rounds without contrast across modalities. `hard` replaces `update`.
 
     Source: Chen et al., ACM MM 2023; released code, stages 0 and 2. Differs: memories change after the optimiser, by
     name, not inside `backward`.
     """
     device = memories.visible.prototypes.device
+
+    def contrast(modality: Modality) -> Term:
+        own = labels[modality]
+        term = (
+            own_contrast(modality, memories[modality], own, temperature)
+            if cross_modal is None
+            else contrast_term(modality, memories, own, cross_modal, temperature)
+        )
+        return term if hard is None else with_hardest(term, modality, hard, own, temperature)
+
     terms = [
-        *(own_contrast(modality, memory, labels[modality], temperature) for modality, memory in memories.items()),
+        *map(contrast, Modality),
+        *(() if cross_modal is None else (distillation_term(memories, cross_modal.distillation, temperature),)),
         *(() if text is None else (text_term(modality, text, device) for modality in Modality)),
+        *(() if text is None else (cross_text_term(modality, text, device) for modality in Modality)),
         *extra_terms,
     ]
-    return Objective(tuple(terms), MemoryUpdates(labels, memories, update, swap))
-
-
-def own_contrast(
-    modality: Modality, memory: PrototypeMemory, labels: Int64[np.ndarray, " n"], temperature: float
-) -> Term:
-    """Contrast of a modality's images with the prototypes of that modality after the last step."""
-    own = upload(labels, memory.prototypes.device)
-
-    def loss(batch: Batch) -> Tensor:
-        logits = memory.logits(batch.once(unit_necks)[modality], temperature)
-        return prototype_contrast(logits, own[batch.positions[modality]])
-
-    return Term(f"{modality}_prototype", 1.0, frozenset({Head.NECK}), loss)
+    return Objective(tuple(terms), MemoryUpdates(labels, memories, update, swap, hard))
 
 
 def text_term(modality: Modality, text: TextLoss, device: torch.device) -> Term:
@@ -79,17 +96,35 @@ def text_term(modality: Modality, text: TextLoss, device: torch.device) -> Term:
     if largest >= known:
         raise ValueError(f"label {largest} has no text: there are {known}")
     own = upload(prototypes.labels, device)
+    return _text_term(f"{modality}_text", text.weight, modality, prototypes.features, own, text)
+
+
+def cross_text_term(modality: Modality, text: TextLoss, device: torch.device) -> Term:
+    """Classification of a modality's images by the other modality's texts; images of unpaired clusters are excluded.
+
+    Source: ours.
+    """
+    own, other = text.prototypes[modality], text.prototypes[modality.other]
+    partner = upload(np.append(own.partners, NONE)[own.labels], device)
+    return _text_term(f"{modality}_cross_text", text.cross_weight, modality, other.features, partner, text)
+
+
+def _text_term(
+    name: str,
+    weight: float,
+    modality: Modality,
+    texts: Float[Tensor, "texts width"],
+    labels: Int64[Tensor, " n"],
+    text: TextLoss,
+) -> Term:
+    scaled = None if text.scale is None else text.scale * normalise_rows(texts)
 
     def loss(batch: Batch) -> Tensor:
-        logits = batch.rows(Head.PROJECTION)[modality] @ prototypes.features.T
-        return text_classification(logits, own[batch.positions[modality]], text.smoothing)
+        images = batch.rows(Head.PROJECTION)[modality]
+        logits = images @ texts.T if scaled is None else normalise_rows(images) @ scaled.T
+        return text_classification(logits, labels[batch.positions[modality]], text.smoothing)
 
-    return Term(f"{modality}_text", text.weight, frozenset({Head.PROJECTION}), loss)
-
-
-def unit_necks(batch: Batch) -> PerModality[Float[Tensor, "rows dim"]]:
-    """Neck features of length 1, for the losses and updates of memories; use with `batch.once`."""
-    return batch.rows(Head.NECK).map(normalise_rows)
+    return Term(name, weight, frozenset({Head.PROJECTION}), loss)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -100,6 +135,7 @@ class MemoryUpdates:
     memories: PerModality[PrototypeMemory]
     update: MemoryUpdate
     swap: CrossModalSwap | None
+    hard: HardPrototypes | None = None
 
     def settle(self) -> None:
         """Complete the swap of the last step."""
@@ -109,6 +145,11 @@ class MemoryUpdates:
     def after_step(self, batch: Batch) -> None:
         """Update the memories with the features of the step's losses, and begin to swap."""
         labels = self.labels.map_with(lambda own, at: torch.from_numpy(own[at]), batch.host_positions)
-        self.memories.map_with(lambda memory, f, y: memory.update(f, y, self.update), batch.once(unit_necks), labels)
+        features = batch.once(unit_necks)
+        if self.hard is None:
+            self.memories.map_with(lambda memory, f, y: memory.update(f, y, self.update), features, labels)
+        else:
+            move = partial(PrototypeMemory.update_with_hardest, momentum=self.hard.momentum)
+            self.memories.map_with(move, self.hard.memories, features, labels)
         if self.swap is not None:
             self.swap.prepare(self.memories, labels)

@@ -12,9 +12,11 @@ from clustering.dbscan import OUTLIER
 from models.losses import prompt_contrast
 from models.modality import Modality, PerModality
 from models.prompts import SENTENCES, PromptBank, warm_start
+from models.rows import normalise_rows
 from models.text_tower import TextTower
 from pipeline.data.samplers.sampling import paired_batches
 from pipeline.errors import DegenerateClustering
+from pipeline.methods.cclnet.contrast import partner_rows
 from pipeline.methods.cclnet.state import TextPrototypes
 from pipeline.training.optimiser import cosine_warmup, fit_texts
 
@@ -24,6 +26,9 @@ def learn_prompts(
     labels: PerModality[Int64[np.ndarray, " n"]],
     tower: TextTower,
     *,
+    pairs: PerModality[Int64[np.ndarray, " pairs"]] | None = None,
+    shared: bool = False,
+    scale: float | None = None,
     num_context: int,
     epochs: int,
     batch_size: int,
@@ -36,8 +41,9 @@ def learn_prompts(
 ) -> PerModality[TextPrototypes]:
     """Learn prompts on fixed image features and fixed pseudo-labels; one row of text prototypes a label.
 
-    The modalities share neither context tokens nor batches of text. `features` are attention-pool features, not
-    normalised; outliers are excluded. `weight_decay` also shrinks context tokens of clusters absent from a batch.
+    With `shared`, both clusters of each of the `pairs` have the same context tokens in two sentences; else the
+    modalities share nothing. `features` are attention-pool features, not normalised; outliers are excluded. With
+    `scale`, logits are cosines times it. `weight_decay` also shrinks context tokens of clusters absent from a batch.
     `previous` is for a warm start, None for a random one; `init_generator` draws the initial tokens, `batch_generator`
     the order of an epoch.
 
@@ -51,13 +57,19 @@ def learn_prompts(
     kept = features.map_with(
         lambda all_features, positions: all_features[torch.from_numpy(positions).to(device)], clustered
     )
+    if scale is not None:
+        kept = kept.map(normalise_rows)
     targets = labels.map_with(lambda all_labels, positions: all_labels[positions], clustered)
     banks = PerModality.build(
         lambda modality: _new_bank(modality, labels, tower, num_context, previous, init_generator(modality)).to(device)
     )
 
+    paired = pairs or PerModality(np.empty(0, np.int64), np.empty(0, np.int64))
+    if shared:
+        banks.infrared.tie(banks.visible, paired.infrared, paired.visible)
+
     def loss(batch: PerModality[Int64[np.ndarray, " batch"]]) -> Float[Tensor, ""]:
-        losses = batch.map_with(partial(_prompt_loss, tower), kept, targets, banks)
+        losses = batch.map_with(partial(_prompt_loss, tower, scale), kept, targets, banks)
         return losses.visible + losses.infrared
 
     fit_texts(
@@ -70,7 +82,11 @@ def learn_prompts(
         description="learn prompts",
         setting="prompts.learning_rate",
     )
-    return banks.map_with(lambda bank, all_labels: _read_out(bank, all_labels, tower), labels)
+    partners = PerModality(
+        partner_rows(banks.visible.num_rows, *paired),
+        partner_rows(banks.infrared.num_rows, paired.infrared, paired.visible),
+    )
+    return banks.map_with(lambda bank, own, there: _read_out(bank, own, there, tower), labels, partners)
 
 
 def refuse_nothing(labels: PerModality[Int64[np.ndarray, " n"]]) -> None:
@@ -84,9 +100,11 @@ def refuse_nothing(labels: PerModality[Int64[np.ndarray, " n"]]) -> None:
 
 
 @torch.no_grad()
-def _read_out(bank: PromptBank, labels: Int64[np.ndarray, " n"], tower: TextTower) -> TextPrototypes:
+def _read_out(
+    bank: PromptBank, labels: Int64[np.ndarray, " n"], partners: Int64[np.ndarray, " clusters"], tower: TextTower
+) -> TextPrototypes:
     rows = torch.arange(bank.num_rows, device=bank.context.device)
-    return TextPrototypes(features=bank.encode(tower, rows), labels=labels, context=bank.context.detach().clone())
+    return TextPrototypes(bank.encode(tower, rows), labels, bank.contexts(rows).clone(), partners)
 
 
 def _new_bank(
@@ -108,6 +126,7 @@ def _new_bank(
 
 def _prompt_loss(
     tower: TextTower,
+    scale: float | None,
     rows: Int64[np.ndarray, " batch"],
     features: Float[Tensor, "n embed"],
     targets: Int64[np.ndarray, " n"],
@@ -117,4 +136,6 @@ def _prompt_loss(
     distinct, index = np.unique(targets[rows], return_inverse=True)
     device = features.device
     texts = bank.encode(tower, torch.from_numpy(distinct).to(device))
+    if scale is not None:
+        texts = scale * normalise_rows(texts)
     return prompt_contrast(features[torch.from_numpy(rows).to(device)], texts, torch.from_numpy(index).to(device))

@@ -20,8 +20,8 @@ def run_rounds(run: CclnetRun) -> EvaluationReport | None:
         features = extract(run)
         clusters = cluster(run, features)
         text = run.state.method.text
-        if prompts_due(run.config, round_):
-            text = learn_prompts(run, clusters_to_describe(run.state.method, round_, clusters.clusterings))
+        if prompts_due(run.config, round_, clusters, text):
+            text = learn_prompts(run, clusters_to_describe(run.state.method, round_, clusters))
         losses = train(run, clusters, text)
         report = evaluate(run) if run.evaluation_due() else None
         log_round(run, features, clusters, text, losses, report)

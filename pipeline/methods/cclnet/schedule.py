@@ -1,10 +1,15 @@
 """Settings of a round: learning rate, restart of the optimiser, prompt learning."""
 
-from clustering.dbscan import Clustering
+import numpy as np
+from jaxtyping import Int64
+from sklearn.metrics import normalized_mutual_info_score
+
+from clustering.dbscan import OUTLIER
 from models.modality import PerModality
 from pipeline.config.cclnet import CclnetConfig, OptimisationConfig, SwapConfig
 from pipeline.config.experiment import Round
-from pipeline.methods.cclnet.state import CclnetState
+from pipeline.methods.cclnet.clusters import Clusters
+from pipeline.methods.cclnet.state import CclnetState, DescribedClusters, TextPrototypes
 from pipeline.training.optimiser import AtSwap, image_learning_rate, optimiser_restarts
 
 
@@ -35,20 +40,36 @@ def _at_swap(round_: Round, optimisation: OptimisationConfig, swap: SwapConfig) 
     return optimisation.at_swap
 
 
-def prompts_due(config: CclnetConfig, round_: Round) -> bool:
+def prompts_due(
+    config: CclnetConfig, round_: Round, clusters: Clusters, text: PerModality[TextPrototypes] | None
+) -> bool:
     """Whether prompts are learned in this round: at the start of stage `clip`, and where a refresh is due."""
     prompts = config.prompts
     if round_.stage != "clip" or prompts.text_weight == 0:
         return False
-    refresh = prompts.refresh_every is not None and (round_.epoch - 1) % prompts.refresh_every == 0
-    return round_.first_of_stage or refresh
+    if round_.first_of_stage or text is None:
+        return True
+    if prompts.refresh_every is not None and (round_.epoch - 1) % prompts.refresh_every == 0:
+        return True
+    return prompts.refresh_agreement is not None and agreement_with_text(text, clusters) < prompts.refresh_agreement
 
 
-def clusters_to_describe(
-    state: CclnetState, round_: Round, clusters: PerModality[Clustering]
-) -> PerModality[Clustering]:
+def agreement_with_text(text: PerModality[TextPrototypes], clusters: Clusters) -> float:
+    """Normalised mutual information of the prompts' clusters and the current ones, in [0, 1]; mean of the modalities.
+
+    Images that are outliers in either are excluded.
+    """
+
+    def agreement(one: TextPrototypes, now: Int64[np.ndarray, " n"]) -> float:
+        both = (one.labels != OUTLIER) & (now != OUTLIER)
+        return float(normalized_mutual_info_score(one.labels[both], now[both]))
+
+    return sum(text.map_with(agreement, clusters.labels)) / 2
+
+
+def clusters_to_describe(state: CclnetState, round_: Round, clusters: Clusters) -> DescribedClusters:
     """The clusters for prompt learning: those exported by stage `prepare`, later the round's own."""
     if not round_.first_of_stage:
-        return clusters
+        return clusters.described
     assert state.exported is not None, "stage `prepare` ends with exported clusters"
     return state.exported

@@ -2,21 +2,23 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from clustering.dbscan import Clustering
 from clustering.labelling import Labelling
 from clustering.matching import Assign
 from models.encoder import Head
 from models.memory import MemoryUpdate, PrototypeMemory, memory_update
 from models.modality import PerModality
 from models.swap import CrossModalSwap
+from pipeline.config.cclnet import CclnetConfig, PromptsConfig
 from pipeline.data.samplers.sampling import cross_modal_batches
-from pipeline.data.transforms.augmentation import training_views
+from pipeline.data.transforms.augmentation import Transform, training_views
+from pipeline.data.transforms.channel_augmentation import channel_views
 from pipeline.errors import DegenerateClustering
 from pipeline.evaluation.report import EvaluationReport
 from pipeline.features import FeatureBank
@@ -29,9 +31,10 @@ from pipeline.methods.cclnet.clusters import (
     unpack_labelling,
     usable_labels,
 )
+from pipeline.methods.cclnet.contrast import CrossModal, HardPrototypes, partners_of
 from pipeline.methods.cclnet.objective import TextLoss, cluster_objective
-from pipeline.methods.cclnet.schedule import learning_rate_of, starts_anew
-from pipeline.methods.cclnet.state import CclnetRun, TextPrototypes, pack_texts, unpack_texts
+from pipeline.methods.cclnet.schedule import agreement_with_text, learning_rate_of, starts_anew
+from pipeline.methods.cclnet.state import CclnetRun, DescribedClusters, TextPrototypes, pack_texts, unpack_texts
 from pipeline.reports import cluster_figures as figures
 from pipeline.reports.cluster_figures import principal_plane, sample_map, sample_pairs
 from pipeline.runs.figures import SHOWN, draw_text_similarity
@@ -74,13 +77,13 @@ def cluster(run: CclnetRun, features: PerModality[FeatureBank], assign: Assign |
 
 
 @stage(uses_device=True)
-def learn_prompts(run: CclnetRun, clusters: PerModality[Clustering]) -> PerModality[TextPrototypes] | None:
+def learn_prompts(run: CclnetRun, clusters: DescribedClusters) -> PerModality[TextPrototypes] | None:
     """Learn one text prototype a cluster; a refresh that finds outliers only keeps the previous ones.
 
     They are saved in a file of their own, so that a run killed later in the round does not learn them again.
     """
     round_, previous = run.round, run.state.method.text
-    labels = clusters.map(lambda one: one.labels)
+    labels = clusters.labels
     packed = run.processes.from_rank_zero(lambda: run.record.folder.load_pending(round_.number, "texts"))
     if packed is None:
         features = _prompt_features(run)
@@ -91,7 +94,7 @@ def learn_prompts(run: CclnetRun, clusters: PerModality[Clustering]) -> PerModal
                 raise
             logger.warning("prompts are not refreshed in round %d: %s", round_.number, error.message)
             return previous
-        packed = run.processes.from_rank_zero(lambda: pack_texts(_learn_texts(run, features, labels)))
+        packed = run.processes.from_rank_zero(lambda: pack_texts(_learn_texts(run, features, clusters)))
         _keep_texts(run, packed)
     return unpack_texts(packed, run.device)
 
@@ -117,13 +120,20 @@ def train(
     set_learning_rate(run.state.optimiser, learning_rate_of(round_, *schedule))
     seed = (config.seed, "train", round_.number)
     swap = _swap(run, clusters)
+
+    def memories() -> PerModality[PrototypeMemory]:
+        return clusters.prototypes.map(lambda rows: PrototypeMemory(torch.from_numpy(rows).to(run.device)))
+
+    memory = config.memory
     objective = cluster_objective(
         clusters.labels,
-        clusters.prototypes.map(lambda rows: PrototypeMemory(torch.from_numpy(rows).to(run.device))),
-        temperature=config.memory.temperature,
-        update=update or memory_update(config.memory.update, config.memory.momentum),
+        memories(),
+        temperature=memory.temperature,
+        update=update or memory_update(memory.update, memory.momentum),
         swap=swap,
-        text=None if text is None else TextLoss(text, config.prompts.text_weight, config.prompts.smoothing),
+        text=_text_loss(text, config.prompts),
+        cross_modal=_cross_modal(run, clusters),
+        hard=HardPrototypes(memories(), memory.momentum, memory.hard_margin) if memory.hard else None,
         extra_terms=extra_terms,
     )
     batches = cross_modal_batches(
@@ -136,12 +146,7 @@ def train(
     steps = EpochSteps(
         pixels=run.training_pixels,
         positions=batches.positions,
-        views=training_views(
-            recipe=config.augmentation.recipe,
-            padding=config.augmentation.padding,
-            normalisation=config.images.normalisation,
-            generator=torch_generator(*seed, "augment"),
-        ),
+        views=_views(config, torch_generator(*seed, "augment")),
         groups=batches.clusters_per_batch,
         setting="batches.images_per_cluster",
     )
@@ -164,7 +169,7 @@ def log_round(
     state, round_ = run.state.method, run.round
     state.clusters, state.text = clusters.clusterings, text
     if round_.stage == "prepare" and round_.last_of_stage:
-        state.exported = clusters.clusterings
+        state.exported = clusters.described
     complete_round(run, report)
     record(run, features, clusters, text, trained, report)
 
@@ -184,11 +189,13 @@ def _label(run: CclnetRun, features: PerModality[FeatureBank]) -> PerModality[An
     )
 
 
-def _label_for_export(run: CclnetRun) -> PerModality[Clustering]:
-    previous = run.state.method.exported
-    assert previous is not None
-    found = _label(run, run.extract_training_features(Head.NECK))
-    return found.map_with(lambda new, old: new.clustering if new.clustering.num_clusters else old, previous)
+def _label_for_export(run: CclnetRun) -> DescribedClusters:
+    features, before = run.extract_training_features(Head.NECK), run.state.method.clusters
+    assert before is not None, "a round of stage `prepare` is finished"
+    found = _label(run, features).map_with(
+        lambda new, old: new if new.clustering.num_clusters else replace(new, clustering=old), before
+    )
+    return match_found(features.map(lambda bank: bank.vectors), found, run.config.matching).described
 
 
 def _prompt_features(run: CclnetRun) -> PerModality[torch.Tensor]:
@@ -200,14 +207,17 @@ def _prompt_features(run: CclnetRun) -> PerModality[torch.Tensor]:
 
 
 def _learn_texts(
-    run: CclnetRun, features: PerModality[torch.Tensor], labels: PerModality[np.ndarray]
+    run: CclnetRun, features: PerModality[torch.Tensor], clusters: DescribedClusters
 ) -> PerModality[TextPrototypes]:
     config, seed, round_ = run.config.prompts, run.config.seed, run.round
     first = round_.first_of_stage
     return prompts.learn_prompts(
         features,
-        labels,
+        clusters.labels,
         run.text_tower,
+        pairs=clusters.pairs,
+        shared=config.shared,
+        scale=config.scale if config.logits == "cosine" else None,
         num_context=config.num_context,
         epochs=config.epochs if first else config.refresh_epochs,
         batch_size=config.batch_size,
@@ -218,6 +228,39 @@ def _learn_texts(
         init_generator=lambda modality: torch_generator(seed, "init", "prompts", modality, round_.number),
         batch_generator=lambda epoch: numpy_generator(seed, "batches", "prompts", round_.number, epoch),
     )
+
+
+def _views(config: CclnetConfig, generator: torch.Generator) -> PerModality[tuple[Transform, ...]]:
+    """One view of each image; with `augmentation.channel = "exchange"`, visible images have a second one."""
+    settings, normalisation = config.augmentation, config.images.normalisation
+    if settings.channel == "exchange":
+        padding = settings.padding if settings.recipe == "cclnet_sysu" else 0
+        return channel_views(recipe="channels", padding=padding, normalisation=normalisation, generator=generator)
+    return training_views(
+        recipe=settings.recipe, padding=settings.padding, normalisation=normalisation, generator=generator
+    )
+
+
+def _text_loss(text: PerModality[TextPrototypes] | None, settings: PromptsConfig) -> TextLoss | None:
+    if text is None:
+        return None
+    scale = settings.scale if settings.logits == "cosine" else None
+    return TextLoss(text, settings.text_weight, settings.smoothing, scale, settings.cross_weight)
+
+
+def _cross_modal(run: CclnetRun, clusters: Clusters) -> CrossModal | None:
+    """Contrast across modalities; None where the settings have none, or the pairs are not good enough."""
+    settings = run.config.loss
+    if settings.contrast == "per_modality" or run.round.epoch < settings.start:
+        return None
+    if clusters.mutual_share < settings.min_mutual_share:
+        logger.info(
+            "no contrast across modalities in round %d: %.0f%% of the clusters are in mutual pairs, fewer than %.0f%%",
+            run.round.number, 100 * clusters.mutual_share, 100 * settings.min_mutual_share,
+        )  # fmt: skip
+        return None
+    partners = partners_of(clusters, run.config.memory.temperature, weighted=settings.confidence)
+    return CrossModal(partners, settings.contrast, settings.cross_weight, settings.distillation)
 
 
 def _swap(run: CclnetRun, clusters: Clusters) -> CrossModalSwap | None:
@@ -256,6 +299,9 @@ def record(
     for modality, labelling in clusters.found.items():
         numbers |= _describe_labels(f"labels/{modality}", labelling)
     numbers["labels/matched_share"] = clusters.matched_share
+    numbers["labels/mutual_share"] = clusters.mutual_share
+    if text is not None:
+        numbers["labels/agreement_with_text"] = agreement_with_text(text, clusters)
     numbers |= run.evaluator.diagnose(clusters.labels, clusters.matching)
     record_round(run, numbers, report, labels=clusters.clusterings, search=clusters.found.visible.search)
 

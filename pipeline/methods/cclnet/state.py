@@ -19,12 +19,27 @@ from pipeline.runs.run import Run
 class TextPrototypes:
     """Text prototypes of one modality, one a cluster, not normalised, and the pseudo-labels that they were learned on.
 
-    `context` are the learned context tokens, kept for a warm start.
+    `context` are the learned context tokens, kept for a warm start. `partners` are the clusters of the other modality
+    that were their partners then, -1 for none.
     """
 
     features: Float[Tensor, "clusters text"]
     labels: Int64[np.ndarray, " n"]
     context: Float[Tensor, "clusters words width"]
+    partners: Int64[np.ndarray, " clusters"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class DescribedClusters:
+    """The clusters that prompts are learned on, and their pairs: entry i of one vector with entry i of the other."""
+
+    clusterings: PerModality[Clustering]
+    pairs: PerModality[Int64[np.ndarray, " pairs"]]
+
+    @property
+    def labels(self) -> PerModality[Int64[np.ndarray, " _"]]:
+        """The cluster of each training image, or `OUTLIER`."""
+        return self.clusterings.map(lambda one: one.labels)
 
 
 @dataclass(slots=True)
@@ -35,21 +50,23 @@ class CclnetState:
     """
 
     clusters: PerModality[Clustering] | None = None
-    exported: PerModality[Clustering] | None = None
+    exported: DescribedClusters | None = None
     text: PerModality[TextPrototypes] | None = None
 
     def pack(self) -> dict[str, Any]:
         """Tensors and plain values only."""
         return {
             "clusters": _pack(self.clusters),
-            "exported": _pack(self.exported),
+            "exported": None if self.exported is None else _pack(self.exported.clusterings),
+            "exported_pairs": None if self.exported is None else _pack_pairs(self.exported.pairs),
             "text": pack_texts(self.text),
         }
 
     def fill(self, packed: Mapping[str, Any], device: torch.device) -> None:
         """Restore packed values, text prototypes on a device."""
         self.clusters = _unpack(packed["clusters"], _unpack_labels)
-        self.exported = _unpack(packed["exported"], _unpack_labels)
+        exported = _unpack(packed["exported"], _unpack_labels)
+        self.exported = None if exported is None else DescribedClusters(exported, _unpack_pairs(packed))
         self.text = unpack_texts(packed["text"], device)
 
 
@@ -74,6 +91,14 @@ def _unpack(packed: Mapping[str, Any] | None, unpack_one: Callable[[Any], Any]) 
     return None if packed is None else PerModality.build(lambda modality: unpack_one(packed[modality.value]))
 
 
+def _pack_pairs(pairs: PerModality[Int64[np.ndarray, " pairs"]]) -> dict[str, Tensor]:
+    return {modality.value: torch.from_numpy(side) for modality, side in pairs.items()}
+
+
+def _unpack_pairs(packed: Mapping[str, Any]) -> PerModality[Int64[np.ndarray, " pairs"]]:
+    return PerModality.build(lambda modality: packed["exported_pairs"][modality.value].numpy())
+
+
 def _pack_one(value: Clustering | TextPrototypes) -> dict[str, Tensor]:
     arrays = {field.name: getattr(value, field.name) for field in fields(value)}
     return {name: one.cpu() if isinstance(one, Tensor) else torch.from_numpy(one) for name, one in arrays.items()}
@@ -84,4 +109,9 @@ def _unpack_labels(packed: Mapping[str, Tensor]) -> Clustering:
 
 
 def _unpack_text(packed: Mapping[str, Tensor], device: torch.device) -> TextPrototypes:
-    return TextPrototypes(packed["features"].to(device), packed["labels"].numpy(), packed["context"].to(device))
+    return TextPrototypes(
+        packed["features"].to(device),
+        packed["labels"].numpy(),
+        packed["context"].to(device),
+        packed["partners"].numpy(),
+    )

@@ -126,6 +126,7 @@ def small_training(
             features=unit_rows(CLUSTERS[modality], encoder.projection_width, seed=7, dtype=dtype).to(device),
             labels=labels[modality].copy(),
             context=torch.zeros(CLUSTERS[modality], 1, 1),
+            partners=np.full(CLUSTERS[modality], -1),
         )
     )
     supplies: PerModality[PixelSupply] = images.map(

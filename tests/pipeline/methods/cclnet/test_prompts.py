@@ -6,16 +6,20 @@ import torch
 
 from clustering.dbscan import OUTLIER
 from models.clip import load_clip
+from models.losses import prompt_contrast
 from models.modality import PerModality
+from models.prompts import SENTENCES, PromptBank
+from models.rows import normalise_rows
 from models.text_tower import TextTower
 from pipeline.errors import DegenerateClustering, TrainingError
-from pipeline.methods.cclnet.prompts import learn_prompts
+from pipeline.methods.cclnet.prompts import _prompt_loss, learn_prompts
 from pipeline.methods.cclnet.state import TextPrototypes
 from pipeline.runtime.seeds import numpy_generator, torch_generator
 
 LABELS = PerModality(
     np.array([0, 0, 1, 1, OUTLIER, 2, 2, 0], dtype=np.int64), np.array([1, 0, 0, 1, OUTLIER], dtype=np.int64)
 )
+PAIRS = PerModality(np.array([2, 0]), np.array([0, 1]))
 
 
 @pytest.fixture(scope="module")
@@ -41,11 +45,16 @@ def learn(
     epochs: int = 3,
     rate: float = 1e-2,
     previous: PerModality[TextPrototypes] | None = None,
+    shared: bool = False,
+    scale: float | None = None,
 ) -> PerModality[TextPrototypes]:
     return learn_prompts(
         images,
         labels,
         tower,
+        pairs=PAIRS,
+        shared=shared,
+        scale=scale,
         num_context=4,
         epochs=epochs,
         batch_size=4,
@@ -124,3 +133,37 @@ def test_outliers_alone_cannot_be_described(tower: TextTower) -> None:
 def test_a_loss_that_is_not_finite_ends_the_stage(tower: TextTower) -> None:
     with pytest.raises(TrainingError, match="loss of texts is not finite in epoch 1"):
         learn(tower, features(tower, scale=float("inf")))
+
+
+def test_clusters_of_a_pair_share_their_context_tokens_in_two_sentences(tower: TextTower) -> None:
+    alone, shared = (learn(tower, features(tower), shared=one) for one in (False, True))
+    for visible, infrared in zip(PAIRS.visible, PAIRS.infrared, strict=True):
+        assert torch.equal(shared.visible.context[visible], shared.infrared.context[infrared])
+        assert not torch.equal(alone.visible.context[visible], alone.infrared.context[infrared])
+        assert not torch.equal(shared.visible.features[visible], shared.infrared.features[infrared])
+    assert shared.visible.partners.tolist() == [1, -1, 0]
+    assert shared.infrared.partners.tolist() == [2, 0]
+
+
+def test_infrared_images_teach_shared_tokens(tower: TextTower) -> None:
+    images = features(tower)
+    changed = PerModality(images.visible, images.infrared.flip(0))
+    first, second = (learn(tower, some, shared=True).visible.context for some in (images, changed))
+    assert not torch.equal(first[0], second[0])
+    assert torch.equal(*(learn(tower, some).visible.context for some in (images, changed)))
+
+
+def test_cosine_logits_do_not_depend_on_the_length_of_features(tower: TextTower) -> None:
+    short, long = (learn(tower, features(tower, length), scale=20.0) for length in (1.0, 7.0))
+    assert torch.allclose(short.visible.features, long.visible.features, atol=1e-5)
+    plain = learn(tower, features(tower))
+    assert not torch.allclose(short.visible.features, plain.visible.features, atol=1e-3)
+
+
+def test_a_prompt_step_with_cosines_is_the_contrast_of_unit_rows(tower: TextTower) -> None:
+    bank = PromptBank(tower, SENTENCES.visible, 3, generator=torch.Generator().manual_seed(1))
+    rows, labels = np.arange(4), LABELS.visible[:4]
+    unit = normalise_rows(features(tower).visible[:4])
+    texts = 20.0 * normalise_rows(bank.encode(tower, torch.tensor([0, 1])))
+    expected = prompt_contrast(unit, texts, torch.from_numpy(labels))
+    assert torch.allclose(_prompt_loss(tower, 20.0, rows, unit, labels, bank), expected)

@@ -1,0 +1,202 @@
+"""Contrast of images with cluster memories: their own modality's, or those of both modalities."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from jaxtyping import Float, Float32, Int64
+from torch import Tensor
+
+from clustering.dbscan import OUTLIER
+from models.encoder import Head
+from models.losses import cross_contrast, prototype_contrast, unified_contrast
+from models.memory import PrototypeMemory
+from models.modality import Modality, PerModality
+from models.rows import normalise_rows
+from models.transfer import upload
+from pipeline.methods.cclnet.clusters import Clusters
+from pipeline.training.objective import Batch, Term
+
+NONE = -1
+"""No partner."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Partners:
+    """Of each cluster of a modality: its partner in the other one, or -1.
+
+    `confidence` weighs the pair, in [0, 1]. `nearest` is the most similar cluster of the other modality if there is no
+    partner, else -1: it may be the same person, and is no negative.
+    """
+
+    cluster: Int64[np.ndarray, " clusters"]
+    nearest: Int64[np.ndarray, " clusters"]
+    confidence: Float32[np.ndarray, " clusters"]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CrossModal:
+    """Contrast across modalities in a round: the values of section `loss`."""
+
+    partners: PerModality[Partners]
+    form: Literal["cross", "unified"]
+    weight: float = 0.25
+    distillation: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class HardPrototypes:
+    """Second memories, of the hardest images; see `memory.hard`."""
+
+    memories: PerModality[PrototypeMemory]
+    momentum: float
+    margin: float
+
+
+def partners_of(clusters: Clusters, temperature: float, *, weighted: bool) -> PerModality[Partners]:
+    """The partners of a round's clusters; `weighted` takes confidences from the margins of similarity."""
+    similarity, pairs = clusters.prototypes.visible @ clusters.prototypes.infrared.T, clusters.matching
+    trust = confidence(similarity, pairs.visible, pairs.infrared, temperature) if weighted else None
+    return PerModality(
+        _partners(similarity, pairs.visible, pairs.infrared, trust),
+        _partners(similarity.T, pairs.infrared, pairs.visible, trust),
+    )
+
+
+def confidence(
+    similarity: Float32[np.ndarray, "rows columns"],
+    rows: Int64[np.ndarray, " pairs"],
+    columns: Int64[np.ndarray, " pairs"],
+    temperature: float,
+) -> Float32[np.ndarray, " pairs"]:
+    """Confidence of pairs: how far their similarity is above the best other one of the row and of the column.
+
+    sqrt(tanh(m / 2t) tanh(n / 2t)) with the margins m and n, negative ones counted as 0, and the temperature t: 0 for a
+    pair that is not mutual, near 1 for margins of several t.
+    """
+
+    def margins(table: Float32[np.ndarray, "own others"], here: np.ndarray, there: np.ndarray) -> np.ndarray:
+        others = table[here].copy()
+        others[np.arange(len(here)), there] = -np.inf
+        best = others.max(axis=1, initial=-1.0)
+        found: np.ndarray = np.maximum(table[here, there] - best, 0.0)
+        return found
+
+    forth, back = margins(similarity, rows, columns), margins(similarity.T, columns, rows)
+    trust: Float32[np.ndarray, " pairs"] = np.sqrt(
+        np.tanh(forth / (2 * temperature)) * np.tanh(back / (2 * temperature)), dtype=np.float32
+    )
+    return trust
+
+
+def own_contrast(
+    modality: Modality, memory: PrototypeMemory, labels: Int64[np.ndarray, " n"], temperature: float
+) -> Term:
+    """Contrast of a modality's images with the prototypes of that modality after the last step."""
+    own = upload(labels, memory.prototypes.device)
+
+    def loss(batch: Batch) -> Tensor:
+        logits = memory.logits(batch.once(unit_necks)[modality], temperature)
+        return prototype_contrast(logits, own[batch.positions[modality]])
+
+    return Term(f"{modality}_prototype", 1.0, frozenset({Head.NECK}), loss)
+
+
+def contrast_term(
+    modality: Modality,
+    memories: PerModality[PrototypeMemory],
+    labels: Int64[np.ndarray, " n"],
+    cross_modal: CrossModal,
+    temperature: float,
+) -> Term:
+    """The contrast of a modality's images with both memories."""
+    device, partners = memories.visible.prototypes.device, cross_modal.partners[modality]
+    own, other = memories[modality], memories[modality.other]
+    label = upload(labels, device)
+    partner, left_out = (_per_image(one, labels, NONE, device) for one in (partners.cluster, partners.nearest))
+    weight = _per_image(partners.confidence, labels, 0, device)
+
+    def unified(batch: Batch) -> Tensor:
+        at, features = batch.positions[modality], batch.once(unit_necks)[modality]
+        logits = own.logits(features, temperature), other.logits(features, temperature)
+        return unified_contrast(*logits, label[at], partner[at], left_out[at], weight[at])
+
+    def cross(batch: Batch) -> Tensor:
+        at, features = batch.positions[modality], batch.once(unit_necks)[modality]
+        across = cross_contrast(other.logits(features, temperature), partner[at], weight[at])
+        return prototype_contrast(own.logits(features, temperature), label[at]) + cross_modal.weight * across
+
+    loss = unified if cross_modal.form == "unified" else cross
+    return Term(f"{modality}_{cross_modal.form}", 1.0, frozenset({Head.NECK}), loss)
+
+
+def with_hardest(
+    term: Term, modality: Modality, hard: HardPrototypes, labels: Int64[np.ndarray, " n"], temperature: float
+) -> Term:
+    """Half of what `term` exceeds the margin by, and half of the contrast with the hardest images' prototypes.
+
+    Source: PCLHD, NeurIPS 2024, released code, first stage.
+    """
+    other = own_contrast(modality, hard.memories[modality], labels, temperature)
+
+    def loss(batch: Batch) -> Tensor:
+        return 0.5 * (torch.relu(term.loss(batch) - hard.margin) + other.loss(batch))
+
+    return Term(term.name, term.weight, term.heads, loss)
+
+
+def distillation_term(memories: PerModality[PrototypeMemory], weight: float, temperature: float) -> Term:
+    """Divergence of each view of a visible image from the other, over the prototypes of both modalities.
+
+    The other view is the teacher: its temperature is half as large, and it has no gradient.
+
+    Source: PoSeD, ACM MM 2026, self-distillation from prototypes. Differs: visible images only; values are ours.
+    """
+
+    def loss(batch: Batch) -> Tensor:
+        first, second = batch.split(batch.once(unit_necks)).visible
+        bank = torch.cat([memory.prototypes for memory in memories]).T / temperature
+
+        def divergence(student: Tensor, teacher: Tensor) -> Tensor:
+            target = torch.log_softmax(2.0 * (teacher.detach() @ bank), dim=1)
+            scores = torch.log_softmax(student @ bank, dim=1)
+            return torch.nn.functional.kl_div(scores, target, reduction="batchmean", log_target=True)
+
+        return 0.5 * (divergence(first, second) + divergence(second, first))
+
+    return Term("distillation", weight, frozenset({Head.NECK}), loss)
+
+
+def unit_necks(batch: Batch) -> PerModality[Float[Tensor, "rows dim"]]:
+    """Neck features of length 1, for the losses and updates of memories; use with `batch.once`."""
+    return batch.rows(Head.NECK).map(normalise_rows)
+
+
+def _partners(
+    similarity: Float32[np.ndarray, "rows columns"],
+    rows: Int64[np.ndarray, " pairs"],
+    columns: Int64[np.ndarray, " pairs"],
+    trust: Float32[np.ndarray, " pairs"] | None,
+) -> Partners:
+    partner = partner_rows(len(similarity), rows, columns)
+    weight = np.zeros(len(similarity), np.float32)
+    weight[rows] = 1.0 if trust is None else trust
+    return Partners(partner, np.where(partner == NONE, similarity.argmax(axis=1), NONE), weight)
+
+
+def partner_rows(
+    num_clusters: int, own: Int64[np.ndarray, " pairs"], there: Int64[np.ndarray, " pairs"]
+) -> Int64[np.ndarray, " clusters"]:
+    """The partner of each cluster, or -1, from pairs."""
+    partner = np.full(num_clusters, NONE, np.int64)
+    partner[own] = there
+    return partner
+
+
+def _per_image(values: np.ndarray, labels: Int64[np.ndarray, " n"], outlier: int, device: torch.device) -> Tensor:
+    """The value of each image's cluster, on the device."""
+    return upload(np.append(values, values.dtype.type(outlier))[labels], device)
+
+
+assert OUTLIER == NONE  # the last value is that of outliers
