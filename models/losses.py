@@ -39,22 +39,22 @@ def unified_contrast(
     other: Float[Tensor, "batch others"],
     labels: Int64[Tensor, " batch"],
     partners: Int64[Tensor, " batch"],
-    left_out: Int64[Tensor, " batch"],
+    excluded: Int64[Tensor, " batch"],
     weights: Float[Tensor, " batch"],
 ) -> Float[Tensor, ""]:
     """Contrast of images with the prototypes of both modalities in one softmax.
 
     Positives are the image's own prototype (`labels`) with weight 1 and, unless `partners` is -1, its partner in the
-    other modality with `weights`, in [0, 1]. Column `left_out` of the other modality is neither positive nor negative;
-    -1 leaves out none.
+    other modality with `weights`, in [0, 1]. Column `excluded` of the other modality is neither positive nor negative;
+    -1 excludes none.
 
     Returns:
         Mean over the rows of the weighted mean of the positives' negative log probabilities.
 
-    Source: unified contrast of PoSeD, ACM MM 2026 (formula). Differs: what is left out, and the weights.
+    Source: unified contrast of PoSeD, ACM MM 2026 (formula). Differs: the excluded column, and the weights.
     """
     columns = torch.arange(other.shape[1], device=other.device)
-    allowed = other.masked_fill(columns == left_out[:, None], -torch.inf)
+    allowed = other.masked_fill(columns == excluded[:, None], -torch.inf)
     scores = torch.log_softmax(torch.cat([own, allowed], dim=1), dim=1)
     paired = partners != IGNORED
     weight = torch.where(paired, weights, 0.0)

@@ -29,6 +29,7 @@ from pipeline.data.transforms.channel_augmentation import channel_views
 from pipeline.evaluation.evaluate import evaluate_features
 from pipeline.evaluation.protocols.spec import GalleryDraws, GalleryRules
 from pipeline.features import extract_features
+from pipeline.methods.cclnet.contrast import HardPrototypes
 from pipeline.methods.cclnet.objective import TextLoss, cluster_objective
 from pipeline.methods.cclnet.prompts import learn_prompts
 from pipeline.methods.csdn.prompts import learn_fusion, learn_person_prompts
@@ -54,10 +55,10 @@ FEEDS: dict[type[BaseModel], tuple[list[Callable[..., Any]], set[str]]] = {
     ),
     method_config.ClusteringConfig: ([label_images], set()),
     method_config.MatchingConfig: ([match_clusters], set()),
-    method_config.MemoryConfig: ([cluster_objective, memory_update], set()),
+    method_config.MemoryConfig: ([cluster_objective, memory_update, HardPrototypes.__init__], {"hard_margin"}),
     method_config.SwapConfig: ([CrossModalSwap.__init__], {"start"}),
     method_config.BatchesConfig: ([cross_modal_batches], {"batch_norm"}),
-    method_config.AugmentationConfig: ([augment], set()),
+    method_config.AugmentationConfig: ([augment], {"channel"}),
     method_config.OptimisationConfig: ([image_learning_rate, build_image_optimiser], set()),
     csdn_config.PersonPromptsConfig: ([learn_person_prompts], set()),
     config.PersonNetworkConfig: ([prepare_for_people], set()),
@@ -72,7 +73,7 @@ FEEDS: dict[type[BaseModel], tuple[list[Callable[..., Any]], set[str]]] = {
     eees_config.PersonTermsConfig: ([person_terms], set()),
     method_config.PromptsConfig: (
         [learn_prompts, TextLoss.__init__],
-        {"text_weight", "refresh_every", "refresh_epochs", "init", "feature_source"},
+        {"text_weight", "logits", "refresh_every", "refresh_agreement", "refresh_epochs", "init", "feature_source"},
     ),
 }
 

@@ -138,7 +138,7 @@ def test_text_contrast_does_not_see_a_constant_added_to_a_row_of_similarities():
     assert torch.allclose(text_contrast(*shifted, *labels), text_contrast(anchors, targets, *labels), atol=1e-12)
 
 
-def test_an_anchor_without_a_positive_is_left_out_and_only_such_anchors_give_zero():
+def test_an_anchor_without_a_positive_is_excluded_and_only_such_anchors_give_zero():
     anchors, targets = random_tensor((3, 5), 0), random_tensor((2, 5), 1)
     target_labels = torch.tensor([0, 1])
     value = text_contrast(anchors, targets, torch.tensor([0, 7, 1]), target_labels)
@@ -196,8 +196,8 @@ PAIRED = st.lists(
 
 def pairs_of(rows):
     labels, partners, weights, leaves_out = (list(column) for column in zip(*rows, strict=True))
-    left_out = [1 if leaves and partner == -1 else -1 for leaves, partner in zip(leaves_out, partners, strict=True)]
-    return torch.tensor(labels), torch.tensor(partners), torch.tensor(left_out), torch.tensor(weights).double()
+    excluded = [1 if leaves and partner == -1 else -1 for leaves, partner in zip(leaves_out, partners, strict=True)]
+    return torch.tensor(labels), torch.tensor(partners), torch.tensor(excluded), torch.tensor(weights).double()
 
 
 @settings(max_examples=30, deadline=None)
@@ -223,15 +223,15 @@ def test_unified_contrast_with_an_empty_memory_is_the_contrast_of_the_other():
 
 
 def test_unified_contrast_does_not_depend_on_the_order_of_the_other_memory():
-    labels, partners, left_out, weights = pairs_of([(0, 2, 1.0, False), (1, -1, 0.0, True), (2, 0, 0.5, False)])
+    labels, partners, excluded, weights = pairs_of([(0, 2, 1.0, False), (1, -1, 0.0, True), (2, 0, 0.5, False)])
     own, other, order = random_tensor((3, 3), 1), random_tensor((3, 4), 2), torch.tensor([2, 0, 3, 1])
     place = torch.cat([order.argsort(), torch.tensor([-1])])
-    value = unified_contrast(own, other, labels, partners, left_out, weights)
-    again = unified_contrast(own, other[:, order], labels, place[partners], place[left_out], weights)
+    value = unified_contrast(own, other, labels, partners, excluded, weights)
+    again = unified_contrast(own, other[:, order], labels, place[partners], place[excluded], weights)
     assert torch.allclose(value, again)
 
 
-def test_the_left_out_column_is_no_negative():
+def test_the_excluded_column_is_no_negative():
     own, other = torch.zeros(1, 1).double(), torch.tensor([[9.0, 0.0]]).double()
     labels, nobody, weights = torch.tensor([0]), torch.tensor([-1]), torch.zeros(1).double()
     kept_out = unified_contrast(own, other, labels, nobody, torch.tensor([0]), weights)

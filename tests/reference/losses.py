@@ -31,11 +31,11 @@ def smoothed_cross_entropy(logits, labels, smoothing):
     return sum(terms) / len(terms) if terms else logits.sum() * 0.0
 
 
-def unified_contrast(own, other, labels, partners, left_out, weights):
+def unified_contrast(own, other, labels, partners, excluded, weights):
     """One softmax over both memories; own prototype counts 1, the partner its weight; one column may be missing."""
     terms = []
     for row in range(len(own)):
-        label, partner, missing = int(labels[row]), int(partners[row]), int(left_out[row])
+        label, partner, missing = int(labels[row]), int(partners[row]), int(excluded[row])
         allowed = [own[row, column] for column in range(own.shape[1])]
         allowed += [other[row, column] for column in range(other.shape[1]) if column != missing]
         total = torch.log(sum(torch.exp(value) for value in allowed))

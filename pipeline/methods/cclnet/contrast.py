@@ -114,13 +114,13 @@ def contrast_term(
     device, partners = memories.visible.prototypes.device, cross_modal.partners[modality]
     own, other = memories[modality], memories[modality.other]
     label = upload(labels, device)
-    partner, left_out = (_per_image(one, labels, NONE, device) for one in (partners.cluster, partners.nearest))
+    partner, excluded = (_per_image(one, labels, NONE, device) for one in (partners.cluster, partners.nearest))
     weight = _per_image(partners.confidence, labels, 0, device)
 
     def unified(batch: Batch) -> Tensor:
         at, features = batch.positions[modality], batch.once(unit_necks)[modality]
         logits = own.logits(features, temperature), other.logits(features, temperature)
-        return unified_contrast(*logits, label[at], partner[at], left_out[at], weight[at])
+        return unified_contrast(*logits, label[at], partner[at], excluded[at], weight[at])
 
     def cross(batch: Batch) -> Tensor:
         at, features = batch.positions[modality], batch.once(unit_necks)[modality]
@@ -192,6 +192,16 @@ def partner_rows(
     partner = np.full(num_clusters, NONE, np.int64)
     partner[own] = there
     return partner
+
+
+def partners_from(
+    pairs: PerModality[Int64[np.ndarray, " pairs"]], num_clusters: PerModality[int]
+) -> PerModality[Int64[np.ndarray, " _"]]:
+    """The partner of each cluster of both modalities, or -1."""
+    return PerModality(
+        partner_rows(num_clusters.visible, pairs.visible, pairs.infrared),
+        partner_rows(num_clusters.infrared, pairs.infrared, pairs.visible),
+    )
 
 
 def _per_image(values: np.ndarray, labels: Int64[np.ndarray, " n"], outlier: int, device: torch.device) -> Tensor:

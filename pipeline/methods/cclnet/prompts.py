@@ -16,9 +16,11 @@ from models.rows import normalise_rows
 from models.text_tower import TextTower
 from pipeline.data.samplers.sampling import paired_batches
 from pipeline.errors import DegenerateClustering
-from pipeline.methods.cclnet.contrast import partner_rows
+from pipeline.methods.cclnet.contrast import partners_from
 from pipeline.methods.cclnet.state import TextPrototypes
 from pipeline.training.optimiser import cosine_warmup, fit_texts
+
+_NO_PAIRS = PerModality(np.empty(0, np.int64), np.empty(0, np.int64))
 
 
 def learn_prompts(
@@ -26,7 +28,7 @@ def learn_prompts(
     labels: PerModality[Int64[np.ndarray, " n"]],
     tower: TextTower,
     *,
-    pairs: PerModality[Int64[np.ndarray, " pairs"]] | None = None,
+    pairs: PerModality[Int64[np.ndarray, " pairs"]] = _NO_PAIRS,
     shared: bool = False,
     scale: float | None = None,
     num_context: int,
@@ -63,10 +65,8 @@ def learn_prompts(
     banks = PerModality.build(
         lambda modality: _new_bank(modality, labels, tower, num_context, previous, init_generator(modality)).to(device)
     )
-
-    paired = pairs or PerModality(np.empty(0, np.int64), np.empty(0, np.int64))
     if shared:
-        banks.infrared.tie(banks.visible, paired.infrared, paired.visible)
+        banks.infrared.tie(banks.visible, pairs.infrared, pairs.visible)
 
     def loss(batch: PerModality[Int64[np.ndarray, " batch"]]) -> Float[Tensor, ""]:
         losses = batch.map_with(partial(_prompt_loss, tower, scale), kept, targets, banks)
@@ -82,11 +82,8 @@ def learn_prompts(
         description="learn prompts",
         setting="prompts.learning_rate",
     )
-    partners = PerModality(
-        partner_rows(banks.visible.num_rows, *paired),
-        partner_rows(banks.infrared.num_rows, paired.infrared, paired.visible),
-    )
-    return banks.map_with(lambda bank, own, there: _read_out(bank, own, there, tower), labels, partners)
+    partners = partners_from(pairs, banks.map(lambda bank: bank.num_rows))
+    return banks.map_with(partial(_read_out, tower), labels, partners)
 
 
 def refuse_nothing(labels: PerModality[Int64[np.ndarray, " n"]]) -> None:
@@ -101,7 +98,7 @@ def refuse_nothing(labels: PerModality[Int64[np.ndarray, " n"]]) -> None:
 
 @torch.no_grad()
 def _read_out(
-    bank: PromptBank, labels: Int64[np.ndarray, " n"], partners: Int64[np.ndarray, " clusters"], tower: TextTower
+    tower: TextTower, bank: PromptBank, labels: Int64[np.ndarray, " n"], partners: Int64[np.ndarray, " clusters"]
 ) -> TextPrototypes:
     rows = torch.arange(bank.num_rows, device=bank.context.device)
     return TextPrototypes(bank.encode(tower, rows), labels, bank.contexts(rows).clone(), partners)
