@@ -85,7 +85,13 @@ def smallest_overlap(eps: float, scale: int) -> int:
 
 
 def neighbourhood_weights(
-    features: Float32[np.ndarray, "n d"], neighbours: Neighbours, *, k1: int, k2: int, k1_counts_self: bool = True
+    features: Float32[np.ndarray, "n d"],
+    neighbours: Neighbours,
+    *,
+    k1: int,
+    k2: int,
+    k1_counts_self: bool = True,
+    averaged: Int32[np.ndarray, "n _"] | None = None,
 ) -> NeighbourhoodWeights:
     """Weigh each image's expanded reciprocal neighbourhood, averaged over its first k2 neighbours.
 
@@ -95,6 +101,7 @@ def neighbourhood_weights(
         k1: Length of the reciprocal lists; half as long for the expansion. Clamped to n.
         k2: Neighbours, the image itself first, over which the weights are averaged; 1 does not average. Clamped to n.
         k1_counts_self: Whether the image itself is one of the k1.
+        averaged: Lists of at least k2 images, over whose first k2 the weights are averaged instead.
 
     Cost: n k1 (k1 + d) steps, 16 bytes a member; a row has about 2 k1 to 4 k1 members.
 
@@ -121,7 +128,7 @@ def neighbourhood_weights(
     powers = np.empty(len(expanded.columns), np.int64)
     over_blocks(partial(member_powers, np.ascontiguousarray(features), *pattern, powers), num_images)
     over_blocks(partial(member_weights, unit, *pattern, powers, expanded.weights), num_images)
-    return expanded if k2 == 1 else _averaged(expanded, neighbours, k2)
+    return expanded if k2 == 1 else _averaged(expanded, neighbours.ranks if averaged is None else averaged, k2)
 
 
 def limited_lengths(num_images: int, k1: int, k2: int) -> tuple[int, int]:
@@ -152,12 +159,12 @@ def _empty_rows(sizes: Int64[np.ndarray, "n"], scale: int) -> NeighbourhoodWeigh
     return NeighbourhoodWeights(starts, np.empty(starts[-1], np.int32), np.empty(starts[-1], np.int32), scale)
 
 
-def _averaged(rows: NeighbourhoodWeights, neighbours: Neighbours, k2: int) -> NeighbourhoodWeights:
-    """Mean of the rows of each image's first k2 neighbours: their sum, at k2 times the scale."""
-    sizes = np.empty(len(neighbours.ranks), np.int64)
-    over_blocks(partial(sum_sizes, neighbours.ranks, k2, rows.starts, rows.columns, sizes), len(sizes))
+def _averaged(rows: NeighbourhoodWeights, lists: Int32[np.ndarray, "n _"], k2: int) -> NeighbourhoodWeights:
+    """Mean of the rows of the first k2 images of each list: their sum, at k2 times the scale."""
+    sizes = np.empty(len(lists), np.int64)
+    over_blocks(partial(sum_sizes, lists, k2, rows.starts, rows.columns, sizes), len(sizes))
     sums = _empty_rows(sizes, k2 * rows.scale)
-    fill = partial(sum_weights, neighbours.ranks, k2, rows.starts, rows.columns, rows.weights)
+    fill = partial(sum_weights, lists, k2, rows.starts, rows.columns, rows.weights)
     over_blocks(partial(fill, sums.starts, sums.columns, sums.weights), len(sizes))
     return sums
 

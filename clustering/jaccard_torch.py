@@ -28,7 +28,13 @@ class DeviceWeights:
 
 
 def weights_on_device(
-    rows: Float32[Tensor, "n d"], ranks: Int64[Tensor, "n k"], *, k1: int, k2: int, k1_counts_self: bool
+    rows: Float32[Tensor, "n d"],
+    ranks: Int64[Tensor, "n k"],
+    *,
+    k1: int,
+    k2: int,
+    k1_counts_self: bool,
+    averaged: Int64[Tensor, "n _"] | None = None,
 ) -> DeviceWeights:
     """`neighbourhood_weights` on a device, with the same integers as on the CPU; k1 and k2 at most n.
 
@@ -47,7 +53,7 @@ def weights_on_device(
 
     size = block_rows(rows.device, 32 * width * (half_width + 1))
     expanded = _joined(in_device_blocks(weigh, len(rows), size), unit)
-    return expanded if k2 == 1 else _averaged(expanded, ranks, k2)
+    return expanded if k2 == 1 else _averaged(expanded, ranks if averaged is None else averaged, k2)
 
 
 def _mutual(ranks: Int64[Tensor, "n width"]) -> Bool[Tensor, "n width"]:
@@ -86,7 +92,7 @@ def _expanded(
     return keys // len(ranks), keys % len(ranks)
 
 
-def _averaged(expanded: DeviceWeights, ranks: Int64[Tensor, "n k"], k2: int) -> DeviceWeights:
+def _averaged(expanded: DeviceWeights, ranks: Int64[Tensor, "n _"], k2: int) -> DeviceWeights:
     import torch
 
     num_images = len(ranks)

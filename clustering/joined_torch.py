@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from time import perf_counter
 from typing import TYPE_CHECKING, Literal
 
@@ -19,13 +20,20 @@ from clustering.jaccard_torch import (
 )
 from clustering.labelling import Joined, distance_quantiles, images_for_quantiles, list_length
 from clustering.neighbours import nearest_neighbours
-from clustering.neighbours_torch import ranks_on_device, search_with_faiss
+from clustering.neighbours_torch import (
+    in_merged_order,
+    ranks_between_on_device,
+    ranks_on_device,
+    search_with_faiss,
+)
 from clustering.rows import check_unit_rows
 
 if TYPE_CHECKING:
     import torch
     from jaxtyping import Float32, Int64
     from torch import Tensor
+
+    from clustering.joint import BalancedLengths
 
 
 def torch_device(name: str) -> torch.device:
@@ -68,9 +76,63 @@ def join_on_device(
     import torch
 
     check_unit_rows(features)
+    with memory_named(features, device), full_precision(device):
+        began = perf_counter()
+        features = np.ascontiguousarray(features)
+        rows = torch.tensor(features, device=device)  # a copy, because torch does not take read-only arrays
+        length = min(list_length(k1, k1_counts_self), len(rows))
+        ranks, recall, search = _search(features, rows, length, neighbour_method)
+        return join_ranks(
+            rows, ranks, k1=k1, k2=k2, eps=eps, wider=wider, began=began, k1_counts_self=k1_counts_self,
+            recall=recall, search=search,
+        )  # fmt: skip
+
+
+def join_balanced_on_device(
+    features: Float32[np.ndarray, "n d"],
+    num_visible: int,
+    lengths: BalancedLengths,
+    *,
+    eps: float,
+    wider: Sequence[float],
+    device: torch.device,
+) -> Joined:
+    """Join the images of both modalities (at least one image) on lists as `balanced_lists` gives them.
+
+    Cost as `join_on_device`; faiss-gpu is not used.
+    """
+    import torch
+
+    check_unit_rows(features)
+    with memory_named(features, device), full_precision(device):
+        began = perf_counter()
+        rows = torch.tensor(features, device=device)
+        parts = range(num_visible), range(num_visible, len(rows))
+        halves = []
+        for targets, length in zip(parts, (lengths.visible, lengths.infrared), strict=True):
+            if length:
+                halves.append(torch.cat([_lists_of(rows, queries, targets, length) for queries in parts]))
+        return join_ranks(
+            rows, in_merged_order(rows, torch.cat(halves, dim=1)), k1=lengths.listed, k2=lengths.averaged_in_all,
+            eps=eps, wider=wider, began=began, search=f"torch {device}, balanced",
+            averaged=torch.cat([half[:, : lengths.averaged] for half in halves], dim=1),
+        )  # fmt: skip
+
+
+def _lists_of(rows: Float32[Tensor, "n d"], queries: range, targets: range, length: int) -> Int64[Tensor, "q k"]:
+    """The most similar targets of each query; within one modality, itself first."""
+    if queries != targets:
+        return ranks_between_on_device(rows, queries, targets, length)
+    return ranks_on_device(rows[targets.start : targets.stop], length) + targets.start
+
+
+@contextmanager
+def memory_named(features: Float32[np.ndarray, "n d"], device: torch.device) -> Iterator[None]:
+    """Turn a lack of device memory into a `ValueError` with the size of the features."""
+    import torch
+
     try:
-        with full_precision(device):
-            return _join(features, device, k1, k2, eps, wider, k1_counts_self, neighbour_method)
+        yield
     except torch.OutOfMemoryError as error:
         num_images, width = features.shape
         raise ValueError(
@@ -78,26 +140,26 @@ def join_on_device(
         ) from error
 
 
-def _join(
-    features: Float32[np.ndarray, "n d"],
-    device: torch.device,
+def join_ranks(
+    rows: Float32[Tensor, "n d"],
+    ranks: Int64[Tensor, "n k"],
+    *,
     k1: int,
     k2: int,
     eps: float,
     wider: Sequence[float],
-    k1_counts_self: bool,
-    neighbour_method: Literal["exact", "ivf", "hnsw"],
+    began: float,
+    search: str,
+    recall: float | None = None,
+    k1_counts_self: bool = True,
+    averaged: Int64[Tensor, "n _"] | None = None,
 ) -> Joined:
+    """`join_lists` on a device, inside `full_precision`; `began` is the time at which the search started."""
     import torch
 
-    began = perf_counter()
-    features = np.ascontiguousarray(features)
-    rows = torch.tensor(features, device=device)  # a copy, because torch does not take read-only arrays
-    length = min(list_length(k1, k1_counts_self), len(rows))
-    ranks, recall, search = _search(features, rows, length, neighbour_method)
     in_degree = int(ranks.flatten().bincount().max())  # the transfer also waits for the device
     searched = perf_counter()
-    weights = weights_on_device(rows, ranks, k1=k1, k2=k2, k1_counts_self=k1_counts_self)
+    weights = weights_on_device(rows, ranks, k1=k1, k2=k2, k1_counts_self=k1_counts_self, averaged=averaged)
     columns = transposed(weights)
     graph = graph_within_limit(
         lambda radius: pairs_on_device(weights, columns, radius),
@@ -105,7 +167,7 @@ def _join(
         eps,
         wider,
     )
-    images = torch.tensor(images_for_quantiles(len(rows)), device=device)
+    images = torch.tensor(images_for_quantiles(len(rows)), device=rows.device)
     listed = overlap_distances(listed_overlaps_on_device(weights, ranks, images), weights.scale)
     return Joined(
         graph=graph,

@@ -6,7 +6,7 @@ from time import perf_counter
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float32, Float64, Int64
+from jaxtyping import Float32, Float64, Int32, Int64
 
 from clustering.communities import components, louvain
 from clustering.dbscan import Clustering, EpsPoint, check_min_samples, dbscan, eps_curve, eps_point
@@ -19,8 +19,10 @@ from clustering.jaccard import (
     radius_graph,
     smallest_overlap,
 )
-from clustering.neighbours import nearest_neighbours
+from clustering.neighbours import Neighbours, nearest_neighbours
 from clustering.rows import check_matrix
+
+Method = Literal["dbscan", "components", "louvain"]
 
 QUANTILE_IMAGES = 2_000  # enough for a median in an error message; always the same images
 
@@ -51,8 +53,29 @@ def join_on_cpu(
     """Search, weigh and join with faiss and compiled loops; arguments as in `label_images` and `radius_graph`."""
     began = perf_counter()
     neighbours = nearest_neighbours(features, list_length(k1, k1_counts_self), method=neighbour_method)
-    searched = perf_counter()
-    weights = neighbourhood_weights(features, neighbours, k1=k1, k2=k2, k1_counts_self=k1_counts_self)
+    return join_lists(
+        features, neighbours, k1=k1, k2=k2, eps=eps, wider=wider, k1_counts_self=k1_counts_self,
+        neighbours_seconds=perf_counter() - began,
+    )  # fmt: skip
+
+
+def join_lists(
+    features: Float32[np.ndarray, "n d"],
+    neighbours: Neighbours,
+    *,
+    k1: int,
+    k2: int,
+    eps: float,
+    wider: Sequence[float],
+    neighbours_seconds: float,
+    k1_counts_self: bool = True,
+    averaged: Int32[np.ndarray, "n _"] | None = None,
+) -> Joined:
+    """Weigh and join on the CPU with given lists; arguments as in `neighbourhood_weights` and `radius_graph`."""
+    began = perf_counter()
+    weights = neighbourhood_weights(
+        features, neighbours, k1=k1, k2=k2, k1_counts_self=k1_counts_self, averaged=averaged
+    )
     graph = radius_graph(weights, eps, wider=wider)
     quantiles = distance_quantiles(listed_distances(weights, neighbours, images_for_quantiles(len(features))))
     return Joined(
@@ -61,8 +84,8 @@ def join_on_cpu(
         max_in_degree=int(np.bincount(neighbours.ranks.ravel()).max(initial=0)),
         recall=neighbours.recall,
         search=neighbours.search,
-        neighbours_seconds=searched - began,
-        graph_seconds=perf_counter() - searched,
+        neighbours_seconds=neighbours_seconds,
+        graph_seconds=perf_counter() - began,
     )
 
 
@@ -117,7 +140,7 @@ def label_images(
     min_samples: int = 4,
     k1_counts_self: bool = True,
     neighbour_method: Literal["exact", "ivf", "hnsw"] = "exact",
-    method: Literal["dbscan", "components", "louvain"] = "dbscan",
+    method: Method = "dbscan",
     device: str = "cpu",
 ) -> Labelling:
     """Cluster images (unit rows of one modality) on the k-reciprocal Jaccard distance.
@@ -150,10 +173,20 @@ def label_images(
     """
     check_matrix(features)
     k1, k2 = limited_lengths(len(features), k1, k2)
+    check_density(eps, min_samples)
+    joined = _join(features, k1, k2, eps, k1_counts_self, neighbour_method, device)
+    return labelled(joined, k1=k1, k2=k2, eps=eps, min_samples=min_samples, method=method)
+
+
+def check_density(eps: float, min_samples: int) -> None:
+    """Raise `ValueError` for a radius outside (0, 1) or a number of images below 1."""
     if not 0.0 < eps < 1.0:
         raise ValueError(f"eps must be above 0 and below 1, not {eps}")
     check_min_samples(min_samples)
-    joined = _join(features, k1, k2, eps, k1_counts_self, neighbour_method, device)
+
+
+def labelled(joined: Joined, *, k1: int, k2: int, eps: float, min_samples: int, method: Method) -> Labelling:
+    """Cluster a radius graph; arguments as in `label_images`."""
     began = perf_counter()
     labels, curve = _cluster(joined.graph, eps, min_samples, method)
     seconds = {"neighbours": joined.neighbours_seconds, "graph": joined.graph_seconds, "dbscan": perf_counter() - began}
@@ -194,7 +227,7 @@ def _join(
 
 
 def _cluster(
-    graph: RadiusGraph, eps: float, min_samples: int, method: Literal["dbscan", "components", "louvain"]
+    graph: RadiusGraph, eps: float, min_samples: int, method: Method
 ) -> tuple[Clustering, tuple[EpsPoint, ...]]:
     """Labels at eps, and the eps curve."""
     radii = tuple(value for value in CURVE_EPS if value <= graph.eps)

@@ -84,26 +84,65 @@ def search_all_pairs(
 
     `gpu` is the number of the GPU on which faiss-gpu searches; None searches on the CPU.
     """
+    num_images = len(features)
+    if gpu is None:
+        return _search_blocks(features, range(num_images), range(num_images), k)
     import faiss  # here, because it loads an OpenMP of its own
 
-    num_images = len(features)
-    ranks = np.empty((num_images, k), np.int32)
-    similarities = np.empty((num_images, k), np.float32)
-    settled = np.empty(num_images, np.bool_)
-    width = min(k + SPARE_CANDIDATES, num_images)
-    inner = faiss.METRIC_INNER_PRODUCT
-    if gpu is None:
-        for first in range(0, num_images, QUERIES_PER_SEARCH):
-            queries = features[first : first + QUERIES_PER_SEARCH]
-            found_similarities, found = faiss.knn(queries, features, width, metric=inner)
-            put_in_order(features, found, found_similarities, first, ranks, similarities, settled)
-    else:
-        resources = faiss.StandardGpuResources()
-        found_similarities, found = faiss.knn_gpu(resources, features, features, width, metric=inner, device=gpu)
-        _check_precision(features, found[:PRECISION_IMAGES], found_similarities[:PRECISION_IMAGES])
-        put_in_order(features, found, found_similarities, 0, ranks, similarities, settled)
+    ranks, similarities, settled = _empty_lists(num_images, k)
+    found_similarities, found = faiss.knn_gpu(
+        faiss.StandardGpuResources(), features, features, min(k + SPARE_CANDIDATES, num_images),
+        metric=faiss.METRIC_INNER_PRODUCT, device=gpu,
+    )  # fmt: skip
+    _check_precision(features, found[:PRECISION_IMAGES], found_similarities[:PRECISION_IMAGES])
+    put_in_order(features, found, found_similarities, 0, ranks, similarities, settled)
     search_through_all(features, np.flatnonzero(~settled), ranks, similarities)
     return ranks, similarities
+
+
+def search_between(
+    features: Float32[np.ndarray, "n d"], queries: range, targets: range, k: int
+) -> tuple[Int32[np.ndarray, "q k"], Float32[np.ndarray, "q k"]]:
+    """The k most similar of some rows, the targets, to each of other rows, the queries; ties as in `search_all_pairs`.
+
+    Both are ranges of rows without a common row, for instance those of two modalities. `k` is at most the number of
+    targets; rows are numbered as in `features`.
+    """
+    if not k or not len(queries):
+        return np.empty((len(queries), k), np.int32), np.empty((len(queries), k), np.float32)
+    ranks, similarities = _search_blocks(features, queries, targets, k + 1)  # each list begins with the query
+    own = slice(queries.start, queries.stop)
+    return np.ascontiguousarray(ranks[own, 1:]), np.ascontiguousarray(similarities[own, 1:])
+
+
+def _search_blocks(
+    features: Float32[np.ndarray, "n d"], queries: range, targets: range, width: int
+) -> tuple[Int32[np.ndarray, "n width"], Float32[np.ndarray, "n width"]]:
+    """Lists of the queries, each itself first, then the most similar targets; rows of other images are not written."""
+    import faiss  # here, as in `search_all_pairs`
+
+    ranks, similarities, settled = _empty_lists(len(features), width)
+    rows = features[targets.start : targets.stop]
+    candidates = min(width + SPARE_CANDIDATES, len(targets))
+    for first in range(queries.start, queries.stop, QUERIES_PER_SEARCH):
+        block = features[first : min(first + QUERIES_PER_SEARCH, queries.stop)]
+        found_similarities, found = faiss.knn(block, rows, candidates, metric=faiss.METRIC_INNER_PRODUCT)
+        put_in_order(features, found + targets.start, found_similarities, first, ranks, similarities, settled)
+    if candidates < len(targets):
+        unsettled = queries.start + np.flatnonzero(~settled[queries.start : queries.stop])
+        search_through_all(features, unsettled, ranks, similarities, targets)
+    return ranks, similarities
+
+
+def _empty_lists(
+    num_images: int, width: int
+) -> tuple[Int32[np.ndarray, "n width"], Float32[np.ndarray, "n width"], Bool[np.ndarray, "n"]]:
+    """Ranks, similarities and settled flags to fill; untouched pages take no memory."""
+    return (
+        np.empty((num_images, width), np.int32),
+        np.empty((num_images, width), np.float32),
+        np.empty(num_images, np.bool_),
+    )
 
 
 def _check_precision(
@@ -141,20 +180,24 @@ def search_through_all(
     images: Int64[np.ndarray, "b"],
     ranks: Int32[np.ndarray, "n k"],
     similarities: Float32[np.ndarray, "n k"],
+    targets: range | None = None,
 ) -> None:
     """Write the lists of `images` from their similarities to every image, however long a tie is.
 
+    `targets` limits the lists to these rows, which hold all of `images` or none; each list begins with its image.
+
     Cost: Three times a search of the same images; 16 MB.
     """
-    rows = max(1, SIMILARITIES_PER_BLOCK // max(1, len(features)))
+    targets = range(len(features)) if targets is None else targets
+    rows = max(1, SIMILARITIES_PER_BLOCK // max(1, len(targets)))
     for first in range(0, len(images), rows):
         block = images[first : first + rows]
-        all_similarities = features[block] @ features.T
-        last = len(features) - ranks.shape[1]  # the k-th most similar, the image itself counted, from below
+        all_similarities = features[block] @ features[targets.start : targets.stop].T
+        wanted = ranks.shape[1] - (int(block[0]) not in targets)
+        last = len(targets) - wanted  # the last of those wanted, the image itself counted, from below
         least = np.partition(all_similarities, last, axis=1)[:, last] - np.float32(TIE_TOLERANCE)
-        over_blocks(
-            partial(choose_among_ties, features, block, all_similarities, least, ranks, similarities), len(block)
-        )
+        choose = partial(choose_among_ties, features, block, all_similarities, targets.start, least)
+        over_blocks(partial(choose, ranks, similarities), len(block))
 
 
 def search_some_pairs(

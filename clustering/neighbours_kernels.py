@@ -116,14 +116,18 @@ def order_candidates(
 def choose_among_ties(
     features: Rows,
     images: Int64[np.ndarray, "b"],
-    all_similarities: Float32[np.ndarray, "b n"],
+    all_similarities: Float32[np.ndarray, "b targets"],
+    first_target: int,
     least: Float32[np.ndarray, "b"],
     ranks: Ranks,
     similarities: Similarities,
     start: int,
     stop: int,
 ) -> None:
-    """Write `ranks` for images[start:stop]: every image with a similarity of at least `least` is scored again."""
+    """Write `ranks` for images[start:stop]: every target with a similarity of at least `least` is scored again.
+
+    Targets are the images from `first_target` on, one a column of `all_similarities`.
+    """
     wanted = ranks.shape[1] - 1
     others = np.empty(wanted, np.int64)
     scores = np.empty(wanted, np.float64)
@@ -131,7 +135,8 @@ def choose_among_ties(
     for query in range(start, stop):
         image = images[query]
         count = 0
-        for other in range(len(features)):
-            if other != image and all_similarities[query, other] >= least[query]:
+        for column in range(all_similarities.shape[1]):
+            other = first_target + column
+            if other != image and all_similarities[query, column] >= least[query]:
                 count = _insert(others, scores, count, other, row_dot(features, image, other, lanes))
         _write_list(features, image, others, scores, lanes, ranks, similarities)

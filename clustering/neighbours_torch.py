@@ -41,33 +41,72 @@ def ranks_on_device(rows: Float32[Tensor, "n d"], k: int) -> Int64[Tensor, "n k"
     """
     import torch
 
-    num_images, wanted = len(rows), k - 1
-    width = min(wanted + SPARE_CANDIDATES, num_images - 1)
-    images = torch.arange(num_images, device=rows.device)
+    images = torch.arange(len(rows), device=rows.device)
+    return torch.cat([images[:, None], _most_similar(rows, images, range(len(rows)), k - 1)], dim=1)
+
+
+def ranks_between_on_device(
+    rows: Float32[Tensor, "n d"], queries: range, targets: range, k: int
+) -> Int64[Tensor, "q k"]:
+    """`search_between` on a device, inside `full_precision`: the k most similar targets of each query, as row numbers.
+
+    `k` is at most the number of targets, which hold no query. Cost as `ranks_on_device`.
+    """
+    import torch
+
+    images = torch.arange(queries.start, queries.stop, device=rows.device)
+    if not k or not len(images):
+        return images.new_zeros((len(images), k))
+    return _most_similar(rows, images, targets, k)
+
+
+def _most_similar(
+    rows: Float32[Tensor, "n d"], images: Int64[Tensor, "q"], targets: range, wanted: int
+) -> Int64[Tensor, "q wanted"]:
+    """The `wanted` most similar targets of each image, itself excluded; the targets hold all images or none."""
+    import torch
+
+    num_others = len(targets) - (bool(len(images)) and int(images[0]) in targets)
+    width = min(wanted + SPARE_CANDIDATES, num_others)
 
     def search(start: int, stop: int) -> tuple[Int64[Tensor, "b wanted"], Bool[Tensor, "b"]]:
-        similarities, found = _similarities(rows, images[start:stop]).topk(width, dim=1)
+        similarities, found = _similarities(rows, images[start:stop], targets).topk(width, dim=1)
         settled = torch.ones(stop - start, dtype=torch.bool, device=rows.device)
-        if 0 < wanted < num_images - 1:
+        if 0 < wanted < num_others:
             settled = similarities[:, wanted - 1] - similarities[:, -1] > TIE_TOLERANCE
-        return _in_order(rows, images[start:stop], found, similarities)[:, :wanted], settled
+        return _in_order(rows, images[start:stop], found + targets.start, similarities)[:, :wanted], settled
 
-    size = block_rows(rows.device, 4 * num_images)
-    lists, settled = (torch.cat(part) for part in zip(*in_device_blocks(search, num_images, size), strict=True))
-    unsettled = images[~settled]
+    size = block_rows(rows.device, 4 * len(targets))
+    lists, settled = (torch.cat(part) for part in zip(*in_device_blocks(search, len(images), size), strict=True))
+    unsettled = (~settled).nonzero().flatten()
     if len(unsettled):
         again = in_device_blocks(
-            lambda start, stop: _among_ties(rows, unsettled[start:stop], wanted), len(unsettled), max(1, size // 16)
-        )
+            lambda start, stop: _among_ties(rows, images[unsettled[start:stop]], targets, wanted),
+            len(unsettled), max(1, size // 16),
+        )  # fmt: skip
         lists[unsettled] = torch.cat(again)
-    return torch.cat([images[:, None], lists], dim=1)
+    return lists
 
 
-def _similarities(rows: Float32[Tensor, "n d"], images: Int64[Tensor, "b"]) -> Float32[Tensor, "b n"]:
-    """Similarities of some images to all, minus infinity to themselves."""
-    similarities = rows[images] @ rows.T
-    similarities.scatter_(1, images[:, None], float("-inf"))
+def _similarities(
+    rows: Float32[Tensor, "n d"], images: Int64[Tensor, "b"], targets: range
+) -> Float32[Tensor, "b targets"]:
+    """Similarities of some images to the targets, minus infinity to themselves."""
+    similarities = rows[images] @ rows[targets.start : targets.stop].T
+    if len(images) and int(images[0]) in targets:
+        similarities.scatter_(1, images[:, None] - targets.start, float("-inf"))
     return similarities
+
+
+def in_merged_order(rows: Float32[Tensor, "n d"], lists: Int64[Tensor, "n k"]) -> Int64[Tensor, "n k"]:
+    """Each image's list in the order of `ranks_on_device`: itself first, float64 similarity, smaller index."""
+    import torch
+
+    images = torch.arange(len(rows), device=rows.device)
+    lists = lists.sort(dim=1).values
+    scores = row_dots(rows, images.repeat_interleave(lists.shape[1]), lists.flatten()).view(lists.shape)
+    scores[lists == images[:, None]] = float("inf")
+    return lists.gather(1, scores.sort(dim=1, descending=True, stable=True).indices)
 
 
 def _in_order(
@@ -86,13 +125,16 @@ def _in_order(
     return found.gather(1, scores.sort(dim=1, descending=True, stable=True).indices)
 
 
-def _among_ties(rows: Float32[Tensor, "n d"], images: Int64[Tensor, "b"], wanted: int) -> Int64[Tensor, "b wanted"]:
-    """The `wanted` most similar images among those within rounding of the last of them."""
+def _among_ties(
+    rows: Float32[Tensor, "n d"], images: Int64[Tensor, "b"], targets: range, wanted: int
+) -> Int64[Tensor, "b wanted"]:
+    """The `wanted` most similar targets among those within rounding of the last of them."""
     import torch
 
-    similarities = _similarities(rows, images)
+    similarities = _similarities(rows, images, targets)
     least = similarities.topk(wanted, dim=1).values[:, -1:] - TIE_TOLERANCE
-    row, other = (similarities >= least).nonzero(as_tuple=True)
+    row, column = (similarities >= least).nonzero(as_tuple=True)
+    other = column + targets.start
     by_score = row_dots(rows, images[row], other).sort(descending=True, stable=True).indices
     by_row = row[by_score].sort(stable=True).indices
     counts = row.bincount(minlength=len(images))

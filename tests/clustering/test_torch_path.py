@@ -164,7 +164,7 @@ def test_bad_rows_are_named():
 def test_products_coarser_than_float32_are_refused(monkeypatch):
     # What TensorFloat-32 would do: ten bits of mantissa.
     exact = neighbours_torch._similarities
-    monkeypatch.setattr(neighbours_torch, "_similarities", lambda rows, images: exact(rows.half().float(), images))
+    monkeypatch.setattr(neighbours_torch, "_similarities", lambda rows, *others: exact(rows.half().float(), *others))
     with pytest.raises(ValueError, match="coarser than float32"):
         ranks_on_device(torch.tensor(SETS["people"]), 10)
 

@@ -11,14 +11,16 @@ import numpy as np
 
 def ranked(features):
     """All images by similarity to each image: itself first, ties by smaller index."""
+    order = [ranked_images(features, image) for image in range(len(features))]
+    return np.array(order, dtype=np.int64).reshape(len(features), len(features))
+
+
+def ranked_images(features, image):
+    """All images by similarity to one image: itself first, ties by smaller index."""
     rows = features.astype(np.float64)
-    indices = np.arange(len(rows))
-    order = []
-    for image in indices:
-        similarity = (rows * rows[image]).sum(axis=1)
-        similarity[image] = np.inf
-        order.append(np.lexsort((indices, -similarity)))
-    return np.array(order, dtype=np.int64).reshape(len(rows), len(rows))
+    similarity = (rows * rows[image]).sum(axis=1)
+    similarity[image] = np.inf
+    return np.lexsort((np.arange(len(rows)), -similarity))
 
 
 def mutual(ranks, image, width):
@@ -28,10 +30,14 @@ def mutual(ranks, image, width):
 
 def neighbourhoods(features, k1, k2, *, k1_counts_self=True):
     """The rows of W, n x n."""
-    rows = features.astype(np.float64)
     ranks = ranked(features)
     width = k1 if k1_counts_self else k1 + 1
-    half_width = round(k1 / 2) + 1
+    return weights_of_lists(features, ranks, width, round(k1 / 2) + 1, ranks[:, :k2])
+
+
+def weights_of_lists(features, ranks, width, half_width, averaged):
+    """The rows of W, from lists of neighbours and the images over which each row is averaged."""
+    rows = features.astype(np.float64)
     long = [mutual(ranks, image, width) for image in range(len(rows))]
     half = [mutual(ranks, image, half_width) for image in range(len(rows))]
     weights = np.zeros((len(rows), len(rows)))
@@ -43,14 +49,39 @@ def neighbourhoods(features, k1, k2, *, k1_counts_self=True):
         members = sorted(expanded)
         power = np.exp(-(2 - 2 * rows[members] @ rows[image]))
         weights[image, members] = power / power.sum()
-    if k2 == 1:
+    if averaged.shape[1] == 1:
         return weights
-    return np.array([weights[ranks[image, :k2]].mean(axis=0) for image in range(len(rows))]).reshape(weights.shape)
+    return np.array([weights[others].mean(axis=0) for others in averaged]).reshape(weights.shape)
 
 
 def jaccard_distances(features, k1, k2, *, k1_counts_self=True):
     """d, n x n, from the sums of the smaller weights."""
-    weights = neighbourhoods(features, k1, k2, k1_counts_self=k1_counts_self)
+    return distances_of_weights(neighbourhoods(features, k1, k2, k1_counts_self=k1_counts_self))
+
+
+def balanced_lists(features, num_visible, half):
+    """Half a list of each modality, merged by similarity, the image itself first; and these halves, visible first."""
+    visible, infrared = [], []
+    for order in ranked(features):
+        visible.append(order[order < num_visible][:half])
+        infrared.append(order[order >= num_visible][:half])
+    merged = []
+    for image, halves in enumerate(zip(visible, infrared, strict=True)):
+        listed = set(np.concatenate(halves).tolist())
+        merged.append([other for other in ranked_images(features, image) if other in listed])
+    return np.array(merged, dtype=np.int64), np.array(visible), np.array(infrared)
+
+
+def balanced_distances(features, num_visible, k1, k2):
+    """d between the images of both modalities, n x n; both have at least k1 / 2 images."""
+    ranks, visible, infrared = balanced_lists(features, num_visible, k1 // 2)
+    rows = weights_of_lists(features, ranks, k1, round(k1 / 2) + 1, np.arange(len(features))[:, None])
+    means = [[rows[others[:k2]].mean(axis=0) for others in half] for half in (visible, infrared)]
+    return distances_of_weights((np.array(means[0]) + np.array(means[1])) / 2)
+
+
+def distances_of_weights(weights):
+    """d, n x n, from the rows of W."""
     columns = np.ascontiguousarray(weights.T)
     distances = np.ones_like(weights)
     for image, row in enumerate(weights):
