@@ -1,10 +1,11 @@
-"""Cluster prototypes."""
+"""Cluster prototypes, and the prototype nearest to each image."""
 
 import numpy as np
-from jaxtyping import Float32, Int
+from jaxtyping import Float32, Float64, Int, Int64
 
 from clustering.cluster_kernels import sum_by_cluster
 from clustering.dbscan import OUTLIER
+from clustering.neighbours import SIMILARITIES_PER_BLOCK, TIE_TOLERANCE
 from clustering.rows import check_unit_rows
 
 
@@ -38,3 +39,32 @@ def cluster_prototypes(
         raise ValueError(f"the features of cluster {cancelled[0]} cancel out, so their mean has no direction")
     prototypes: Float32[np.ndarray, "c d"] = (sums / lengths).astype(np.float32)
     return prototypes
+
+
+def nearest_prototypes(
+    features: Float32[np.ndarray, "n d"], prototypes: Float32[np.ndarray, "c d"]
+) -> Int64[np.ndarray, "n"]:
+    """The most similar prototype (of at least one) of each image, the first in a tie.
+
+    Similarities within rounding of the largest are computed again in float64.
+
+    Cost: n c d multiplications; 16 MB.
+    """
+    nearest = np.empty(len(features), np.int64)
+    rows = max(1, SIMILARITIES_PER_BLOCK // len(prototypes))
+    for first in range(0, len(features), rows):
+        block = features[first : first + rows]
+        similarities = block @ prototypes.T
+        near = similarities >= similarities.max(axis=1, keepdims=True) - np.float32(TIE_TOLERANCE)
+        image, prototype = np.nonzero(near)
+        exact = np.full(near.shape, -np.inf, np.float64) if len(image) > len(block) else near
+        if exact is not near:
+            exact[image, prototype] = row_products(block[image], prototypes[prototype])
+        nearest[first : first + rows] = exact.argmax(axis=1)
+    return nearest
+
+
+def row_products(first: Float32[np.ndarray, "m d"], second: Float32[np.ndarray, "m d"]) -> Float64[np.ndarray, "m"]:
+    """Inner products of paired rows, in float64."""
+    products: Float64[np.ndarray, "m"] = np.einsum("md,md->m", first, second, dtype=np.float64)
+    return products
