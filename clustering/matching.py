@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float, Float32, Int64
 from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching, min_weight_full_bipartite_matching
@@ -73,7 +73,7 @@ def match_clusters(
 
 
 def mutual_nearest(
-    similarity: Float32[np.ndarray, "c1 c2"],
+    similarity: Float[np.ndarray, "c1 c2"],
 ) -> tuple[Int64[np.ndarray, "m"], Int64[np.ndarray, "m"]]:
     """Mutual nearest clusters (the first in a tie): visible clusters, ascending, and their partners."""
     if not similarity.size:

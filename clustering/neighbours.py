@@ -247,7 +247,7 @@ def _ivf(features: Float32[np.ndarray, "n d"], width: int) -> tuple[Search, list
     index = faiss.IndexIVFFlat(directions, features.shape[1], lists, faiss.METRIC_INNER_PRODUCT)
     index.cp.seed, index.cp.niter = SEED, TRAINING_STEPS
     index.cp.min_points_per_centroid, index.cp.max_points_per_centroid = 1, POINTS_PER_LIST
-    with _one_thread(faiss):
+    with one_thread(faiss):
         index.train(features)
     index.add(features)
 
@@ -265,7 +265,7 @@ def _hnsw(features: Float32[np.ndarray, "n d"], width: int) -> tuple[Search, lis
 
     index = faiss.IndexHNSWFlat(features.shape[1], LINKS, faiss.METRIC_INNER_PRODUCT)
     index.hnsw.efConstruction = BUILDING_EFFORT
-    with _one_thread(faiss):
+    with one_thread(faiss):
         index.add(features)
 
     def search(queries: Float32[np.ndarray, "b d"], effort: int) -> Found:
@@ -285,7 +285,7 @@ def _efforts(least: int, most: int) -> list[int]:
 
 
 @contextmanager
-def _one_thread(faiss: Any) -> Iterator[None]:
+def one_thread(faiss: Any) -> Iterator[None]:
     """Let faiss use one thread: with several, an index depends on timing."""
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)

@@ -4,14 +4,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Float32, Float64, Int64
 from scipy.optimize import linear_sum_assignment
 
 from clustering.matching import Matching, mutual_nearest
 from clustering.transport import REGULARISATION, transport_plan
 
 NO_PARTNER = -1
-Pairs = tuple[Int64[np.ndarray, "m"], Int64[np.ndarray, "m"]]
+Pairs = tuple[Int64[np.ndarray, "m"], Int64[np.ndarray, "m"]]  # visible clusters, infrared clusters
+BackPairs = tuple[Int64[np.ndarray, "p"], Int64[np.ndarray, "p"]]  # as well
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,11 +85,13 @@ def find_partners(
             pairs = progressive_pairs(similarity)
         case "transport":
             plan = transport_plan(similarity, sizes=sizes, regularisation=regularisation)
-            forth, back = _arg_max_pairs(plan), _arg_max_pairs(plan.T)[::-1]
-            if not strict:
-                return _partners(similarity, forth, (back[0], back[1]), floor)
-            agree = np.isin(_codes(forth, similarity), _codes((back[0], back[1]), similarity))
-            pairs = forth[0][agree], forth[1][agree]
+            if not strict and plan.size:
+                forth, back = (
+                    (np.arange(len(plan)), plan.argmax(axis=1)),
+                    (plan.argmax(axis=0), np.arange(plan.shape[1])),
+                )
+                return _partners(similarity, forth, back, floor)
+            pairs = mutual_nearest(plan)
     return _partners(similarity, pairs, pairs, floor)
 
 
@@ -147,28 +150,15 @@ def confidence(
 
 def _margins(
     similarity: Float32[np.ndarray, "c1 c2"], rows: Int64[np.ndarray, "m"], columns: Int64[np.ndarray, "m"]
-) -> np.ndarray:
+) -> Float64[np.ndarray, "m"]:
     """Similarity of each pair less that of the best other column of its row; infinite without others."""
     others = similarity[rows].astype(np.float64)
     own = others[np.arange(len(rows)), columns]
     others[np.arange(len(rows)), columns] = -np.inf
-    margins: np.ndarray = own - others.max(axis=1, initial=-np.inf)
-    return margins
+    return np.asarray(own - others.max(axis=1, initial=-np.inf))
 
 
-def _arg_max_pairs(plan: Float[np.ndarray, "c1 c2"]) -> Pairs:
-    """Each row and the column of its largest mass, the first in a tie."""
-    if not plan.size:
-        return np.empty(0, np.int64), np.empty(0, np.int64)
-    return np.arange(len(plan)), plan.argmax(axis=1)
-
-
-def _codes(pairs: Pairs, similarity: Float32[np.ndarray, "c1 c2"]) -> Int64[np.ndarray, "m"]:
-    """One number a pair."""
-    return pairs[0] * similarity.shape[1] + pairs[1]
-
-
-def _partners(similarity: Float32[np.ndarray, "c1 c2"], forth: Pairs, back: Pairs, floor: float | None) -> Partners:
+def _partners(similarity: Float32[np.ndarray, "c1 c2"], forth: Pairs, back: BackPairs, floor: float | None) -> Partners:
     """The partners of visible clusters from pairs `forth`, those of infrared ones from `back`."""
     of_visible, visible_similarity = _most_similar(similarity, forth, floor)
     of_infrared, infrared_similarity = _most_similar(similarity.T, (back[1], back[0]), floor)

@@ -55,12 +55,13 @@ def nearest_prototypes(
     for first in range(0, len(features), rows):
         block = features[first : first + rows]
         similarities = block @ prototypes.T
+        nearest[first : first + rows] = similarities.argmax(axis=1)
         near = similarities >= similarities.max(axis=1, keepdims=True) - np.float32(TIE_TOLERANCE)
-        image, prototype = np.nonzero(near)
-        exact = np.full(near.shape, -np.inf, np.float64) if len(image) > len(block) else near
-        if exact is not near:
-            exact[image, prototype] = row_products(block[image], prototypes[prototype])
-        nearest[first : first + rows] = exact.argmax(axis=1)
+        tied = np.flatnonzero(np.count_nonzero(near, axis=1) > 1)
+        image, prototype = np.nonzero(near[tied])
+        exact = np.full((len(tied), len(prototypes)), -np.inf)
+        exact[image, prototype] = row_products(block[tied[image]], prototypes[prototype])
+        nearest[first + tied] = exact.argmax(axis=1)
     return nearest
 
 

@@ -21,8 +21,8 @@ def relabel_by_density(
     """Move each clustered image to the nearest prototype, formed by the `densest` images of each cluster.
 
     The density of an image is the number of images of its cluster, itself included, with cosine above 0.5 less those
-    below. In a tie the smaller index is denser, and the smaller cluster nearer. Outliers stay outliers; core flags stay;
-    clusters without images are removed and the others numbered again.
+    below. In a tie the smaller index is denser, and the smaller cluster nearer. Outliers stay outliers, core images
+    core images; clusters without images are removed and the others numbered again.
 
     Args:
         features: Unit rows. Not changed.

@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Float32, Float64, Int64
 
 from clustering.dbscan import OUTLIER
+from clustering.neighbours import one_thread
 from clustering.prototypes import cluster_prototypes
 
 CENTRES = 4
@@ -63,8 +64,9 @@ def _parts(rows: Float32[np.ndarray, "m d"], count: int) -> Int64[np.ndarray, "m
         rows.shape[1], count, niter=STEPS, seed=SEED, spherical=True, min_points_per_centroid=1,
         max_points_per_centroid=len(rows),
     )  # fmt: skip
-    means.train(np.ascontiguousarray(rows))
-    parts: Int64[np.ndarray, "m"] = (rows @ means.centroids.T).argmax(axis=1)
+    with one_thread(faiss):
+        means.train(np.ascontiguousarray(rows))
+    parts: Int64[np.ndarray, "m"] = (rows @ np.asarray(means.centroids).T).argmax(axis=1)
     return parts
 
 
@@ -84,15 +86,16 @@ def sub_prototype_similarity(visible: SubPrototypes, infrared: SubPrototypes) ->
         return np.zeros((len(np.unique(visible.clusters)), len(np.unique(infrared.clusters))), np.float32)
     forth = _mean_of_nearest(cosines, visible.clusters, infrared.clusters)
     back = _mean_of_nearest(cosines.T, infrared.clusters, visible.clusters)
-    return ((forth + back.T) / 2.0).astype(np.float32)
+    similarity: Float32[np.ndarray, "c1 c2"] = ((forth + back.T) / 2.0).astype(np.float32)
+    return similarity
 
 
 def _mean_of_nearest(
     cosines: Float32[np.ndarray, "s1 s2"], clusters: Int64[np.ndarray, "s1"], others: Int64[np.ndarray, "s2"]
-) -> np.ndarray:
+) -> Float64[np.ndarray, "c1 c2"]:
     """Largest cosine of each row in each cluster of columns, averaged over the rows of a cluster."""
     sizes, other_sizes = np.bincount(clusters), np.bincount(others)
     nearest = np.maximum.reduceat(cosines, np.cumsum(other_sizes) - other_sizes, axis=1)
     sums = np.add.reduceat(nearest.astype(np.float64), np.cumsum(sizes) - sizes, axis=0)
-    means: np.ndarray = sums / sizes[:, None]
+    means: Float64[np.ndarray, "c1 c2"] = sums / sizes[:, None]
     return means

@@ -7,18 +7,23 @@ import torch
 from clustering.communities import components, louvain
 from clustering.dbscan import dbscan, eps_curve
 from clustering.joined_torch import join_on_device
+from clustering.joint import label_jointly, split_by_modality
 from clustering.labelling import join_on_cpu, label_images
 from clustering.matching import assign_sparsely, match_clusters
+from clustering.neighbour_votes import soft_labels_across, soft_labels_within
 from clustering.neighbours import nearest_neighbours
 from clustering.parallel import over_blocks
 from clustering.prototypes import cluster_prototypes
+from clustering.relabelling import assign_outliers, relabel_by_density
+from clustering.sub_prototypes import sub_prototypes
 from tests.clustering.graphs import jaccard_distances, jaccard_graph
 from tests.reference.feature_sets import copied_features, identity_features
 
 FEATURES = identity_features(200, 5, 32)
 NEIGHBOURS = nearest_neighbours(FEATURES, 10)
 GRAPH = jaccard_graph(FEATURES, NEIGHBOURS, k1=10, k2=6, eps=0.7)
-LABELS = dbscan(GRAPH, 0.6, 4).labels
+CLUSTERING = dbscan(GRAPH, 0.6, 4)
+LABELS = CLUSTERING.labels
 JOIN = {
     "k1": 10, "k2": 6, "eps": 0.6, "wider": (0.7,), "k1_counts_self": True, "neighbour_method": "exact",
 }  # fmt: skip
@@ -33,6 +38,13 @@ CALLS = {
     "join_on_cpu": lambda: join_on_cpu(FEATURES, **JOIN),
     "join_on_device": lambda: join_on_device(FEATURES, device=torch.device("cpu"), **JOIN),
     "label_images": lambda: label_images(FEATURES),
+    "label_jointly": lambda: label_jointly(FEATURES[:120], FEATURES[120:]),
+    "split_by_modality": lambda: split_by_modality(CLUSTERING, FEATURES[:120], FEATURES[120:]),
+    "relabel_by_density": lambda: relabel_by_density(FEATURES, CLUSTERING),
+    "assign_outliers": lambda: assign_outliers(FEATURES, CLUSTERING),
+    "soft_labels_within": lambda: soft_labels_within(FEATURES, LABELS),
+    "soft_labels_across": lambda: soft_labels_across(FEATURES, FEATURES, LABELS, LABELS),
+    "sub_prototypes": lambda: sub_prototypes(FEATURES, LABELS),
     "cluster_prototypes": lambda: cluster_prototypes(FEATURES, LABELS),
     "match_clusters": lambda: match_clusters(FEATURES[:20], FEATURES[20:50]),
     "assign_sparsely": lambda: assign_sparsely(FEATURES[:20], FEATURES[20:50], candidates=4),
@@ -41,7 +53,7 @@ CALLS = {
 
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS.keys())
 def test_inputs_may_be_read_only_and_stay_as_they_are(call):
-    arrays = [FEATURES, NEIGHBOURS.ranks, GRAPH.source, GRAPH.target, GRAPH.overlap, LABELS]
+    arrays = [FEATURES, NEIGHBOURS.ranks, GRAPH.source, GRAPH.target, GRAPH.overlap, LABELS, CLUSTERING.core]
     before = [array.copy() for array in arrays]
     for array in arrays:
         array.setflags(write=False)  # a write would raise
