@@ -30,7 +30,7 @@ from clustering.rows import check_unit_rows
 
 if TYPE_CHECKING:
     import torch
-    from jaxtyping import Float32, Int64
+    from jaxtyping import Float32, Int32, Int64
     from torch import Tensor
 
     from clustering.joint import BalancedLengths
@@ -111,7 +111,7 @@ def join_balanced_on_device(
         halves = []
         for targets, length in zip(parts, (lengths.visible, lengths.infrared), strict=True):
             if length:
-                halves.append(torch.cat([_lists_of(rows, queries, targets, length) for queries in parts]))
+                halves.append(torch.cat([ranks_between_on_device(rows, queries, targets, length) for queries in parts]))
         return join_ranks(
             rows, in_merged_order(rows, torch.cat(halves, dim=1)), k1=lengths.listed, k2=lengths.averaged_in_all,
             eps=eps, wider=wider, began=began, search=f"torch {device}, balanced",
@@ -119,11 +119,16 @@ def join_balanced_on_device(
         )  # fmt: skip
 
 
-def _lists_of(rows: Float32[Tensor, "n d"], queries: range, targets: range, length: int) -> Int64[Tensor, "q k"]:
-    """The most similar targets of each query; within one modality, itself first."""
-    if queries != targets:
-        return ranks_between_on_device(rows, queries, targets, length)
-    return ranks_on_device(rows[targets.start : targets.stop], length) + targets.start
+def lists_on_device(
+    features: Float32[np.ndarray, "n d"], queries: range, targets: range, k: int, device: torch.device
+) -> Int32[np.ndarray, "q k"]:
+    """The lists of `search_between`, found on a device."""
+    import torch
+
+    with memory_named(features, device), full_precision(device):
+        ranks = ranks_between_on_device(torch.tensor(features, device=device), queries, targets, k)
+        lists: Int32[np.ndarray, "q k"] = ranks.int().cpu().numpy()
+    return lists
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from clustering.dbscan import OUTLIER, Clustering
 from clustering.jaccard import CURVE_EPS
 from clustering.labelling import Joined, Labelling, Method, check_density, join_lists, labelled
 from clustering.matching import Matching, match_clusters
-from clustering.neighbours import Neighbours, nearest_neighbours, put_in_order, search_between
+from clustering.neighbours import Neighbours, put_in_order, search_between
 from clustering.prototypes import cluster_prototypes
 from clustering.rows import check_matrix, check_unit_rows
 
@@ -63,7 +63,7 @@ def balanced_lists(
     halves = []
     for targets, length in zip(parts, (lengths.visible, lengths.infrared), strict=True):
         if length:
-            found = [_lists_of(features, queries, targets, length) for queries in parts]
+            found = [search_between(features, queries, targets, length) for queries in parts]
             halves.append(tuple(np.concatenate(one) for one in zip(*found, strict=True)))
     ranks, similarities = (np.concatenate(one, axis=1) for one in zip(*halves, strict=True))
     averaged = np.concatenate([half[0][:, : lengths.averaged] for half in halves], axis=1)
@@ -73,16 +73,6 @@ def balanced_lists(
     settled = np.empty(len(features), np.bool_)  # not read: a list has no other candidates
     put_in_order(features, ranks.astype(np.int64), similarities, 0, merged, merged_similarities, settled)
     return Neighbours(merged, merged_similarities, search="faiss-cpu exact, balanced"), averaged
-
-
-def _lists_of(
-    features: Float32[np.ndarray, "n d"], queries: range, targets: range, length: int
-) -> tuple[Int32[np.ndarray, "q k"], Float32[np.ndarray, "q k"]]:
-    """The most similar targets of each query and their similarities; within one modality, itself first."""
-    if queries != targets:
-        return search_between(features, queries, targets, length)
-    own = nearest_neighbours(features[targets.start : targets.stop], length)
-    return own.ranks + np.int32(targets.start), own.similarities
 
 
 def label_jointly(
@@ -119,15 +109,14 @@ def label_jointly(
     Raises:
         ValueError: As `label_images`, or the widths of the features differ.
 
-    Cost: The neighbours, (n1 + n2)^2 d; 1.8 times those of both modalities alone at the sizes of SYSU-MM01.
+    Cost: The neighbours, (n1 + n2)^2 d: 1.8 times the products of both modalities alone at the sizes of SYSU-MM01. At
+    4,000 + 2,000 x 512, twice the time of both alone. A copy of the features.
 
     Source: BMIL, AAAI 2026, balanced joint clustering, with the lists and means of the released code. Differs: if a
     modality has fewer than k2 images, both means are of that number.
     """
     for rows in (visible, infrared):
         check_matrix(rows)
-    if visible.shape[1] != infrared.shape[1]:
-        raise ValueError(f"visible features have width {visible.shape[1]}, infrared ones {infrared.shape[1]}")
     check_density(eps, min_samples)
     if visible_rows is not None:
         visible = visible[visible_rows]

@@ -7,7 +7,7 @@ from jaxtyping import Float32, Int32, Int64
 from scipy.sparse import csr_array
 
 from clustering.dbscan import OUTLIER
-from clustering.neighbours import nearest_neighbours, search_between
+from clustering.neighbours import search_between
 from clustering.rows import check_unit_rows
 
 NEIGHBOURS = 30  # N-ULC on SYSU-MM01; 20 on RegDB
@@ -84,13 +84,16 @@ def soft_labels(
 
 
 def soft_labels_within(
-    features: Float32[np.ndarray, "n d"], labels: Int64[np.ndarray, "n"], *, k: int = NEIGHBOURS
+    features: Float32[np.ndarray, "n d"], labels: Int64[np.ndarray, "n"], *, k: int = NEIGHBOURS, device: str = "cpu"
 ) -> SoftLabels:
-    """Soft targets of images from the k nearest of their own modality, the image itself counted. `features`: unit rows.
+    """Soft targets of images from the k nearest of their own modality, the image itself counted; k is clamped to n.
 
-    Cost: That of `nearest_neighbours`.
+    `features` are unit rows; `device` is that of the search, see `label_images`.
+
+    Cost: n^2 d multiplications.
     """
-    return soft_labels(nearest_neighbours(features, k).ranks, labels, labels)
+    everything = range(len(features))
+    return soft_labels(_nearest(features, everything, everything, k, device), labels, labels)
 
 
 def soft_labels_across(
@@ -100,15 +103,28 @@ def soft_labels_across(
     own: Int64[np.ndarray, "n"],
     *,
     k: int = NEIGHBOURS,
+    device: str = "cpu",
 ) -> SoftLabels:
     """Soft targets of images over the clusters of the other modality, from their k nearest there (clamped to m).
 
-    `own` is the matched cluster of each image's cluster, or -1; features are unit rows.
+    `own` is the matched cluster of each image's cluster, or -1; features are unit rows. `device` as above.
 
     Cost: n m d multiplications, and a copy of the features.
     """
-    features = np.concatenate([features, others])
-    check_unit_rows(features)
-    queries, targets = range(len(own)), range(len(own), len(features))
-    ranks, _ = search_between(features, queries, targets, min(k, len(others)))
+    queries, targets = range(len(own)), range(len(own), len(own) + len(others))
+    ranks = _nearest(np.concatenate([features, others]), queries, targets, k, device)
     return soft_labels(ranks - np.int32(len(own)), other_labels, own)
+
+
+def _nearest(
+    features: Float32[np.ndarray, "n d"], queries: range, targets: range, k: int, device: str
+) -> Int32[np.ndarray, "q _"]:
+    if k < 1:
+        raise ValueError(f"k must be at least 1, not {k}")
+    check_unit_rows(features)
+    k = min(k, len(targets))
+    if device == "cpu":
+        return search_between(features, queries, targets, k)[0]
+    from clustering.joined_torch import lists_on_device, torch_device  # here, as in `labelling`
+
+    return lists_on_device(features, queries, targets, k, torch_device(device))

@@ -103,16 +103,18 @@ def search_all_pairs(
 def search_between(
     features: Float32[np.ndarray, "n d"], queries: range, targets: range, k: int
 ) -> tuple[Int32[np.ndarray, "q k"], Float32[np.ndarray, "q k"]]:
-    """The k most similar of some rows, the targets, to each of other rows, the queries; ties as in `search_all_pairs`.
+    """The k most similar of some rows, the targets, to each of the queries, and their similarities.
 
-    Both are ranges of rows without a common row, for instance those of two modalities. `k` is at most the number of
-    targets; rows are numbered as in `features`.
+    Queries are the targets themselves, each itself first in its list, or have no common row with them, as two
+    modalities; both are ranges of rows, which are numbered as in `features` (unit rows). `k` is at most the number of
+    targets. Ties are as in `nearest_neighbours`.
     """
     if not k or not len(queries):
         return np.empty((len(queries), k), np.int32), np.empty((len(queries), k), np.float32)
-    ranks, similarities = _search_blocks(features, queries, targets, k + 1)  # each list begins with the query
+    first = int(queries != targets)  # the lists of `_search_blocks` begin with the query
+    ranks, similarities = _search_blocks(features, queries, targets, k + first)
     own = slice(queries.start, queries.stop)
-    return np.ascontiguousarray(ranks[own, 1:]), np.ascontiguousarray(similarities[own, 1:])
+    return np.ascontiguousarray(ranks[own, first:]), np.ascontiguousarray(similarities[own, first:])
 
 
 def _search_blocks(

@@ -39,24 +39,20 @@ def ranks_on_device(rows: Float32[Tensor, "n d"], k: int) -> Int64[Tensor, "n k"
     Cost: n^2 d multiplications in float32 and n (k + 8) d in float64; a block of similarities and the gathered rows of
     its candidates, up to 6 GB on a GPU.
     """
-    import torch
-
-    images = torch.arange(len(rows), device=rows.device)
-    return torch.cat([images[:, None], _most_similar(rows, images, range(len(rows)), k - 1)], dim=1)
+    return ranks_between_on_device(rows, range(len(rows)), range(len(rows)), k)
 
 
 def ranks_between_on_device(
     rows: Float32[Tensor, "n d"], queries: range, targets: range, k: int
 ) -> Int64[Tensor, "q k"]:
-    """`search_between` on a device, inside `full_precision`: the k most similar targets of each query, as row numbers.
-
-    `k` is at most the number of targets, which hold no query. Cost as `ranks_on_device`.
-    """
+    """The lists of `search_between` on a device, inside `full_precision`. Cost as `ranks_on_device`."""
     import torch
 
     images = torch.arange(queries.start, queries.stop, device=rows.device)
     if not k or not len(images):
         return images.new_zeros((len(images), k))
+    if queries == targets:
+        return torch.cat([images[:, None], _most_similar(rows, images, targets, k - 1)], dim=1)
     return _most_similar(rows, images, targets, k)
 
 

@@ -36,7 +36,8 @@ def transport_plan(
     Raises:
         ValueError: The regularisation or a mass is not above 0.
 
-    Cost: Two exponentials of the matrix a sweep, 8 ms at 616 x 500; some tens to hundreds of sweeps.
+    Cost: Two exponentials of the matrix a sweep: 0.8 s in all at 616 x 500 with regularisation 0.05, 17 s for the 1,000
+    sweeps that 0.001 takes.
 
     Source: Cuturi, NeurIPS 2013; Chizat et al., Math. Comp. 2018 (relaxed marginals); for clusters OTLA, ECCV 2022, and
     RPNR, ACM MM 2024. Differs: RPNR has cost exp(-cosine) and regularisation 5, whose plan hardly differs from the

@@ -204,11 +204,6 @@ def test_parameters_out_of_range_are_refused(options, message):
         label_jointly(VISIBLE, INFRARED, **options)
 
 
-def test_features_of_two_widths_are_refused():
-    with pytest.raises(ValueError, match="visible features have width 64, infrared ones 32"):
-        label_jointly(VISIBLE, np.ascontiguousarray(INFRARED[:, :32]))
-
-
 def test_labels_of_other_images_are_refused():
     with pytest.raises(ValueError, match="120 visible and 79 infrared images need as many labels, not 200"):
         split_by_modality(label_jointly(VISIBLE, INFRARED).clustering, VISIBLE, INFRARED[1:])

@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clustering import joined_torch
 from clustering.dbscan import OUTLIER
 from clustering.labelling import label_images
 from clustering.neighbour_votes import soft_labels, soft_labels_across, soft_labels_within
@@ -95,8 +97,26 @@ def test_own_and_other_modality_are_searched_for_neighbours():
     assert soft_labels_across(visible, infrared[:3], np.zeros(3, np.int64), own // 2).targets.shape == (100, 1)
 
 
+@pytest.mark.parametrize("modality", ["own", "other"])
+def test_a_torch_device_gives_the_labels_of_the_cpu(modality, monkeypatch):
+    people = identity_features(160, 5, 32)
+    labels = np.arange(160) % 5
+
+    def found(device):
+        if modality == "own":
+            return soft_labels_within(people, labels, k=8, device=device)
+        return soft_labels_across(people[:60], people[60:], labels[60:], labels[:60], k=8, device=device)
+
+    expected = found("cpu")
+    monkeypatch.setattr(joined_torch, "torch_device", lambda _: torch.device("cpu"))
+    assert np.array_equal(found("cuda").targets.toarray(), expected.targets.toarray())
+    assert np.array_equal(found("cuda").weights, expected.weights)
+
+
 def test_bad_arguments_are_refused():
-    with pytest.raises(ValueError, match="one_hot_share must be from 0 to 1, not 2"):
-        soft_labels(lists([0]), np.array([0]), np.array([0]), one_hot_share=2)
+    with pytest.raises(ValueError, match="k must be at least 1, not 0"):
+        soft_labels_within(identity_features(10, 2, 8), np.zeros(10, np.int64), k=0)
+    with pytest.raises(ValueError, match="one_hot_share must be from 0 to 1"):
+        soft_labels(lists([0]), np.array([0]), np.array([0]), one_hot_share=1.5)
     with pytest.raises(ValueError, match="an image is in cluster 3 of 1"):
         soft_labels(lists([0]), np.array([0]), np.array([3]))
