@@ -48,6 +48,15 @@ class Partners:
         return Matching(visible[kept], infrared[kept], self.visible_similarity[visible[kept]])
 
 
+def partners_of(matching: Matching, num_visible: int, num_infrared: int) -> Partners:
+    """The partners in a one-to-one matching of so many visible and infrared clusters."""
+    of_visible, of_infrared = np.full(num_visible, NO_PARTNER), np.full(num_infrared, NO_PARTNER)
+    of_visible[matching.visible], of_infrared[matching.infrared] = matching.infrared, matching.visible
+    similarities = np.full(num_visible, np.nan, np.float32), np.full(num_infrared, np.nan, np.float32)
+    similarities[0][matching.visible] = similarities[1][matching.infrared] = matching.similarity
+    return Partners(of_visible, of_infrared, *similarities)
+
+
 def find_partners(
     similarity: Float32[np.ndarray, "c1 c2"],
     *,
