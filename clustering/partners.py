@@ -16,7 +16,7 @@ BackPairs = tuple[Int64[np.ndarray, "p"], Int64[np.ndarray, "p"]]  # as well
 
 
 @dataclass(frozen=True, slots=True)
-class Partners:
+class DirectedMatching:
     """The partner of each cluster in the other modality, or `NO_PARTNER`, and the similarity to it (NaN without one).
 
     Several clusters may have the same partner, which has one of them as its own, or another cluster.
@@ -48,13 +48,13 @@ class Partners:
         return Matching(visible[kept], infrared[kept], self.visible_similarity[visible[kept]])
 
 
-def partners_of(matching: Matching, num_visible: int, num_infrared: int) -> Partners:
+def directed(matching: Matching, num_visible: int, num_infrared: int) -> DirectedMatching:
     """The partners in a one-to-one matching of so many visible and infrared clusters."""
     of_visible, of_infrared = np.full(num_visible, NO_PARTNER), np.full(num_infrared, NO_PARTNER)
     of_visible[matching.visible], of_infrared[matching.infrared] = matching.infrared, matching.visible
     similarities = np.full(num_visible, np.nan, np.float32), np.full(num_infrared, np.nan, np.float32)
     similarities[0][matching.visible] = similarities[1][matching.infrared] = matching.similarity
-    return Partners(of_visible, of_infrared, *similarities)
+    return DirectedMatching(of_visible, of_infrared, *similarities)
 
 
 def find_partners(
@@ -65,7 +65,7 @@ def find_partners(
     strict: bool = True,
     sizes: tuple[Int64[np.ndarray, "c1"], Int64[np.ndarray, "c2"]] | None = None,
     regularisation: float = REGULARISATION,
-) -> Partners:
+) -> DirectedMatching:
     """Find the partners of visible clusters (rows) and infrared ones (columns). Transposing exchanges the fields.
 
     Args:
@@ -167,11 +167,13 @@ def _margins(
     return np.asarray(own - others.max(axis=1, initial=-np.inf))
 
 
-def _partners(similarity: Float32[np.ndarray, "c1 c2"], forth: Pairs, back: BackPairs, floor: float | None) -> Partners:
+def _partners(
+    similarity: Float32[np.ndarray, "c1 c2"], forth: Pairs, back: BackPairs, floor: float | None
+) -> DirectedMatching:
     """The partners of visible clusters from pairs `forth`, those of infrared ones from `back`."""
     of_visible, visible_similarity = _most_similar(similarity, forth, floor)
     of_infrared, infrared_similarity = _most_similar(similarity.T, (back[1], back[0]), floor)
-    return Partners(of_visible, of_infrared, visible_similarity, infrared_similarity)
+    return DirectedMatching(of_visible, of_infrared, visible_similarity, infrared_similarity)
 
 
 def _most_similar(

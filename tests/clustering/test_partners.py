@@ -11,7 +11,7 @@ from scipy.optimize import linear_sum_assignment
 
 from clustering import transport as module
 from clustering.matching import match_clusters
-from clustering.partners import NO_PARTNER, Partners, confidence, find_partners, partners_of, progressive_pairs
+from clustering.partners import NO_PARTNER, DirectedMatching, confidence, directed, find_partners, progressive_pairs
 from clustering.transport import transport_plan
 from tests.reference import partners as reference
 from tests.reference.feature_sets import gaussian_features, unit
@@ -57,7 +57,7 @@ def test_one_to_one_methods_give_the_pairs_of_the_matching(method):
 
 def test_the_partners_of_a_matching_agree_on_it():
     matching = match_clusters(gaussian_features(9, 8), gaussian_features(6, 8, seed=2), floor=0.5)
-    found = partners_of(matching, 9, 6)
+    found = directed(matching, 9, 6)
     expected = find_partners(gaussian_features(9, 8) @ gaussian_features(6, 8, seed=2).T, floor=0.5)
     assert 0 < len(matching.visible) < 6
     assert np.array_equal(found.of_visible, expected.of_visible)
@@ -242,7 +242,7 @@ def test_bad_arguments_are_refused():
         find_partners(bad)
     nothing = np.empty(1, np.float32)
     with pytest.raises(ValueError, match="a partner must be -1 or one of 1 clusters"):
-        Partners(np.array([1]), np.array([0]), nothing, nothing)
+        DirectedMatching(np.array([1]), np.array([0]), nothing, nothing)
 
 
 @every_method
