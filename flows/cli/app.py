@@ -52,7 +52,9 @@ INTERRUPTED = 130
 
 DataOption = Annotated[Path | None, typer.Option("--data", help="The folder that holds the data set.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Change a value: section.key=value. Repeatable.")]
-RunsOption = Annotated[Path | None, typer.Option("--runs", help="Where runs are kept.", show_default="runs")]
+RunsOption = Annotated[
+    Path | None, typer.Option("--runs", help="Where runs are kept.", show_default="runs"), Output("--runs")
+]
 DeviceOption = Annotated[
     str | None, typer.Option("--device", help="auto, cpu, cuda, or cuda:N.", show_default="the preset's")
 ]

@@ -48,7 +48,7 @@ def _checked(command: Callable[..., Any]) -> Callable[..., Any]:
         for name, mark in outputs.items():
             others = [values[other] for other in outputs if other < name]
             if mark.kind is None:
-                check_folder(values[name], mark.option, [*inputs, *others])
+                check_folder(values[name], mark.option)
             else:
                 check_file(values[name], mark.kind, mark.option, [*inputs, *others])
         return command(**values)
