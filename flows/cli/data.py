@@ -9,12 +9,16 @@ import typer
 from flows.cli.options import (
     DatasetArgument,
     DatasetPathArgument,
+    DeepRangeOption,
     JsonOption,
     ManifestRootOption,
+    OrientationOption,
     Output,
     OverlapOption,
     PartialOption,
     WorkersOption,
+    deep_range_of,
+    orientation_of,
 )
 from flows.cli.printing import print_check, print_json, print_line
 from pipeline.runtime.outputs import MANIFEST
@@ -88,11 +92,14 @@ def index(
     root: ManifestRootOption = None,
     allow_overlap: OverlapOption = False,
     allow_partial: PartialOption = False,
+    orientation: OrientationOption = None,
+    deep_range: DeepRangeOption = None,
     workers: WorkersOption = None,
 ) -> None:
     """Decode all images once, for every later run of that size; resumes an interrupted command."""
-    from pipeline.data.dataset import read_dataset, spec_of, verified_store
+    from pipeline.data.dataset import read_dataset, reading_of, spec_of, verified_store
 
+    reading = reading_of(name, orientation=orientation_of(orientation), deep_range=deep_range_of(deep_range) or "image")
     dataset = read_dataset(
         name,
         path,
@@ -101,7 +108,9 @@ def index(
         allow_overlap=allow_overlap,
         allow_partial=allow_partial,
     )
-    store = verified_store(dataset.images, height=height, width=width, cache_folder=cache, workers=workers)
+    store = verified_store(
+        dataset.images, height=height, width=width, cache_folder=cache, workers=workers, reading=reading
+    )
     counts = store.arrays.map(len)
     print_line(
         f"{counts.visible:,} visible and {counts.infrared:,} infrared images of {height} x {width} in {store.folder}"

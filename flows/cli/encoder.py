@@ -7,13 +7,17 @@ import typer
 from rich.table import Table
 
 from flows.cli.options import (
+    DeepRangeOption,
     DeviceOption,
     JsonOption,
+    OrientationOption,
     Output,
     PrecisionOption,
     WorkersOption,
+    deep_range_of,
     modality_of,
     one_of,
+    orientation_of,
     precision_of,
 )
 from flows.cli.printing import print_json, print_line, print_note, printable, stdout
@@ -47,6 +51,8 @@ def embed(
     batch_size: BatchOption = 64,
     device: DeviceOption = "auto",
     precision: PrecisionOption = None,
+    orientation: OrientationOption = None,
+    deep_range: DeepRangeOption = None,
     workers: WorkersOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -56,7 +62,8 @@ def embed(
     from pipeline.inference.run_encoder import open_encoder
 
     chosen = list_images(images, None if modality is None else modality_of("--modality", modality), split or (), root)
-    encoder = open_encoder(run, device, precision_of(precision))
+    reading = orientation_of(orientation), deep_range_of(deep_range)
+    encoder = open_encoder(run, device, precision_of(precision), *reading)
     written = embed_to_file(encoder, chosen, out, batch_size=batch_size, workers=workers)
     if as_json:
         print_json({"file": str(out), **written.to_dict()})
@@ -102,12 +109,15 @@ def search(
     batch_size: BatchOption = 64,
     device: DeviceOption = "auto",
     precision: PrecisionOption = None,
+    orientation: OrientationOption = None,
+    deep_range: DeepRangeOption = None,
     workers: WorkersOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Rank gallery images by their similarity to queries of the other modality."""
     towards = one_of("--direction", direction, DIRECTIONS)
     kind = one_of("--method", method, METHODS)
+    reading = orientation_of(orientation), deep_range_of(deep_range)
     from models.modality import Modality
     from pipeline.data.image_list import list_images
     from pipeline.inference.index import GallerySource
@@ -117,7 +127,7 @@ def search(
 
     asking, _, asked = towards.partition("_to_")
     queries = list_images(query, Modality(asking), query_split or (), root if query.suffix in FILES else None)
-    encoder = open_encoder(run, device, precision_of(precision))
+    encoder = open_encoder(run, device, precision_of(precision), *reading)
     source = GallerySource(
         gallery, Modality(asked), tuple(gallery_split or ()), root if gallery.suffix in FILES else None
     )

@@ -1,6 +1,7 @@
 """Options of several commands, and their checks, which raise `ConfigError`."""
 
 import functools
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from pipeline.runtime.outputs import QUERIES, OutputKind, check_file, check_fold
 
 if TYPE_CHECKING:
     from models.modality import Modality
+    from pipeline.config.datasets import DeepRange, Orientation
     from pipeline.runtime.device import PrecisionSetting
 
 
@@ -75,6 +77,11 @@ PerQueryOption = Annotated[
     typer.Option(help="Write the results of each query to this .npz file."),
     Output("--per-query", QUERIES),
 ]
+OrientationOption = Annotated[str | None, typer.Option(help="Orientation tags of images: apply, or ignore.")]
+DeepRangeOption = Annotated[
+    str | None,
+    typer.Option(help="Black and white of images of more than 8 bits: LOW,HIGH; or image, its own limits."),
+]
 RunsOption = Annotated[Path, typer.Option("--runs", help="The folder of runs.")]
 DatasetArgument = Annotated[str, typer.Argument(metavar="DATASET", help="sysu, regdb, llcm, or manifest.")]
 DatasetPathArgument = Annotated[Path, typer.Argument(help="The folder of the data set, or the manifest file.")]
@@ -109,6 +116,28 @@ def modality_of(option: str, value: str) -> "Modality":
     from models.modality import Modality
 
     return Modality(one_of(option, value, ("visible", "infrared")))
+
+
+def orientation_of(value: str | None) -> "Orientation | None":
+    """The value of `--orientation`, or None."""
+    if value is None:
+        return None
+    return cast("Orientation", one_of("--orientation", value, ("apply", "ignore")))
+
+
+def deep_range_of(value: str | None) -> "DeepRange | None":
+    """The value of `--deep-range`, or None."""
+    if value is None or value == "image":
+        return cast("DeepRange | None", value)
+    try:
+        low, high = (float(part) for part in value.split(","))
+    except ValueError:
+        low = high = math.nan
+    if not (low < high and math.isfinite(low) and math.isfinite(high)):
+        raise ConfigError(
+            f"--deep-range {value!r} is not two ascending numbers", hint="for instance --deep-range 28000,31000"
+        )
+    return low, high
 
 
 def precision_of(value: str | None) -> "PrecisionSetting | None":

@@ -82,6 +82,8 @@ Stage = str
 _SHOWN = 4
 _PATHS = {"data": ("root", "images_root"), "captions": ("path",)}
 """Settings that are paths: the digest omits them, since a resumed run compares digests of the files themselves."""
+_ADDED: Mapping[str, Mapping[str, Any]] = {"data": {"orientation": None, "deep_range": "image"}}
+"""Settings that runs of earlier versions lack, with the values that these runs have: the digest omits these values."""
 
 
 def method_name(config: type[Any]) -> str:
@@ -102,12 +104,17 @@ def record_of(config: AnyConfig) -> dict[str, Any]:
 def digest_of(config: AnyConfig) -> str:
     """Twelve hex digits over every value that affects results: all but `execution` and paths of files.
 
+    Settings that earlier versions lack do not count at their default, so that their runs can be resumed.
     `execution.processes` counts where it affects results: with `batches.batch_norm = "local"`.
     """
     values = record_of(config)
     execution = values.pop("execution")
     for section in _PATHS.keys() & values.keys():
         values[section] = {name: value for name, value in values[section].items() if name not in _PATHS[section]}
+    for section, added in _ADDED.items():
+        values[section] = {
+            name: value for name, value in values[section].items() if name not in added or value != added[name]
+        }
     if execution["processes"] > 1 and values["batches"]["batch_norm"] == "local":
         values["execution"] = {"processes": execution["processes"]}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
@@ -132,7 +139,8 @@ def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     >>> differences({"seed": 1, "labelling": {"eps": 0.6}}, {"seed": 1, "labelling": {"eps": 0.5}})
     'labelling.eps 0.6 there, 0.5 here'
     """
-    then, now = dict(flat(there)), dict(flat(here))
+    added = dict(flat(_ADDED))
+    then, now = added | dict(flat(there)), added | dict(flat(here))
     names = [name for name in sorted(then.keys() | now.keys()) if then.get(name) != now.get(name)]
     shown = [f"{name} {then.get(name)!r} there, {now.get(name)!r} here" for name in names[:_SHOWN]]
     return "; ".join(shown) + (f"; and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

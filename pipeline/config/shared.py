@@ -19,7 +19,7 @@ from pydantic import (
     model_validator,
 )
 
-from pipeline.config.datasets import OPTIONS, Split, options_of, readers_of
+from pipeline.config.datasets import OPTIONS, DeepRange, Orientation, Split, options_of, readers_of
 
 STRICT = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 """Of every section: unknown keys are errors, and the sentence under a field is its description."""
@@ -55,6 +55,10 @@ class DataConfig(BaseModel, **STRICT):
     """Accept a manifest with the same person in training and test; reports are then marked `overlap`."""
     allow_partial: bool = False
     """Accept a data set whose counts differ from the published ones; reports are then marked `partial`."""
+    orientation: Orientation | None = None
+    """Orientation tags of images: `apply`, or `ignore`, as for crops; default: `apply` for manifests only."""
+    deep_range: DeepRange = "image"
+    """Values of images of more than 8 bits that become black and white: of each `image`, or fixed `[low, high]`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -62,6 +66,13 @@ class DataConfig(BaseModel, **STRICT):
         if isinstance(values, Mapping) and "trial" in values:
             raise ValueError("data.trial, RegDB's published split, is called data.split now; a trial is a gallery draw")
         return values
+
+    @field_validator("deep_range")
+    @classmethod
+    def _ascending(cls, deep_range: DeepRange) -> DeepRange:
+        if deep_range != "image" and deep_range[0] >= deep_range[1]:
+            raise ValueError(f"{deep_range[0]:g} is not below {deep_range[1]:g}")
+        return deep_range
 
     @field_validator("split")
     @classmethod

@@ -6,11 +6,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from models.modality import PerModality
-from pipeline.config.datasets import Split
+from pipeline.config.datasets import DeepRange, Orientation, Split
 from pipeline.data.check import MAX_OFFENDERS, CheckRow, DatasetCheck
 from pipeline.data.datasets import DATASETS
 from pipeline.data.datasets.spec import DatasetSpec
-from pipeline.data.decoding import unreadable_images
+from pipeline.data.decoding import inspect_images
+from pipeline.data.image_files import AS_STORED, ImageReading, adjustment_lines
 from pipeline.data.images import ImageTable, TestImages, TrainingImages
 from pipeline.data.store import INDEX_FILE, ImageStore, damaged_arrays, open_store, store_key
 from pipeline.data.truth import Dataset, SplitTables
@@ -19,7 +20,7 @@ from pipeline.runtime.seeds import numpy_generator
 
 __all__ = [
     "Dataset", "SplitTables", "check_dataset", "damaged_copies", "held_out_images", "inspect_dataset", "read_dataset",
-    "spec_of", "training_images", "verified_store",
+    "reading_of", "spec_of", "training_images", "verified_store",
 ]  # fmt: skip
 
 
@@ -59,6 +60,17 @@ def read_dataset(
     elif split is not None:
         raise ConfigError(f"data set {name} has one split only, not {split!r}", hint="omit the split")
     return spec.read(root, **given)
+
+
+def reading_of(
+    name: str,
+    *,
+    orientation: Orientation | None = None,
+    deep_range: DeepRange = "image",
+    datasets: Sequence[DatasetSpec] = DATASETS,
+) -> ImageReading:
+    """How the image files of a data set are read; arguments are those of section `data` of the settings."""
+    return ImageReading(orientation or spec_of(name, datasets).options.orientation, deep_range)
 
 
 def check_dataset(
@@ -132,12 +144,12 @@ def inspect_dataset(
             raise
         return replace(check, notes=(*check.notes, f"no image was read: {error.message}"))
     if decode:
-        problems = unreadable_images(images, workers=workers)
+        found = inspect_images(images, reading_of(name, datasets=datasets), workers=workers)
         advice = "copy these files again from their source"
         check = _with_row(
-            check,
-            CheckRow("images that cannot be decoded", 0, len(problems), advice),
-            [f"{problem.path} ({problem.reason})" for problem in problems],
+            replace(check, notes=(*check.notes, *adjustment_lines(found.adjustments, found.total))),
+            CheckRow("images that cannot be decoded", 0, len(found.unreadable), advice),
+            [f"{problem.path} ({problem.reason})" for problem in found.unreadable],
         )
     if cache_folder is not None:
         damaged = damaged_copies(images, cache_folder)
@@ -156,11 +168,12 @@ def damaged_copies(images: PerModality[ImageTable], cache_folder: Path) -> tuple
         try:
             index = json.loads(path.read_text(encoding="utf-8"))
             height, width = int(index["height"]), int(index["width"])
+            reading = ImageReading.from_dict(index["reading"]) if "reading" in index else AS_STORED
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise DataError(f"{path} cannot be read: {error}", hint="remove that folder") from error
-        if path.parent.name == store_key(images, height=height, width=width):
+        if path.parent.name == store_key(images, height=height, width=width, reading=reading):
             found += 1
-            store = open_store(images, height=height, width=width, cache_folder=cache_folder)
+            store = open_store(images, height=height, width=width, cache_folder=cache_folder, reading=reading)
             damaged += damaged_arrays(store)
     if found == 0:
         raise DataError(
@@ -171,10 +184,16 @@ def damaged_copies(images: PerModality[ImageTable], cache_folder: Path) -> tuple
 
 
 def verified_store(
-    images: PerModality[ImageTable], *, height: int, width: int, cache_folder: Path, workers: int | None = None
+    images: PerModality[ImageTable],
+    *,
+    height: int,
+    width: int,
+    cache_folder: Path,
+    workers: int | None = None,
+    reading: ImageReading = AS_STORED,
 ) -> ImageStore:
     """Open the decoded images, decoding them if necessary, and compare the arrays with their digests."""
-    store = open_store(images, height=height, width=width, cache_folder=cache_folder, workers=workers)
+    store = open_store(images, height=height, width=width, cache_folder=cache_folder, workers=workers, reading=reading)
     damaged = damaged_arrays(store)
     if damaged:
         raise DataError(

@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,12 +12,12 @@ from jaxtyping import Bool, Int64
 from models.modality import Modality
 from pipeline.data.datasets.manifest.checks import numbers_of
 from pipeline.data.datasets.manifest.rows import SPLITS, ManifestRow, read_rows
+from pipeline.data.image_names import image_kinds, is_readable_name, skipped_by_extension
 from pipeline.data.listing import read_text
 from pipeline.errors import ConfigError, DataError
 
 logger = logging.getLogger(__name__)
 
-_IMAGE = re.compile(r".+\.(?:jpg|jpeg|png|bmp|tif|tiff|webp|gif|pgm|ppm)", re.IGNORECASE | re.DOTALL)
 _MANIFESTS = (".csv", ".jsonl")
 _LIST = ".txt"
 _SHOWN = 3
@@ -99,9 +98,7 @@ def list_images(
         start, paths = _plain_paths(source)
         found = ImageList(start, paths, np.full(len(paths), modality is Modality.INFRARED))
     if len(found) == 0:
-        raise DataError(
-            f"{source} contains no image", hint="images are .jpg, .jpeg, .png, .bmp, .tif, .webp, .gif, .pgm"
-        )
+        raise DataError(f"{source} contains no image", hint=f"images are {image_kinds()}")
     return found if root is None else replace(found, root=root)
 
 
@@ -117,19 +114,23 @@ def _plain_paths(source: Path) -> tuple[Path, tuple[str, ...]]:
 
 def _walk(root: Path) -> Iterator[str]:
     """Images below a folder, without names that begin with a dot; links to files inside the folder count too."""
-    real, skipped = root.resolve(), list[str]()
+    real, skipped, others = root.resolve(), list[str](), list[str]()
     for folder, folders, files in os.walk(root):
         here = Path(folder)
         skipped += [f"{name}/" for name in folders if (here / name).is_symlink()]
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
-            if name.startswith(".") or not _IMAGE.fullmatch(name):
+            if name.startswith("."):
                 continue
             path = here / name
-            if path.is_symlink() and not path.resolve().is_relative_to(real):
+            if not is_readable_name(name):
+                others.append(path.relative_to(root).as_posix())
+            elif path.is_symlink() and not path.resolve().is_relative_to(real):
                 skipped.append(name)
             else:
                 yield path.relative_to(root).as_posix()
+    if note := skipped_by_extension(others):
+        logger.info("%s: %s", root, note)
     if skipped:
         shown = ", ".join(sorted(skipped)[:_SHOWN])
         logger.warning("%s: %d links to folders, or out of it, are not followed: %s", root, len(skipped), shown)

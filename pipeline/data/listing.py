@@ -37,20 +37,31 @@ def sorted_names(folder: Path) -> list[str]:
     return sorted(name for name in names if not name.startswith(".") and name.lower() != "thumbs.db")
 
 
-def walk_images(root: Path, folder: PurePosixPath, above: frozenset[Path] = frozenset()) -> Iterator[PurePosixPath]:
+def walk_images(
+    root: Path,
+    folder: PurePosixPath,
+    above: frozenset[Path] = frozenset(),
+    *,
+    is_image: Callable[[str], bool] = is_image_name,
+    others: list[str] | None = None,
+) -> Iterator[PurePosixPath]:
     """The images below `root / folder` at any depth, relative to `root`, a folder's names by code point.
 
-    Links are followed, except to a folder that is being walked (`above`, for the recursion). Cost: One listing a
-    folder, and a file status only for names that are not image names.
+    `is_image` decides by the name, by default as for published data sets; `others` receives all other files. Links are
+    followed, except to a folder that is being walked (`above`, for the recursion).
+
+    Cost: One listing a folder, and a file status only for names that are not image names.
     """
     here = (root / folder).resolve()
     if here in above:
         return
     for name in sorted_names(root / folder):
-        if is_image_name(name):
+        if is_image(name):
             yield folder / name
         elif (root / folder / name).is_dir():
-            yield from walk_images(root, folder / name, above | {here})
+            yield from walk_images(root, folder / name, above | {here}, is_image=is_image, others=others)
+        elif others is not None:
+            others.append(str(folder / name))
 
 
 def images_by_person(

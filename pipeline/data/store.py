@@ -20,7 +20,14 @@ from jaxtyping import UInt8
 
 from models.modality import Modality, PerModality
 from pipeline.console import progress
-from pipeline.data.decoding import FILTER, Unreadable, completed_rows, decode_table, finish_array
+from pipeline.data.decoding import FILTER, completed_rows, decode_table, finish_array, split_outcomes
+from pipeline.data.image_files import (
+    AS_STORED,
+    ImageReading,
+    Unreadable,
+    log_adjustments,
+    without_pillow_warnings,
+)
 from pipeline.data.images import ImageTable
 from pipeline.errors import ConfigError, DataError
 
@@ -32,6 +39,8 @@ MAX_NAMED = 5
 
 Shape = tuple[int, int, int, int]
 """Images, rows, columns, channels."""
+
+_AS_BEFORE = (".jpg", ".jpeg", ".bmp")
 
 _REBUILD = "remove that folder; the images are then decoded again"
 
@@ -49,12 +58,19 @@ class ImageStore:
 
 
 def open_store(
-    tables: PerModality[ImageTable], *, height: int, width: int, cache_folder: Path, workers: int | None = None
+    tables: PerModality[ImageTable],
+    *,
+    height: int,
+    width: int,
+    cache_folder: Path,
+    workers: int | None = None,
+    reading: ImageReading = AS_STORED,
 ) -> ImageStore:
     """Open the decoded images of `tables`, and decode them first if necessary: 124,416 bytes an image at 288 x 144.
 
-    The key covers relative paths, file sizes, image size and filter: a moved data set keeps its store, a changed list
-    does not. A killed build resumes at the last complete 1,024 rows; while one process builds, others wait.
+    The key covers relative paths, file sizes, image size, filter and reading: a moved data set keeps its store, a
+    changed list does not. A killed build resumes at the last complete 1,024 rows; while one process builds, others
+    wait.
 
     Raises:
         ConfigError: `cache_folder` is below the data root.
@@ -65,7 +81,7 @@ def open_store(
     """
     for table in tables:
         _check_place(table, cache_folder)
-    key = store_key(tables, height=height, width=width)
+    key = store_key(tables, height=height, width=width, reading=reading)
     folder = cache_folder / key
     shapes: PerModality[Shape] = tables.map(lambda table: (len(table), height, width, 3))
     try:
@@ -73,7 +89,7 @@ def open_store(
             cache_folder.mkdir(parents=True, exist_ok=True)
             with _locked(cache_folder / f"{key}.lock"):
                 if not folder.is_dir():  # another process may have built it while this one waited
-                    _build(tables, shapes, folder, key, workers or os.cpu_count() or 1)
+                    _build(tables, shapes, folder, key, workers or os.cpu_count() or 1, reading)
     except OSError as error:
         raise DataError(
             f"decoded images cannot be written to {folder}: {error.strerror or error}",
@@ -82,10 +98,16 @@ def open_store(
     return _open(folder, key, shapes)
 
 
-def store_key(tables: PerModality[ImageTable], *, height: int, width: int) -> str:
-    """SHA-256 over everything that determines a store's bytes, without absolute paths or dates."""
+def store_key(tables: PerModality[ImageTable], *, height: int, width: int, reading: ImageReading = AS_STORED) -> str:
+    """SHA-256 over everything that determines a store's bytes, without absolute paths or dates.
+
+    JPEG and BMP images that are read as stored have the key of earlier versions, which read no others as today.
+    """
     files = {modality.value: _paths_and_sizes(table) for modality, table in tables.items()}
     content = {"format": FORMAT, "height": height, "width": width, "filter": FILTER, "files": files}
+    as_before = all(path.lower().endswith(_AS_BEFORE) for table in tables for path in table.paths)
+    if reading != AS_STORED or not as_before:
+        content["reading"] = reading.to_dict()
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
@@ -96,7 +118,15 @@ def damaged_arrays(store: ImageStore) -> tuple[Path, ...]:
     return tuple(path for path in arrays if _sha256(path) != index["sha256"][path.stem])
 
 
-def _build(tables: PerModality[ImageTable], shapes: PerModality[Shape], folder: Path, key: str, workers: int) -> None:
+@without_pillow_warnings()
+def _build(
+    tables: PerModality[ImageTable],
+    shapes: PerModality[Shape],
+    folder: Path,
+    key: str,
+    workers: int,
+    reading: ImageReading,
+) -> None:
     """Fill a folder beside the final one and rename it last: a folder with the final name is complete."""
     partial = folder.with_name(f"{key}.partial")
     partial.mkdir(exist_ok=True)
@@ -107,15 +137,16 @@ def _build(tables: PerModality[ImageTable], shapes: PerModality[Shape], folder: 
     _check_free_space(folder.parent, total * height * width * channels)
     logger.info("decoding %s images to %d x %d into %s", f"{total:,}", height, width, folder)
     started = time.perf_counter()
-    problems = chain.from_iterable(
-        decode_table(table, array_paths[modality], height=height, width=width, workers=workers)
+    outcomes = chain.from_iterable(
+        decode_table(table, array_paths[modality], height=height, width=width, workers=workers, reading=reading)
         for modality, table in tables.items()
     )
-    unreadable = [problem for problem in progress(problems, "decode images", total=total, unit="images") if problem]
+    unreadable, seen = split_outcomes(progress(outcomes, "decode images", total=total, unit="images"))
+    log_adjustments(seen, total)
     if unreadable:
         shutil.rmtree(partial)
         raise _unreadable_images(unreadable, sum(tables.map(len)), tables.visible.root)
-    _write_index(partial, key, tables, shapes)
+    _write_index(partial, key, tables, shapes, reading)
     for path in array_paths:  # last: without its marks an array is decoded again
         finish_array(path)
     partial.rename(folder)
@@ -124,7 +155,7 @@ def _build(tables: PerModality[ImageTable], shapes: PerModality[Shape], folder: 
     logger.info("decoded %s images in %.0f s (%.0f images/s)", f"{total:,}", seconds, total / seconds)
 
 
-def _unreadable_images(unreadable: list[Unreadable], total: int, root: Path) -> DataError:
+def _unreadable_images(unreadable: tuple[Unreadable, ...], total: int, root: Path) -> DataError:
     named = "; ".join(f"{problem.path} ({problem.reason})" for problem in unreadable[:MAX_NAMED])
     rest = f"; and {len(unreadable) - MAX_NAMED:,} more" if len(unreadable) > MAX_NAMED else ""
     return DataError(
@@ -133,13 +164,16 @@ def _unreadable_images(unreadable: list[Unreadable], total: int, root: Path) -> 
     )
 
 
-def _write_index(folder: Path, key: str, tables: PerModality[ImageTable], shapes: PerModality[Shape]) -> None:
+def _write_index(
+    folder: Path, key: str, tables: PerModality[ImageTable], shapes: PerModality[Shape], reading: ImageReading
+) -> None:
     index = {
         "format": FORMAT,
         "key": key,
         "height": shapes.visible[1],
         "width": shapes.visible[2],
         "filter": FILTER,
+        "reading": reading.to_dict(),
         "pillow": PIL.__version__,
         "counts": {modality.value: len(table) for modality, table in tables.items()},
         "sha256": {modality.value: _sha256(_array_path(folder, modality)) for modality in Modality},

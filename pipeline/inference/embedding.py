@@ -17,7 +17,15 @@ from jaxtyping import Float32, Int64, Shaped, UInt8
 
 from models.modality import Modality
 from pipeline.console import progress
-from pipeline.data.decoding import Adjustment, Unreadable, decode_any_image, large_images_expected, reason_of
+from pipeline.data.image_files import (
+    Adjustment,
+    ImageReading,
+    Unreadable,
+    decode_image,
+    log_adjustments,
+    reason_of,
+    without_pillow_warnings,
+)
 from pipeline.data.image_list import ImageList
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.feature_files import write_columns
@@ -58,7 +66,7 @@ class _Picture:
     problem: str = ""
 
 
-@large_images_expected()
+@without_pillow_warnings()
 def embed_images(
     encoder: TrainedEncoder,
     images: ImageList,
@@ -95,7 +103,7 @@ def embed_images(
     count = 0
     unreadable: list[Unreadable] = []
     seen: Counter[Adjustment] = Counter()
-    pictures = _decode_ahead(images, left, encoder.height, encoder.width, workers)
+    pictures = _decode_ahead(images, left, encoder.height, encoder.width, encoder.reading, workers)
     steps = progress(
         enumerate(chunks), description, len(images), "images", count=lambda step: len(step[1].rows), rate=True
     )
@@ -151,13 +159,18 @@ def _encode(
 
 
 def _decode_ahead(
-    images: ImageList, chunks: Sequence[_Chunk], height: int, width: int, workers: int | None
+    images: ImageList,
+    chunks: Sequence[_Chunk],
+    height: int,
+    width: int,
+    reading: ImageReading,
+    workers: int | None,
 ) -> Iterator[list[_Picture]]:
     """Decode each chunk while the previous one is encoded."""
 
     def decode(path: str) -> _Picture:
         try:
-            decoded = decode_any_image(images.root / path, height, width)
+            decoded = decode_image(images.root / path, height, width, reading)
         except (OSError, ValueError) as error:
             return _Picture(None, problem=reason_of(error))
         return _Picture(decoded.pixels, decoded.adjustments)
@@ -178,8 +191,7 @@ def _decode_ahead(
 
 
 def _log(seen: Counter[Adjustment], unreadable: Sequence[Unreadable], total: int) -> None:
-    for adjustment, count in sorted(seen.items()):
-        logger.info("%s of %s images have %s", f"{count:,}", f"{total:,}", adjustment)
+    log_adjustments(seen, total)
     if unreadable:
         logger.warning("%s of %s images cannot be read: %s", f"{len(unreadable):,}", f"{total:,}", _first(unreadable))
 
@@ -194,6 +206,7 @@ def _begin_parts(parts: Path, encoder: TrainedEncoder, images: ImageList) -> Non
     names += images.infrared.tobytes().hex()
     plan = {
         "encoder": encoder.digest,
+        "reading": encoder.reading.to_dict(),
         "chunk": CHUNK,
         "images": hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest(),
     }

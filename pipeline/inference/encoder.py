@@ -12,6 +12,7 @@ from torch import Tensor
 
 from models.modality import Modality, PerModality
 from models.precision import Precision
+from pipeline.data.image_files import FROM_ANYWHERE, ImageReading
 from pipeline.errors import TrainingError, WeightsError
 from pipeline.runtime.device import using_device
 
@@ -38,6 +39,11 @@ class TrainedEncoder(Protocol):
     @property
     def width(self) -> int:
         """Of the images, pixels."""
+        ...
+
+    @property
+    def reading(self) -> ImageReading:
+        """How image files become its pixels."""
         ...
 
     def encode(self, pixels: UInt8[np.ndarray, "n height width 3"], modality: Modality) -> Float32[np.ndarray, "n dim"]:
@@ -77,12 +83,18 @@ class GraphEncoder:
     """An encoder from exported graphs (`torch.export`), one per modality, in float32, each loaded at first use."""
 
     name: str
-    digest: str
+    weights: str
     height: int
     width: int
     files: PerModality[Path]
     device: torch.device
+    reading: ImageReading = FROM_ANYWHERE
     _graphs: dict[Modality, Any] = field(default_factory=dict, init=False)
+
+    @property
+    def digest(self) -> str:
+        """See `TrainedEncoder`; `weights` identifies the graphs."""
+        return self.weights + self.reading.suffix
 
     def encode(self, pixels: UInt8[np.ndarray, "n height width 3"], modality: Modality) -> Float32[np.ndarray, "n dim"]:
         """See `TrainedEncoder`."""

@@ -171,6 +171,7 @@ def _description(encoder: RunEncoder, form: Format, files: list[str]) -> dict[st
             "type": "float32",
             "shape": ["batch", 3, encoder.height, encoder.width],
             "colours": "red, green, blue; a grey image's one channel three times",
+            "files": encoder.reading.to_dict(),
             "resize": "Lanczos to height x width, without crop",
             "scale": "values from 0 to 1, less mean, divided by deviation",
             "mean": list(mean),

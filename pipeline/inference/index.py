@@ -14,6 +14,7 @@ from jaxtyping import Float32
 
 from clustering.gallery_search import GalleryLists, Hits, most_similar
 from models.modality import Modality
+from pipeline.data.image_files import ImageReading
 from pipeline.errors import CheckpointError, DataError
 from pipeline.runtime import atomic_files
 
@@ -44,7 +45,8 @@ class IndexedFile:
 class Gallery:
     """A searchable gallery: `files`, sorted by path, and their `vectors`, memory-mapped unit rows.
 
-    Paths are relative to `root`; `lists` are None for exhaustive search.
+    Paths are relative to `root`; `lists` are None for exhaustive search; `reading` is None in an index of an earlier
+    version, whose images were read in another way.
     """
 
     root: Path
@@ -53,6 +55,7 @@ class Gallery:
     modality: Modality
     encoder: str
     lists: GalleryLists | None
+    reading: ImageReading | None
 
     def search(self, queries: Float32[np.ndarray, "q dim"], k: int) -> Hits:
         """The k most similar images of each query, given as a unit row."""
@@ -118,7 +121,8 @@ def open_gallery(path: Path, encoder: str) -> Gallery:
     if record["encoder"] != encoder:
         raise DataError(
             f"{path} was made by another encoder ({record['encoder']}) than that of the queries ({encoder})",
-            hint="take the run that made it, or give each encoder an --index folder of its own",
+            hint="take the run that made it, with its --orientation, --deep-range and --precision, or give each "
+            "encoder an --index folder of its own",
         )
     try:
         files = tuple(IndexedFile(**row) for row in atomic_files.read_lines(path / record["files"]))
@@ -131,4 +135,7 @@ def open_gallery(path: Path, encoder: str) -> Gallery:
             raise ValueError(f"{len(vectors):,} vectors of {len(files):,} files")
     except (OSError, ValueError, TypeError, KeyError, CheckpointError) as error:
         raise DataError(f"{path} is damaged: {error}", hint="remove the folder: the index is made again") from error
-    return Gallery(Path(record["root"]), files, vectors, Modality(record["modality"]), record["encoder"], lists)
+    reading = ImageReading.from_dict(record["reading"]) if "reading" in record else None
+    return Gallery(
+        Path(record["root"]), files, vectors, Modality(record["modality"]), record["encoder"], lists, reading
+    )

@@ -103,7 +103,12 @@ def refresh_gallery(
                 hint="if the paths of a manifest or a list are relative to another folder, name it with --root",
             )
         root = images.root.resolve()
-        known = {file.state: row for row, file in enumerate(before.files)} if before and before.root == root else {}
+        known = {}
+        if before is not None and before.root == root:
+            if before.reading is None:
+                logger.info("%s was made by a version that read images in another way: all are embedded again", path)
+            else:
+                known = {file.state: row for row, file in enumerate(before.files)}
         new = np.array([row for row, file in zip(there, files, strict=True) if file.state not in known], dtype=np.int64)
         embedded = None
         if len(new):
@@ -117,8 +122,8 @@ def refresh_gallery(
         gone = len(images) - len(files) + len(known) - kept
         refreshed = Refreshed(kept, len(merged.files) - kept, gone, 0 if embedded is None else len(embedded.unreadable))
         has_lists = kind == "ivf" or (kind == "auto" and len(merged.files) > EXACT_UP_TO)
-        if before is None or before.files != merged.files or has_lists != (before.lists is not None):
-            _write(path, encoder.digest, root, source, merged, before, embedded, has_lists)
+        if before is None or before.files != merged.files or has_lists != (before.lists is not None) or not known:
+            _write(path, encoder, root, source, merged, before, embedded, has_lists)
         forget_parts(path / _PARTS)
         return open_gallery(path, encoder.digest), refreshed
     finally:
@@ -171,7 +176,7 @@ def _merge(
 
 def _write(
     path: Path,
-    encoder: str,
+    encoder: TrainedEncoder,
     root: Path,
     source: GallerySource,
     merged: _Merged,
@@ -187,7 +192,8 @@ def _write(
     record = {
         "format": FORMAT,
         "generation": generation,
-        "encoder": encoder,
+        "encoder": encoder.digest,
+        "reading": encoder.reading.to_dict(),
         "modality": source.modality.value,
         "source": str(source.path.resolve()),
         "splits": list(source.splits),

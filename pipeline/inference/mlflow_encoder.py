@@ -1,5 +1,6 @@
 """Models that a run registered in MLflow, used without the run folder."""
 
+import json
 import os
 from pathlib import Path
 
@@ -10,10 +11,11 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import Model
 
 from models.modality import Modality, PerModality
+from pipeline.data.image_files import FROM_ANYWHERE, ImageReading
 from pipeline.errors import WeightsError
 from pipeline.inference.encoder import GraphEncoder
 from pipeline.runtime.device import resolve_device
-from pipeline.tracking.mlflow_models import GRAPH
+from pipeline.tracking.mlflow_models import GRAPH, READING
 
 _FORM = "name models:/NAME/VERSION, models:/NAME@ALIAS or runs:/RUN_ID; MLFLOW_TRACKING_URI if they are not in runs/"
 
@@ -43,12 +45,14 @@ def read_registered_encoder(name: str, device: str = "auto", runs_folder: Path =
         folders = addresses.map(lambda one: Path(download_artifacts(artifact_uri=one, tracking_uri=uri)))
     except MlflowException as error:
         raise WeightsError(f"MLflow at {uri} has no model {name}: {error.message}", hint=_FORM) from error
-    signature = Model.load(str(folders.visible)).signature
+    model = Model.load(str(folders.visible))
+    signature, recorded = model.signature, (model.metadata or {}).get(READING)
     assert signature is not None, "registered with every model"
     _, height, width, _ = signature.inputs.inputs[0].shape
     files = folders.map(lambda folder: folder / GRAPH)
     # A run registers one pair of models, so its identifier identifies their weights.
-    return GraphEncoder(name, f"mlflow-{run_id}", height, width, files, resolve_device(device))
+    reading = FROM_ANYWHERE if recorded is None else ImageReading.from_dict(json.loads(recorded))
+    return GraphEncoder(name, f"mlflow-{run_id}", height, width, files, resolve_device(device), reading)
 
 
 def _run_id(client: MlflowClient, name: str) -> str:

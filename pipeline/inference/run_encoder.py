@@ -1,7 +1,7 @@
 """The encoder of a run, without its data set, its optimiser or its initial weights."""
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,12 +16,14 @@ from models.imagenet import RESNET50, load_imagenet
 from models.modality import Modality
 from models.precision import Precision
 from models.transfer import upload
+from pipeline.config.datasets import DeepRange, Orientation
 from pipeline.config.experiment import AnyConfig
 from pipeline.config.presets import validate_config
+from pipeline.data.image_files import FROM_ANYWHERE, ImageReading, search_reading
 from pipeline.data.transforms.augmentation import Normalisation
 from pipeline.errors import CheckpointError, ConfigError, WeightsError
 from pipeline.features import describe_pixels, encoder_digest
-from pipeline.inference.encoder import TrainedEncoder, encode_batch
+from pipeline.inference.encoder import GraphEncoder, TrainedEncoder, encode_batch
 from pipeline.methods import method_of
 from pipeline.runtime.device import PrecisionSetting, recorded_precision, resolve_device, resolve_precision
 from pipeline.storage import layout as run_files
@@ -42,13 +44,14 @@ class RunEncoder:
     round: int
     device: torch.device
     precision: Precision
+    reading: ImageReading = FROM_ANYWHERE
 
     @cached_property
     def digest(self) -> str:
-        """Of weights, normalisation, image size, heads, flip and precision."""
+        """Of weights, normalisation, image size, heads, flip, precision, and a reading that is not the default."""
         evaluation = self.config.evaluation
         parts = [encoder_digest(self.encoder), self.normalisation, f"{self.height}x{self.width}"]
-        return "-".join([*parts, "+".join(evaluation.heads), evaluation.flip, self.precision])
+        return "-".join([*parts, "+".join(evaluation.heads), evaluation.flip, self.precision]) + self.reading.suffix
 
     @property
     def height(self) -> int:
@@ -94,14 +97,28 @@ class RunEncoder:
         )
 
 
-def open_encoder(name: str, device: str = "auto", precision: PrecisionSetting | None = None) -> TrainedEncoder:
+def open_encoder(
+    name: str,
+    device: str = "auto",
+    precision: PrecisionSetting | None = None,
+    orientation: Orientation | None = None,
+    deep_range: DeepRange | None = None,
+) -> TrainedEncoder:
     """Open the encoder that a user names.
 
     Args:
         name: A run folder, a checkpoint in it, or an MLflow address as for `read_registered_encoder`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         precision: The run's own when None.
+        orientation: Whether orientation tags are applied; the run's own when None.
+        deep_range: Limits of images of more than 8 bits; the run's own when None.
     """
+    encoder = _open(name, device, precision)
+    reading = encoder.reading
+    return replace(encoder, reading=ImageReading(orientation or reading.orientation, deep_range or reading.deep_range))
+
+
+def _open(name: str, device: str, precision: PrecisionSetting | None) -> RunEncoder | GraphEncoder:
     if not name.startswith(("models:/", "runs:/")):
         return read_run_encoder(Path(name), device, precision)
     if precision == "bfloat16":
@@ -142,6 +159,7 @@ def read_run_encoder(path: Path, device: str = "auto", precision: PrecisionSetti
         else (selected["round"], selected["encoder"])
     )
     place = resolve_device(device)
+    reading = search_reading(config.data.orientation, config.data.deep_range)
     computed_in = (
         recorded_precision(config.execution.precision, place)
         if precision is None
@@ -156,7 +174,7 @@ def read_run_encoder(path: Path, device: str = "auto", precision: PrecisionSetti
             hint=f"the run took its architecture from {config.model.weights}: restore it there",
         ) from error
     logger.info("%s: %s, after round %d", folder.name, config.method, round_)
-    return RunEncoder(folder.name, encoder.to(place).eval(), config, round_, place, computed_in)
+    return RunEncoder(folder.name, encoder.to(place).eval(), config, round_, place, computed_in, reading)
 
 
 def empty_encoder(config: AnyConfig) -> DualStemEncoder:

@@ -3,6 +3,7 @@
 MLflow imports this module by name, so this package must be installed where the model is served.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import torch
 from jaxtyping import Float32
 
 from models.modality import Modality, PerModality
+from pipeline.data.image_files import ImageReading
 from pipeline.data.image_list import ImageList
 from pipeline.inference.embedding import embed_images
 from pipeline.inference.encoder import GraphEncoder, TrainedEncoder
@@ -49,4 +51,8 @@ def _load_pyfunc(path: str) -> ServedEncoder:
     folder = Path(path)
     height, width = (int(part) for part in (folder / "size.txt").read_text(encoding="ascii").split())
     files = PerModality.build(lambda modality: folder / f"{modality}.pt2")
-    return ServedEncoder(GraphEncoder(folder.name, str(folder), height, width, files, torch.device("cpu")))
+    record = folder / "reading.json"  # models of earlier versions have none
+    reading = (
+        ImageReading.from_dict(json.loads(record.read_text(encoding="ascii"))) if record.exists() else ImageReading()
+    )
+    return ServedEncoder(GraphEncoder(folder.name, str(folder), height, width, files, torch.device("cpu"), reading))

@@ -1,5 +1,6 @@
 """A run's result as models for other programs: from pixels of images to the vectors for searching."""
 
+import json
 import logging
 import shutil
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from torch import Tensor, nn
 from models.encoder import Descriptor, Head
 from models.modality import Modality
 from pipeline.config.experiment import AnyConfig
+from pipeline.data.image_files import search_reading
 from pipeline.data.transforms.augmentation import Normalisation, preprocess
 from pipeline.runs.run import Run
 from pipeline.runtime.atomic_files import TEMPORARY
@@ -59,7 +61,7 @@ def export_result(run: Run[Any, Any]) -> None:
     if not (tracked and config.execution.register_model):
         return
     # MLflow takes seconds to import, and commands that use a finished run do without it.
-    from pipeline.tracking.mlflow_models import ModelExportError, save_model, save_table_model
+    from pipeline.tracking.mlflow_models import READING, ModelExportError, save_model, save_table_model
 
     if selected is None or config.evaluation.selection == "last":
         number, weights = run.state.completed, run.state.encoder.state_dict()
@@ -70,7 +72,8 @@ def export_result(run: Run[Any, Any]) -> None:
     encoder.load_state_dict(weights)
     heads = [Head(name) for name in config.evaluation.heads]
     size = config.images.height, config.images.width
-    tags = {"vireid.run": folder.path.name, "vireid.round": str(number)}
+    reading = json.dumps(search_reading(config.data.orientation, config.data.deep_range).to_dict())
+    tags = {"vireid.run": folder.path.name, "vireid.round": str(number), READING: reading}
     try:
         for modality in Modality:
             name = registered_name(config, modality)

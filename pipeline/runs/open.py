@@ -23,6 +23,7 @@ from pipeline.data.dataset import (
     SplitTables,
     held_out_images,
     read_dataset,
+    reading_of,
     spec_of,
     training_images,
     verified_store,
@@ -173,6 +174,7 @@ def _new_run(
         width=config.images.width,
         cache_folder=images_folder or config.execution.runs_folder / IMAGES,
         workers=config.execution.decode_workers,
+        reading=reading_of(config.data.name, orientation=config.data.orientation, deep_range=config.data.deep_range),
     )
 
     def held_out(tables: SplitTables | None) -> PerModality[TestImages] | None:

@@ -22,6 +22,8 @@ logger = logging.getLogger(__name__)
 _NAME = "vireid.model"
 _TOLERANCE = 1e-4
 _FILE = "MLmodel"
+READING = "vireid.reading"
+"""Metadata: how image files become the pixels of the model, as JSON."""
 GRAPH = Path("data") / "model.pt2"
 """Path of the graph inside a model folder."""
 
@@ -83,7 +85,7 @@ def save_table_model(
         loader: The module that MLflow loads it by; this package must be installed where it is served.
         size: Height and width of the images, pixels.
         path: The new folder.
-        tags: As for `save_model`.
+        tags: As for `save_model`; `vireid.reading` is how image files are read.
 
     Raises:
         ModelExportError: The folder cannot be written.
@@ -97,6 +99,7 @@ def save_table_model(
         for name, folder in models.items():
             (data / f"{name}.pt2").hardlink_to(folder / GRAPH)
         (data / "size.txt").write_text(f"{size[0]} {size[1]}\n", encoding="ascii")
+        (data / "reading.json").write_text(tags[READING], encoding="ascii")
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the missing input example, which would be a path
             mlflow.pyfunc.save_model(

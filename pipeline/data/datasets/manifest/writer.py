@@ -12,6 +12,7 @@ from typing import BinaryIO
 from models.modality import Modality, PerModality
 from pipeline.data.datasets.manifest.checks import mixed_names
 from pipeline.data.datasets.manifest.rows import SPLITS, ManifestRow, parse_row
+from pipeline.data.image_names import is_readable_name, skipped_by_extension
 from pipeline.data.listing import walk_images
 from pipeline.errors import ConfigError, DataError
 from pipeline.runtime.outputs import MANIFEST, write_output
@@ -69,16 +70,18 @@ def write_manifest(
     names = {str(modality): str(modality) for modality in Modality} | dict(modality_names or {})
     expression = _compile(pattern)
     _check_request(folder, out, expression, infrared_cameras, names, split, test_share)
-    images = [str(path) for path in walk_images(folder, PurePosixPath())]
+    others: list[str] = []
+    images = [str(path) for path in walk_images(folder, PurePosixPath(), is_image=is_readable_name, others=others)]
+    skipped = skipped_by_extension(others)
     matches = [(path, match) for path in images if (match := expression.fullmatch(path))]
     if not matches:
-        shown = f"; the first image is {images[0]}" if images else ""
+        shown = "".join(f"; {one}" for one in (images and f"the first image is {images[0]}", skipped) if one)
         raise DataError(f"none of {len(images):,} images below {folder} is named like {pattern}{shown}", hint=_EXAMPLE)
     _check_cameras([match for _, match in matches], infrared_cameras)
     rows = [_row(path, match, infrared_cameras, names, split) for path, match in matches]
     for mistake in mixed_names(rows):
         raise DataError(f"{folder}: {mistake.message}", hint=_RENAME)
-    notes = list(_notes(images, [path for path, _ in matches], expression))
+    notes = [*_notes(images, [path for path, _ in matches], expression), *[skipped] * bool(skipped)]
     if test_share is not None:
         rows = _split_by_people(rows, test_share, seed)
         tested = {row.person for row in rows if row.split == "test"}
