@@ -62,8 +62,7 @@ def embed(
     from pipeline.inference.run_encoder import open_encoder
 
     chosen = list_images(images, None if modality is None else modality_of("--modality", modality), split or (), root)
-    reading = orientation_of(orientation), deep_range_of(deep_range)
-    encoder = open_encoder(run, device, precision_of(precision), *reading)
+    encoder = open_encoder(run, device, precision_of(precision), orientation_of(orientation), deep_range_of(deep_range))
     written = embed_to_file(encoder, chosen, out, batch_size=batch_size, workers=workers)
     if as_json:
         print_json({"file": str(out), **written.to_dict()})
@@ -117,7 +116,6 @@ def search(
     """Rank gallery images by their similarity to queries of the other modality."""
     towards = one_of("--direction", direction, DIRECTIONS)
     kind = one_of("--method", method, METHODS)
-    reading = orientation_of(orientation), deep_range_of(deep_range)
     from models.modality import Modality
     from pipeline.data.image_list import list_images
     from pipeline.inference.index import GallerySource
@@ -127,7 +125,7 @@ def search(
 
     asking, _, asked = towards.partition("_to_")
     queries = list_images(query, Modality(asking), query_split or (), root if query.suffix in FILES else None)
-    encoder = open_encoder(run, device, precision_of(precision), *reading)
+    encoder = open_encoder(run, device, precision_of(precision), orientation_of(orientation), deep_range_of(deep_range))
     source = GallerySource(
         gallery, Modality(asked), tuple(gallery_split or ()), root if gallery.suffix in FILES else None
     )

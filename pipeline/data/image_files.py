@@ -43,6 +43,7 @@ _DAMAGE = (
     zlib.error,
 )  # fmt: skip
 """Errors of Pillow's decoders, besides OSError and ValueError, for a file that does not match its first bytes."""
+_DAMAGED_TAGS = (*_DAMAGE, OSError, ValueError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +200,7 @@ def _orientation(image: Image.Image) -> int:
     """The orientation tag; 1 (upright) if there is none or its block is damaged."""
     try:
         found = image.getexif().get(_ORIENTATION, 1)
-    except (*_DAMAGE, OSError, ValueError):
+    except _DAMAGED_TAGS:
         return 1
     return found if isinstance(found, int) else 1
 
@@ -238,11 +239,11 @@ def _identified(path: Path) -> str:
     if not start:
         return "an empty file"
     if start.startswith(b"version https://git-lfs"):
-        return "a Git LFS pointer, not an image: fetch it with `git lfs pull`"
+        return "no image, but a Git LFS pointer: fetch it with `git lfs pull`"
     if start[4:8] == b"ftyp" or needs_plugin(path.name):
         return "a kind of image that Pillow reads with a plugin only, such as pillow-heif"
     if not any(byte < 9 for byte in start):
-        return "a text, not an image"
+        return "no image, but a text"
     return "no image, or of a kind that Pillow does not read"
 
 

@@ -328,7 +328,7 @@ class TestNoImages:
         ("content", "reason"),
         [
             (b"", "an empty file"),
-            (b"no image at all", "a text, not an image"),
+            (b"no image at all", "no image, but a text"),
             (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
             (b"\0\0\0\x18ftypheic", "plugin"),
             (b"\0\1\2\3", "no image"),

@@ -57,7 +57,7 @@ def test_every_unreadable_image_is_named_in_the_order_of_the_tables(tmp_path, wo
         "x/cut.png",
     ]
     assert found[:3] == (
-        Unreadable("x/text.bmp", "a text, not an image"),
+        Unreadable("x/text.bmp", "no image, but a text"),
         Unreadable("x/empty.jpg", "an empty file"),
         Unreadable("x/gone.jpg", "No such file or directory"),
     )

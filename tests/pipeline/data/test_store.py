@@ -308,7 +308,7 @@ class TestUnreadableImages:
         assert message.startswith("7 of 12 images")
         named = ["visible/0001", "visible/0002", "visible/0004", "visible/0006", "infrared/0000"]
         assert [message.find(name) > 0 for name in [*named, "infrared/0001"]] == [True] * 5 + [False]
-        assert "infrared/0000.jpg (a text, not an image)" in message
+        assert "infrared/0000.jpg (no image, but a text)" in message
         assert message.endswith("and 2 more")
         assert "copy these files again" in caught.value.hint
 

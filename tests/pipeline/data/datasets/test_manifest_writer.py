@@ -172,8 +172,25 @@ class TestRows:
         fill(site, "cam1/loose.jpg", "cam9_0007.jpg", "exp/list.txt", "cam1/0007/.hidden.jpg", "cam1/0007/Thumbs.db")
         summary = write_manifest(site, out, pattern=PATTERN, infrared_cameras=["3"])
         assert summary.images == len(rows_of(out)) == 6
-        assert summary.notes == ("2 images do not match the pattern and are excluded, first: cam1/loose.jpg",)
-        assert str(summary).endswith(f"\nnote: {summary.notes[0]}")
+        assert summary.notes == (
+            "2 images do not match the pattern and are excluded, first: cam1/loose.jpg",
+            "1 file skipped by extension: exp/list.txt",
+        )
+        assert str(summary).endswith(f"\nnote: {summary.notes[0]}\nnote: {summary.notes[1]}")
+
+    def test_every_readable_kind_is_listed_and_the_rest_is_named(self, site, out):
+        kinds = ("tif", "TIFF", "webp", "jfif", "jp2", "gif", "pgm")
+        fill(site, *(f"cam3/0009/{number}.{kind}" for number, kind in enumerate(kinds)))
+        fill(site, "cam3/0009/a.heic", "cam3/0009/b.heic", "cam3/0009/c.raw")
+        summary = write_manifest(site, out, pattern=PATTERN, infrared_cameras=["3"])
+        assert summary.images == 6 + len(kinds)
+        (note,) = summary.notes
+        assert note.startswith("3 files skipped by extension: cam3/0009/a.heic, cam3/0009/c.raw, cam3/0009/b.heic")
+
+    def test_a_folder_of_other_files_alone_is_refused_with_their_names(self, tmp_path, out):
+        site = fill(tmp_path / "site", "cam1/7/a.heic", "cam3/7/b.heic")
+        with pytest.raises(DataError, match=r"none of 0 images .*; 2 files skipped by extension: cam1/7/a\.heic"):
+            write_manifest(site, out, pattern=PATTERN, infrared_cameras=["3"])
 
     def test_names_that_csv_quotes_are_read_back(self, tmp_path, out):
         names = ["a,b.jpg", 'say "x".jpg', " a .jpg", "été 漢.jpg", "'.jpg", "#;=1+1.jpg"]
