@@ -133,14 +133,18 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield f"{prefix}{name}", value
 
 
+def recorded_values(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted names and values of recorded settings, with those that earlier versions lack."""
+    return dict(flat(_ADDED)) | dict(flat(settings))
+
+
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     """The first few settings that differ, sorted by name, as a phrase of an error message.
 
     >>> differences({"seed": 1, "labelling": {"eps": 0.6}}, {"seed": 1, "labelling": {"eps": 0.5}})
     'labelling.eps 0.6 there, 0.5 here'
     """
-    added = dict(flat(_ADDED))
-    then, now = added | dict(flat(there)), added | dict(flat(here))
+    then, now = recorded_values(there), recorded_values(here)
     names = [name for name in sorted(then.keys() | now.keys()) if then.get(name) != now.get(name)]
     shown = [f"{name} {then.get(name)!r} there, {now.get(name)!r} here" for name in names[:_SHOWN]]
     return "; ".join(shown) + (f"; and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

@@ -160,7 +160,7 @@ def _unreadable_images(unreadable: tuple[Unreadable, ...], total: int, root: Pat
     rest = f"; and {len(unreadable) - MAX_NAMED:,} more" if len(unreadable) > MAX_NAMED else ""
     return DataError(
         f"{len(unreadable):,} of {total:,} images below {root} cannot be decoded: {named}{rest}",
-        hint="copy these files again from their source",
+        hint="copy these files again from their source, or convert them to PNG or JPEG",
     )
 
 

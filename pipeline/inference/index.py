@@ -131,11 +131,11 @@ def open_gallery(path: Path, encoder: str) -> Gallery:
         if record["lists"] is not None:
             content = np.fromfile(path / record["lists"]["file"], dtype=np.uint8)
             lists = GalleryLists.from_bytes(content, record["lists"]["effort"], record["lists"]["recall"])
+        reading = ImageReading.from_dict(record["reading"]) if "reading" in record else None
         if len(files) != len(vectors):
             raise ValueError(f"{len(vectors):,} vectors of {len(files):,} files")
     except (OSError, ValueError, TypeError, KeyError, CheckpointError) as error:
         raise DataError(f"{path} is damaged: {error}", hint="remove the folder: the index is made again") from error
-    reading = ImageReading.from_dict(record["reading"]) if "reading" in record else None
     return Gallery(
         Path(record["root"]), files, vectors, Modality(record["modality"]), record["encoder"], lists, reading
     )

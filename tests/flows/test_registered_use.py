@@ -7,12 +7,15 @@ import subprocess
 import sys
 from pathlib import Path
 
+import mlflow.pyfunc
 import numpy as np
 import pytest
 from mlflow import MlflowClient
 
 from pipeline.config.experiment import AnyConfig
 from pipeline.config.presets import load_config
+from pipeline.data.image_files import AS_STORED
+from pipeline.inference.run_encoder import open_encoder
 from pipeline.runs.open import run_path
 from tests.flows.command_line import Call
 from tests.flows.plain_runs import ROOT, run_plainly
@@ -26,7 +29,8 @@ def registered(
     runs = tmp_path_factory.mktemp("registered") / "runs"
     stages = {"prepare_rounds": 1, "clip_rounds": 0}
     execution = {"device": "cpu", "runs_folder": str(runs), "figures": False}
-    tree = {**smoke_tree, "stages": stages, "data": {"root": str(smoke_data)}, "execution": execution}
+    data = {"root": str(smoke_data), "orientation": "ignore"}
+    tree = {**smoke_tree, "stages": stages, "data": data, "execution": execution}
     config = load_config("smoke", (), tree)
     run_plainly(config)
     return config, f"sqlite:///{runs / 'mlflow.db'}"
@@ -68,6 +72,16 @@ def test_vectors_are_those_of_the_run(
         assert code == 0, err
     for name in names:
         np.testing.assert_allclose(vectors(f"{name}.npz"), vectors("folder.npz"), atol=1e-5)
+
+
+def test_the_way_of_reading_images_is_recorded_with_each_model(
+    registered: tuple[AnyConfig, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", registered[1])
+    encoder = open_encoder("models:/vireid-smoke-infrared/1", "cpu")
+    assert encoder.reading == AS_STORED and encoder.digest.endswith("-orientation-ignore")
+    served = mlflow.pyfunc.load_model("models:/vireid-smoke/1")._model_impl
+    assert served._encoder.reading == AS_STORED
 
 
 @pytest.mark.parametrize("address", ["models:/nothing/1", "models:/nothing", "models:/vireid-smoke@no", "runs:/no"])

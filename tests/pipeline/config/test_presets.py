@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config.experiment import digest_of
+from pipeline.config.experiment import differences, digest_of, record_of
 from pipeline.config.presets import load_config, preset_names
 from pipeline.errors import ConfigError
 
@@ -155,6 +155,29 @@ def test_the_digest_covers_what_decides_the_result_and_nothing_else() -> None:
     assert digest_of(load_config("smoke", same)) == digest_of(base)
     for change in ("seed=2", "swap.scale=0.2", "data.split=train", "images.height=128"):
         assert digest_of(load_config("smoke", [change])) != digest_of(base), change
+
+
+@pytest.mark.parametrize(("preset", "digest"), [("smoke", "9dec44a58f6b"), ("eees-demo", "885e334672a0")])
+def test_a_setting_added_later_does_not_count_at_its_default(preset: str, digest: str) -> None:
+    """Digests of the version before these settings: its runs can be resumed."""
+    assert digest_of(load_config(preset)) == digest
+    assert digest_of(load_config(preset, ["data.deep_range=image", "data.orientation=none"])) == digest
+    for change in ("data.orientation=apply", "data.orientation=ignore", "data.deep_range=[0, 65535]"):
+        assert digest_of(load_config(preset, [change])) != digest, change
+
+
+def test_a_run_of_before_differs_in_no_setting_that_it_lacks() -> None:
+    now = record_of(load_config("smoke"))
+    data = {name: value for name, value in now["data"].items() if name not in ("deep_range", "orientation")}
+    assert differences({**now, "data": data}, now) == ""
+    assert validate_config({**now, "data": data}) == load_config("smoke")
+
+
+def test_a_range_of_deep_images_ascends() -> None:
+    assert load_config("smoke", ["data.deep_range=[28000, 31000.5]"]).data.deep_range == (28_000, 31_000.5)
+    for wrong in ("[3, 3]", "[4, 3]", "[1]", "[0, inf]", "both"):
+        with pytest.raises(ConfigError, match=r"data\.deep_range"):
+            load_config("smoke", [f"data.deep_range={wrong}"])
 
 
 @pytest.mark.parametrize("preset", ["smoke", "csdn-demo", "eees-demo"])

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from models.modality import Modality
+from pipeline.data.image_files import FROM_ANYWHERE
 from pipeline.data.image_list import ImageList, list_images
 from pipeline.errors import CheckpointError, DataError
 from pipeline.inference.index import Gallery, GallerySource, open_gallery
@@ -88,6 +89,21 @@ class TestRefresh:
         encoder = MeanEncoder()
         refresh(moved, index, encoder)
         assert encoder.encoded == 4
+
+    def test_the_reading_is_recorded_and_an_index_without_one_is_made_anew(
+        self, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        index = tmp_path / "index"
+        refresh(folder, index)
+        record = json.loads((index / "index.json").read_text())
+        assert record["reading"] == {"orientation": "apply", "deep_range": "image", "background": "white"}
+        del record["reading"]
+        (index / "index.json").write_text(json.dumps(record))
+        encoder = MeanEncoder()
+        with caplog.at_level("INFO"):
+            assert refresh(folder, index, encoder) == Refreshed(kept=0, embedded=4, gone=0, unreadable=0)
+        assert "read images in another way" in caplog.text
+        assert open_gallery(index, "mean").reading == FROM_ANYWHERE
 
     def test_lists_come_and_go_with_the_method(self, folder: Path, tmp_path: Path) -> None:
         index = tmp_path / "index"
