@@ -27,6 +27,7 @@ MOST_PIXELS = 50_000_000  # of an image that is decoded in full, 150 MB as RGB
 LARGE_JPEG = 16_000_000  # pixels; a larger JPEG is decoded at a part of its size
 BACKGROUND = "white"
 _DEEP_MODES = ("I", "F")  # prefixes of Pillow's modes of 16 bits and more; converting them to 8 bits would clip
+_DRAWINGS = ("EPS", "WMF")
 _ORIENTATION = 0x0112
 _TURNS: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -154,9 +155,9 @@ def open_image(path: Path, reading: ImageReading, least: tuple[int, int] = (512,
     Cost: at most 150 MB for 8-bit images.
     """
     register_plugins()
+    if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait for its writer
+        raise OSError("not a regular file")
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait for its writer
-            raise OSError("not a regular file")
         # As a file: of a path, Pillow maps grey TIFFs into memory, and turned ones come out as stripes.
         with path.open("rb") as file, Image.open(file) as image:
             return _read(image, reading, least)
@@ -164,11 +165,17 @@ def open_image(path: Path, reading: ImageReading, least: tuple[int, int] = (512,
         raise OSError(_identified(path)) from error
     except Image.DecompressionBombError as error:
         raise ValueError(f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels") from error
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise OSError(f"damaged image file: {error}") from error
     except _DAMAGE as error:
         raise OSError(f"damaged image file: {error}") from error
 
 
 def _read(image: Image.Image, reading: ImageReading, least: tuple[int, int]) -> Opened:
+    if image.format in _DRAWINGS:  # Pillow starts another program for them
+        raise ValueError(f"a drawing of the kind {image.format}, not an image of pixels")
     seen = set()
     pixels = image.width * image.height
     is_large_jpeg = image.format in ("JPEG", "MPO") and pixels > LARGE_JPEG
@@ -240,11 +247,11 @@ def _identified(path: Path) -> str:
         return "an empty file"
     if start.startswith(b"version https://git-lfs"):
         return "no image, but a Git LFS pointer: fetch it with `git lfs pull`"
-    if start[4:8] == b"ftyp" or needs_plugin(path.name):
+    if (start[4:8] == b"ftyp" and start[8:11] != b"avi") or needs_plugin(path.name):
         return "a kind of image that Pillow reads with a plugin only, such as pillow-heif"
     if not any(byte < 9 for byte in start):
         return "no image, but a text"
-    return "no image, or of a kind that Pillow does not read"
+    return "no image that Pillow reads, or a damaged one"
 
 
 def reason_of(error: OSError | ValueError) -> str:

@@ -60,8 +60,8 @@ def image_kinds() -> str:
 
 
 def needs_plugin(name: str) -> bool:
-    """Whether the extension is that of an image that Pillow reads with a plugin only."""
-    return PurePath(name).suffix.lower() in _WITH_PLUGIN
+    """Whether the extension is that of an image that Pillow reads with a plugin that is not installed."""
+    return PurePath(name).suffix.lower() in _WITH_PLUGIN and not is_readable_name(name)
 
 
 def skipped_by_extension(paths: Iterable[str]) -> str:

@@ -275,7 +275,10 @@ def open_or_refresh(
         folder, source = source.path, _recorded(source.path, source.modality)
         if not source.path.exists():
             logger.warning("%s does not exist: its index is searched without a refresh", source.path)
-            return open_gallery(folder, encoder.digest), folder
+            opened = open_gallery(folder, encoder.digest)
+            if opened.reading is None:
+                logger.warning("%s was made by a version that read images in another way", folder)
+            return opened, folder
     gallery, refreshed = refresh_gallery(folder, encoder, source, batch_size=batch_size, kind=kind, workers=workers)
     logger.info("%s: %s", folder, refreshed)
     return gallery, folder

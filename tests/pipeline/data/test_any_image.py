@@ -346,6 +346,11 @@ class TestNoImages:
         with pytest.raises((OSError, ValueError)):
             decoded(tmp_path / "a.jpg")
 
+    def test_a_drawing_starts_no_other_program(self, tmp_path: Path) -> None:
+        (tmp_path / "a.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n")
+        with pytest.raises(ValueError, match="a drawing of the kind EPS"):
+            decoded(tmp_path / "a.jpg")
+
     def test_a_pipe_is_refused(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "a.jpg")
         with pytest.raises(OSError, match="not a regular file"):
