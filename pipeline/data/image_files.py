@@ -62,8 +62,10 @@ class ImageReading:
     @classmethod
     def from_dict(cls, record: Mapping[str, Any]) -> "ImageReading":
         """The reading of a record."""
-        deep_range = record["deep_range"]
-        return cls(record["orientation"], deep_range if deep_range == "image" else tuple(deep_range))
+        if record["deep_range"] == "image":
+            return cls(record["orientation"])
+        low, high = record["deep_range"]
+        return cls(record["orientation"], (float(low), float(high)))
 
     @property
     def suffix(self) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.config.experiment import differences, digest_of, record_of
-from pipeline.config.presets import load_config, preset_names
+from pipeline.config.presets import load_config, preset_names, validate_config
 from pipeline.errors import ConfigError
 
 

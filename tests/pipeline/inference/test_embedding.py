@@ -54,13 +54,13 @@ def test_conversions_are_counted_and_another_reading_gives_other_vectors(
     with caplog.at_level("INFO"):
         turned = embed_images(MeanEncoder(), images_of(folder), batch_size=4)
     assert "1 of 7 images have an orientation tag: applied" in caplog.text
-    assert turned.vectors[0].tolist()[::3] == [250, 250, 0, 0]
+    np.testing.assert_allclose(turned.vectors[0][::3], [250, 250, 0, 0], atol=5)
     encoder = MeanEncoder()
     encoder.reading = AS_STORED
     with caplog.at_level("INFO"):
         stored = embed_images(encoder, images_of(folder), batch_size=4)
     assert "1 of 7 images have an orientation tag that is not applied" in caplog.text
-    assert stored.vectors[0].tolist()[::3] == [250, 0, 250, 0]
+    np.testing.assert_allclose(stored.vectors[0][::3], [250, 0, 250, 0], atol=50)
 
 
 def test_what_cannot_be_read_is_passed_over_and_named(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
