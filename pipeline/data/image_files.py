@@ -71,7 +71,7 @@ class ImageReading:
     def suffix(self) -> str:
         """Ends the digest of an encoder: empty for the default."""
         turned = "" if self.orientation == "apply" else f"-orientation-{self.orientation}"
-        return turned if self.deep_range == "image" else f"{turned}-range{self.deep_range[0]:g}:{self.deep_range[1]:g}"
+        return turned if self.deep_range == "image" else f"{turned}-range{self.deep_range[0]}:{self.deep_range[1]}"
 
 
 AS_STORED = ImageReading(orientation="ignore")

@@ -67,7 +67,7 @@ def test_images_are_read_as_in_training_or_as_a_user_chooses(make_run: MakeRun) 
     run = str(make_run("auto", orientation="ignore", deep_range=[28_000, 31_000]))
     trained, chosen = open_encoder(run), open_encoder(run, orientation="apply", deep_range="image")
     assert trained.reading == ImageReading("ignore", (28_000.0, 31_000.0)) and chosen.reading == FROM_ANYWHERE
-    assert trained.digest.endswith("float32-orientation-ignore-range28000:31000")
+    assert trained.digest.endswith("float32-orientation-ignore-range28000.0:31000.0")
     assert chosen.digest.endswith("float32")
 
 
