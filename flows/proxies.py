@@ -39,7 +39,9 @@ def refuse_unusable_proxies(url: str | None) -> None:
             hint="install socksio for a socks5 proxy, or set an http proxy",
         )
     if unusable:
-        logger.warning("the %s proxy of %s cannot be used: no request leaves this machine", scheme, unusable[0])
+        logger.warning(
+            "the %s proxy of %s cannot be used; requests to other machines through it fail", scheme, unusable[0]
+        )
         os.environ.update(dict.fromkeys(unusable, _CLOSED))
     if not _builds():
         os.environ.update(dict.fromkeys(("no_proxy", "NO_PROXY"), ",".join(LOOPBACK_NAMES)))

@@ -30,6 +30,7 @@ from pipeline.console import plain_console, set_up_logging
 from pipeline.errors import ConfigError, DataError, VireidError
 from pipeline.runtime.outputs import FEATURES
 from pipeline.runtime.signals import ending_signals_as_interrupt
+from pipeline.runtime.torchrun import ranks_of_torchrun
 from pipeline.runtime.user_environment import prepare_environment
 
 if TYPE_CHECKING:
@@ -124,9 +125,8 @@ def train(
     """Train with the method of a preset; resumes an interrupted run of the same configuration."""
     from pipeline.config.presets import load_config
 
-    if "TORCHELASTIC_RUN_ID" in os.environ:  # torchrun has started the ranks, so no option changes their number
-        processes = int(os.environ["WORLD_SIZE"])
-    execution = _given(device=device, runs_folder=runs, processes=processes)
+    # If torchrun has started the ranks, no option changes their number.
+    execution = _given(device=device, runs_folder=runs, processes=ranks_of_torchrun() or processes)
     config = load_config(preset, changes or (), {"data": _given(root=data), "execution": execution})
     if splits is None:
         _run(config, None, as_json)
@@ -179,19 +179,9 @@ def evaluate(
     from flows.prefect_local import prefect_at_terminal, with_or_without_prefect
 
     with prefect_at_terminal():
-<<<<<<< HEAD
-        report: EvaluationReport | None = at_terminal("evaluate")(
-            run, data_root=data, device=device, split=split, features_file=features, queries_file=per_query
-=======
-        report = with_or_without_prefect(
-            at_terminal("evaluate"),
-            run,
-            data_root=data,
-            device=device,
-            split=split,
-            features_file=features,
-            queries_file=per_query,
->>>>>>> 11eac41 (Prefect's servers require a password and this server's pages, end with their command, and are restarted)
+        options = {"data_root": data, "device": device, "split": split, "features_file": features}
+        report: EvaluationReport | None = with_or_without_prefect(
+            at_terminal("evaluate"), options | {"run_folder": run, "queries_file": per_query}
         )
     print_report(report, as_json)
     if report is None or not (report.searches or report.validation):
@@ -259,7 +249,7 @@ def _run(config: "AnyConfig", splits: list[int] | None, as_json: bool) -> None:
         if not is_rank_zero:
             return
         if splits is not None:
-            average, path = with_or_without_prefect(train_splits, config, splits)
+            average, path = with_or_without_prefect(train_splits, {"config": config, "splits": splits})
         else:
             report, path = train(config), run_path(config)
     if splits is None:

@@ -24,6 +24,8 @@ def prepare_environment() -> None:
     _bypass_proxies()
     if "TMPDIR" in os.environ and not _is_writable(Path(os.environ["TMPDIR"])):
         os.environ["TMPDIR"] = str(_temporary_folder())
+    if not os.environ.get("HOME"):
+        os.environ.pop("HOME", None)  # an empty one would be the root folder
     home = Path(os.path.expanduser("~"))  # noqa: PTH111 - Path.home() raises for a user without a home folder
     if not home.is_absolute() or not home.is_dir():
         home = _private_folder()
