@@ -141,8 +141,20 @@ def expect_answer(url: str) -> None:
         get_client(sync_client=True) as client,
     ):
         error = client.api_healthcheck()
+        if error is None:
+            try:
+                client.request("GET", "/admin/version")  # unlike /health, with a password
+            except httpx.HTTPStatusError as refused:
+                error = refused
+            except httpx.TransportError as lost:
+                error = lost
     if isinstance(error, httpx.TransportError):
         raise unreachable(url, error) from error
+    if isinstance(error, httpx.HTTPStatusError) and error.response.status_code == httpx.codes.UNAUTHORIZED:
+        raise ConfigError(
+            f"Prefect at {url} refuses the password",
+            hint='export PREFECT_API_AUTH_STRING="$(cat runs/server/password)", with the RUNS of `make server`',
+        ) from error
 
 
 def unreachable(url: str, error: httpx.TransportError) -> ConfigError:
