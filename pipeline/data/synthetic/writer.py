@@ -6,6 +6,7 @@ import hashlib
 import logging
 import multiprocessing
 import os
+import re
 import shutil
 import signal
 import tempfile
@@ -175,8 +176,9 @@ def _claim(out: Path) -> tuple[Path, int]:
         out.parent.mkdir(parents=True, exist_ok=True)
         with _closing(os.open(out.parent, os.O_RDONLY)) as parent:
             _try_lock(parent, fcntl.LOCK_EX)
-            for other in out.parent.glob(f".{glob.escape(out.name)}-????????.tmp"):
-                _remove_leftover(other, out)
+            for other in out.parent.glob(f".{glob.escape(out.name)}-[a-z0-9_]*.tmp"):
+                if re.fullmatch(r"[a-z0-9_]{8}", other.name[len(out.name) + 2 : -4]) and not other.is_symlink():
+                    _remove_leftover(other, out)
             folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", suffix=".tmp", dir=out.parent))
             lock = os.open(folder, os.O_RDONLY)
             _try_lock(lock, fcntl.LOCK_EX)
@@ -188,6 +190,8 @@ def _claim(out: Path) -> tuple[Path, int]:
 
 
 def _remove_leftover(folder: Path, out: Path) -> None:
+    if not folder.is_dir():
+        return
     with _closing(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)) as lock:
         try:
             if _try_lock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB):
