@@ -16,15 +16,15 @@ T = TypeVar("T")
 BLOCKS_PER_THREAD = 8
 
 
-def kernel(function: Function, **options: Any) -> Function:
+def kernel(function: Function, inline: str = "never") -> Function:
     """Compile a loop over arrays; the machine code is cached on disk, and calls release the interpreter's lock.
 
     Where no cache can be written, each process compiles anew: about a second for each loop that it calls.
     """
     try:
-        return cast(Function, numba.njit(cache=True, nogil=True, **options)(function))
+        return cast(Function, numba.njit(cache=True, nogil=True, inline=inline)(function))
     except RuntimeError:  # no folder for the cache
-        return cast(Function, numba.njit(nogil=True, **options)(function))
+        return cast(Function, numba.njit(nogil=True, inline=inline)(function))
 
 
 def num_threads() -> int:

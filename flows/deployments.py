@@ -116,7 +116,7 @@ def train(config: AnyConfig) -> EvaluationReport | None:
     """Run the flow of the settings' method from the command line."""
     values = {"method": config.method} | config.model_dump(mode="json", exclude_unset=True)
     flow = at_terminal(config.flow, config.name)
-    report: EvaluationReport | None = with_or_without_prefect(flow, preset=None, config=values)
+    report: EvaluationReport | None = with_or_without_prefect(flow, {"preset": None, "config": values})
     return report
 
 

@@ -1,7 +1,7 @@
 """Prefect under the command line: its temporary server or that at PREFECT_API_URL, and cancellation by Ctrl-C."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar
 from typing import Any
@@ -78,18 +78,18 @@ def prefect_at_terminal() -> Iterator[None]:
         raise
 
 
-def with_or_without_prefect(flow: Flow[..., Any], *arguments: Any, **named: Any) -> Any:
+def with_or_without_prefect(flow: Flow[..., Any], parameters: Mapping[str, Any]) -> Any:
     """Run a flow; as a plain function if the temporary server does not start, or is lost and cannot be restarted."""
     if _WITHOUT.get():
-        return flow.fn(*arguments, **named)
+        return flow.fn(**parameters)
     try:
-        return flow(*arguments, **named)
+        return flow(**parameters)
     except httpx.HTTPError as error:
         if not _OWN_SERVER.get() or _follows_interrupt(error):
             raise
         logger.warning("Prefect's temporary server is lost (%s): the work resumes without it", type(error).__name__)
     _WITHOUT.set(True)
-    return flow.fn(*arguments, **named)
+    return flow.fn(**parameters)
 
 
 def _enter_own_server(stack: ExitStack) -> None:

@@ -60,9 +60,6 @@ def launch(work: Callable[..., None], arguments: tuple[Any, ...], *, count: int,
             logs_specs=DefaultLogsSpecs(),
             start_method="spawn",
         )
-        for known, handler in previous.items():
-            if handler is signal.SIG_IGN:  # as under nohup
-                signal.signal(known, handler)
         outcome = _wait(started, previous)
         if outcome.failures:
             raise _what_happened(folder, outcome, count)
@@ -72,6 +69,9 @@ def _wait(started: PContext, previous: Mapping[signal.Signals, Any]) -> RunProcs
     """Wait for the ranks; a signal that ends this process ends them first, and then has its usual effect."""
     raised, outcome = None, None
     try:
+        for known, handler in previous.items():
+            if handler is signal.SIG_IGN:  # as under nohup
+                signal.signal(known, handler)
         outcome = started.wait(period=_POLL_SECONDS)
     except SignalException as stopped:
         raised = stopped.sigval
