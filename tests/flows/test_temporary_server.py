@@ -59,7 +59,7 @@ def test_it_answers_this_command_alone_and_is_restarted_and_replaced_by_nothing(
             assert httpx.post(address, json={}, auth=auth, headers=headers).status_code == 403
 
         kill_server()
-        double, identifier = with_or_without_prefect(doubles, 2)
+        double, identifier = with_or_without_prefect(doubles, {"number": 2})
         assert double == 4
         with get_client(sync_client=True) as client:
             assert client.read_flow_run(UUID(identifier)).state_name == "Completed"
@@ -67,8 +67,8 @@ def test_it_answers_this_command_alone_and_is_restarted_and_replaced_by_nothing(
         kill_server()
         assert servers() == []
         monkeypatch.setattr(prefect_local, "MAX_RETRIES", 0)
-        assert with_or_without_prefect(doubles, 3) == (6, None)
-        assert with_or_without_prefect(doubles, 4) == (8, None)
+        assert with_or_without_prefect(doubles, {"number": 3}) == (6, None)
+        assert with_or_without_prefect(doubles, {"number": 4}) == (8, None)
     assert password.partition(":")[2] not in caplog.text + (tmp_path / "vireid-server.log").read_text()
 
 
@@ -82,7 +82,7 @@ def test_a_server_that_does_not_start_does_not_end_a_run(
 
     monkeypatch.setattr(prefect_local, "temporary_server", failing)
     with temporary_settings(restore_defaults={PREFECT_API_URL}), prefect_at_terminal():
-        assert with_or_without_prefect(doubles, 3) == (6, None)
+        assert with_or_without_prefect(doubles, {"number": 3}) == (6, None)
     assert "see its log" in caplog.text
 
 
@@ -93,4 +93,4 @@ def test_with_a_server_of_the_user_a_lost_connection_is_an_error() -> None:
         raise httpx.ConnectError("lost")
 
     with pytest.raises(ConfigError, match="does not answer"), prefect_at_terminal():
-        with_or_without_prefect(loses)
+        with_or_without_prefect(loses, {})
