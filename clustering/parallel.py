@@ -6,7 +6,7 @@ threading layer that may not be entered from two threads at once and does not su
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import numba
 
@@ -16,7 +16,7 @@ T = TypeVar("T")
 BLOCKS_PER_THREAD = 8
 
 
-def kernel(function: Function, inline: str = "never") -> Function:
+def kernel(function: Function, inline: Literal["never", "always"] = "never") -> Function:
     """Compile a loop over arrays; the machine code is cached on disk, and calls release the interpreter's lock.
 
     Where no cache can be written, each process compiles anew: about a second for each loop that it calls.

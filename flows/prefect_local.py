@@ -23,7 +23,7 @@ from prefect.states import Cancelled
 from flows.proxies import refuse_unusable_proxies
 from flows.server.temporary_server import temporary_server
 from flows.terminal_runs import end_lost_runs, tags_of_this_process
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, VireidError
 from pipeline.runtime.signals import ending_signals_as_interrupt
 
 logger = logging.getLogger(__name__)
@@ -84,12 +84,22 @@ def with_or_without_prefect(flow: Flow[..., Any], parameters: Mapping[str, Any])
         return flow.fn(**parameters)
     try:
         return flow(**parameters)
-    except httpx.HTTPError as error:
-        if not _OWN_SERVER.get() or _follows_interrupt(error):
+    except (httpx.HTTPError, VireidError) as error:
+        # A rank of several reports a lost server by an error of ours.
+        lost = isinstance(error, httpx.HTTPError) or (_OWN_SERVER.get() and not _answers())
+        if not lost or not _OWN_SERVER.get() or _follows_interrupt(error):
             raise
         logger.warning("Prefect's temporary server is lost (%s): the work resumes without it", type(error).__name__)
     _WITHOUT.set(True)
     return flow.fn(**parameters)
+
+
+def _answers() -> bool:
+    try:
+        expect_answer(PREFECT_API_URL.value() or "")
+    except ConfigError:
+        return False
+    return True
 
 
 def _enter_own_server(stack: ExitStack) -> None:

@@ -1,11 +1,14 @@
 """The process environment: no proxy between processes of this machine, and folders for caches that can be written."""
 
+import logging
 import os
 import stat
 from collections.abc import Mapping
 from pathlib import Path
 
 from pipeline.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
 _BYPASS = ("no_proxy", "NO_PROXY")
@@ -34,7 +37,10 @@ def prepare_environment() -> None:
         chosen = Path(os.environ.get(variable) or folder)
         if not _can_be_made(chosen):
             _keep_downloads(variable, chosen)
-            os.environ[variable] = str(_private_folder() / folder.name.lstrip("."))
+            replacement = _private_folder() / folder.name.lstrip(".")
+            if os.environ.get(variable):
+                logger.warning("%s is %s, which cannot be written: %s is used", variable, chosen, replacement)
+            os.environ[variable] = str(replacement)
 
 
 def _bypass_proxies() -> None:

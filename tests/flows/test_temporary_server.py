@@ -18,7 +18,7 @@ from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, PREFECT_H
 from flows import prefect_local
 from flows.prefect_local import prefect_at_terminal, with_or_without_prefect
 from flows.server import service
-from pipeline.errors import ConfigError
+from pipeline.errors import ConfigError, RankError
 from tests.flows.command_line import processes_with
 
 
@@ -84,6 +84,23 @@ def test_a_server_that_does_not_start_does_not_end_a_run(
     with temporary_settings(restore_defaults={PREFECT_API_URL}), prefect_at_terminal():
         assert with_or_without_prefect(doubles, {"number": 3}) == (6, None)
     assert "see its log" in caplog.text
+
+
+def test_an_error_of_a_rank_whose_server_is_lost_does_not_end_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    @contextmanager
+    def lost() -> Iterator[None]:
+        with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
+            yield
+
+    class Flow:
+        fn = staticmethod(lambda: "plain")
+
+        def __call__(self) -> None:
+            raise RankError("process 0 of 2 ended with exit code 1", hint="repeat the command")
+
+    monkeypatch.setattr(prefect_local, "temporary_server", lost)
+    with temporary_settings(restore_defaults={PREFECT_API_URL}), prefect_at_terminal():
+        assert with_or_without_prefect(Flow(), {}) == "plain"
 
 
 @pytest.mark.usefixtures("prefect_backend")

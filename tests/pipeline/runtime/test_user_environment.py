@@ -1,5 +1,6 @@
 """Folders that cannot be written, and proxies: what a command changes in its environment."""
 
+import logging
 import os
 import tempfile
 from pathlib import Path
@@ -94,6 +95,18 @@ def test_folders_that_the_user_has_chosen_stay_if_they_can_be_written(
     prepare_environment()
     assert {name: os.environ[name] for name in chosen} == chosen
     assert not (home.parent / "tmp" / f"vireid-{os.getuid()}").exists()
+
+
+def test_a_folder_that_the_user_has_chosen_and_cannot_write_is_named(
+    home: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    os.environ["PREFECT_HOME"] = str(home / "file" / "prefect")
+    (home / "file").touch()
+    monkeypatch.setattr(logging.getLogger("pipeline"), "propagate", True)
+    prepare_environment()
+    folder = home.parent / "tmp" / f"vireid-{os.getuid()}" / "prefect"
+    assert os.environ["PREFECT_HOME"] == str(folder)
+    assert f"PREFECT_HOME is {home / 'file' / 'prefect'}, which cannot be written: {folder} is used" in caplog.text
 
 
 def test_another_user_cannot_prepare_the_private_folder(home: Path) -> None:
