@@ -15,8 +15,9 @@ from pydantic import BaseModel
 from flows.artifacts import reported, show_error
 from flows.demo_data import DEMO_DATA, draw_demo_once
 from flows.partial_config import ChangesTo, changed_values
-from flows.prefect_local import cancelled_if_stopped
+from flows.prefect_local import cancelled_if_stopped, with_or_without_prefect
 from flows.tasks import measure_again, train_as_tasks
+from flows.terminal_runs import HOST_TAG
 from pipeline.config.experiment import AnyConfig, method_name, with_split
 from pipeline.config.presets import load_config, validate_config
 from pipeline.errors import ConfigError, VireidError
@@ -24,9 +25,6 @@ from pipeline.evaluation.report import AverageReport, EvaluationReport, average_
 from pipeline.methods import METHODS, MethodSpec, method_of
 from pipeline.runs.open import reopen_run, splits_path
 from pipeline.runtime import atomic_files
-
-HOST_TAG = "host:"
-"""Prefix of the tag with the machine of a flow run."""
 
 RETRIES = 2
 """Retries of a deployed flow after an unknown or transient error."""
@@ -88,7 +86,8 @@ def evaluate(
 
     def work() -> EvaluationReport:
         with reopen_run(run_folder, method_of, data_root=data_root, device=device, split=split) as (run, evaluator):
-            return measure_again(run, evaluator, features_file, queries_file)
+            measure = measure_again if FlowRunContext.get() else measure_again.fn
+            return measure(run, evaluator, features_file, queries_file)
 
     return _guarded(work)
 
@@ -116,7 +115,8 @@ def at_terminal(name: str, run_name: str | None = None) -> Flow[..., Any]:
 def train(config: AnyConfig) -> EvaluationReport | None:
     """Run the flow of the settings' method from the command line."""
     values = {"method": config.method} | config.model_dump(mode="json", exclude_unset=True)
-    report: EvaluationReport | None = at_terminal(config.flow, config.name)(preset=None, config=values)
+    flow = at_terminal(config.flow, config.name)
+    report: EvaluationReport | None = with_or_without_prefect(flow, {"preset": None, "config": values})
     return report
 
 
@@ -162,9 +162,9 @@ def _resolve(preset: str | None, changes: Mapping[str, Any], settings: type[AnyC
 def _guarded(work: Callable[[], EvaluationReport | None]) -> EvaluationReport | State[Any] | None:
     """Run the work of a flow; in a deployment publish artifacts, and do not retry after a permanent error."""
     context = FlowRunContext.get()
-    assert context is not None and context.flow_run is not None, "called by a flow"
-    if context.flow is not None and cancelled_if_stopped in context.flow.on_crashed_hooks:
+    if context is None or (context.flow is not None and cancelled_if_stopped in context.flow.on_crashed_hooks):
         return work()  # started from the command line
+    assert context.flow_run is not None, "called by a flow"
     _tag_with_host()
     with reported():
         try:

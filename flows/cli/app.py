@@ -4,7 +4,8 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from io import TextIOWrapper
 from pathlib import Path
@@ -28,6 +29,9 @@ from pipeline.config.experiment import CONFIGS, method_name
 from pipeline.console import plain_console, set_up_logging
 from pipeline.errors import ConfigError, DataError, VireidError
 from pipeline.runtime.outputs import FEATURES
+from pipeline.runtime.signals import ending_signals_as_interrupt
+from pipeline.runtime.torchrun import ranks_of_torchrun
+from pipeline.runtime.user_environment import prepare_environment
 
 if TYPE_CHECKING:
     from pipeline.config.datasets import Split
@@ -50,6 +54,9 @@ for command in (rank, label, compare, embed, search, export, caption, caption_me
 INTERRUPTED = 130
 """Typer's exit code after Ctrl-C."""
 
+SIGNALLED = 128
+"""Exit code after a signal, less its number."""
+
 DataOption = Annotated[Path | None, typer.Option("--data", help="The folder that holds the data set.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Change a value: section.key=value. Repeatable.")]
 RunsOption = Annotated[
@@ -63,30 +70,39 @@ DeviceOption = Annotated[
 def main() -> None:
     """Run the command line; a `VireidError` is printed with its hint, with exit code 1."""
     set_up_logging()
-    console = plain_console(stderr=True)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names that the terminal cannot show
-    try:
+    console = plain_console(stderr=True)
+    with ending_signals_as_interrupt() as received:
         try:
-            app()
-        except OSError as error:
-            if error.filename is None:
+            with _system_errors():
+                prepare_environment()
+                app()
+        except VireidError as error:
+            for label, style, text in (("error:", "bold red", error.message), ("hint:", "bold", error.hint)):
+                console.print(Text.assemble((label, style), f" {text}"), soft_wrap=True)
+            sys.exit(1)
+        except SystemExit as leaving:
+            if leaving.code != INTERRUPTED:
                 raise
-            reason = f"{os.fsdecode(error.filename)} cannot be used: {error.strerror}"
-            raise DataError(reason, hint="check that path and its permissions, and the space on its disk") from error
-        except MemoryError as error:
-            raise DataError(
-                "the memory is too small for this command", hint="give it fewer or smaller files"
-            ) from error
-    except VireidError as error:
-        for label, style, text in (("error:", "bold red", error.message), ("hint:", "bold", error.hint)):
-            console.print(Text.assemble((label, style), f" {text}"), soft_wrap=True)
-        sys.exit(1)
-    except SystemExit as leaving:
-        if leaving.code == INTERRUPTED:
-            console.print("stopped; finished work is kept, the same command resumes it")
-        raise
+            with suppress(OSError):  # the terminal is closed
+                console.print("stopped; finished work is kept, the same command resumes it")
+            sys.exit(SIGNALLED + received[0] if received else INTERRUPTED)
+
+
+@contextmanager
+def _system_errors() -> Iterator[None]:
+    """Turn errors of files and memory that no command has turned into a `VireidError`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            raise
+        reason = f"{os.fsdecode(error.filename)} cannot be used: {error.strerror}"
+        raise DataError(reason, hint="check that path and its permissions, and the space on its disk") from error
+    except MemoryError as error:
+        raise DataError("the memory is too small for this command", hint="give it fewer or smaller files") from error
 
 
 @app.command()
@@ -109,8 +125,8 @@ def train(
     """Train with the method of a preset; resumes an interrupted run of the same configuration."""
     from pipeline.config.presets import load_config
 
-    # torchrun has started the ranks already, so no option changes their number.
-    execution = _given(device=device, runs_folder=runs, processes=os.environ.get("WORLD_SIZE", processes))
+    # If torchrun has started the ranks, no option changes their number.
+    execution = _given(device=device, runs_folder=runs, processes=ranks_of_torchrun() or processes)
     config = load_config(preset, changes or (), {"data": _given(root=data), "execution": execution})
     if splits is None:
         _run(config, None, as_json)
@@ -160,11 +176,12 @@ def evaluate(
 ) -> None:
     """Evaluate a run's last finished round again, or the round that was selected as its result."""
     from flows.deployments import at_terminal
-    from flows.prefect_local import prefect_at_terminal
+    from flows.prefect_local import prefect_at_terminal, with_or_without_prefect
 
     with prefect_at_terminal():
-        report: EvaluationReport | None = at_terminal("evaluate")(
-            run, data_root=data, device=device, split=split, features_file=features, queries_file=per_query
+        options = {"data_root": data, "device": device, "split": split, "features_file": features}
+        report: EvaluationReport | None = with_or_without_prefect(
+            at_terminal("evaluate"), options | {"run_folder": run, "queries_file": per_query}
         )
     print_report(report, as_json)
     if report is None or not (report.searches or report.validation):
@@ -222,7 +239,7 @@ check_outputs_of(app)
 
 def _run(config: "AnyConfig", splits: list[int] | None, as_json: bool) -> None:
     from flows.deployments import train, train_splits
-    from flows.prefect_local import prefect_at_terminal
+    from flows.prefect_local import prefect_at_terminal, with_or_without_prefect
     from flows.tasks import rank_zero_of_torchrun
     from pipeline.config.experiment import with_split
     from pipeline.runs.open import run_path
@@ -232,7 +249,7 @@ def _run(config: "AnyConfig", splits: list[int] | None, as_json: bool) -> None:
         if not is_rank_zero:
             return
         if splits is not None:
-            average, path = train_splits(config, splits)
+            average, path = with_or_without_prefect(train_splits, {"config": config, "splits": splits})
         else:
             report, path = train(config), run_path(config)
     if splits is None:

@@ -13,7 +13,8 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRun
 from prefect.client.schemas.objects import State
 
 from flows import deployments as deployed
-from flows.deployments import HOST_TAG, preset_changes
+from flows.deployments import preset_changes
+from flows.terminal_runs import HOST_TAG
 from pipeline.config.cclnet import CclnetConfig
 from pipeline.config.experiment import digest_of, record_of
 from pipeline.errors import ConfigError, RankError, TrackingError
