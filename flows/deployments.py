@@ -72,6 +72,7 @@ def evaluate(
     split: int | None = None,
     features_file: Path | None = None,
     queries_file: Path | None = None,
+    images_root: Path | None = None,
 ) -> EvaluationReport | State[Any] | None:
     """Evaluate a run again: its last finished round, or the round that was selected as its result.
 
@@ -82,10 +83,13 @@ def evaluate(
         split: The split of RegDB to test on; only the run's own is accepted.
         features_file: An .npz file for the features of the test images.
         queries_file: An .npz file for the results of each query.
+        images_root: The folder that a manifest's paths start from; default: as recorded by the run.
     """
 
     def work() -> EvaluationReport:
-        with reopen_run(run_folder, method_of, data_root=data_root, device=device, split=split) as (run, evaluator):
+        with reopen_run(
+            run_folder, method_of, data_root=data_root, images_root=images_root, device=device, split=split
+        ) as (run, evaluator):
             measure = measure_again if FlowRunContext.get() else measure_again.fn
             return measure(run, evaluator, features_file, queries_file)
 
