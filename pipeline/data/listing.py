@@ -222,9 +222,10 @@ def read_mat(path: Path, variable: str) -> Shaped[np.ndarray, "..."]:
     import scipy.io  # here, because few data sets need it
     from scipy.io.matlab import MatReadError
 
+    damage = (*_DAMAGE, MatReadError)
     try:
         variables = scipy.io.loadmat(path, variable_names=[variable])
-    except (*_DAMAGE, MatReadError) as error:
+    except damage as error:
         raise DataError(
             f"{path} is not a readable MATLAB 5 file: {error}", hint="restore the file from its source"
         ) from error

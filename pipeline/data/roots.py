@@ -33,7 +33,8 @@ def require_folder(root: Path, absent_hint: str = _NO_DATA) -> None:
             raise DataError(f"{root} is an archive, not a folder", hint="unpack it, and name the folder")
         if not root.is_dir():
             raise DataError(f"{root} is a file, not a folder", hint="name the folder of the data set")
-        empty = next(root.iterdir(), None) is None
+        with os.scandir(root) as entries:
+            empty = next(entries, None) is None
     except OSError as error:
         raise DataError(f"{root} cannot be read: {error.strerror}", hint="check its permissions") from error
     if empty:
@@ -52,8 +53,6 @@ def require_layout(root: Path, title: str, folders: Sequence[str], missing_files
     problem = f"{root} is not laid out like {title}"
     absent = [folder for folder in folders if not (root / folder).is_dir()]
     partly = len(absent) < len(folders)
-    if read_drawn(root) is not None and partly:
-        raise DataError(f"{problem}: no {', '.join(missing)}", hint=MAKE_AGAIN)
     if not partly:
         for other, what in _other_places(root, folders):
             raise DataError(f"{problem}, but its {what} {other} is", hint="name that folder")
@@ -63,6 +62,8 @@ def require_layout(root: Path, title: str, folders: Sequence[str], missing_files
         if alike:
             spelled = f"{problem}: no {', '.join(missing)}; there is {alike[0]!a}"
             raise DataError(spelled, hint=f"the layout has {folder!r}: rename it (upper and lower case differ)")
+    if read_drawn(root) is not None and partly:
+        raise DataError(f"{problem}: no {', '.join(missing)}", hint=MAKE_AGAIN)
     packed = sorted(one.name for one in root.iterdir() if one.suffix.lower() in _ARCHIVES)
     if packed:
         raise DataError(f"{problem}: no {', '.join(missing)}", hint=f"unpack {', '.join(packed[:3])}")

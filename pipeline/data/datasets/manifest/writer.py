@@ -31,6 +31,7 @@ _RENAME = "rename files and folders, or use a pattern that excludes these"
 _KEEP_JUNK = "--junk-people names others, --junk-people none keeps all"
 _JUNK = re.compile(r"-[0-9]+")
 _JUNK_OF_MARKET = re.compile(r"0000_c[0-9]+.*")  # background of Market-1501, in its file names
+_SHOWN = 5
 _FIELD = re.compile(r"\{(\w*)\}")
 
 
@@ -98,8 +99,8 @@ def write_manifest(
     if not matches:
         raise DataError(f"no image below {folder} is left: {_junk_note(junk)}", hint=_KEEP_JUNK)
     _check_cameras([match for _, match in matches], infrared_cameras)
-    _check_texts(matches, "modality", names, "infrared")
-    _check_texts(matches, "split", splits, "gallery")
+    _check_texts(matches, "modality", names, tuple(Modality))
+    _check_texts(matches, "split", splits, SPLITS)
     rows = [_row(path, match, infrared_cameras, names, splits, split) for path, match in matches]
     for mistake in mixed_names(rows):
         raise DataError(f"{folder}: {mistake.message}", hint=_RENAME)
@@ -188,18 +189,19 @@ def _check_splits(
         raise ConfigError("--split-names needs {split} in the pattern", hint=example)
 
 
-def _check_texts(matches: Sequence[Match], field: str, names: Mapping[str, str], example: str) -> None:
+def _check_texts(matches: Sequence[Match], field: str, names: Mapping[str, str], choices: Sequence[str]) -> None:
     """Refuse texts of a field that have no meaning, all at once; upper and lower case are the same."""
     first: dict[str, str] = {}
     for path, match in matches:
         if field in match.groupdict() and plain(match[field]).casefold() not in names:
             first.setdefault(match[field], path)
     if first:
-        texts = sorted(first)
-        entries = ",".join(f"{text}={example}" for text in texts[:5])
+        one, *others = sorted(first)[:_SHOWN]
+        more = f", nor have {', '.join(map(repr, others))}" if others else ""
+        entries = ",".join(f"{text}=..." for text in (one, *others))
         raise ConfigError(
-            f"{first[texts[0]]}: the {field} {', '.join(map(repr, texts[:5]))} has no meaning",
-            hint=f"add --{field}-names '{entries}', each with its own {field}",
+            f"{first[one]}: the {field} {one!r} has no meaning{more}",
+            hint=f"add --{field}-names '{entries}', with one of {', '.join(choices)} for each ...",
         )
 
 

@@ -163,7 +163,7 @@ def test_a_copy_that_is_not_complete_may_lack_images_that_have_captions(tmp_path
         ('{"path": "C:\\\\x.jpg", "caption": "x"}', "path must stay inside the data root"),
         ('{"path": "a.jpg", "caption": 5}', "caption is 5, not a text"),
         ('{"path": "a.jpg", "caption": "x", "caption": "y"}', "'caption' occurs twice"),
-        ('{"path": "a.jpg", "modality": "thermal", "caption": "x"}', "modality 'thermal'"),
+        ('{"path": "a.jpg", "modality": "grey", "caption": "x"}', "modality 'grey'"),
     ],
 )
 def test_a_line_that_is_wrong_is_named_by_its_number(tmp_path, line, reason):
@@ -183,7 +183,7 @@ def test_another_encoding_is_named_by_its_line(tmp_path):
     error = refused(path, tmp_path)
 
     assert "c.jsonl:3: not UTF-8" in error.message
-    assert error.hint == "save it again in that encoding"
+    assert error.hint == "save it as UTF-8"
 
 
 @pytest.mark.parametrize(

@@ -290,7 +290,7 @@ WRONG_REQUESTS = [
         "'thermal' is not visible or infrared",
     ),
     ({"split": "tets"}, "split 'tets' does not exist"),
-    ({"pattern": "cam{camera}/{split}/{name}"}, "'cam1/0007/a.jpg': split '0007'; one of train, val, query"),
+    ({"pattern": "cam{camera}/{split}/{name}"}, "cam1/0007/a.jpg: the split '0007' has no meaning, nor have '0012'"),
     ({"pattern": "cam{camera}/{}/{name}", "split": "val"}, "--split val needs {person} in the pattern"),
     ({"test_share": 0.0}, "--test-share puts a share of the people, between 0 and 1,"),
     ({"test_share": 1.0}, "--test-share puts a share of the people, between 0 and 1,"),
@@ -370,7 +370,7 @@ class TestErrors:
     def test_names_that_would_not_be_read_back_are_refused(self, site, out, path, message):
         fill(site, path)
         with pytest.raises(DataError) as caught:
-            write_manifest(site, out, pattern=PATTERN, infrared_cameras=["3"], split="test")
+            write_manifest(site, out, pattern=PATTERN, infrared_cameras=["3"], split="test", junk_people=[])
         assert message in caught.value.message
         caught.value.message.encode()  # it can be printed
         assert not out.exists()
