@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from pipeline.config.experiment import CONFIGS, AnyConfig, method_name
 from pipeline.errors import ConfigError
+from pipeline.runtime.names import is_there
 from pipeline.runtime.text_files import read_text
 
 _FOLDER = resources.files("pipeline.config") / "presets"
@@ -106,7 +107,7 @@ def _read_toml(place: str, name: str) -> dict[str, Any]:
     if not _is_file(name):
         if name not in preset_names():
             file = Path(f"{name}.toml")
-            hint = f"{file} is a file: name it with its ending" if name and file.is_file() else known
+            hint = f"{file} is a file: name it with its ending" if name and is_there(file) else known
             raise ConfigError(f"there is no preset {_short(name)}", hint=hint)
         return tomllib.loads((_FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
     text = read_text(Path(place), kind="preset", origin=known, error=ConfigError)

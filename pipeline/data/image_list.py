@@ -16,6 +16,7 @@ from pipeline.data.image_names import image_kinds, is_readable_name, skipped_by_
 from pipeline.data.path_list import read_path_list
 from pipeline.data.roots import describe_absent
 from pipeline.errors import ConfigError, DataError
+from pipeline.runtime.names import is_there
 
 logger = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ def list_images(
         ConfigError: The modality is missing, a split does not exist, or `root` is given for a folder or an image.
         DataError: There is no such file or folder, it is damaged, or contains no image.
     """
-    if not source.exists():
+    if not is_there(source):
         raise DataError(describe_absent(source, "file or folder"), hint="use an image, a folder, a list, or a manifest")
     is_file = source.is_file()
     if root is not None and not root.is_dir():

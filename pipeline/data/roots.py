@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline.data.check import MAKE_AGAIN
 from pipeline.data.synthetic.record import read_drawn
 from pipeline.errors import DataError
-from pipeline.runtime.names import Names, similar_path
+from pipeline.runtime.names import Names, is_there, similar_path
 
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 _MOST_FOLDERS = 200
@@ -17,7 +17,7 @@ _NO_DATA = "name another folder, or obtain the data set: docs/data-sets.md names
 
 def describe_absent(path: Path, kind: str = "folder") -> str:
     """The reason why there is nothing at a path: a broken link, another spelling, or the first missing folder."""
-    if path.is_symlink():
+    if os.path.islink(path):  # noqa: PTH114 - Path.is_symlink raises an OSError
         return f"{path} is a link to {os.readlink(path)}, which is not there"  # noqa: PTH115 - as it is written
     if (alike := similar_path(path)) is not None:
         return f"there is no {kind} {path}; {str(alike)!a} is there, whose name differs in case or invisibly"
@@ -27,7 +27,7 @@ def describe_absent(path: Path, kind: str = "folder") -> str:
 def require_folder(root: Path, absent_hint: str = _NO_DATA) -> None:
     """Refuse a root that is missing, a file, an archive, empty or unreadable."""
     try:
-        if not root.exists():
+        if not is_there(root):
             raise DataError(describe_absent(root), hint=absent_hint)
         if root.is_file() and root.suffix.lower() in _ARCHIVES:
             raise DataError(f"{root} is an archive, not a folder", hint="unpack it, and name the folder")

@@ -38,6 +38,7 @@ from pipeline.runs.record import RunRecord
 from pipeline.runs.run import Method, Run
 from pipeline.runtime.device import device_name, recorded_precision, resolve_device, resolve_precision, using_device
 from pipeline.runtime.distributed import ALONE, Processes
+from pipeline.runtime.names import is_there
 from pipeline.storage.run_folder import RunFolder
 from pipeline.tracking.tracker import SilentTracker, Tracker, UninterruptedTracker
 
@@ -163,7 +164,7 @@ def _present_data(run_folder: Path, recorded: DataConfig, root: Path | None, ima
     for name, now, hint in places:
         before = getattr(recorded, name)
         place = now or before
-        if place is None or place.exists():
+        if place is None or is_there(place):
             continue
         reason = describe_absent(place, "file or folder")
         trained = f"{run_folder} was trained on {before}, which is not there: {reason}"

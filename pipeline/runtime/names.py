@@ -1,5 +1,6 @@
 """Names that look alike: other Unicode forms, spaces and characters without width, upper and lower case."""
 
+import os
 import re
 import unicodedata
 from collections import defaultdict
@@ -103,7 +104,12 @@ class FileNames:
         return self._folders[folder]
 
 
+def is_there(path: Path) -> bool:
+    """Whether a path exists; False for one that no disk holds, as a name that is too long."""
+    return os.path.exists(path)  # noqa: PTH110 - Path.exists raises an OSError
+
+
 def similar_path(path: Path) -> Path | None:
     """An existing path that looks like a missing one; None without one."""
     found = FileNames(Path()).find(path.as_posix())
-    return None if found is None or found == path.as_posix() or not Path(found).exists() else Path(found)
+    return None if found is None or found == path.as_posix() or not is_there(Path(found)) else Path(found)

@@ -8,6 +8,7 @@ from pipeline.config.datasets import DatasetOptions, Split
 from pipeline.data.check import DatasetCheck, SplitCounts
 from pipeline.data.truth import Dataset
 from pipeline.errors import ConfigError
+from pipeline.runtime.names import is_there
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class DatasetSpec:
 
     def has_layout(self, root: Path) -> bool:
         """Whether a folder holds all `parts` of this data set."""
-        return bool(self.parts) and all((root / part).exists() for part in self.parts)
+        return bool(self.parts) and all(is_there(root / part) for part in self.parts)
 
     def reads(self, setting: str) -> bool:
         """Whether a setting of section `data` applies: `allow_partial`."""
