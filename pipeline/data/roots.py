@@ -11,6 +11,7 @@ from pipeline.errors import DataError
 from pipeline.runtime.names import Names, is_there, similar_path
 
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
+_TABLES = (".csv", ".tsv", ".jsonl")
 _MOST_FOLDERS = 200
 _NO_DATA = "name another folder, or obtain the data set: docs/data-sets.md names the source and describes the layout"
 
@@ -32,7 +33,8 @@ def require_folder(root: Path, absent_hint: str = _NO_DATA) -> None:
         if root.is_file() and root.suffix.lower() in _ARCHIVES:
             raise DataError(f"{root} is an archive, not a folder", hint="unpack it, and name the folder")
         if not root.is_dir():
-            raise DataError(f"{root} is a file, not a folder", hint="name the folder of the data set")
+            table = "a manifest needs data.name=manifest" if root.suffix.lower() in _TABLES else "name the folder"
+            raise DataError(f"{root} is a file, not a folder", hint=table)
         with os.scandir(root) as entries:
             empty = next(entries, None) is None
     except OSError as error:

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from flows.cli import options
+from flows.cli import options as cli_options
 from pipeline.data.synthetic.writer import LAYOUTS, generate_dataset
 from tests.flows.command_line import Call
 
@@ -228,8 +228,8 @@ def test_the_home_sign_is_replaced_wherever_it_begins_an_argument(
 @pytest.mark.parametrize("option", ["-o~/x", "--out=~/x", "~/x"])
 def test_options_of_every_form_name_the_home_folder(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/folder/of/me")
-    assert options._at_home(option) == option.replace("~", "/folder/of/me")
-    assert options._at_home("--set=a~b") == "--set=a~b"
+    assert cli_options._at_home(option) == option.replace("~", "/folder/of/me")
+    assert cli_options._at_home("--set=a~b") == "--set=a~b"
 
 
 @pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8])

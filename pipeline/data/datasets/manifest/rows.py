@@ -25,7 +25,10 @@ USED = (*REQUIRED, "person")
 KNOWN = (*USED, "caption")
 SPLITS = ("train", "val", "query", "gallery", "test")
 
-_FORM = "the first line names the columns path, modality, camera, person, split; see docs/data-sets.md"
+_FORM = (
+    "the first line names the columns path, modality, camera, person, split; see docs/data-sets.md "
+    "(a mere list of paths is a .txt file)"
+)
 _DRIVE = re.compile(r"[A-Za-z]:/")
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
 

@@ -84,7 +84,7 @@ def write_manifest(
     """
     names = {name: str(modality) for name, modality in MODALITY_NAMES.items()} | _folded(modality_names)
     splits = {name: name for name in SPLITS} | _folded(split_names)
-    expression = _compile(pattern)
+    expression = _compile(pattern.replace("\\", "/").removeprefix("./"))
     _check_request(folder, out, expression, infrared_cameras, names, split, test_share)
     _check_splits(expression, splits, split_names)
     others: list[str] = []

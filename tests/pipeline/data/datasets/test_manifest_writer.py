@@ -456,6 +456,10 @@ class TestJunkAndSplits:
         with pytest.raises(ConfigError, match=r"probe|needs \{split\}"):
             write_manifest(market(tmp_path / "site"), out, **request)
 
+    def test_backslashes_of_a_pattern_are_slashes(self, tmp_path, out):
+        site = fill(tmp_path / "site", "cam1/7/a.jpg", "cam3/7/a.jpg")
+        assert write_manifest(site, out, pattern=".\\cam{camera}\\{person}\\{name}", infrared_cameras=["3"]).images == 2
+
     def test_usual_names_of_modalities_need_no_option(self, tmp_path, out):
         site = fill(tmp_path / "site", "RGB/7/a.jpg", "Thermal/7/a.jpg", "IR/7/b.jpg")
         summary = write_manifest(site, out, pattern="{modality}/{person}/{name}")
