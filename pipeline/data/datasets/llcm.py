@@ -91,7 +91,7 @@ class LlcmArchive:
 def open_archive(root: Path) -> LlcmArchive:
     """Read the lists and list the images."""
     lists = (f"{LIST_FOLDER}/{name}" for name in (*TRAINING_LISTS, TEST_PEOPLE))
-    missing = [name for name in lists if not (root / name).is_file()]
+    missing = (name for name in lists if not (root / name).is_file())
     require_layout(root, "LLCM", (*TRAINING_FOLDERS, *TEST_FOLDERS), missing, OBTAIN)
     found = TRAINING_FOLDERS.map(lambda folder: frozenset(map(str, walk_images(root, PurePosixPath(folder)))))
     lines = PerModality.build(lambda modality: tuple(_read_training_list(root, modality, Names(found[modality]))))

@@ -74,11 +74,11 @@ def open_archive(root: Path) -> SysuArchive:
     The authors' repository lacks the validation list: all people with images of both modalities who are in neither
     other list then count as validation.
     """
-    missing = [
+    missing = (
         f"{LIST_FOLDER}/{split}_id.txt (or .mat)"
         for split in ("train", "test")
         if not any((root / LIST_FOLDER / f"{split}_id.{extension}").is_file() for extension in ("txt", "mat"))
-    ]
+    )
     require_layout(root, "SYSU-MM01", CAMERA_FOLDERS, missing, OBTAIN)
     folders = list_image_folders(root)
     lists = {split: read_person_list(root / LIST_FOLDER, split) for split in SPLITS}
