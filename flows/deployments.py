@@ -20,6 +20,7 @@ from flows.tasks import measure_again, train_as_tasks
 from flows.terminal_runs import HOST_TAG
 from pipeline.config.experiment import AnyConfig, method_name, with_split
 from pipeline.config.presets import load_config, validate_config
+from pipeline.config.shared import UserPath
 from pipeline.errors import ConfigError, VireidError
 from pipeline.evaluation.report import AverageReport, EvaluationReport, average_reports
 from pipeline.methods import METHODS, MethodSpec, method_of
@@ -66,13 +67,13 @@ def flow_of(method: MethodSpec) -> Flow[..., Any]:
     retry_delay_seconds=RETRY_SECONDS,
 )
 def evaluate(
-    run_folder: Path,
-    data_root: Path | None = None,
+    run_folder: UserPath,
+    data_root: UserPath | None = None,
     device: str = "auto",
     split: int | None = None,
-    features_file: Path | None = None,
-    queries_file: Path | None = None,
-    images_root: Path | None = None,
+    features_file: UserPath | None = None,
+    queries_file: UserPath | None = None,
+    images_root: UserPath | None = None,
 ) -> EvaluationReport | State[Any] | None:
     """Evaluate a run again: its last finished round, or the round that was selected as its result.
 

@@ -29,6 +29,8 @@ STRICT = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, 
 
 def _at_home(value: Any) -> Any:
     """A path with the home folder for `~` at its beginning, as shells replace it; they do not after `=`."""
+    if isinstance(value, str | Path) and "\0" in str(value):
+        raise ValueError("a path contains no NUL character")
     return os.path.expanduser(value) if isinstance(value, str) else value  # noqa: PTH111 - `./~` is no home folder
 
 

@@ -13,7 +13,7 @@ from pipeline.runtime.names import Names, is_there, similar_path
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
 _TABLES = (".csv", ".tsv", ".jsonl")
 _MOST_FOLDERS = 200
-_NO_DATA = "name another folder, or obtain the data set: docs/data-sets.md names the source and describes the layout"
+_NO_DATA = "name its folder with --data, or as the argument; docs/data-sets.md describes how to obtain a data set"
 
 
 def describe_absent(path: Path, kind: str = "folder") -> str:
@@ -25,16 +25,16 @@ def describe_absent(path: Path, kind: str = "folder") -> str:
     return f"there is no {kind} {path}" + ("" if path.is_absolute() else f" in the working folder {Path.cwd()}")
 
 
-def require_folder(root: Path, absent_hint: str = _NO_DATA) -> None:
-    """Refuse a root that is missing, a file, an archive, empty or unreadable."""
+def require_folder(root: Path, hint: str | None = None) -> None:
+    """Refuse a root that is missing, a file, an archive, empty or unreadable; `hint` is for other folders than data."""
     try:
         if not is_there(root):
-            raise DataError(describe_absent(root), hint=absent_hint)
+            raise DataError(describe_absent(root), hint=hint or _NO_DATA)
         if root.is_file() and root.suffix.lower() in _ARCHIVES:
             raise DataError(f"{root} is an archive, not a folder", hint="unpack it, and name the folder")
         if not root.is_dir():
-            table = "a manifest needs data.name=manifest" if root.suffix.lower() in _TABLES else "name the folder"
-            raise DataError(f"{root} is a file, not a folder", hint=table)
+            table = "a manifest needs --set data.name=manifest" if root.suffix.lower() in _TABLES else "name the folder"
+            raise DataError(f"{root} is a file, not a folder", hint=hint or table)
         with os.scandir(root) as entries:
             empty = next(entries, None) is None
     except OSError as error:

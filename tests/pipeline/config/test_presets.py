@@ -120,6 +120,7 @@ def test_a_circle_of_presets_is_refused(tmp_path: Path) -> None:
         (b'extends = "\\u0000.toml"\n', "cannot be read"),
         (b'extends = "smoke"\nstages.prepare_rounds = 1000000000000\n', "stages.prepare_rounds"),
         (b'extends = "smoke"\nname = 2024-01-01\n', "name: "),
+        (b'extends = "smoke"\nexecution.runs_folder = "a\\u0000b"\n', "execution.runs_folder: a path contains no NUL"),
     ],
 )
 def test_any_content_of_a_file_gives_one_clear_error(tmp_path: Path, content: bytes, message: str) -> None:

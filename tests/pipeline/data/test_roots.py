@@ -60,12 +60,12 @@ CHANGES: list[tuple[Change, str, str]] = [
     (
         lambda root: root.rename(root.with_name("PEOPLE")),
         "/PEOPLE' is there, whose name differs in case",
-        "name another",
+        "--data",
     ),
     (
         lambda root: [shutil.rmtree(root), root.symlink_to("gone")],
         "is a link to gone, which is not there",
-        "name another",
+        "--data",
     ),
 ]
 
