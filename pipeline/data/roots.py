@@ -60,8 +60,10 @@ def require_layout(root: Path, title: str, folders: Sequence[str], missing_files
             raise DataError(f"{problem}, but its {what} {other} is", hint="name that folder")
     entries = Names(entry.name for entry in root.iterdir())
     for folder in absent:
-        alike = entries.alike(folder)
-        if alike:
+        if os.path.lexists(root / folder):
+            reason = describe_absent(root / folder) if not is_there(root / folder) else f"{folder} is a file"
+            raise DataError(f"{problem}: {reason}", hint="mend the link, or unpack the data set again")
+        if alike := entries.alike(folder):
             spelled = f"{problem}: no {', '.join(missing)}; there is {alike[0]!a}"
             raise DataError(spelled, hint=f"the layout has {folder!r}: rename it (upper and lower case differ)")
     if read_drawn(root) is not None and partly:

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 from models.modality import Modality
 from pipeline.data.listing import json_lines, json_problem
+from pipeline.data.tables import column_name
 from pipeline.data.values import MAX_DIGITS, MODALITY_NAMES, modality_named, name_or_number
 from pipeline.errors import DataError
 from pipeline.runtime.text_files import read_text
@@ -136,13 +137,15 @@ def _dictionary_cells(
 
 
 def _row(place: str, values: Mapping[str, Any], caption_field: str, path_prefix: str) -> CaptionRow:
+    found = ", ".join(map(repr, values))
+    values = {column_name(name): value for name, value in values.items()} | dict(values)
     path = values.get("path")
     if not isinstance(path, str):
         raise ValueError("no path")
     if not path.startswith(path_prefix):
         raise ValueError(f"the path {path} does not begin with {path_prefix}")
     if caption_field not in values:
-        raise ValueError(f"no {caption_field!r}; there are: {', '.join(map(repr, values))}")
+        raise ValueError(f"no {caption_field!r}; there are: {found}")
     caption = "" if values[caption_field] is None else values[caption_field]
     if not isinstance(caption, str):
         raise ValueError(f"{caption_field} is {caption!r}, not a text")

@@ -53,6 +53,12 @@ CHANGES: list[tuple[Change, str, str]] = [
     (lambda root: (root / "cam1").rename(root / "cam1 "), "no cam1/; there is 'cam1 '", "rename it"),
     (lambda root: [shutil.rmtree(root / "cam6"), (root / "cam6.zip").touch()], "no cam6/", "unpack cam6.zip"),
     (lambda root: shutil.rmtree(root / "cam6"), "no cam6/", "copy what is missing"),
+    (
+        lambda root: [shutil.rmtree(root / "cam6"), (root / "cam6").symlink_to("gone")],
+        "people/cam6 is a link to gone, which is not there",
+        "mend the link",
+    ),
+    (lambda root: [shutil.rmtree(root / "cam6"), (root / "cam6").touch()], "cam6 is a file", "unpack"),
     (lambda root: (root / "exp" / "test_id.txt").unlink(), "no exp/test_id.txt (or .mat)", "copy what is missing"),
     (lambda root: [shutil.rmtree(root), root.mkdir()], "is empty", "unpack the data set into it, or mount the disk"),
     (lambda root: [shutil.rmtree(root), root.touch()], "is a file, not a folder", "name the folder"),

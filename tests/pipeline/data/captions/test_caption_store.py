@@ -299,6 +299,7 @@ def test_the_captions_that_come_with_drawn_people_fit_them(tmp_path, layout, spl
 def test_paths_are_found_by_another_spelling_and_modalities_by_their_usual_names(tmp_path, caplog):
     content = [row | {"path": row["path"].upper().replace("/", "\\")} for row in rows()]
     content[0] |= {"modality": "IR", "pid": "2.0", "camera": 3.0}
+    content[1] = {name.title(): value for name, value in content[1].items()}
     path = tmp_path / "c.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in content), encoding="utf-16")
 
