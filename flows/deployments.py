@@ -20,6 +20,7 @@ from flows.tasks import measure_again, train_as_tasks
 from flows.terminal_runs import HOST_TAG
 from pipeline.config.experiment import AnyConfig, method_name, with_split
 from pipeline.config.presets import load_config, validate_config
+from pipeline.config.shared import UserPath
 from pipeline.errors import ConfigError, VireidError
 from pipeline.evaluation.report import AverageReport, EvaluationReport, average_reports
 from pipeline.methods import METHODS, MethodSpec, method_of
@@ -66,12 +67,13 @@ def flow_of(method: MethodSpec) -> Flow[..., Any]:
     retry_delay_seconds=RETRY_SECONDS,
 )
 def evaluate(
-    run_folder: Path,
-    data_root: Path | None = None,
+    run_folder: UserPath,
+    data_root: UserPath | None = None,
     device: str = "auto",
     split: int | None = None,
-    features_file: Path | None = None,
-    queries_file: Path | None = None,
+    features_file: UserPath | None = None,
+    queries_file: UserPath | None = None,
+    images_root: UserPath | None = None,
 ) -> EvaluationReport | State[Any] | None:
     """Evaluate a run again: its last finished round, or the round that was selected as its result.
 
@@ -82,10 +84,13 @@ def evaluate(
         split: The split of RegDB to test on; only the run's own is accepted.
         features_file: An .npz file for the features of the test images.
         queries_file: An .npz file for the results of each query.
+        images_root: The folder that a manifest's paths start from; default: as recorded by the run.
     """
 
     def work() -> EvaluationReport:
-        with reopen_run(run_folder, method_of, data_root=data_root, device=device, split=split) as (run, evaluator):
+        with reopen_run(
+            run_folder, method_of, data_root=data_root, images_root=images_root, device=device, split=split
+        ) as (run, evaluator):
             measure = measure_again if FlowRunContext.get() else measure_again.fn
             return measure(run, evaluator, features_file, queries_file)
 

@@ -19,7 +19,15 @@ from flows.cli.compare import compare
 from flows.cli.data import data_app
 from flows.cli.encoder import embed, export, search
 from flows.cli.features import label, rank
-from flows.cli.options import JsonOption, Output, PerQueryOption, check_outputs_of, renamed
+from flows.cli.options import (
+    Commands,
+    JsonOption,
+    ManifestRootOption,
+    Output,
+    PerQueryOption,
+    check_outputs_of,
+    renamed,
+)
 from flows.cli.printing import print_average, print_json, print_note, print_report, stdout
 from flows.cli.runs import runs_app
 from flows.cli.server import deploy, server
@@ -39,6 +47,7 @@ if TYPE_CHECKING:
     from pipeline.evaluation.report import EvaluationReport
 
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -165,6 +174,7 @@ def demo(
 def evaluate(
     run: Annotated[Path, typer.Argument(help="The folder of a run.")],
     data: DataOption = None,
+    root: ManifestRootOption = None,
     split: Annotated[int | None, typer.Option(min=1, max=10, help="RegDB: the split, which must be the run's.")] = None,
     _trial: Annotated[str | None, renamed("--trial", "--split")] = None,
     features: Annotated[
@@ -179,7 +189,7 @@ def evaluate(
     from flows.prefect_local import prefect_at_terminal, with_or_without_prefect
 
     with prefect_at_terminal():
-        options = {"data_root": data, "device": device, "split": split, "features_file": features}
+        options = {"data_root": data, "images_root": root, "device": device, "split": split, "features_file": features}
         report: EvaluationReport | None = with_or_without_prefect(
             at_terminal("evaluate"), options | {"run_folder": run, "queries_file": per_query}
         )

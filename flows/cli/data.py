@@ -129,6 +129,13 @@ def manifest(
         str, typer.Option(help="Names of {modality}, such as 'Thermal=infrared,Visible=visible'.")
     ] = "",
     split: Annotated[str, typer.Option(help="train, val, query, gallery, or test; if not in the pattern.")] = "train",
+    split_names: Annotated[
+        str, typer.Option(help="Names of {split}, such as 'bounding_box_test=gallery,query=query'.")
+    ] = "",
+    junk_people: Annotated[
+        str | None,
+        typer.Option(help="People to exclude, or none.", show_default="negative numbers, and 0000 of Market-1501"),
+    ] = None,
     test_share: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="Fraction of the people in test; the others are in train.")
     ] = None,
@@ -142,8 +149,10 @@ def manifest(
         out,
         pattern=pattern,
         infrared_cameras=_listed(infrared_cameras),
-        modality_names=dict(_named(entry) for entry in _listed(modality_names)),
+        modality_names=dict(_named(entry, "--modality-names") for entry in _listed(modality_names)),
         split=split,
+        split_names=dict(_named(entry, "--split-names") for entry in _listed(split_names)),
+        junk_people=None if junk_people is None else [one for one in _listed(junk_people) if one != "none"],
         test_share=test_share,
         seed=seed,
     )
@@ -156,8 +165,8 @@ def _listed(text: str) -> list[str]:
     return [entry.strip() for entry in text.split(",") if entry.strip()]
 
 
-def _named(entry: str) -> tuple[str, str]:
-    name, separator, modality = entry.partition("=")
+def _named(entry: str, option: str) -> tuple[str, str]:
+    name, separator, meaning = entry.partition("=")
     if not separator:
-        raise typer.BadParameter(f"{entry!r} has no '='", param_hint="--modality-names")
-    return name.strip(), modality.strip()
+        raise typer.BadParameter(f"{entry!r} has no '='", param_hint=option)
+    return name.strip(), meaning.strip()

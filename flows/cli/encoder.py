@@ -72,7 +72,7 @@ def embed(
 
 INDEXES = Path("indexes")
 MOST_SHOWN = 20
-FILES = (".csv", ".jsonl", ".txt")
+FILES = (".csv", ".tsv", ".jsonl", ".txt")
 METHODS = ("auto", "exact", "ivf")
 
 
@@ -124,10 +124,10 @@ def search(
     from pipeline.inference.searching import search_gallery
 
     asking, _, asked = towards.partition("_to_")
-    queries = list_images(query, Modality(asking), query_split or (), root if query.suffix in FILES else None)
+    queries = list_images(query, Modality(asking), query_split or (), root if query.suffix.lower() in FILES else None)
     encoder = open_encoder(run, device, precision_of(precision), orientation_of(orientation), deep_range_of(deep_range))
     source = GallerySource(
-        gallery, Modality(asked), tuple(gallery_split or ()), root if gallery.suffix in FILES else None
+        gallery, Modality(asked), tuple(gallery_split or ()), root if gallery.suffix.lower() in FILES else None
     )
     opened, folder = open_or_refresh(
         source, index, INDEXES, encoder, batch_size=batch_size, kind=cast(Kind, kind), workers=workers

@@ -2,12 +2,15 @@
 
 import functools
 import math
+import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_type_hints
 
 import typer
+from typer.core import TyperGroup
 
 from pipeline.errors import ConfigError
 from pipeline.runtime.outputs import QUERIES, OutputKind, check_file, check_folder
@@ -92,6 +95,24 @@ OverlapOption = Annotated[
     bool, typer.Option("--allow-overlap", help="Accept a manifest with a person in training and test.")
 ]
 PartialOption = Annotated[bool, typer.Option("--allow-partial", help="Accept counts that differ from published ones.")]
+
+
+_HOME = re.compile(r"(--[\w-]+=|-[a-zA-Z])?(~.*)", re.DOTALL)
+
+
+class Commands(TyperGroup):
+    """Commands whose arguments may begin with `~`, also after `--option=`, where shells leave it as it is."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Replace `~` by the home folder; `./~` is no home folder."""
+        return super().parse_args(ctx, [_at_home(one) for one in args])
+
+
+def _at_home(argument: str) -> str:
+    match = _HOME.fullmatch(argument)
+    if match is None:
+        return argument
+    return (match[1] or "") + os.path.expanduser(match[2])  # noqa: PTH111 - a Path drops `./`
 
 
 def one_of(option: str, value: str, known: tuple[str, ...]) -> str:

@@ -19,6 +19,7 @@ from pipeline.captioning.settings import Shard
 from pipeline.data.captions.files import CAPTION_SCHEMA, CaptionRow, meta_path, read_caption_rows, some_of
 from pipeline.errors import CheckpointError, ConfigError, DataError
 from pipeline.runtime import atomic_files
+from pipeline.runtime.text_files import read_text
 
 IMAGE_SOURCE: Final = "original"
 """Images are described as stored: neither resized to the network's input nor augmented."""
@@ -304,7 +305,8 @@ def _read_part(path: Path) -> _Part:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+    text = read_text(path, kind="caption file", origin="`vireid caption` writes one")
+    return [json.loads(line.lstrip("\ufeff")) for line in text.split("\n") if line.strip()]
 
 
 def _refuse_overlaps(parts: Sequence[_Part]) -> None:

@@ -59,6 +59,7 @@ def read_dataset(
         given["split"] = spec.options.default_split if split is None else split
     elif split is not None:
         raise ConfigError(f"data set {name} has one split only, not {split!r}", hint="omit the split")
+    _refuse_other_layout(spec, root, datasets)
     return spec.read(root, **given)
 
 
@@ -83,7 +84,20 @@ def check_dataset(
 ) -> DatasetCheck:
     """Compare a data set with its known counts; no image is opened. Arguments as for `read_dataset`."""
     spec = spec_of(name, datasets)
+    _refuse_other_layout(spec, root, datasets)
     return spec.check(root, **spec.applicable({"images_root": images_root, "allow_overlap": allow_overlap}))
+
+
+def _refuse_other_layout(spec: DatasetSpec, root: Path, datasets: Sequence[DatasetSpec]) -> None:
+    if spec.has_layout(root):
+        return
+    for other in datasets:
+        if other.has_layout(root):
+            title = other.options.title or f"a {other.name}"
+            raise DataError(
+                f"{root} is laid out like {title}, not like {spec.options.title or f'a {spec.name}'}",
+                hint=f"the name of that data set is {other.name}: data.name={other.name} in the settings of a run",
+            )
 
 
 def training_images(dataset: Dataset, store: ImageStore, seed: int) -> PerModality[TrainingImages]:

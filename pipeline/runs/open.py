@@ -29,6 +29,7 @@ from pipeline.data.dataset import (
     verified_store,
 )
 from pipeline.data.images import TestImages
+from pipeline.data.roots import describe_absent
 from pipeline.data.store import open_store, store_key
 from pipeline.data.supervision import Supervision
 from pipeline.errors import CheckpointError, ConfigError, DataError, WeightsError
@@ -37,6 +38,7 @@ from pipeline.runs.record import RunRecord
 from pipeline.runs.run import Method, Run
 from pipeline.runtime.device import device_name, recorded_precision, resolve_device, resolve_precision, using_device
 from pipeline.runtime.distributed import ALONE, Processes
+from pipeline.runtime.names import is_there
 from pipeline.storage.run_folder import RunFolder
 from pipeline.tracking.tracker import SilentTracker, Tracker, UninterruptedTracker
 
@@ -102,12 +104,13 @@ def reopen_run(
     *,
     data_root: Path | None,
     device: str,
+    images_root: Path | None = None,
     split: int | None = None,
 ) -> Iterator[tuple[Run[Any, Any], IdentityEvaluator]]:
     """Open an existing run to measure it, without tracking.
 
-    `method_of` returns the method of recorded settings, as `pipeline.methods.method_of`. `data_root` is the present
-    folder of the data set, by default the recorded one.
+    `method_of` returns the method of recorded settings, as `pipeline.methods.method_of`. `data_root` and
+    `images_root` are the present folders of the data set and of a manifest's images, by default the recorded ones.
 
     Raises:
         ConfigError: It was trained on another split of RegDB than `split`.
@@ -120,7 +123,7 @@ def reopen_run(
                 f"{run_folder} was trained on split {recorded.data.split}: it has seen test people of split {split}",
                 hint="train a model for each split: `vireid train cclnet-regdb --splits 1-10`",
             )
-        data = recorded.data if data_root is None else recorded.data.model_copy(update={"root": data_root})
+        data = _present_data(run_folder, recorded.data, data_root, images_root)
         place = resolve_device(device)
         precision = recorded_precision(recorded.execution.precision, place)
         changes = {"device": device, "runs_folder": run_folder.parent, "tracking": False, "precision": precision}
@@ -150,6 +153,23 @@ def _images_folder(config: AnyConfig, dataset: Dataset) -> Iterator[Path]:
     with TemporaryDirectory(prefix="vireid-") as temporary:
         logger.info("%s cannot be written: the images are decoded into a temporary folder", folder)
         yield Path(temporary)
+
+
+def _present_data(run_folder: Path, recorded: DataConfig, root: Path | None, images_root: Path | None) -> DataConfig:
+    """The recorded data set in its present folders; the error for a missing one names the option for it."""
+    places = (
+        ("root", root, "name the data set with --data"),
+        ("images_root", images_root, "name the folder that the manifest's paths start from with --root"),
+    )
+    for name, now, hint in places:
+        before = getattr(recorded, name)
+        place = now or before
+        if place is None or is_there(place):
+            continue
+        reason = describe_absent(place, "file or folder")
+        trained = f"{run_folder} was trained on {before}, which is not there: {reason}"
+        raise DataError(reason if now else trained, hint=hint)
+    return recorded.model_copy(update={name: now for name, now, _ in places if now is not None})
 
 
 def _new_run(

@@ -52,8 +52,9 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         (deployed.csdn, {"preset": "csdn-market"}, "there is no preset 'csdn-market'", "choose one of"),
         (deployed.eees, {"preset": "eees-sysu", "config": {"execution": {"device": "abacus"}}}, "'abacus'", "cpu"),
         (deployed.evaluate, {"run_folder": "absent"}, "absent holds no run", "config.json"),
+        (deployed.evaluate, {"run_folder": "~/absent"}, f"{Path.home()}/absent holds no run", "config.json"),
     ],
-    ids=["no data there", "no data named", "other method", "no preset", "no device", "no run"],
+    ids=["no data there", "no data named", "other method", "no preset", "no device", "no run", "no run at home"],
 )
 def test_an_error_ends_the_run_at_once_with_its_hint(
     flow: Flow[..., Any], parameters: dict[str, Any], message: str, hint: str

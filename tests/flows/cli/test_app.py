@@ -81,10 +81,15 @@ def test_without_a_data_set_the_error_says_how_one_is_obtained(vireid: Call, tmp
     assert code == 1
     assert "no data set is named" in err
     assert "DATA=" in err and "wuancong/SYSU-MM01" in err
-    code, _, err = vireid("train", "cclnet-sysu", "--runs", str(tmp_path), "--data", str(tmp_path))
+    other = tmp_path / "other"
+    other.mkdir()
+    code, _, err = vireid("train", "cclnet-sysu", "--runs", str(tmp_path), "--data", str(other))
+    assert code == 1 and "is empty" in err
+    (other / "notes.txt").touch()
+    code, _, err = vireid("train", "cclnet-sysu", "--runs", str(tmp_path), "--data", str(other))
     assert code == 1
     assert "cam1" in err and "wuancong/SYSU-MM01" in err
-    assert not list(tmp_path.iterdir()), "nothing is left behind"
+    assert list(tmp_path.iterdir()) == [other], "nothing is left behind"
 
 
 def test_an_unknown_preset_names_those_that_exist(vireid: Call) -> None:

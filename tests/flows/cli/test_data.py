@@ -1,6 +1,8 @@
 """`vireid data`: what is missing from a data set is found before a run, and images are decoded once."""
 
+import codecs
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from flows.cli import options as cli_options
 from pipeline.data.synthetic.writer import LAYOUTS, generate_dataset
 from tests.flows.command_line import Call
 
@@ -206,3 +209,51 @@ def test_a_wrong_way_of_reading_has_a_hint(
 ) -> None:
     code, _, err = vireid("data", "index", "sysu", str(drawn["sysu"]), "--cache", str(tmp_path), option, value)
     assert code == 1 and words in err and "hint:" in err
+
+
+def test_the_home_sign_is_replaced_wherever_it_begins_an_argument(
+    vireid: Call, drawn: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(drawn["sysu"].parent))
+    assert vireid("data", "check", "sysu", "~/sysu", "--skip-images")[0] == 0
+    manifest = tmp_path / "m.csv"
+    shutil.copy(drawn["manifest"] / "manifest.csv", manifest)
+    code, _, err = vireid("data", "check", "manifest", str(manifest), "--skip-images", "--root=~/manifest")
+    assert code == 0, err
+    monkeypatch.chdir(tmp_path)
+    code, _, err = vireid("data", "check", "sysu", "./~/sysu", "--skip-images")
+    assert code == 1 and "there is no folder ~/sysu" in err
+
+
+@pytest.mark.parametrize("option", ["-o~/x", "--out=~/x", "~/x"])
+def test_options_of_every_form_name_the_home_folder(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/folder/of/me")
+    assert cli_options._at_home(option) == option.replace("~", "/folder/of/me")
+    assert cli_options._at_home("--set=a~b") == "--set=a~b"
+
+
+@pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("layout", ["sysu", "regdb", "llcm", "manifest"])
+def test_lists_that_another_editor_saved_are_the_same(
+    vireid: Call, drawn: dict[str, Path], tmp_path: Path, layout: str, mark: bytes, end: bytes
+) -> None:
+    root = tmp_path / layout
+    shutil.copytree(drawn[layout], root, copy_function=os.link)
+    for file in [*root.rglob("*.txt"), *root.glob("manifest.csv")]:
+        content = mark + file.read_bytes().replace(b"\n", end)
+        file.unlink()
+        file.write_bytes(content)
+    assert vireid("data", "check", layout, str(root), "--skip-images")[0] == 0
+
+
+def test_lists_of_regdb_are_read_with_other_separators_and_case(
+    vireid: Call, drawn: dict[str, Path], tmp_path: Path
+) -> None:
+    root = tmp_path / "regdb"
+    shutil.copytree(drawn["regdb"], root, copy_function=os.link)
+    for file in root.rglob("*.txt"):
+        lines = file.read_text().replace("Visible", "visible").replace("/", "\\").replace(" ", ",")
+        file.unlink()
+        file.write_text(lines.replace(".bmp", ".BMP"), encoding="utf-16")
+    assert vireid("data", "check", "regdb", str(root), "--skip-images")[0] == 0

@@ -104,9 +104,9 @@ def test_a_circle_of_presets_is_refused(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (b"seed = \n", "not valid TOML"),
-        (b"name = '\xff'\n", "not valid TOML"),
-        (b"seed = " + b"9" * 5000, "not valid TOML"),
-        (b"a = " + b"[" * 5000, "not valid TOML"),
+        (b"seed = 2\nname = '\xff'\n", "mine.toml:2: not UTF-8: byte 0xff"),
+        (b"seed = " + b"9" * 5000, "not valid TOML: a number has more than 4,300 digits"),
+        (b"a = " + b"[" * 5000, "not valid TOML: brackets are nested too deeply"),
         (b'extends = "smoke"\nseed = ' + b"9" * 30, "seed has more than 64 bits"),
         (b'extends = "smoke"\n[' + b".".join([b"a"] * 3000) + b"]\n", "not a section"),
         (b'extends = "smoke"\ndata = 3\n', "data is a section, not a value"),
@@ -115,11 +115,12 @@ def test_a_circle_of_presets_is_refused(tmp_path: Path) -> None:
         (b'extends = ["smoke"]\n', "not a string"),
         (b'extends = "smok"\n', "there is no preset 'smok'"),
         (b'extends = "../presets/smoke"\n', "there is no preset"),
-        (b'extends = "gone.toml"\n', "there is no preset 'gone.toml'"),
+        (b'extends = "gone.toml"\n', "there is no preset .*gone.toml"),
         (b'extends = "' + b"x" * 5000 + b'.toml"\n', "cannot be read"),
         (b'extends = "\\u0000.toml"\n', "cannot be read"),
         (b'extends = "smoke"\nstages.prepare_rounds = 1000000000000\n', "stages.prepare_rounds"),
         (b'extends = "smoke"\nname = 2024-01-01\n', "name: "),
+        (b'extends = "smoke"\nexecution.runs_folder = "a\\u0000b"\n', "execution.runs_folder: a path contains no NUL"),
     ],
 )
 def test_any_content_of_a_file_gives_one_clear_error(tmp_path: Path, content: bytes, message: str) -> None:
@@ -205,3 +206,38 @@ def test_the_word_none_is_a_choice_where_there_is_one_and_nothing_elsewhere(chan
     for name in path:
         branch = getattr(branch, name)
     assert getattr(branch, last) == value
+
+
+def test_the_home_folder_is_replaced_in_every_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "base.toml").write_text('extends = "eees-demo"\ncaptions.path = "~/c.jsonl"\ndata.root = "~/people"\n')
+    (tmp_path / "mine.TOML").write_bytes('extends = "~/base.toml"\n# réglages\n'.encode("utf-8-sig"))
+    changes = ["execution.runs_folder=~/runs", "model.weights=~/RN50.pt"]
+    config = load_config("~/mine.TOML", changes)
+    assert config.captions.path == tmp_path / "c.jsonl"
+    assert config.data.root == tmp_path / "people"
+    manifest = load_config("smoke", ["data.name=manifest", "data.images_root=~/images"])
+    assert manifest.data.images_root == tmp_path / "images"
+    assert config.execution.runs_folder == tmp_path / "runs"
+    assert config.model.weights == f"{tmp_path}/RN50.pt"
+    plain = load_config("~/base.toml", [f"model.weights={tmp_path}/RN50.pt"])
+    assert digest_of(config) == digest_of(plain)
+    assert load_config("smoke", ["data.root=a~b/~"]).data.root == Path("a~b/~")
+
+
+def test_a_preset_saved_as_utf_16_is_read(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_bytes('extends = "smoke"\n# é\nseed = 3\n'.encode("utf-16"))
+    assert load_config(str(tmp_path / "mine.toml")).seed == 3
+
+
+def test_a_long_name_is_cut_in_the_message() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config("x" * 5000)
+    assert len(caught.value.message) < 300
+
+
+def test_a_file_without_its_ending_is_named(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('extends = "smoke"\n')
+    with pytest.raises(ConfigError, match="there is no preset") as caught:
+        load_config(str(tmp_path / "mine"))
+    assert "mine.toml is a file: name it with its ending" in caught.value.hint

@@ -56,6 +56,7 @@ def test_names_may_hold_any_sign(tmp_path: Path) -> None:
 
 
 def test_a_list_names_paths_from_its_own_folder_or_absolute_ones(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg", "elsewhere.jpg")
     elsewhere = tmp_path / "elsewhere.jpg"
     (tmp_path / "list.txt").write_text(f"# mine\n\na/1.jpg\n{elsewhere}\na/1.jpg\n")
     found = list_images(tmp_path / "list.txt", VISIBLE)
