@@ -21,7 +21,7 @@ _REASONS: dict[str, tuple[Kind, str]] = {
     "SQLITE_LOCKED": ("busy", "another program uses it, and has locked it"),
     "SQLITE_PROTOCOL": ("busy", "another program uses it, and has locked it"),
     "SQLITE_NOTADB": ("damaged", "it is not a database"),
-    "SQLITE_CORRUPT": ("damaged", "it is damaged"),
+    "SQLITE_CORRUPT": ("damaged", "it is damaged or truncated"),
     "SQLITE_READONLY": ("unwritable", "it cannot be written to"),
     "SQLITE_CANTOPEN": ("unwritable", "it cannot be opened"),
     "SQLITE_PERM": ("unwritable", "it cannot be opened"),
@@ -50,7 +50,7 @@ def explain_sqlite(error: sqlite3.Error) -> SqliteFileError:
     """The reason for an error of SQLite, by its code; SQLITE_READONLY_DIRECTORY and others extend a short one."""
     code = getattr(error, "sqlite_errorname", None) or ""
     known = next((found for name, found in _REASONS.items() if code.startswith(name)), None)
-    return SqliteFileError(*(known or ("damaged", f"it is damaged ({error})")))
+    return SqliteFileError(*(known or ("damaged", f"it is damaged: {error}")))
 
 
 def read_sqlite(path: Path, *, writing: bool) -> SqliteContent:
@@ -86,16 +86,8 @@ def _read(path: Path, writing: bool) -> SqliteContent:
             file.isolation_level = None
             file.execute("BEGIN IMMEDIATE" if writing else "BEGIN")
             tables = frozenset(name for (name,) in file.execute("SELECT name FROM sqlite_master WHERE type = 'table'"))
-            (pages,), (size,) = (file.execute(f"PRAGMA {name}").fetchone() for name in ("page_count", "page_size"))
-            if path.stat().st_size < pages * size and not path.with_name(f"{path.name}-wal").exists():
-                raise SqliteFileError(
-                    "damaged", f"its end is missing: {path.stat().st_size:,} of {pages * size:,} bytes"
-                )
-            row = (
-                file.execute("SELECT version_num FROM alembic_version").fetchone()
-                if "alembic_version" in tables
-                else None
-            )
+            versions = "SELECT version_num FROM alembic_version"
+            row = file.execute(versions).fetchone() if "alembic_version" in tables else None
             file.execute("ROLLBACK")
     except sqlite3.Error as error:
         raise explain_sqlite(error) from error
