@@ -14,7 +14,7 @@ PATIENCE_SECONDS = 10.0
 _STILL_SECONDS = 3.0
 _MIGRATING = "_alembic_tmp_"
 
-Kind = Literal["busy", "damaged", "unwritable", "full"]
+Kind = Literal["busy", "damaged", "moved", "unwritable", "full"]
 
 _REASONS: dict[str, tuple[Kind, str]] = {
     "SQLITE_BUSY": ("busy", "another program uses it, and has locked it"),
@@ -22,6 +22,7 @@ _REASONS: dict[str, tuple[Kind, str]] = {
     "SQLITE_PROTOCOL": ("busy", "another program uses it, and has locked it"),
     "SQLITE_NOTADB": ("damaged", "it is not a database"),
     "SQLITE_CORRUPT": ("damaged", "it is damaged or truncated"),
+    "SQLITE_READONLY_DBMOVED": ("moved", "it was moved or replaced while it was open"),
     "SQLITE_READONLY": ("unwritable", "it cannot be written to"),
     "SQLITE_CANTOPEN": ("unwritable", "it cannot be opened"),
     "SQLITE_PERM": ("unwritable", "it cannot be opened"),

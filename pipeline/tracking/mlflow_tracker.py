@@ -228,9 +228,7 @@ class MlflowTracker:
             except MlflowException as error:
                 hint = f"restore it: `{restore_command(self.uri, 'experiment', number)}`"
                 raise StoreError(f"its experiment {_EXPERIMENT} (number {number}) was deleted", hint) from error
-            logger.warning(
-                "MLflow's experiment %s (number %s) was deleted: restored with its runs", _EXPERIMENT, number
-            )
+            logger.warning("MLflow's experiment %s (%s) was deleted: restored, with its runs", _EXPERIMENT, number)
         return number
 
     def _created(self, client: MlflowClient, experiment_id: str) -> _Record:

@@ -280,6 +280,8 @@ def _way_out(error: SqliteFileError, file: Path | None, runs: Path, way_on: str)
             )
         case "unwritable":
             return f"`chmod u+rw {name}` and `chmod u+rwx {shlex.quote(str(file.parent))}`; {way_on}"
+        case "moved":
+            return way_on
         case "full":
             return f"free some space; {way_on}"
 
