@@ -34,7 +34,7 @@ def read_registered_encoder(name: str, device: str = "auto", runs_folder: Path =
         ConfigError: No such device.
     """
     uri = tracking_uri(runs_folder)
-    with answering(uri, runs_folder, recording=False):
+    with answering(uri, runs_folder):
         check(uri, writing=False)
         run_id, folders = _download(MlflowClient(tracking_uri=uri), name, uri)
     model = Model.load(str(folders.visible))

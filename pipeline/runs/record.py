@@ -118,7 +118,9 @@ class RunRecord:
         except TrackingError as error:
             if not self._unreachable:
                 logger.warning(
-                    "%s; the run continues, and MLflow receives the missing rounds when it answers", error.message
+                    "%s; the run continues, and MLflow receives the missing rounds when it answers (%s)",
+                    error.message,
+                    error.hint,
                 )
             self._unreachable = True
             now = _clock()

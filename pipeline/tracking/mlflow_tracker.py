@@ -9,6 +9,7 @@ import json
 import logging
 import math
 import os
+import shlex
 import sys
 import threading
 import time
@@ -47,6 +48,10 @@ logger = logging.getLogger(__name__)
 _EXPERIMENT = "vireid"
 _ROUND_TAG = "vireid.round"
 _DIGEST_TAG = "vireid.digest"
+_AT_THE_START = (
+    "the run folder is intact: repeat the command when MLflow answers, with another MLFLOW_TRACKING_URI, or with "
+    "--set execution.tracking=false"
+)
 _MAX_PARAMS = 100  # a batch; MLflow's own limits
 _MAX_VALUE_LENGTH = 6000
 
@@ -89,7 +94,7 @@ class MlflowTracker:
         if self._started is not None:
             return
         logger.info("recording in MLflow at %s", masked(self.uri))
-        with self._answering():
+        with self._answering(_AT_THE_START):
             prepare(self.uri)
             prepare(os.environ.get("MLFLOW_REGISTRY_URI") or self.uri)
             client = MlflowClient(tracking_uri=self.uri)
@@ -145,7 +150,7 @@ class MlflowTracker:
                 _terminate(self._started.client, self._started.run_id, status)
                 self._remember(ended=status)
         except TrackingError as error:
-            logger.warning("MLflow did not record the end of the run: %s", error.message)
+            logger.warning("MLflow did not record the end of the run: %s (%s)", error.message, error.hint)
 
     def compare_url(self, ui: str) -> str:
         """The page of MLflow's user interface that compares the recorded rounds.
@@ -171,8 +176,9 @@ class MlflowTracker:
         assert self._started is not None, "the tracker was not started"
         return self._started
 
-    def _answering(self) -> contextlib.AbstractContextManager[None]:
-        return answering(self.uri, self._runs, recording=True)
+    def _answering(self, way_on: str | None = None) -> contextlib.AbstractContextManager[None]:
+        sync = f"`vireid runs sync {shlex.quote(str(self._folder.path))}` sends what is missing"
+        return answering(self.uri, self._runs, "record this run", way_on or sync)
 
     def _log_sample(self, numbers: Numbers) -> None:
         """Record measurements of the machine; the step is the time in s since the run was created."""
@@ -253,7 +259,7 @@ def has_run(runs_folder: Path, note: TrackingNote) -> bool:
         return True
     if not file.exists():
         return False
-    with answering(uri, runs_folder, recording=False):
+    with answering(uri, runs_folder):
         check(uri, writing=False)
         try:
             MlflowClient(tracking_uri=uri).get_run(note.run_id)

@@ -34,10 +34,7 @@ _MAKING_SECONDS = 300.0
 _LONGEST_REASON = 300
 _PACKAGES = {"psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient", "psycopg": "'psycopg[binary]'"}
 _FORMS = "http://HOST:PORT, https://..., sqlite:////FOLDER/mlflow.db or postgresql+psycopg2://USER@HOST/DATABASE"
-_WAY_ON = (
-    "the run folder is intact: repeat the command when MLflow answers, with another MLFLOW_TRACKING_URI, or with "
-    "--set execution.tracking=false"
-)
+_WAY_ON = f"repeat the command, or set another {URI_VARIABLE}"
 _PORTS = {"http": 80, "https": 443, "postgresql": 5432, "mysql": 3306, "mssql": 1433}
 _PATIENCE_SECONDS = 5.0
 _NOT_ACTIVE = re.compile(r"The (experiment|run) '?(\w+)'? must be in the 'active' state")
@@ -77,7 +74,7 @@ def prepare_store(runs: Path) -> None:
         TrackingError: MLflow cannot use the file.
     """
     uri = default_uri(runs)
-    with answering(uri, runs, recording=False):
+    with answering(uri, runs):
         prepare(uri)
 
 
@@ -104,10 +101,14 @@ def check(uri: str, *, writing: bool) -> None:
 
 
 @contextmanager
-def answering(uri: str, runs: Path, *, recording: bool) -> Iterator[None]:
+def answering(uri: str, runs: Path, purpose: str = "be read", way_on: str = _WAY_ON) -> Iterator[None]:
     """Turn errors of MLflow and of libraries below it into a `TrackingError`, also of an address or absent server.
 
-    `runs` is the folder of runs, `recording` whether a run is recorded in the `with` block.
+    Args:
+        uri: The address of the store.
+        runs: The folder of runs.
+        purpose: What MLflow cannot do.
+        way_on: The hint, or its end, where no command mends the store.
     """
     _quiet_libraries()
     try:
@@ -115,9 +116,7 @@ def answering(uri: str, runs: Path, *, recording: bool) -> Iterator[None]:
         check_reachable(uri)
         yield
     except (MlflowException, SQLAlchemyError, SqliteFileError, StoreError, ImportError, OSError) as error:
-        way_on = _WAY_ON if recording else f"repeat the command, or set another {URI_VARIABLE}"
         reason, hint = _explained(error, uri, runs, way_on)
-        purpose = "record this run" if recording else "be read"
         raise TrackingError(f"MLflow at {uri} cannot {purpose}: {reason}", hint=hint) from error
 
 

@@ -81,7 +81,7 @@ def test_what_was_missed_is_told_in_order_and_both_is_said_once(
         for number in (2, 3):
             record.publish(after(number))
         assert warnings_of(caplog) == [
-            "MLflow is away; the run continues, and MLflow receives the missing rounds when it answers"
+            "MLflow is away; the run continues, and MLflow receives the missing rounds when it answers (wait)"
         ]
         tracker.away = False
         record.publish(after(4))

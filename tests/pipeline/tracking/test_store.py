@@ -212,6 +212,7 @@ def test_a_store_that_is_locked_later_is_one_sentence_too(
     with pytest.raises(TrackingError) as caught:
         tracker.attach(made_runs)
     assert caught.value.message.endswith("cannot record this run: another program uses it, and has locked it")
+    assert caught.value.hint == f"close that program; `vireid runs sync {made_runs / 'run'}` sends what is missing"
 
 
 @pytest.mark.parametrize("read_only", ["mlflow.db", "."])
