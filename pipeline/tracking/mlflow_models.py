@@ -18,6 +18,7 @@ from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from torch import nn
 
 from pipeline.runtime.atomic_files import TEMPORARY
+from pipeline.tracking.store import remove_left_uploads
 
 logger = logging.getLogger(__name__)
 
@@ -140,6 +141,7 @@ def register_model(client: MlflowClient, experiment_id: str, run_id: str, path: 
         model.model_id, model.run_id = logged.model_id, run_id
         model.save(str(path / (_FILE + TEMPORARY)))
         (path / (_FILE + TEMPORARY)).replace(path / _FILE)
+        remove_left_uploads(logged.artifact_location)
         client.log_model_artifacts(logged.model_id, str(path))
         client.finalize_logged_model(logged.model_id, "READY")
     outputs = client.get_run(run_id).outputs

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from io import StringIO
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -36,6 +37,7 @@ from pipeline.tracking.store import (
     check,
     default_uri,
     prepare,
+    remove_left_uploads,
     restore_command,
     sqlite_file,
     tracking_uri,
@@ -210,6 +212,7 @@ class MlflowTracker:
         if run is None or run.info.lifecycle_stage != "active":
             logger.warning("MLflow at %s no longer has run %s: a new one is created", masked(self.uri), run_id)
             return None
+        remove_left_uploads(str(run.info.artifact_uri))
         client.update_run(run_id, status="RUNNING")
         write_note(self._folder.path, replace(note, ended=None))
         experiment_id = run.info.experiment_id
@@ -284,6 +287,8 @@ def _create_round(client: MlflowClient, experiment_id: str, parent: str, number:
 def _find_rounds(client: MlflowClient, experiment_id: str, parent: str) -> dict[int, str]:
     children = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent}'"
     found = client.search_runs([experiment_id], children, max_results=10_000)
+    for child in found:
+        remove_left_uploads(str(child.info.artifact_uri))
     return {int(child.data.tags[_ROUND_TAG]): child.info.run_id for child in found}
 
 
@@ -318,6 +323,7 @@ def _text(value: Any) -> str:
 
 def _terminate(client: MlflowClient, run_id: str, status: Status) -> None:
     """End a run, whether or not it has ended before."""
-    # With a server MLflow prints a line for each ended run to stdout, which is for results.
-    with contextlib.redirect_stdout(sys.stderr):
+    # With a server MLflow prints the address of each ended run, with its password, to stdout, which is for results.
+    with contextlib.redirect_stdout(StringIO()) as printed:
         client.set_terminated(run_id, status)
+    sys.stderr.write(clickable(printed.getvalue()))

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 from urllib.request import getproxies, proxy_bypass
 
 from mlflow.exceptions import MlflowException
@@ -30,6 +30,7 @@ URI_VARIABLE = "MLFLOW_TRACKING_URI"
 
 _SQLITE = "sqlite:///"
 _DATABASE = "mlflow.db"
+_UPLOAD = ".artifact.uploading."  # MLflow's name
 _MAKING_SECONDS = 300.0
 _LONGEST_REASON = 300
 _PACKAGES = {"psycopg2": "psycopg2-binary", "MySQLdb": "mysqlclient", "psycopg": "'psycopg[binary]'"}
@@ -87,7 +88,7 @@ def prepare(uri: str) -> None:
     file = sqlite_file(uri)
     if file is not None:
         if not file.exists() or file.stat().st_size == 0:
-            _make(file)
+            _make(file.resolve())  # a link stays
         check(uri, writing=True)
 
 
@@ -98,6 +99,14 @@ def check(uri: str, *, writing: bool) -> None:
         if not file.exists():
             raise StoreError("there is no such file", f"train a run first, or name its store in {URI_VARIABLE}")
         _check_schema(file, read_sqlite(file, writing=writing))
+
+
+def remove_left_uploads(artifact_uri: str) -> None:
+    """Remove the partial files that a killed process has left in a local folder of artifacts."""
+    place = urlsplit(artifact_uri)
+    if place.scheme == "file":
+        for path in Path(unquote(place.path)).glob(f"{_UPLOAD}*"):
+            path.unlink(missing_ok=True)
 
 
 @contextmanager

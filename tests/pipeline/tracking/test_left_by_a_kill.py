@@ -63,6 +63,14 @@ def test_a_recorded_run_is_not_taken_for_one_without_a_note(made_runs: Path) -> 
     assert start(made_runs) != before
 
 
+def test_partial_files_of_a_killed_upload_are_removed(made_runs: Path) -> None:
+    run_id = start(made_runs)
+    (artifacts,) = (made_runs / "mlflow-artifacts").glob(f"{run_id}/artifacts")
+    (artifacts / ".artifact.uploading.abc").write_bytes(b"half a checkpoint")
+    assert start(made_runs) == run_id
+    assert [path.name for path in artifacts.iterdir()] == ["config.json"]
+
+
 def model_folder(path: Path) -> Path:
     path.mkdir()
     Model(metadata={"vireid.model": NAME, "vireid.run": "run"}).save(str(path / "MLmodel"))

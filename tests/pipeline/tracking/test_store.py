@@ -108,6 +108,17 @@ def test_an_empty_file_is_no_database_yet(made_runs: Path, monkeypatch: pytest.M
     assert (made_runs / "mlflow.db").read_bytes() == content
 
 
+def test_a_link_to_another_disk_stays(made_runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = (made_runs / "mlflow.db").read_bytes()
+    monkeypatch.setattr(
+        mlflow.store.db.utils, "_initialize_tables", lambda engine: Path(engine.url.database).write_bytes(content)
+    )
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "mlflow.db").symlink_to(tmp_path / "scratch" / "mlflow.db")
+    prepare_store(tmp_path / "linked")
+    assert (tmp_path / "linked" / "mlflow.db").is_symlink() and (tmp_path / "scratch" / "mlflow.db").is_file()
+
+
 def test_a_full_disk_while_it_is_made_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(engine: sqlalchemy.Engine) -> None:
         with engine.begin() as connection:
