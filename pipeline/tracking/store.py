@@ -75,7 +75,7 @@ def prepare_store(runs: Path) -> None:
         TrackingError: MLflow cannot use the file.
     """
     uri = default_uri(runs)
-    with answering(uri, runs):
+    with answering(uri, runs, "be used"):
         prepare(uri)
 
 
