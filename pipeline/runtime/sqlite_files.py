@@ -93,3 +93,12 @@ def _read(path: Path, writing: bool) -> SqliteContent:
     except sqlite3.Error as error:
         raise explain_sqlite(error) from error
     return SqliteContent(tables, None if row is None else str(row[0]))
+
+
+def is_empty(path: Path, table: str) -> bool:
+    """Whether an existing table has no rows. Raises as `read_sqlite`."""
+    try:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", PATIENCE_SECONDS, uri=True)) as file:
+            return file.execute(f'SELECT 1 FROM "{table}" LIMIT 1').fetchone() is None  # noqa: S608 - a name of ours
+    except sqlite3.Error as error:
+        raise explain_sqlite(error) from error

@@ -23,7 +23,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 
 from pipeline.errors import TrackingError
 from pipeline.runtime.atomic_files import TEMPORARY
-from pipeline.runtime.sqlite_files import SqliteContent, SqliteFileError, explain_sqlite, read_sqlite
+from pipeline.runtime.sqlite_files import SqliteContent, SqliteFileError, explain_sqlite, is_empty, read_sqlite
 from pipeline.secrets import mask_handlers
 
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
@@ -211,6 +211,8 @@ def _check_schema(file: Path, content: SqliteContent) -> None:
             f"a newer MLflow has made it: {schemas}",
             f"install the newer MLflow (`{install}`), or set another {URI_VARIABLE}",
         )
+    if is_empty(file, "runs"):  # such as one whose making was killed, which MLflow cannot upgrade
+        raise SqliteFileError("damaged", f"it has no runs, and is old or not complete: {schemas}")
     copy = f"cp {shlex.quote(str(file))} {shlex.quote(f'{file}.before')}"
     raise StoreError(
         f"an older MLflow has made it: {schemas}",

@@ -177,6 +177,7 @@ def lose_a_page(runs: Path) -> None:
         (overwrite, "it is not a database"),
         (place_folder, "it is not a file"),
         (leave_half_made, "was killed before it was complete"),
+        (lambda runs: change(runs, "UPDATE alembic_version SET version_num = '89d4b8295536'"), "it has no runs"),
         (place_other, "of another program, or is not complete"),
         (lose_a_page, "it is damaged"),
         (lambda runs: change(runs, "DROP TABLE experiment_tags"), "it is damaged"),
@@ -239,6 +240,7 @@ def test_a_read_only_store_is_one_sentence(made_runs: Path, read_only: str, monk
 
 
 def test_an_older_store_is_upgraded_by_the_command_that_the_hint_names(made_runs: Path) -> None:
+    start(made_runs)
     change(made_runs, "UPDATE alembic_version SET version_num = '89d4b8295536'")
     error, file = failure(made_runs), made_runs / "mlflow.db"
     assert "an older MLflow has made it" in error.message
