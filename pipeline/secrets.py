@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from traceback import format_exception
 from types import TracebackType
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 MASK = "***"
 
@@ -21,6 +21,7 @@ _NAMES = (
 )
 # A colon that begins a port is no user's: `http://host:5000/a@b`. A password may contain any sign but a space.
 _USER = re.compile(r"(?<=://)(?:[^\s/?#:@'\"<>]+:(?!\d{1,5}(?:[/?#]|$))[^\s'\"<>]*@|[^\s/?#'\"<>]*@)")
+_PORT = re.compile(r"\d{1,5}(?:[/?#]|$)")
 _QUERY = re.compile(rf"(?i)((?:[?&;\s{{]|%26|%3B|^){_NAMES}(?:=|%3D))(?!\*\*\*)(?:'[^']*'|[^\s&;#'\"<>%),]+)")
 _FIELD = re.compile(rf"(?i)((['\"]){_NAMES}\2:\s*)(['\"])(?!\*\*\*).*?\3")
 _HEADER = re.compile(r"(?i)\b((?:basic|bearer)\s+)(?=[\w+/.~-]*[\d=_-])[\w+/.~-]{6,}=*")
@@ -36,9 +37,9 @@ def masked(text: str) -> str:
     >>> masked("MLflow at http://alice:s3cr3t@host:5000/?token=abc&page=2 does not answer")
     'MLflow at http://***@host:5000/?token=***&page=2 does not answer'
     """
-    text = _USER.sub(f"{MASK}@", text)
     for secret in _secrets_of_environment():
         text = text.replace(secret, MASK)
+    text = _USER.sub(f"{MASK}@", text)
     text = _QUERY.sub(rf"\g<1>{MASK}", text)
     text = _FIELD.sub(rf"\g<1>'{MASK}'", text)
     return _HEADER.sub(rf"\g<1>{MASK}", text)
@@ -96,12 +97,15 @@ def _secrets_of_environment() -> list[str]:
 
 def _secrets_of(name: str, value: str) -> Iterator[str]:
     if _SECRET_NAME.search(name):
-        yield value
+        yield from (value, quote(value, safe=""))
         yield from value.split(":")[1:]  # `user:password` of an authorization
     # A proxy may be named without `http://`.
     address = f"://{value}" if name.lower().endswith("_proxy") and "://" not in value else value
-    for user in _USER.findall(address):
-        password = user.removesuffix("@").partition(":")[2]
-        yield from (password, unquote(password))
+    users = [user.removesuffix("@") for user in _USER.findall(address)]
+    users.append(address.partition("://")[2].rpartition("@")[0])  # whatever signs the password has
+    for user in users:
+        password = user.partition(":")[2]
+        if not user.startswith("/") and "//" not in password and not _PORT.match(password):
+            yield from (password, unquote(password))
     for match in _QUERY.finditer(value):
         yield match.group().removeprefix(match.group(1))

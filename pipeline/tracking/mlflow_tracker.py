@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -255,22 +256,28 @@ class MlflowTracker:
 
 
 def has_run(runs_folder: Path, note: TrackingNote) -> bool:
-    """Whether `mlflow.db` beside the runs has the run of a note; true for a run that another store recorded."""
-    uri = default_uri(runs_folder)
-    file = sqlite_file(uri)
-    if note.store is not None or tracking_uri(runs_folder) != uri or file is None:
+    """Whether the SQLite file that recorded a run still has it; true where another store recorded it."""
+    uri = tracking_uri(runs_folder)
+    if not uri.startswith("sqlite") or (note.store or default_uri(runs_folder)) != masked(uri):
         return True
-    if not file.exists():
-        return False
     with answering(uri, runs_folder):
-        check(uri, writing=False)
+        file = sqlite_file(uri)
+        if file is None or not file.exists():
+            return False
         try:
-            MlflowClient(tracking_uri=uri).get_run(note.run_id)
+            _readable(uri).get_run(note.run_id)
         except MlflowException as error:
             if error.error_code != "RESOURCE_DOES_NOT_EXIST":
                 raise
             return False
     return True
+
+
+@cache
+def _readable(uri: str) -> MlflowClient:
+    """A client of a file that was checked; once, for all runs of a folder."""
+    check(uri, writing=False)
+    return MlflowClient(tracking_uri=uri)
 
 
 def _artifact_location(uri: str) -> str | None:

@@ -52,10 +52,13 @@ def test_values_of_secret_variables_are_masked_wherever_they_appear(monkeypatch:
     monkeypatch.setenv("PREFECT_API_AUTH_STRING", "admin:letmein")
     monkeypatch.setenv("https_proxy", "alice:pr0xypw@proxy:3128")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://alice:p%40ss1@host")
+    monkeypatch.setenv("PREFECT_API_URL", "http://bob:it's <my> pass@host:4200/api")
+    monkeypatch.setenv("VIREID_MLFLOW_UI", "http://host:5000/a@b")
     monkeypatch.setenv("SOME_TOKEN", "true")  # a switch
     monkeypatch.setenv("PWD", "/home/alice")
     assert masked("hunter22 admin:letmein letmein pr0xypw p@ss1 p%40ss1") == "*** *** *** *** *** ***"
-    assert masked("true /home/alice") == "true /home/alice"
+    assert masked("at http://bob:it's <my> pass@host:4200/api") == "at http://***@host:4200/api"
+    assert masked("true /home/alice http://host:5000/a@b") == "true /home/alice http://host:5000/a@b"
 
 
 def test_links_have_no_user() -> None:
