@@ -71,19 +71,20 @@ def test_a_run_that_is_recorded_behind_a_password_and_one_that_fails(smoke_data:
 
 
 FAILURES = [
-    ("MLFLOW_TRACKING_URI", "postgresql://alice:pw-Addre55@127.0.0.1:9/db"),
-    ("MLFLOW_TRACKING_URI", "redis://alice:pw-Addre55@127.0.0.1/?token=pw-T0ken"),
-    ("PREFECT_API_URL", "http://alice:pw-Addre55@127.0.0.1:9/api?token=pw-T0ken"),
-    ("PREFECT_API_DATABASE_CONNECTION_URL", "postgresql+asyncpg://alice:pw-Addre55@127.0.0.1:9/prefect"),
+    ("MLFLOW_TRACKING_URI", "postgresql://alice:pw-Addre55@127.0.0.1:9/db", 1),
+    ("MLFLOW_TRACKING_URI", "redis://alice:pw-Addre55@127.0.0.1/?token=pw-T0ken", 1),
+    ("PREFECT_API_URL", "http://alice:pw-Addre55@127.0.0.1:9/api?token=pw-T0ken", 1),
+    # Done without Prefect, with a warning.
+    ("PREFECT_API_DATABASE_CONNECTION_URL", "postgresql+asyncpg://alice:pw-Addre55@127.0.0.1:9/prefect", 0),
 ]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("variable", "address"), FAILURES)
-def test_an_address_that_fails(smoke_data: Path, tmp_path: Path, variable: str, address: str) -> None:
+@pytest.mark.parametrize(("variable", "address", "expected"), FAILURES)
+def test_an_address_that_fails(smoke_data: Path, tmp_path: Path, variable: str, address: str, expected: int) -> None:
     options = ["train", "smoke", *small(tmp_path / "runs", smoke_data), "--set", "execution.tracking=true"]
     code, output = call(options, tmp_path, **{variable: address})
-    assert code == 1 and "error: " in output and "hint: " in output
+    assert code == expected and "://***@127.0.0.1" in output
     assert_no_password_in(tmp_path)
 
 
