@@ -96,6 +96,7 @@ deploy: setup  ## register the deployments on the server of `make server`
 
 ui: setup  ## compare runs and rounds in MLflow, on this machine only
 	@mkdir -p "$(RUNS)"
+	@$(BIN)/python -m pipeline.tracking.store "$(RUNS)"
 	@echo 'open http://127.0.0.1:$(PORT) and choose "Model training" at the top left'
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false exec $(BIN)/mlflow server --host 127.0.0.1 --port $(PORT) \
 		--backend-store-uri "sqlite:///$(RUNS)/mlflow.db"

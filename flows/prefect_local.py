@@ -20,6 +20,7 @@ from prefect.settings import (
 )
 from prefect.states import Cancelled
 
+from flows.prefect_store import expect_usable_store
 from flows.proxies import refuse_unusable_proxies
 from flows.server.temporary_server import temporary_server
 from flows.terminal_runs import end_lost_runs, tags_of_this_process
@@ -106,6 +107,7 @@ def _enter_own_server(stack: ExitStack) -> None:
     """Start the temporary server for the rest of `stack`; without one, flows run as plain functions."""
     without = False
     try:
+        expect_usable_store()
         stack.enter_context(temporary_server())
     except ConfigError as error:
         logger.warning("%s; the work is done without it. %s", error.message, error.hint)

@@ -19,6 +19,8 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from pipeline.secrets import MaskingFilter, mask_handlers
+
 T = TypeVar("T")
 
 _PACKAGES = ("pipeline", "flows", "models", "clustering")
@@ -48,6 +50,7 @@ def set_up_logging() -> None:
     """Send this package's log lines to stderr; called by the command line only."""
     handler = _ConsoleHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    handler.addFilter(MaskingFilter())
     for name in _PACKAGES:
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler]
@@ -113,9 +116,10 @@ def progress(
 
 
 def enable_logging() -> None:
-    """Pass this package's log lines to existing handlers, such as Prefect's."""
+    """Pass this package's log lines to existing handlers, such as Prefect's, with passwords masked."""
     for name in _PACKAGES:
         logging.getLogger(name).setLevel(logging.INFO)
+    mask_handlers(*_PACKAGES)
 
 
 def silence() -> None:

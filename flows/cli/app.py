@@ -40,6 +40,7 @@ from pipeline.runtime.outputs import FEATURES
 from pipeline.runtime.signals import ending_signals_as_interrupt
 from pipeline.runtime.torchrun import ranks_of_torchrun
 from pipeline.runtime.user_environment import prepare_environment
+from pipeline.secrets import print_masked
 
 if TYPE_CHECKING:
     from pipeline.config.datasets import Split
@@ -77,7 +78,7 @@ DeviceOption = Annotated[
 
 
 def main() -> None:
-    """Run the command line; a `VireidError` is printed with its hint, with exit code 1."""
+    """Run the command line; a `VireidError` is printed with its hint, with exit code 1. Passwords are masked."""
     set_up_logging()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
@@ -98,6 +99,9 @@ def main() -> None:
             with suppress(OSError):  # the terminal is closed
                 console.print("stopped; finished work is kept, the same command resumes it")
             sys.exit(SIGNALLED + received[0] if received else INTERRUPTED)
+        except Exception:
+            sys.excepthook = print_masked  # a mistake of ours: Python prints its trace
+            raise
 
 
 @contextmanager

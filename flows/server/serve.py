@@ -20,6 +20,7 @@ from prefect.settings import (
     temporary_settings,
 )
 
+from flows.prefect_store import expect_usable_store
 from flows.proxies import refuse_unusable_proxies
 from flows.server.deploy import ensure_pool
 from flows.server.guarded_server import LOOPBACK
@@ -68,13 +69,15 @@ def serve(port: int, mlflow_port: int, pool: str, runs: Path) -> None:
         runs: The folder of `mlflow.db`; logs are written to its folder `server`.
 
     Raises:
-        ConfigError: A port is in use, a folder cannot be written, or a service does not start.
+        ConfigError: A port is in use, a folder or Prefect's database cannot be used, or a service does not start.
+        TrackingError: MLflow cannot use `mlflow.db`.
     """
     refuse_used_port(port, "--port")
     refuse_used_port(mlflow_port, "--mlflow-port")
     api, worker_name = f"http://{LOOPBACK}:{port}/api", socket.gethostname()
     refuse_unusable_proxies(api)
     folder = _log_folder(runs)
+    _prepare_stores(runs)
     given = PREFECT_SERVER_API_AUTH_STRING.value()
     password = given or kept_password(folder)
     settings = {PREFECT_API_URL: api, PREFECT_API_AUTH_STRING: password}
@@ -109,6 +112,14 @@ def _log_folder(runs: Path) -> Path:
             f"{folder} cannot be made: {error.strerror}", hint="choose a folder that you can write to with --runs"
         ) from error
     return folder
+
+
+def _prepare_stores(runs: Path) -> None:
+    """Refuse databases that the servers cannot use; a missing `mlflow.db` is made whole."""
+    expect_usable_store()
+    from pipeline.tracking.store import prepare_store  # takes seconds
+
+    prepare_store(runs)
 
 
 def _services(

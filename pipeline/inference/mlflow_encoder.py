@@ -1,7 +1,6 @@
 """Models that a run registered in MLflow, used without the run folder."""
 
 import json
-import os
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -16,7 +15,9 @@ from pipeline.errors import WeightsError
 from pipeline.inference.encoder import GraphEncoder
 from pipeline.runtime.device import resolve_device
 from pipeline.tracking.mlflow_models import GRAPH, READING
+from pipeline.tracking.store import answering, check, tracking_uri
 
+_ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
 _FORM = "name models:/NAME/VERSION, models:/NAME@ALIAS or runs:/RUN_ID; MLFLOW_TRACKING_URI if they are not in runs/"
 
 
@@ -28,23 +29,14 @@ def read_registered_encoder(name: str, device: str = "auto", runs_folder: Path =
     * `runs_folder`: Holds `mlflow.db`, unless MLFLOW_TRACKING_URI is set.
 
     Raises:
-        WeightsError: MLflow has no such model, or does not respond.
+        WeightsError: MLflow has no such model.
+        TrackingError: MLflow does not respond, or its store cannot be read.
         ConfigError: No such device.
     """
-    uri = os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{runs_folder.resolve() / 'mlflow.db'}"
-    client = MlflowClient(tracking_uri=uri)
-    try:
-        run_id = _run_id(client, name)
-        versions: list[ModelVersion] = list(client.search_model_versions(f"run_id = '{run_id}'"))
-        found = {
-            modality: version for version in versions for modality in Modality if version.name.endswith(f"-{modality}")
-        }
-        if len(found) < len(Modality):
-            raise WeightsError(f"the run of {name} has not registered an encoder at {uri}", hint=_FORM)
-        addresses = PerModality.build(lambda modality: f"models:/{found[modality].name}/{found[modality].version}")
-        folders = addresses.map(lambda one: Path(download_artifacts(artifact_uri=one, tracking_uri=uri)))
-    except MlflowException as error:
-        raise WeightsError(f"MLflow at {uri} has no model {name}: {error.message}", hint=_FORM) from error
+    uri = tracking_uri(runs_folder)
+    with answering(uri, runs_folder):
+        check(uri, writing=False)
+        run_id, folders = _download(MlflowClient(tracking_uri=uri), name, uri)
     model = Model.load(str(folders.visible))
     signature, recorded = model.signature, (model.metadata or {}).get(READING)
     assert signature is not None, "registered with every model"
@@ -53,6 +45,22 @@ def read_registered_encoder(name: str, device: str = "auto", runs_folder: Path =
     # A run registers one pair of models, so its identifier identifies their weights.
     reading = FROM_ANYWHERE if recorded is None else ImageReading.from_dict(json.loads(recorded))
     return GraphEncoder(name, f"mlflow-{run_id}", height, width, files, resolve_device(device), reading)
+
+
+def _download(client: MlflowClient, name: str, uri: str) -> tuple[str, PerModality[Path]]:
+    try:
+        run_id = _run_id(client, name)
+        versions: list[ModelVersion] = list(client.search_model_versions(f"run_id = '{run_id}'"))
+    except MlflowException as error:
+        if error.error_code not in _ABSENT:
+            raise
+        raise WeightsError(f"MLflow at {uri} has no model {name}", hint=_FORM) from error
+    found = {modality: one for one in versions for modality in Modality if one.name.endswith(f"-{modality}")}
+    if len(found) < len(Modality):
+        raise WeightsError(f"the run of {name} has not registered an encoder at {uri}", hint=_FORM)
+    # Their locations instead of `models:/...`, which MLflow resolves in the default store of the process.
+    places = PerModality.build(lambda one: client.get_model_version_download_uri(found[one].name, found[one].version))
+    return run_id, places.map(lambda one: Path(download_artifacts(artifact_uri=one, tracking_uri=uri)))
 
 
 def _run_id(client: MlflowClient, name: str) -> str:

@@ -4,18 +4,21 @@ import logging
 import re
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import torch
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModelOutput
+from mlflow.entities import LoggedModel, LoggedModelOutput
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from torch import nn
+
+from pipeline.runtime.atomic_files import TEMPORARY
+from pipeline.tracking.store import remove_left_uploads
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +27,7 @@ _TOLERANCE = 1e-4
 _FILE = "MLmodel"
 READING = "vireid.reading"
 """Metadata: how image files become the pixels of the model, as JSON."""
+_MAX_MODELS = 50  # the newest ones of a name; MLflow's limit for a page
 GRAPH = Path("data") / "model.pt2"
 """Path of the graph inside a model folder."""
 
@@ -117,18 +121,33 @@ def save_table_model(
 
 
 def register_model(client: MlflowClient, experiment_id: str, run_id: str, path: Path) -> None:
-    """Log a model that `save_model` wrote, and register it as the newest version of its name, once per run."""
+    """Log a model that `save_model` wrote, and register it as the newest version of its name, once per run.
+
+    A logged model that a killed process has left is completed; others that are not complete are deleted.
+    """
     model = Model.load(str(path))
     tags: dict[str, str] = dict(model.metadata or {})
     name = tags[_NAME]
-    if client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'"):
+    found = client.search_logged_models([experiment_id], f"name = '{name}'", max_results=_MAX_MODELS)
+    of_run = sorted((one for one in found if one.source_run_id == run_id), key=lambda one: str(one.status) != "READY")
+    versions = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
+    if versions:
+        _delete_unfinished(client, of_run)
         return
-    logged = client.create_logged_model(experiment_id, name, run_id, tags, model_type="encoder")
-    model.model_id, model.run_id = logged.model_id, run_id
-    model.save(str(path / _FILE))
-    client.log_model_artifacts(logged.model_id, str(path))
-    client.finalize_logged_model(logged.model_id, "READY")
-    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    logged = (
+        of_run[0] if of_run else client.create_logged_model(experiment_id, name, run_id, tags, model_type="encoder")
+    )
+    if str(logged.status) != "READY":
+        model.model_id, model.run_id = logged.model_id, run_id
+        model.save(str(path / (_FILE + TEMPORARY)))
+        (path / (_FILE + TEMPORARY)).replace(path / _FILE)
+        remove_left_uploads(logged.artifact_location)
+        client.log_model_artifacts(logged.model_id, str(path))
+        client.finalize_logged_model(logged.model_id, "READY")
+    outputs = client.get_run(run_id).outputs
+    if outputs is None or logged.model_id not in {one.model_id for one in outputs.model_outputs}:
+        client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
+    _delete_unfinished(client, of_run[1:])
     try:
         client.create_registered_model(name)
     except MlflowException as error:
@@ -137,6 +156,12 @@ def register_model(client: MlflowClient, experiment_id: str, run_id: str, path: 
     # Its location instead of `models:/...`, which MLflow would resolve in the default store of the process.
     made = client.create_model_version(name, logged.artifact_location, run_id, tags, model_id=logged.model_id)
     logger.info("registered in MLflow: models:/%s/%s", name, made.version)
+
+
+def _delete_unfinished(client: MlflowClient, models: Sequence[LoggedModel]) -> None:
+    for one in models:
+        if str(one.status) != "READY":
+            client.delete_logged_model(one.model_id)
 
 
 def _release(package: str) -> str:

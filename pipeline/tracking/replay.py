@@ -18,13 +18,15 @@ from pipeline.tracking.tracker import Status, Tracker
 class TrackingNote:
     """What MLflow has of a run: all rounds up to `rounds`, the models of the result, the final status.
 
-    `ended` is None while the MLflow run is open, or if MLflow did not receive the status.
+    `ended` is None while the MLflow run is open, or if MLflow did not receive the status. `store` is the address of
+    MLflow without passwords; None for `mlflow.db` beside the run.
     """
 
     run_id: str
     rounds: int = 0
     models: bool = False
     ended: Status | None = None
+    store: str | None = None
 
 
 def read_note(run: Path) -> TrackingNote | None:
@@ -32,7 +34,7 @@ def read_note(run: Path) -> TrackingNote | None:
     content = atomic_files.read_json(run / TRACKING)
     if content is None:
         return None
-    known = {name: content[name] for name in ("rounds", "models", "ended") if name in content}
+    known = {name: content[name] for name in ("rounds", "models", "ended", "store") if name in content}
     return TrackingNote(str(content["run_id"]), **known)
 
 

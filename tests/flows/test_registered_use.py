@@ -93,6 +93,25 @@ def test_an_address_that_does_not_exist_has_a_hint(
     assert code == 1 and "hint: name models:/NAME/VERSION" in err
 
 
+def test_the_store_in_runs_is_the_default_and_reading_makes_no_file(
+    vireid: Call, registered: tuple[AnyConfig, str], images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = registered[0].execution.runs_folder.parent
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(folder)
+    output, options = str(tmp_path / "x.npz"), ("--modality", "infrared")
+    for address in ("models:/vireid-smoke-visible/1", "models:/vireid-smoke"):
+        code, _, err = vireid("embed", address, str(images), *options, "-o", output)
+        assert code == 0, err
+        Path(output).unlink()
+    assert [path.name for path in folder.iterdir()] == ["runs"]
+    monkeypatch.chdir(tmp_path)
+    code, _, err = vireid("embed", "models:/vireid-smoke/1", str(images), *options, "-o", output)
+    assert code == 1 and f"{tmp_path}/runs/mlflow.db cannot be read: there is no such file" in err
+    assert vireid("runs", "sync", "--runs", str(folder))[0] == 0
+    assert list(tmp_path.iterdir()) == [] and [path.name for path in folder.iterdir()] == ["runs"]
+
+
 @pytest.mark.slow
 def test_mlflow_predicts_on_a_table_of_paths(
     vireid: Call, registered: tuple[AnyConfig, str], images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
