@@ -82,7 +82,7 @@ def prefect_at_terminal() -> Iterator[None]:
 def with_or_without_prefect(flow: Flow[..., Any], parameters: Mapping[str, Any]) -> Any:
     """Run a flow; as a plain function if the temporary server does not start, or is lost and cannot be restarted."""
     if _WITHOUT.get():
-        return flow.fn(**parameters)
+        return _plainly(flow, parameters)
     try:
         return flow(**parameters)
     except (httpx.HTTPError, VireidError) as error:
@@ -92,7 +92,12 @@ def with_or_without_prefect(flow: Flow[..., Any], parameters: Mapping[str, Any])
             raise
         logger.warning("Prefect's temporary server is lost (%s): the work resumes without it", type(error).__name__)
     _WITHOUT.set(True)
-    return flow.fn(**parameters)
+    return _plainly(flow, parameters)
+
+
+def _plainly(flow: Flow[..., Any], parameters: Mapping[str, Any]) -> Any:
+    """Call the function of a flow with the values that Prefect would give it, such as models instead of mappings."""
+    return flow.fn(**flow.validate_parameters(dict(parameters)))
 
 
 def _answers() -> bool:

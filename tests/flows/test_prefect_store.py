@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 from prefect.settings import PREFECT_API_DATABASE_CONNECTION_URL, PREFECT_API_URL, PREFECT_HOME, temporary_settings
 
-from flows import prefect_local
+from flows import deployments, prefect_local
 from flows.prefect_local import prefect_at_terminal
 from flows.prefect_store import expect_usable_store
+from pipeline.config.cclnet import CclnetConfig
+from pipeline.config.experiment import AnyConfig
 from pipeline.errors import ConfigError
 from pipeline.runtime import sqlite_files
 
@@ -112,3 +114,16 @@ def test_a_run_at_the_terminal_does_without_a_database_that_cannot_be_used(
     ):
         (line,) = lines
     assert "it is not a database; the work is done without it. it contains the history of flow runs" in line
+
+
+def test_a_flow_without_prefect_receives_the_same_values(
+    smoke_config: CclnetConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    received: list[AnyConfig] = []
+    monkeypatch.setattr(deployments, "train_as_tasks", received.append)
+    token = prefect_local._WITHOUT.set(True)
+    try:
+        deployments.train(smoke_config)
+    finally:
+        prefect_local._WITHOUT.reset(token)
+    assert received == [smoke_config]

@@ -94,6 +94,7 @@ def test_an_error_of_a_rank_whose_server_is_lost_does_not_end_a_run(monkeypatch:
 
     class Flow:
         fn = staticmethod(lambda: "plain")
+        validate_parameters = staticmethod(dict)
 
         def __call__(self) -> None:
             raise RankError("process 0 of 2 ended with exit code 1", hint="repeat the command")
