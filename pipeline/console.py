@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import TypeVar
 
@@ -43,7 +43,8 @@ class _ConsoleHandler(logging.Handler):
     """Log lines above the progress bar, never wrapped, so that table rows stay whole."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        _STDERR.print(self.format(record), soft_wrap=True, highlight=False)
+        with suppress(OSError):  # a terminal that was closed under a program that ignores SIGHUP
+            _STDERR.print(self.format(record), soft_wrap=True, highlight=False)
 
 
 def set_up_logging() -> None:
