@@ -28,7 +28,7 @@ from models.clip_files import (
     read_weights,
     state_digest,
 )
-from models.file_kinds import FOLDER, MISSING, what_is
+from models.file_kinds import FOLDER, what_is
 from models.torchvision_operators import define_missing_operators
 
 __all__ = [
@@ -105,10 +105,10 @@ def load_clip(architecture: str, weights: str, *, seed: int = 1) -> LoadedClip:
     if weights in tags:
         return _with_downloaded_weights(architecture, weights)
     path = Path(weights)
-    found = what_is(path).name
-    if found == FOLDER:
+    found = what_is(path)
+    if found.name == FOLDER:
         return _from_folder(path)
-    if found != MISSING:
+    if not found.is_missing:
         return _from_file(architecture, path)
     _architecture(architecture)  # an unknown architecture has no tags, and is the likelier mistake
     known = f" or to a tag of {architecture} ({', '.join(tags)})" if tags else ""

@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from models.file_kinds import (
     ARCHIVE_ERRORS,
-    MISSING,
     PICKLE,
     SAFETENSORS,
     STATE_DICT,
@@ -72,7 +71,7 @@ def read_weights(path: Path, published: str = "") -> dict[str, Tensor]:
         WeightsLoadError: The file is something else, is damaged, or holds anything but tensors.
     """
     kind = what_is(path)
-    if kind.name == MISSING:
+    if kind.is_missing:
         raise WeightsLoadError(f"there is no file {path}", hint=_FORMS)
     if kind.name not in (SAFETENSORS, TORCHSCRIPT, STATE_DICT, PICKLE):
         raise WeightsLoadError(f"{path} cannot be read as weights: it is {kind}", hint=kind.hint or _FORMS)
@@ -84,7 +83,7 @@ def read_weights(path: Path, published: str = "") -> dict[str, Tensor]:
     except READ_ERRORS as error:
         if isinstance(error, WeightsLoadError):
             raise
-        raise _unreadable(path, _reason(error)) from error
+        raise _unreadable(path, load_reason(error)) from error
     return _tidy(content, path)
 
 
@@ -201,8 +200,8 @@ def _unreadable(path: Path, reason: str) -> WeightsLoadError:
     )
 
 
-def _reason(error: BaseException) -> str:
-    """The first line of a library's message, without its advice to load objects."""
+def load_reason(error: BaseException) -> str:
+    """Why torch or safetensors cannot load a file: one line, without advice to load objects."""
     text = str(error)
     refused = re.search(r"GLOBAL (\S+)", text)
     if refused:

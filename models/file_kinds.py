@@ -14,6 +14,10 @@ NPZ = "a .npz archive"
 NPY = "a .npy array"
 FOLDER = "a folder"
 MISSING = "missing"
+CUT_ZIP = "a zip archive, and its end is missing"
+JSON, TEXT, UNKNOWN = "a JSON text", "a text", "of an unknown kind"
+UNNAMED = (JSON, TEXT, UNKNOWN)
+"""Kinds whose names add nothing to a message about a text."""
 
 ARCHIVE_ERRORS = (
     zipfile.BadZipFile, zlib.error, ValueError, OSError, EOFError, RuntimeError, KeyError, IndexError, OverflowError,
@@ -77,6 +81,11 @@ class FileKind:
     def __str__(self) -> str:
         return self.name
 
+    @property
+    def is_missing(self) -> bool:
+        """Whether there is no file of that name."""
+        return self.name == MISSING
+
 
 def what_is(path: Path) -> FileKind:
     """The kind of a file. Reads its beginning, and of a zip archive the list of names; never raises."""
@@ -131,7 +140,7 @@ def _zip_kind(path: Path) -> FileKind:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except ARCHIVE_ERRORS:
-        return FileKind("a zip archive whose end is missing", _AGAIN)
+        return FileKind(CUT_ZIP, _AGAIN)
     for ending, kind in _IN_ZIP:
         if any(name.endswith(ending) for name in names):
             return FileKind(kind)
@@ -147,10 +156,10 @@ def _text_kind(first: bytes) -> FileKind:
     if text.startswith((b"<?xml", b"<error")):
         return FileKind("an XML text", _FETCH)
     if b"\0" in first:
-        return FileKind("of an unknown kind")
+        return FileKind(UNKNOWN)
     try:
         first.decode("utf-8")
     except UnicodeDecodeError as error:
         if error.start < len(first) - 4:
-            return FileKind("of an unknown kind")
-    return FileKind("a JSON text" if text.startswith((b"{", b"[")) else "a text")
+            return FileKind(UNKNOWN)
+    return FileKind(JSON if text.startswith((b"{", b"[")) else TEXT)

@@ -153,7 +153,7 @@ def open_writer(path: Path, provenance: Provenance, *, start_over: bool) -> Iter
                 with _locked(path):
                     _put_aside(path, meta_path(path), failures_path(path))
             file = stack.enter_context(_locked(path))
-            found = atomic_files.read_json(meta_path(path)) if path.stat().st_size else None
+            found = _read_meta(path) if path.stat().st_size else None
             _write_meta(path, found, provenance.to_dict())
             failures_path(path).unlink(missing_ok=True)
             done = _lines_on_disk(path, file)
@@ -193,6 +193,32 @@ def _locked(path: Path) -> Iterator[FileIO]:
                 f"another process writes {path}", hint="wait until it ends, or use a different --shard for each process"
             ) from error
         yield file
+
+
+@dataclass(frozen=True, slots=True)
+class _Meta:
+    """The types of the metadata that are read back."""
+
+    library_versions: dict[str, str]
+    images: int
+    all_images: dict[str, Any]
+    shard: str | None = None
+    later_library_versions: tuple[dict[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.shard is not None:
+            Shard.parse(self.shard)
+
+
+def _read_meta(path: Path) -> dict[str, Any] | None:
+    hint = "restore it from a copy, or caption the images again with --new"
+    try:
+        meta = atomic_files.read_json(meta_path(path))
+        if meta is not None:
+            atomic_files.checked(_Meta, meta, meta_path(path))
+    except (CheckpointError, ConfigError) as error:
+        raise DataError(error.message, hint=hint) from error
+    return meta
 
 
 def _write_meta(path: Path, found: dict[str, Any] | None, wanted: dict[str, Any]) -> None:
@@ -295,7 +321,7 @@ def merge_captions(out: Path, parts: Sequence[Path]) -> int:
 
 def _read_part(path: Path) -> _Part:
     rows = read_caption_rows(path, caption_field="caption", path_prefix="")
-    meta = atomic_files.read_json(meta_path(path))
+    meta = _read_meta(path)
     if meta is None or meta.get("shard") is None:
         raise DataError(
             f"{path}: no {meta_path(path).name} beside it names its shard",

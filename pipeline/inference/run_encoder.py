@@ -5,6 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from models.clip import WeightsLoadError, load_clip
 from models.encoder import DualStemEncoder
 from models.imagenet import RESNET50, load_imagenet
@@ -74,15 +76,10 @@ def read_run_encoder(path: Path, device: str = "auto", precision: PrecisionSetti
     if record is None:
         raise CheckpointError(f"{path} holds no run", hint=_NO_RUN)
     checkpoint = read_checkpoint(path if path.is_file() else folder / run_files.CHECKPOINT)
-    if checkpoint is None or checkpoint["completed"] == 0:
+    round_, weights = (0, {}) if checkpoint is None else _result(checkpoint, path, last=path.is_file())
+    if round_ == 0:
         raise CheckpointError(f"{path} has no finished round yet", hint="wait for its first round, or start it again")
     config = validate_config(record["config"])
-    selected: dict[str, Any] | None = None if path.is_file() else checkpoint["selected"]
-    round_, weights = (
-        (checkpoint["completed"], checkpoint["encoder"])
-        if selected is None
-        else (selected["round"], selected["encoder"])
-    )
     place = resolve_device(device)
     reading = search_reading(config.data.orientation, config.data.deep_range)
     computed_in = (
@@ -93,13 +90,31 @@ def read_run_encoder(path: Path, device: str = "auto", precision: PrecisionSetti
     encoder = empty_encoder(config)
     try:
         encoder.load_state_dict(weights)
-    except RuntimeError as error:
+    except (RuntimeError, AttributeError, TypeError) as error:
         raise CheckpointError(
             f"the weights of {path} do not fit {config.model.architecture}: {str(error).splitlines()[0]}",
             hint=f"the run took its architecture from {config.model.weights}: restore it there",
         ) from error
     logger.info("%s: %s, after round %d", folder.name, config.method, round_)
     return RunEncoder(folder.name, encoder.to(place).eval(), config, round_, place, computed_in, reading)
+
+
+def _result(checkpoint: dict[str, Any], path: Path, *, last: bool) -> tuple[int, dict[str, torch.Tensor]]:
+    """Round and weights of the selected round, or of the `last` one."""
+    selected = None if last else checkpoint.get("selected")
+    part = checkpoint if selected is None else selected
+    number, weights = (
+        (part.get("completed" if selected is None else "round"), part.get("encoder"))
+        if isinstance(part, dict)
+        else (None, None)
+    )
+    if (
+        not isinstance(number, int)
+        or not isinstance(weights, dict)
+        or not all(isinstance(tensor, torch.Tensor) for tensor in weights.values())
+    ):
+        raise CheckpointError(f"{path} holds no encoder of a run", hint="restore its checkpoint from a copy")
+    return number, weights
 
 
 def empty_encoder(config: AnyConfig) -> DualStemEncoder:

@@ -38,8 +38,7 @@ def read_note(run: Path) -> TrackingNote | None:
     content = atomic_files.read_json(run / TRACKING)
     if content is None:
         return None
-    known = {name: content[name] for name in ("rounds", "models", "form", "ended", "store") if name in content}
-    return TrackingNote(str(content["run_id"]), **known)
+    return atomic_files.checked(TrackingNote, content, run / TRACKING, hint="remove it: the run is then recorded anew")
 
 
 def write_note(run: Path, note: TrackingNote) -> None:

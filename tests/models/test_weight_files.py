@@ -71,7 +71,7 @@ KINDS = {
     "packed.pt": (zip_bytes(OFFICE[3]), "a zip archive"),
     "features.pt": (zip_bytes(OFFICE[4]), "a .npz archive"),
     "packed2.pt": (tar_bytes(), "a tar archive"),
-    "cut.pt": (torch_bytes(STATE)[:-100], "a zip archive whose end is missing"),
+    "cut.pt": (torch_bytes(STATE)[:-100], "a zip archive, and its end is missing"),
     "array.pt": (b"\x93NUMPY\x01\x00", "a .npy array"),
     "picture.pt": (b"\xff\xd8\xff\xe0", "a JPEG image"),
     "answer.pt": (b'{"error": "quota"}', "a JSON text"),
