@@ -8,7 +8,7 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import FileIO
 from pathlib import Path
@@ -199,9 +199,9 @@ def _locked(path: Path) -> Iterator[FileIO]:
 class _Meta:
     """The types of the metadata that are read back."""
 
-    library_versions: dict[str, str]
-    images: int
-    all_images: dict[str, Any]
+    library_versions: dict[str, str] = field(default_factory=dict)
+    images: int = 0
+    all_images: dict[str, Any] = field(default_factory=dict)
     shard: str | None = None
     later_library_versions: tuple[dict[str, str], ...] = ()
 
@@ -231,9 +231,10 @@ def _write_meta(path: Path, found: dict[str, Any] | None, wanted: dict[str, Any]
             f"{path} was begun with other options: {'; '.join(apart)}",
             hint="use the same options, another --out, or --new, which keeps the old file as .old",
         )
-    if found["library_versions"] != wanted["library_versions"]:
+    before = found.get("library_versions", {})
+    if before != wanted["library_versions"]:
         logger.warning("%s was begun with other library versions; its metadata list both", path)
-    versions = [found["library_versions"], *found.get("later_library_versions", [])]
+    versions = [before, *found.get("later_library_versions", [])]
     later = [*versions, *[one for one in (wanted["library_versions"],) if one not in versions]][1:]
     updated = {**found, "images": wanted["images"], "all_images": wanted["all_images"]}
     if later:
@@ -358,12 +359,12 @@ def _refuse_gaps(parts: Sequence[_Part]) -> None:
     if absent:
         raise DataError(f"shard {', '.join(absent)} is missing", hint="pass the file of every shard")
     short = [
-        f"{part.path} has {len(part.rows):,} of {part.meta['images']:,} captions"
+        f"{part.path} has {len(part.rows):,} of {part.meta.get('images', 0):,} captions"
         for part in parts
-        if len(part.rows) != part.meta["images"]
+        if len(part.rows) != part.meta.get("images")
     ]
     found = image_list(row.path for part in parts for row in part.rows)
-    if short or found != parts[0].meta["all_images"]:
+    if short or found != parts[0].meta.get("all_images"):
         raise DataError(
             "; ".join(short) or f"{found['count']:,} captions of other images than those of the data set",
             hint="complete the shard by repeating its command",

@@ -223,7 +223,10 @@ def _map_array(path: Path, shape: Shape) -> UInt8[np.ndarray, "n height width 3"
 
 def _read_index(folder: Path) -> StoreIndex:
     try:
-        return checked(StoreIndex, read_json(folder / INDEX_FILE), folder / INDEX_FILE)
+        content = read_json(folder / INDEX_FILE)
+        if content is None:
+            raise DataError(f"{folder / INDEX_FILE} cannot be read: it is missing", hint=_REBUILD)
+        return checked(StoreIndex, content, folder / INDEX_FILE)
     except CheckpointError as error:
         raise DataError(error.message, hint=_REBUILD) from error
 

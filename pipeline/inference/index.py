@@ -24,7 +24,7 @@ from pipeline.runtime.arrays import read_array
 INDEX = "index.json"
 FORMAT = 1
 _PARTS_OF_INDEX = re.compile(r"\.?(vectors-\d{6}\.npy|files-\d{6}\.jsonl|lists-\d{6}\.faiss)(\.tmp)?")
-_REMAKE = f"remove {INDEX}, vectors-*.npy, files-*.jsonl and lists-*.faiss in it: the index is made again"
+_REMAKE = "name a new folder with --index, or remove index.json, vectors-*, files-* and lists-* in this one"
 
 
 @dataclass(frozen=True, slots=True)
