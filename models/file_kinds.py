@@ -12,6 +12,7 @@ SAFETENSORS = "a safetensors file"
 PICKLE = "a pickle"
 NPZ = "a .npz archive"
 NPY = "a .npy array"
+MATLAB = "a MATLAB file"
 FOLDER = "a folder"
 MISSING = "missing"
 CUT_ZIP = "a zip archive, and its end is missing"
@@ -44,7 +45,7 @@ _BEGINNINGS: tuple[tuple[int, bytes, str, str | None], ...] = (
     (4, b"ftyp", "a video, or an image in the form of phones", None),
     (0, b"%PDF-", "a PDF document", None),
     (0, b"\x89HDF\r\n", "an HDF5 file", None),
-    (0, b"MATLAB 5.0", "a MATLAB file", None),
+    (0, b"MATLAB 5.0", MATLAB, None),
     (0, b"SQLite format 3\0", "an SQLite database", None),
     (0, b"PAR1", "a Parquet table", None),
     (0, b"GGUF", "a GGUF model", None),

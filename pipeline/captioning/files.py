@@ -11,6 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import FileIO
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,6 +28,7 @@ DECIDING: Final = ("schema", "model_id", "revision", "prompt", "decoding", "imag
 """The metadata that captions depend on, equal for all lines of a file."""
 logger = logging.getLogger(__name__)
 OLD = ".old"
+_SHOWN_SHARDS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -355,7 +357,8 @@ def _refuse_gaps(parts: Sequence[_Part]) -> None:
             f"the shards are parts of {' and of '.join(map(str, sorted(counts)))}", hint="merge shards of one division"
         )
     numbers = {part.shard.number for part in parts}
-    absent = [str(number) for number in range(1, counts.pop() + 1) if number not in numbers]
+    numbered = range(1, counts.pop() + 1)
+    absent = list(islice((str(number) for number in numbered if number not in numbers), _SHOWN_SHARDS))
     if absent:
         raise DataError(f"shard {', '.join(absent)} is missing", hint="pass the file of every shard")
     short = [
