@@ -181,7 +181,7 @@ def make_store(folder: Path) -> None:
 
 
 def read_store(path: Path) -> None:
-    list(store.stored_sizes(path.parents[1]))
+    list(store.stores_below(path.parents[1]))
     shape = (3, 4, 2, 3)
     store.damaged_arrays(store._open(path.parent, KEY, PerModality(shape, shape)))
 

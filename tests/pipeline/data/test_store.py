@@ -21,7 +21,7 @@ from models.modality import Modality, PerModality
 from pipeline.data import decoding, store
 from pipeline.data.image_files import AS_STORED, FROM_ANYWHERE, ImageReading
 from pipeline.data.images import ImageTable
-from pipeline.data.store import damaged_arrays, open_store, store_key, stored_sizes
+from pipeline.data.store import damaged_arrays, open_store, store_key, stores_below
 from pipeline.errors import ConfigError, DataError
 
 HEIGHT, WIDTH = 12, 6
@@ -442,7 +442,8 @@ class TestDamage:
         folder = open_small(tables, tmp_path / "cache").folder
         (tmp_path / "cache" / "photographs").mkdir()
         (tmp_path / "cache" / "photographs" / "index.json").write_text("of another program")
-        assert list(stored_sizes(tmp_path / "cache")) == [(folder, 12, 6)]
+        ((found, index),) = stores_below(tmp_path / "cache")
+        assert (found, index.height, index.width) == (folder, 12, 6)
 
     def test_a_changed_byte_is_found_by_its_digest(self, tables, tmp_path):
         opened = open_small(tables, tmp_path / "cache")
