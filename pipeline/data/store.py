@@ -232,7 +232,7 @@ def _read_index(folder: Path) -> StoreIndex:
 
 
 def stores_below(cache_folder: Path) -> Iterator[tuple[Path, StoreIndex]]:
-    """Every store in a folder, with its index; other folders are passed over.
+    """Every store in a folder, with its index; other folders are skipped.
 
     Raises:
         DataError: The index of a store is damaged.

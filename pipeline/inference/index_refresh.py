@@ -120,8 +120,6 @@ def refresh_gallery(
             )
         if embedded is not None and len(new) == len(files):
             require_some(embedded)
-        if before is not None and embedded is not None and len(embedded.vectors):
-            require_same_width(before, embedded.vectors)
         merged = _merge(files, there, known, new, embedded)
         kept = sum(merged.is_old)
         gone = len(images) - len(files) + len(known) - kept
@@ -222,6 +220,8 @@ def _write_vectors(path: Path, merged: _Merged, before: Gallery | None, embedded
     """Write all vectors; return their dimension."""
     sources = [one.vectors for one in (before, embedded) if one is not None and one.vectors.size]
     dim = int(sources[0].shape[1])
+    if before is not None and embedded is not None and embedded.vectors.size:
+        require_same_width(before, embedded.vectors)
 
     def write(file: BinaryIO) -> None:
         header = {"descr": "<f4", "fortran_order": False, "shape": (len(merged.files), dim)}
