@@ -1,6 +1,5 @@
 """Read and check a data set by its name. It contains true identities: training code must not import this module."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from pipeline.data.datasets.spec import DatasetSpec
 from pipeline.data.decoding import inspect_images
 from pipeline.data.image_files import AS_STORED, ImageReading, adjustment_lines
 from pipeline.data.images import ImageTable, TestImages, TrainingImages
-from pipeline.data.store import INDEX_FILE, ImageStore, damaged_arrays, open_store, store_key
+from pipeline.data.store import ImageStore, damaged_arrays, open_store, store_key, stores_below
 from pipeline.data.truth import Dataset, SplitTables
 from pipeline.errors import ConfigError, DataError
 from pipeline.runtime.seeds import numpy_generator
@@ -178,14 +177,9 @@ def damaged_copies(images: PerModality[ImageTable], cache_folder: Path) -> tuple
     """The array files of decoded copies, of any size, whose bytes have changed since they were written."""
     damaged: list[Path] = []
     found = 0
-    for path in sorted(cache_folder.glob(f"*/{INDEX_FILE}")):
-        try:
-            index = json.loads(path.read_text(encoding="utf-8"))
-            height, width = int(index["height"]), int(index["width"])
-            reading = ImageReading.from_dict(index["reading"]) if "reading" in index else AS_STORED
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path} cannot be read: {error}", hint="remove that folder") from error
-        if path.parent.name == store_key(images, height=height, width=width, reading=reading):
+    for folder, index in stores_below(cache_folder):
+        height, width, reading = index.height, index.width, index.reading
+        if folder.name == store_key(images, height=height, width=width, reading=reading):
             found += 1
             store = open_store(images, height=height, width=width, cache_folder=cache_folder, reading=reading)
             damaged += damaged_arrays(store)

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
+from models.file_kinds import MATLAB, what_is
 from models.modality import Modality
 from pipeline.errors import DataError
 from pipeline.runtime.names import Names, plain, spelling_notes
@@ -104,7 +105,11 @@ def json_lines(lines: Iterable[str], hook: Callable[[list[tuple[str, Any]]], Any
 
 def json_problem(error: ValueError | RecursionError) -> str:
     """The reason of an error of `json.loads`, with its column."""
-    return f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} at column {error.colno}"
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    return "a number of more than 4,300 digits" if "int_max_str_digits" in str(error) else str(error)
 
 
 _MAX_DIGITS = 9
@@ -226,8 +231,10 @@ def read_mat(path: Path, variable: str) -> Shaped[np.ndarray, "..."]:
     try:
         variables = scipy.io.loadmat(path, variable_names=[variable])
     except damage as error:
+        kind = what_is(path)
+        reason = error if kind.name == MATLAB else f"it is {kind}"
         raise DataError(
-            f"{path} is not a readable MATLAB 5 file: {error}", hint="restore the file from its source"
+            f"{path} is not a readable MATLAB 5 file: {reason}", hint="restore the file from its source"
         ) from error
     if variable not in variables:
         raise DataError(f"{path} holds no variable `{variable}`", hint="restore the file from its source")

@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -12,11 +13,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 import PIL
 from jaxtyping import UInt8
+from pydantic import Field
 
 from models.modality import Modality, PerModality
 from pipeline.console import progress
@@ -29,13 +31,31 @@ from pipeline.data.image_files import (
     without_pillow_warnings,
 )
 from pipeline.data.images import ImageTable
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import CheckpointError, ConfigError, DataError
+from pipeline.runtime.arrays import read_array
+from pipeline.runtime.atomic_files import checked, read_json
 
 logger = logging.getLogger(__name__)
 
 FORMAT = 1
 INDEX_FILE = "index.json"
 MAX_NAMED = 5
+
+
+@dataclass(frozen=True, slots=True)
+class StoreIndex:
+    """What a store's `index.json` has to hold."""
+
+    height: Annotated[int, Field(ge=1)]
+    width: Annotated[int, Field(ge=1)]
+    sha256: dict[str, str]
+    pillow: str
+    reading: ImageReading = AS_STORED
+
+    def __post_init__(self) -> None:
+        if set(self.sha256) != {modality.value for modality in Modality}:
+            raise ValueError("it needs the digests of both modalities")
+
 
 Shape = tuple[int, int, int, int]
 """Images, rows, columns, channels."""
@@ -113,9 +133,9 @@ def store_key(tables: PerModality[ImageTable], *, height: int, width: int, readi
 
 def damaged_arrays(store: ImageStore) -> tuple[Path, ...]:
     """The array files whose bytes have changed since they were written; reads the whole store."""
-    index = _read_index(store.folder)
+    digests = _read_index(store.folder).sha256
     arrays = (_array_path(store.folder, modality) for modality in Modality)
-    return tuple(path for path in arrays if _sha256(path) != index["sha256"][path.stem])
+    return tuple(path for path in arrays if _sha256(path) != digests[path.stem])
 
 
 @without_pillow_warnings()
@@ -188,29 +208,37 @@ def _write_index(
 
 def _open(folder: Path, key: str, shapes: PerModality[Shape]) -> ImageStore:
     index = _read_index(folder)
-    if index.get("pillow") != PIL.__version__:
-        logger.info("%s was decoded with Pillow %s, this is %s", folder, index.get("pillow"), PIL.__version__)
+    if index.pillow != PIL.__version__:
+        logger.info("%s was decoded with Pillow %s, this is %s", folder, index.pillow, PIL.__version__)
     arrays = PerModality.build(lambda modality: _map_array(_array_path(folder, modality), shapes[modality]))
     return ImageStore(arrays=arrays, key=key, folder=folder)
 
 
 def _map_array(path: Path, shape: Shape) -> UInt8[np.ndarray, "n height width 3"]:
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}", hint=_REBUILD) from error
+    array = read_array(path, _REBUILD, mapped=True)
     if array.shape != shape or array.dtype != np.uint8:
         raise DataError(f"{path} holds {array.dtype} {array.shape}, expected uint8 {shape}", hint=_REBUILD)
     return np.asanyarray(array)
 
 
-def _read_index(folder: Path) -> dict[str, Any]:
+def _read_index(folder: Path) -> StoreIndex:
     try:
-        index = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{folder / INDEX_FILE} cannot be read: {error}", hint=_REBUILD) from error
-    assert isinstance(index, dict)
-    return index
+        content = read_json(folder / INDEX_FILE)
+        if content is None:
+            raise DataError(f"{folder / INDEX_FILE} cannot be read: it is missing", hint=_REBUILD)
+        return checked(StoreIndex, content, folder / INDEX_FILE)
+    except CheckpointError as error:
+        raise DataError(error.message, hint=_REBUILD) from error
+
+
+def stores_below(cache_folder: Path) -> Iterator[tuple[Path, StoreIndex]]:
+    """Every store in a folder, with its index; other folders are skipped.
+
+    Raises:
+        DataError: The index of a store is damaged.
+    """
+    for folder in sorted(path for path in cache_folder.glob("*") if re.fullmatch(r"[0-9a-f]{64}", path.name)):
+        yield folder, _read_index(folder)
 
 
 def _paths_and_sizes(table: ImageTable) -> list[tuple[str, int]]:

@@ -20,7 +20,8 @@ from models.modality import Modality, PerModality
 from pipeline.config.experiment import record_of
 from pipeline.data.transforms.augmentation import colour_statistics
 from pipeline.errors import ConfigError, TrainingError
-from pipeline.inference.run_encoder import RunEncoder, empty_encoder
+from pipeline.inference.encoder import RunEncoder
+from pipeline.inference.run_encoder import empty_encoder
 from pipeline.runtime import atomic_files
 from pipeline.runtime.outputs import check_folder
 

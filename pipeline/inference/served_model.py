@@ -3,19 +3,17 @@
 MLflow imports this module by name, so this package must be installed where the model is served.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float32
 
-from models.modality import Modality, PerModality
-from pipeline.data.image_files import ImageReading
+from models.modality import Modality
 from pipeline.data.image_list import ImageList
 from pipeline.inference.embedding import embed_images
-from pipeline.inference.encoder import GraphEncoder, TrainedEncoder
+from pipeline.inference.encoder import TrainedEncoder
+from pipeline.inference.saved_encoder import read_saved_encoder
 
 _BATCH = 64
 
@@ -48,11 +46,4 @@ class ServedEncoder:
 
 def _load_pyfunc(path: str) -> ServedEncoder:
     """MLflow's entry point; `path` is the data folder of `save_table_model`."""
-    folder = Path(path)
-    height, width = (int(part) for part in (folder / "size.txt").read_text(encoding="ascii").split())
-    files = PerModality.build(lambda modality: folder / f"{modality}.pt2")
-    record = folder / "reading.json"  # models of earlier versions have none
-    reading = (
-        ImageReading.from_dict(json.loads(record.read_text(encoding="ascii"))) if record.exists() else ImageReading()
-    )
-    return ServedEncoder(GraphEncoder(folder.name, str(folder), height, width, files, torch.device("cpu"), reading))
+    return ServedEncoder(read_saved_encoder(Path(path), "the served model", "cpu"))

@@ -39,6 +39,7 @@ from pipeline.runs.run import Method, Run
 from pipeline.runtime.device import device_name, recorded_precision, resolve_device, resolve_precision, using_device
 from pipeline.runtime.distributed import ALONE, Processes
 from pipeline.runtime.names import is_there
+from pipeline.storage.layout import ENVIRONMENT
 from pipeline.storage.run_folder import RunFolder
 from pipeline.tracking.tracker import SilentTracker, Tracker, UninterruptedTracker
 
@@ -254,8 +255,13 @@ def _read_data(data: DataConfig) -> Dataset:
 def _check_images(folder: RunFolder, dataset: Dataset) -> None:
     """Refuse other images than those of the run's first start."""
     before = (folder.read_environment() or {}).get("data")
+    if not isinstance(before, (dict, type(None))):
+        raise CheckpointError(
+            f"{folder.path / ENVIRONMENT} is damaged: data", hint="remove it: the next start writes it again"
+        )
     if before is not None and before != dataset.fingerprint:
-        part = next(name for name, digest in dataset.fingerprint.items() if before.get(name) != digest)
+        names = {*dataset.fingerprint, *before}
+        part = next(name for name in sorted(names) if before.get(name) != dataset.fingerprint.get(name))
         raise CheckpointError(
             f"{folder.path} was made with other {part} images than those of {dataset.root}",
             hint="give the images that the run was started with; a new run needs another name (--set name=...)",

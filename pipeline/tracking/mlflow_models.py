@@ -4,7 +4,7 @@ import logging
 import re
 import shutil
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from mlflow.types import ColSpec, DataType, Schema, TensorSpec
 from torch import nn
 
 from pipeline.runtime.atomic_files import TEMPORARY
+from pipeline.tracking.replay import MODELS_FORM
 from pipeline.tracking.store import remove_left_uploads
 
 logger = logging.getLogger(__name__)
@@ -28,8 +29,9 @@ _FILE = "MLmodel"
 READING = "vireid.reading"
 """Metadata: how image files become the pixels of the model, as JSON."""
 _MAX_MODELS = 50  # the newest ones of a name; MLflow's limit for a page
-GRAPH = Path("data") / "model.pt2"
-"""Path of the graph inside a model folder."""
+SAVED = Path("data") / "encoder"
+"""Folder of the encoder's files inside the model of tables."""
+FORM_TAG = "vireid.form"
 
 
 class ModelExportError(Exception):
@@ -79,31 +81,26 @@ def save_model(
         raise ModelExportError(str(error).strip().partition("\n")[0]) from error
 
 
-def save_table_model(
-    models: Mapping[str, Path], loader: str, size: tuple[int, int], path: Path, tags: Mapping[str, str]
-) -> None:
+def save_table_model(write: Callable[[Path], None], loader: str, path: Path, tags: Mapping[str, str]) -> None:
     """Write a model for tables of image paths, for `mlflow models predict` and `mlflow models serve`.
 
     Args:
-        models: Folders that `save_model` wrote, by modality.
+        write: Writes the files of the model, which hold no code, into an existing folder.
         loader: The module that MLflow loads it by; this package must be installed where it is served.
-        size: Height and width of the images, pixels.
         path: The new folder.
-        tags: As for `save_model`; `vireid.reading` is how image files are read.
+        tags: As for `save_model`.
 
     Raises:
         ModelExportError: The folder cannot be written.
     """
     import mlflow.pyfunc
 
-    data = path.with_name(f"data-{path.name}")
+    beside = path.with_name(f"data-{path.name}")
     try:
-        shutil.rmtree(data, ignore_errors=True)  # of a killed process
-        data.mkdir()
-        for name, folder in models.items():
-            (data / f"{name}.pt2").hardlink_to(folder / GRAPH)
-        (data / "size.txt").write_text(f"{size[0]} {size[1]}\n", encoding="ascii")
-        (data / "reading.json").write_text(tags[READING], encoding="ascii")
+        shutil.rmtree(beside, ignore_errors=True)  # of a killed process
+        data = beside / SAVED.name
+        data.mkdir(parents=True)
+        write(data)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # about the missing input example, which would be a path
             mlflow.pyfunc.save_model(
@@ -112,12 +109,12 @@ def save_table_model(
                 data_path=str(data),
                 signature=ModelSignature(Schema([ColSpec(DataType.string, name) for name in ("path", "modality")])),
                 pip_requirements=[f"{name}=={_release(name)}" for name in ("mlflow", "torch", "numpy", "pillow")],
-                metadata=dict(tags),
+                metadata={**tags, FORM_TAG: str(MODELS_FORM)},
             )
-    except (MlflowException, OSError) as error:
+    except (MlflowException, OSError, ValueError) as error:
         raise ModelExportError(str(error).strip().partition("\n")[0]) from error
     finally:
-        shutil.rmtree(data, ignore_errors=True)
+        shutil.rmtree(beside, ignore_errors=True)
 
 
 def register_model(client: MlflowClient, experiment_id: str, run_id: str, path: Path) -> None:
@@ -129,9 +126,11 @@ def register_model(client: MlflowClient, experiment_id: str, run_id: str, path: 
     tags: dict[str, str] = dict(model.metadata or {})
     name = tags[_NAME]
     found = client.search_logged_models([experiment_id], f"name = '{name}'", max_results=_MAX_MODELS)
-    of_run = sorted((one for one in found if one.source_run_id == run_id), key=lambda one: str(one.status) != "READY")
+    form = tags.get(FORM_TAG)
+    same = (one for one in found if one.source_run_id == run_id and one.tags.get(FORM_TAG) == form)
+    of_run = sorted(same, key=lambda one: str(one.status) != "READY")
     versions = client.search_model_versions(f"name = '{name}' and run_id = '{run_id}'")
-    if versions:
+    if any(version.tags.get(FORM_TAG) == form for version in versions):
         _delete_unfinished(client, of_run)
         return
     logged = (

@@ -31,7 +31,7 @@ from pipeline.errors import TrackingError
 from pipeline.secrets import clickable, masked
 from pipeline.storage.run_folder import RunFolder
 from pipeline.tracking.mlflow_models import register_model
-from pipeline.tracking.replay import TrackingNote, read_note, write_note
+from pipeline.tracking.replay import MODELS_FORM, TrackingNote, read_note, write_note
 from pipeline.tracking.store import (
     StoreError,
     answering,
@@ -194,7 +194,11 @@ class MlflowTracker:
             note = read_note(self._folder.path)
             assert note is not None, "a record that was started has a note"
             changed = replace(
-                note, rounds=max(rounds, note.rounds), models=models or note.models, ended=ended or note.ended
+                note,
+                rounds=max(rounds, note.rounds),
+                models=models or note.models,
+                form=MODELS_FORM if models else note.form,
+                ended=ended or note.ended,
             )
             if changed != note:
                 write_note(self._folder.path, changed)

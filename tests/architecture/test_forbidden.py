@@ -82,6 +82,13 @@ def test_torch_load_always_says_weights_only():
     assert found == []
 
 
+def test_files_that_hold_code_are_loaded_nowhere_but_after_their_digest_is_compared():
+    """OpenAI's archives, after their digest; an export compares what it has just made with the network."""
+    loaders = {"torch.jit.load", "torch.export.load", "torch.package.PackageImporter", "torch.hub.load"}
+    found = {(dotted(node.func), module.name) for module, node in nodes(ast.Call) if dotted(node.func) in loaders}
+    assert found == {("torch.jit.load", "models.clip_files"), ("torch.jit.load", "pipeline.inference.export")}
+
+
 def test_public_signatures_take_no_unnamed_options():
     found = [
         f"{module.at(node)} {node.name}"

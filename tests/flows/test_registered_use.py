@@ -1,22 +1,32 @@
 """A run by its address in MLflow: embedded with, searched with, and served on tables of image paths."""
 
+import contextlib
 import csv
+import io
 import json
 import os
+import shutil
 import subprocess
 import sys
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow.pyfunc
 import numpy as np
 import pytest
+import torch
 from mlflow import MlflowClient
 
 from pipeline.config.experiment import AnyConfig
 from pipeline.config.presets import load_config
 from pipeline.data.image_files import AS_STORED
 from pipeline.inference.run_encoder import open_encoder
+from pipeline.inference.saved_encoder import read_saved_encoder
 from pipeline.runs.open import run_path
+from pipeline.tracking.mlflow_models import FORM_TAG, SAVED
+from pipeline.tracking.replay import MODELS_FORM, read_note, write_note
 from tests.flows.command_line import Call
 from tests.flows.plain_runs import ROOT, run_plainly
 
@@ -110,6 +120,78 @@ def test_the_store_in_runs_is_the_default_and_reading_makes_no_file(
     assert code == 1 and f"{tmp_path}/runs/mlflow.db cannot be read: there is no such file" in err
     assert vireid("runs", "sync", "--runs", str(folder))[0] == 0
     assert list(tmp_path.iterdir()) == [] and [path.name for path in folder.iterdir()] == ["runs"]
+
+
+def test_the_address_and_the_folder_of_a_run_are_one_encoder(
+    registered: tuple[AnyConfig, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, uri = registered
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert open_encoder("models:/vireid-smoke/1").digest == open_encoder(str(run_path(config))).digest
+
+
+class Runs:
+    """Unpickling it runs a command."""
+
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, ("touch executed",)
+
+
+def test_no_stored_graph_is_opened(
+    registered: tuple[AnyConfig, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Graphs whose stored example runs a command when `torch.export.load` reads it."""
+    _, uri = registered
+    runs = tmp_path / "runs"
+    shutil.copytree(Path(uri.removeprefix("sqlite:///")).parent, runs)
+    monkeypatch.chdir(tmp_path)
+    example = io.BytesIO()
+    torch.save(((Runs(),), {}), example)
+    for graph in runs.rglob("*.pt2"):
+        with zipfile.ZipFile(graph) as archive:
+            files = {name: archive.read(name) for name in archive.namelist()}
+        with zipfile.ZipFile(graph, "w") as archive:
+            for name, content in files.items():
+                archive.writestr(name, example.getvalue() if "sample_inputs" in name else content)
+    with contextlib.suppress(RuntimeError, ValueError, TypeError, AttributeError):  # the payload works
+        torch.export.load(graph)
+    assert Path("executed").exists()
+    Path("executed").unlink()
+    for model in (runs / "mlflow-artifacts").rglob("MLmodel"):
+        if (model.parent / SAVED).exists():
+            read_saved_encoder(model.parent / SAVED, "model", "cpu")
+            mlflow.pyfunc.load_model(str(model.parent))
+    assert not Path("executed").exists()
+
+
+def test_models_of_older_versions_are_registered_again_by_repeating_the_command(
+    vireid: Call, registered: tuple[AnyConfig, str], images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, uri = registered
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.chdir(tmp_path)
+    client = MlflowClient(tracking_uri=uri)
+    client.delete_model_version_tag("vireid-smoke", "1", FORM_TAG)
+    note = read_note(run_path(config))
+    assert note is not None and note.form == MODELS_FORM
+    write_note(run_path(config), replace(note, form=1))
+    command = (
+        "embed",
+        "models:/vireid-smoke/1",
+        str(images),
+        "--modality",
+        "infrared",
+        "-o",
+        "x.npz",
+        "--device",
+        "cpu",
+    )
+    code, _, err = vireid(*command)
+    assert code == 1 and "was registered by an older version as graphs" in err and "repeat the training command" in err
+    run_plainly(config)
+    assert [one.version for one in client.search_model_versions("name = 'vireid-smoke'")] == [2, 1]
+    assert len(client.search_model_versions("name = 'vireid-smoke-visible'")) == 1
+    assert vireid(*command)[0] == 0
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ from models.modality import PerModality
 from models.swap import CrossModalSwap
 from pipeline.data.samplers.sampling import cross_modal_batches
 from pipeline.data.transforms.augmentation import training_views
-from pipeline.errors import DegenerateClustering
+from pipeline.errors import CheckpointError, DegenerateClustering
 from pipeline.evaluation.report import EvaluationReport
 from pipeline.features import FeatureBank
 from pipeline.methods.cclnet import prompts
@@ -93,7 +93,12 @@ def learn_prompts(run: CclnetRun, clusters: PerModality[Clustering]) -> PerModal
             return previous
         packed = run.processes.from_rank_zero(lambda: pack_texts(_learn_texts(run, features, labels)))
         _keep_texts(run, packed)
-    return unpack_texts(packed, run.device)
+    try:
+        return unpack_texts(packed, run.device)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            "the text prototypes in `pending` are damaged", hint="remove that folder of the run: they are learned again"
+        ) from error
 
 
 @stage(uses_device=True)

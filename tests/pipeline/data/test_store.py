@@ -21,7 +21,7 @@ from models.modality import Modality, PerModality
 from pipeline.data import decoding, store
 from pipeline.data.image_files import AS_STORED, FROM_ANYWHERE, ImageReading
 from pipeline.data.images import ImageTable
-from pipeline.data.store import damaged_arrays, open_store, store_key
+from pipeline.data.store import damaged_arrays, open_store, store_key, stores_below
 from pipeline.errors import ConfigError, DataError
 
 HEIGHT, WIDTH = 12, 6
@@ -417,7 +417,7 @@ class TestDamage:
     def test_an_array_cut_short_is_refused_with_what_to_do(self, tables, tmp_path):
         path = open_small(tables, tmp_path / "cache").folder / "visible.npy"
         path.write_bytes(path.read_bytes()[:-10])
-        with pytest.raises(DataError, match=r"visible\.npy cannot be read") as caught:
+        with pytest.raises(DataError, match=r"visible\.npy is truncated: it claims") as caught:
             open_small(tables, tmp_path / "cache")
         assert "remove that folder" in caught.value.hint
 
@@ -430,6 +430,20 @@ class TestDamage:
         (open_small(tables, tmp_path / "cache").folder / "index.json").unlink()
         with pytest.raises(DataError, match=r"index\.json cannot be read"):
             open_small(tables, tmp_path / "cache")
+
+    @pytest.mark.parametrize("content", ["[]", "{}", '{"sha256": 1}', "<html>", "[" * 10**5])
+    def test_an_index_of_other_content_is_refused(self, tables, tmp_path, content):
+        (open_small(tables, tmp_path / "cache").folder / "index.json").write_text(content)
+        with pytest.raises(DataError, match=r"index\.json is damaged") as caught:
+            open_small(tables, tmp_path / "cache")
+        assert "remove that folder" in caught.value.hint
+
+    def test_other_folders_beside_the_stores_are_passed_over(self, tables, tmp_path):
+        folder = open_small(tables, tmp_path / "cache").folder
+        (tmp_path / "cache" / "photographs").mkdir()
+        (tmp_path / "cache" / "photographs" / "index.json").write_text("of another program")
+        ((found, index),) = stores_below(tmp_path / "cache")
+        assert (found, index.height, index.width) == (folder, 12, 6)
 
     def test_a_changed_byte_is_found_by_its_digest(self, tables, tmp_path):
         opened = open_small(tables, tmp_path / "cache")

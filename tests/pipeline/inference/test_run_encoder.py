@@ -16,8 +16,10 @@ from pipeline.config.experiment import digest_of, record_of
 from pipeline.config.presets import load_config
 from pipeline.data.image_files import FROM_ANYWHERE, ImageReading
 from pipeline.errors import ConfigError
+from pipeline.inference import encoder as encoder_module
 from pipeline.inference import run_encoder
-from pipeline.inference.run_encoder import RunEncoder, empty_encoder, open_encoder, read_run_encoder
+from pipeline.inference.encoder import RunEncoder
+from pipeline.inference.run_encoder import empty_encoder, open_encoder, read_run_encoder
 from pipeline.storage.run_folder import RunFolder
 from tests.pipeline.inference.mean_encoder import paint
 
@@ -77,11 +79,6 @@ def test_on_a_cpu_a_run_in_bfloat16_is_embedded_in_float32(make_run: MakeRun) ->
         read_run_encoder(make_run("bfloat16"), "cpu", "bfloat16")
 
 
-def test_a_registered_graph_is_in_float32() -> None:
-    with pytest.raises(ConfigError, match="float32 graph"):
-        open_encoder("models:/encoder/1", precision="bfloat16")
-
-
 def test_the_network_computes_in_that_precision(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
@@ -89,7 +86,7 @@ def test_the_network_computes_in_that_precision(make_run: MakeRun, monkeypatch: 
         seen.append(options["precision"])
         return torch.zeros(len(pixels), 2)
 
-    monkeypatch.setattr(run_encoder, "describe_pixels", describe)
+    monkeypatch.setattr(encoder_module, "describe_pixels", describe)
     encoder = read_run_encoder(make_run("float32"), "cpu")
     encoder.encode(np.zeros((1, encoder.height, encoder.width, 3), np.uint8), Modality.VISIBLE)
     assert seen == ["float32"]
