@@ -260,8 +260,8 @@ def _check_images(folder: RunFolder, dataset: Dataset) -> None:
             f"{folder.path / ENVIRONMENT} is damaged: data", hint="remove it: the next start writes it again"
         )
     if before is not None and before != dataset.fingerprint:
-        names = {*dataset.fingerprint, *before}
-        part = next(name for name in sorted(names) if before.get(name) != dataset.fingerprint.get(name))
+        names = dict.fromkeys([*dataset.fingerprint, *before])
+        part = next(name for name in names if before.get(name) != dataset.fingerprint.get(name))
         raise CheckpointError(
             f"{folder.path} was made with other {part} images than those of {dataset.root}",
             hint="give the images that the run was started with; a new run needs another name (--set name=...)",
