@@ -90,10 +90,13 @@ server: setup  ## Prefect's server, a worker and MLflow's pages on this machine,
 	exec $(BIN)/vireid server --port $(PREFECT_PORT) --mlflow-port $(PORT) --runs "$(RUNS)"
 
 deploy: setup  ## register the deployments on the server of `make server`
-	PREFECT_API_URL="$${PREFECT_API_URL:-http://127.0.0.1:$(PREFECT_PORT)/api}" $(BIN)/vireid deploy
+	@PREFECT_API_URL="$${PREFECT_API_URL:-http://127.0.0.1:$(PREFECT_PORT)/api}" \
+	PREFECT_API_AUTH_STRING="$${PREFECT_API_AUTH_STRING:-$$(cat "$(RUNS)/server/password" 2>/dev/null)}" \
+	$(BIN)/vireid deploy
 
 ui: setup  ## compare runs and rounds in MLflow, on this machine only
 	@mkdir -p "$(RUNS)"
+	@$(BIN)/python -m pipeline.tracking.store "$(RUNS)"
 	@echo 'open http://127.0.0.1:$(PORT) and choose "Model training" at the top left'
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false exec $(BIN)/mlflow server --host 127.0.0.1 --port $(PORT) \
 		--backend-store-uri "sqlite:///$(RUNS)/mlflow.db"

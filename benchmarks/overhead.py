@@ -27,11 +27,12 @@ import httpx
 import typer
 from prefect import flow
 from prefect.client.orchestration import get_client
-from prefect.settings import PREFECT_API_URL, PREFECT_LOGGING_LEVEL, temporary_settings
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, PREFECT_LOGGING_LEVEL, temporary_settings
 
 from benchmarks.clustering_machine import describe_machine
 from flows.artifacts import reported
 from flows.server.deploy import GPU_LIMIT
+from flows.server.password import kept_password
 from flows.tasks import run_as_task
 from pipeline.config.cclnet import CclnetConfig
 from pipeline.config.presets import load_config
@@ -147,11 +148,12 @@ def serving(folder: Path) -> Iterator[None]:
             command, env=os.environ | {"PREFECT_HOME": str(folder / "prefect")}, stdout=output, stderr=output
         )
     try:
-        with temporary_settings({PREFECT_API_URL: api, PREFECT_LOGGING_LEVEL: "ERROR"}):
-            while "ready" not in (folder / "log").read_text():
-                if server.poll() is not None:
-                    raise SystemExit((folder / "log").read_text())
-                time.sleep(0.5)
+        while "ready" not in (folder / "log").read_text():
+            if server.poll() is not None:
+                raise SystemExit((folder / "log").read_text())
+            time.sleep(0.5)
+        settings = {PREFECT_API_URL: api, PREFECT_API_AUTH_STRING: kept_password(folder / "server")}
+        with temporary_settings(settings | {PREFECT_LOGGING_LEVEL: "ERROR"}):
             assert httpx.get(f"{api}/health").is_success
             yield
     finally:

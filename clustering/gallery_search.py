@@ -126,6 +126,11 @@ class GalleryLists:
             hits.rows[short], hits.similarities[short] = exact.rows, exact.similarities
         return hits
 
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and dimensions of the gallery."""
+        return int(self._index.ntotal), int(self._index.d)
+
     def to_bytes(self) -> UInt8[np.ndarray, " b"]:
         """The lists as faiss serialises them, without `effort` and `recall`."""
         import faiss

@@ -6,7 +6,7 @@ threading layer that may not be entered from two threads at once and does not su
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast
 
 import numba
 
@@ -16,9 +16,15 @@ T = TypeVar("T")
 BLOCKS_PER_THREAD = 8
 
 
-def kernel(function: Function) -> Function:
-    """Compile a loop over arrays; the machine code is cached on disk, and calls release the interpreter's lock."""
-    return cast(Function, numba.njit(cache=True, nogil=True)(function))
+def kernel(function: Function, inline: Literal["never", "always"] = "never") -> Function:
+    """Compile a loop over arrays; the machine code is cached on disk, and calls release the interpreter's lock.
+
+    Where no cache can be written, each process compiles anew: about a second for each loop that it calls.
+    """
+    try:
+        return cast(Function, numba.njit(cache=True, nogil=True, inline=inline)(function))
+    except RuntimeError:  # no folder for the cache
+        return cast(Function, numba.njit(nogil=True, inline=inline)(function))
 
 
 def num_threads() -> int:

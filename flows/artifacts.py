@@ -18,6 +18,7 @@ from pipeline.errors import VireidError
 from pipeline.reports import round_table
 from pipeline.runs.record import ui_address
 from pipeline.runs.run import Run
+from pipeline.secrets import mask_handlers, masked
 
 logger = logging.getLogger(__name__)
 
@@ -32,6 +33,7 @@ _UNREACHABLE = (httpx.TransportError, PrefectHTTPStatusError)
 def reported() -> Iterator[None]:
     """Publish artifacts of the run in the `with` block; runs at a terminal do not use it."""
     enable_logging()
+    mask_handlers("prefect", "prefect.flow_runs", "prefect.task_runs")
     token = _REPORTING.set(True)
     try:
         with watched_by(_ProgressArtifacts()):
@@ -68,7 +70,7 @@ def show_error(error: VireidError) -> None:
 def _publish(key: str, markdown: str, description: str) -> None:
     """Create an artifact; if the server does not answer, log a warning, since an artifact must not end a run."""
     try:
-        create_markdown_artifact(markdown, key=key, description=description)
+        create_markdown_artifact(masked(markdown), key=key, description=masked(description))
     except _UNREACHABLE as error:
         logger.warning("Prefect did not take the artifact %r: %s", key, error)
 

@@ -15,18 +15,17 @@ from pydantic import BaseModel
 from flows.artifacts import reported, show_error
 from flows.demo_data import DEMO_DATA, draw_demo_once
 from flows.partial_config import ChangesTo, changed_values
-from flows.prefect_local import cancelled_if_stopped
+from flows.prefect_local import cancelled_if_stopped, with_or_without_prefect
 from flows.tasks import measure_again, train_as_tasks
+from flows.terminal_runs import HOST_TAG
 from pipeline.config.experiment import AnyConfig, method_name, with_split
 from pipeline.config.presets import load_config, validate_config
+from pipeline.config.shared import UserPath
 from pipeline.errors import ConfigError, VireidError
 from pipeline.evaluation.report import AverageReport, EvaluationReport, average_reports
 from pipeline.methods import METHODS, MethodSpec, method_of
 from pipeline.runs.open import reopen_run, splits_path
 from pipeline.runtime import atomic_files
-
-HOST_TAG = "host:"
-"""Prefix of the tag with the machine of a flow run."""
 
 RETRIES = 2
 """Retries of a deployed flow after an unknown or transient error."""
@@ -68,12 +67,13 @@ def flow_of(method: MethodSpec) -> Flow[..., Any]:
     retry_delay_seconds=RETRY_SECONDS,
 )
 def evaluate(
-    run_folder: Path,
-    data_root: Path | None = None,
+    run_folder: UserPath,
+    data_root: UserPath | None = None,
     device: str = "auto",
     split: int | None = None,
-    features_file: Path | None = None,
-    queries_file: Path | None = None,
+    features_file: UserPath | None = None,
+    queries_file: UserPath | None = None,
+    images_root: UserPath | None = None,
 ) -> EvaluationReport | State[Any] | None:
     """Evaluate a run again: its last finished round, or the round that was selected as its result.
 
@@ -84,11 +84,15 @@ def evaluate(
         split: The split of RegDB to test on; only the run's own is accepted.
         features_file: An .npz file for the features of the test images.
         queries_file: An .npz file for the results of each query.
+        images_root: The folder that a manifest's paths start from; default: as recorded by the run.
     """
 
     def work() -> EvaluationReport:
-        with reopen_run(run_folder, method_of, data_root=data_root, device=device, split=split) as (run, evaluator):
-            return measure_again(run, evaluator, features_file, queries_file)
+        with reopen_run(
+            run_folder, method_of, data_root=data_root, images_root=images_root, device=device, split=split
+        ) as (run, evaluator):
+            measure = measure_again if FlowRunContext.get() else measure_again.fn
+            return measure(run, evaluator, features_file, queries_file)
 
     return _guarded(work)
 
@@ -116,7 +120,8 @@ def at_terminal(name: str, run_name: str | None = None) -> Flow[..., Any]:
 def train(config: AnyConfig) -> EvaluationReport | None:
     """Run the flow of the settings' method from the command line."""
     values = {"method": config.method} | config.model_dump(mode="json", exclude_unset=True)
-    report: EvaluationReport | None = at_terminal(config.flow, config.name)(preset=None, config=values)
+    flow = at_terminal(config.flow, config.name)
+    report: EvaluationReport | None = with_or_without_prefect(flow, {"preset": None, "config": values})
     return report
 
 
@@ -162,9 +167,9 @@ def _resolve(preset: str | None, changes: Mapping[str, Any], settings: type[AnyC
 def _guarded(work: Callable[[], EvaluationReport | None]) -> EvaluationReport | State[Any] | None:
     """Run the work of a flow; in a deployment publish artifacts, and do not retry after a permanent error."""
     context = FlowRunContext.get()
-    assert context is not None and context.flow_run is not None, "called by a flow"
-    if context.flow is not None and cancelled_if_stopped in context.flow.on_crashed_hooks:
+    if context is None or (context.flow is not None and cancelled_if_stopped in context.flow.on_crashed_hooks):
         return work()  # started from the command line
+    assert context.flow_run is not None, "called by a flow"
     _tag_with_host()
     with reported():
         try:

@@ -1,15 +1,13 @@
 """Prefect under the command line: its temporary server or that at PREFECT_API_URL, and cancellation by Ctrl-C."""
 
-import contextvars
 import logging
-import signal
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
-from types import FrameType
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from contextvars import ContextVar
 from typing import Any
 
 import httpx
+import prefect
 from prefect import Flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRun, State
@@ -18,21 +16,30 @@ from prefect.settings import (
     PREFECT_CLIENT_MAX_RETRIES,
     PREFECT_LOGGING_LEVEL,
     PREFECT_SERVER_ANALYTICS_ENABLED,
-    PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS,
     temporary_settings,
 )
 from prefect.states import Cancelled
 
-from pipeline.errors import ConfigError
+from flows.prefect_store import expect_usable_store
+from flows.proxies import refuse_unusable_proxies
+from flows.server.temporary_server import temporary_server
+from flows.terminal_runs import end_lost_runs, tags_of_this_process
+from pipeline.errors import ConfigError, VireidError
+from pipeline.runtime.signals import ending_signals_as_interrupt
 
-MAX_RETRIES = 2
-"""A temporary server that has ended does not return, so requests to it are not repeated for minutes."""
+logger = logging.getLogger(__name__)
+
+MAX_RETRIES = 3
+"""While a temporary server is restarted, its socket keeps requests waiting, so they are not repeated for minutes."""
 
 _STOPPED = ("interrupt signal", "termination signal")
 """Parts of Prefect's message about a flow run that Ctrl-C or SIGTERM ended."""
 
-STARTUP_SECONDS = 180
-"""Prefect's default of 20 s is too short on a busy machine."""
+_OWN_SERVER: ContextVar[bool] = ContextVar("own_server", default=False)
+"""Whether Prefect's server is the temporary one, which only shows a run."""
+
+_WITHOUT: ContextVar[bool] = ContextVar("without", default=False)
+"""Whether flows run as plain functions, because the temporary server does not start."""
 
 
 @contextmanager
@@ -43,23 +50,26 @@ def prefect_at_terminal() -> Iterator[None]:
         KeyboardInterrupt: The user stopped the flow, even if Prefect could not report it.
         ConfigError: The server at PREFECT_API_URL does not answer.
     """
-    changes: dict[Any, Any] = {
-        PREFECT_LOGGING_LEVEL: "CRITICAL",
-        PREFECT_SERVER_ANALYTICS_ENABLED: False,
-        PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS: STARTUP_SECONDS,
-    }
     # The table of rounds and the command line's error message replace Prefect's log lines.
     for name in ("prefect", "prefect.flow_runs", "prefect.task_runs"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     url = PREFECT_API_URL.value()
+    changes: dict[Any, Any] = {PREFECT_LOGGING_LEVEL: "CRITICAL", PREFECT_SERVER_ANALYTICS_ENABLED: False}
     if url is None:
         changes[PREFECT_CLIENT_MAX_RETRIES] = MAX_RETRIES
+    refuse_unusable_proxies(url)
     try:
-        with temporary_settings(changes), _termination_as_interrupt():
+        with ExitStack() as stack:
+            stack.enter_context(temporary_settings(changes))
+            stack.enter_context(ending_signals_as_interrupt())
             if url is None:
-                _start_server_beyond_interrupts()
+                _enter_own_server(stack)
             else:
                 expect_answer(url)
+            if not _WITHOUT.get():
+                with suppress(httpx.HTTPError), get_client(sync_client=True) as client:
+                    end_lost_runs(client)
+            stack.enter_context(prefect.tags(*tags_of_this_process()))
             yield
     except httpx.TransportError as error:
         if _follows_interrupt(error):
@@ -69,46 +79,54 @@ def prefect_at_terminal() -> Iterator[None]:
         raise
 
 
+def with_or_without_prefect(flow: Flow[..., Any], parameters: Mapping[str, Any]) -> Any:
+    """Run a flow; as a plain function if the temporary server does not start, or is lost and cannot be restarted."""
+    if _WITHOUT.get():
+        return _plainly(flow, parameters)
+    try:
+        return flow(**parameters)
+    except (httpx.HTTPError, VireidError) as error:
+        # A rank of several reports a lost server by an error of ours.
+        lost = isinstance(error, httpx.HTTPError) or (_OWN_SERVER.get() and not _answers())
+        if not lost or not _OWN_SERVER.get() or _follows_interrupt(error):
+            raise
+        logger.warning("Prefect's temporary server is lost (%s): the work resumes without it", type(error).__name__)
+    _WITHOUT.set(True)
+    return _plainly(flow, parameters)
+
+
+def _plainly(flow: Flow[..., Any], parameters: Mapping[str, Any]) -> Any:
+    """Call the function of a flow with the values that Prefect would give it, such as models instead of mappings."""
+    return flow.fn(**flow.validate_parameters(dict(parameters)))
+
+
+def _answers() -> bool:
+    try:
+        expect_answer(PREFECT_API_URL.value() or "")
+    except ConfigError:
+        return False
+    return True
+
+
+def _enter_own_server(stack: ExitStack) -> None:
+    """Start the temporary server for the rest of `stack`; without one, flows run as plain functions."""
+    without = False
+    try:
+        expect_usable_store()
+        stack.enter_context(temporary_server())
+    except ConfigError as error:
+        logger.warning("%s; the work is done without it. %s", error.message, error.hint)
+        without = True
+    for variable, value in ((_OWN_SERVER, True), (_WITHOUT, without)):
+        stack.callback(variable.reset, variable.set(value))
+
+
 def cancelled_if_stopped(flow: Flow[Any, Any], flow_run: FlowRun, state: State[Any]) -> None:  # noqa: ARG001 - a hook's own
     """A flow hook: Prefect treats Ctrl-C and SIGTERM as a crash; this sets the state to cancelled."""
     if state.message is not None and any(words in state.message for words in _STOPPED):
         with get_client(sync_client=True) as client:
             stopped: State[Any] = Cancelled(message="stopped at the terminal; what was finished is kept")
             client.set_flow_run_state(flow_run.id, stopped, force=True)
-
-
-@contextmanager
-def _termination_as_interrupt() -> Iterator[None]:
-    """Let SIGTERM do what Ctrl-C does: close the run's record and end Prefect's temporary server."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as signal handlers are called
-        raise KeyboardInterrupt
-
-    previous = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, previous)
-
-
-def _start_server_beyond_interrupts() -> None:
-    """Start the temporary server so that Ctrl-C does not end it before it has recorded that the run was stopped.
-
-    A process inherits the blocked signals of the thread that starts it, so another thread blocks SIGINT and starts it.
-    """
-
-    def start() -> None:
-        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        # If it does not start, the flow's client raises.
-        with suppress(RuntimeError, httpx.HTTPError), get_client(sync_client=True):
-            pass
-
-    thread = threading.Thread(target=contextvars.copy_context().run, args=(start,), daemon=True)
-    thread.start()
-    thread.join()
 
 
 def _follows_interrupt(error: BaseException) -> bool:
@@ -140,8 +158,20 @@ def expect_answer(url: str) -> None:
         get_client(sync_client=True) as client,
     ):
         error = client.api_healthcheck()
+        if error is None:
+            try:
+                client.request("GET", "/admin/version")  # unlike /health, with a password
+            except httpx.HTTPStatusError as refused:
+                error = refused
+            except httpx.TransportError as lost:
+                error = lost
     if isinstance(error, httpx.TransportError):
         raise unreachable(url, error) from error
+    if isinstance(error, httpx.HTTPStatusError) and error.response.status_code == httpx.codes.UNAUTHORIZED:
+        raise ConfigError(
+            f"Prefect at {url} refuses the password",
+            hint='export PREFECT_API_AUTH_STRING="$(cat runs/server/password)", with the RUNS of `make server`',
+        ) from error
 
 
 def unreachable(url: str, error: httpx.TransportError) -> ConfigError:

@@ -1,8 +1,8 @@
 """Stages as Prefect tasks, on one or several ranks: rank 0 runs them as tasks, other ranks run them directly."""
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from prefect import Flow, Task, task
 from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext, hydrated_context
 from prefect.logging.configuration import setup_logging
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
 
 from flows.artifacts import is_reported, reported, show_rounds
 from flows.prefect_local import prefect_at_terminal
@@ -63,10 +63,11 @@ def measure_again(
 
 def train_as_tasks(config: AnyConfig) -> EvaluationReport | None:
     """Train in this process, or start `execution.processes` ranks; called by a flow. Raises the error of a rank."""
+    flow_run = _FlowRun.here()
     if config.execution.processes == 1 or Processes.here().count > 1:
-        with stages_run_by(run_as_task):
+        with nullcontext() if flow_run is None else stages_run_by(run_as_task):
             return train(config)
-    launch(_work, (config, _FlowRun.here()), count=config.execution.processes, device=config.execution.device)
+    launch(_work, (config, flow_run), count=config.execution.processes, device=config.execution.device)
     with RunFolder.reopen(run_path(config)) as folder:
         record = folder.read_evaluation()
     return None if record is None else EvaluationReport.from_dict(record)
@@ -87,8 +88,8 @@ def rank_zero_of_torchrun(configs: Sequence[AnyConfig]) -> Iterator[bool]:
         yield processes.is_rank_zero
 
 
-def _work(config: AnyConfig, flow_run: "_FlowRun") -> None:
-    if Processes.here().is_rank_zero:
+def _work(config: AnyConfig, flow_run: "_FlowRun | None") -> None:
+    if flow_run is not None and Processes.here().is_rank_zero:
         with _part_of(flow_run), stages_run_by(run_as_task):
             train(config)
     else:
@@ -97,7 +98,7 @@ def _work(config: AnyConfig, flow_run: "_FlowRun") -> None:
 
 @dataclass(frozen=True, slots=True)
 class _FlowRun:
-    """A flow run, sent to the process of rank 0: its flow's name, Prefect's context, the server's address.
+    """A flow run, sent to the process of rank 0: its flow's name, Prefect's context, the server's address and password.
 
     `deployed`: whether a worker started it, and not the command line; then it logs to Prefect.
     """
@@ -105,16 +106,21 @@ class _FlowRun:
     flow: str
     context: dict[str, Any]
     api: str
+    password: str | None = field(repr=False)
     deployed: bool
 
     @staticmethod
-    def here() -> "_FlowRun":
+    def here() -> "_FlowRun | None":
         current = FlowRunContext.get()
-        assert current is not None and current.flow is not None, "called by a flow"
+        if current is None:
+            return None
+        assert current.flow is not None
         context = current.serialize()
         # A flow cannot be pickled; the other process imports it.
         del context["flow"]
-        return _FlowRun(current.flow.name, context, str(current.client.api_url), deployed=is_reported())
+        return _FlowRun(
+            current.flow.name, context, str(current.client.api_url), PREFECT_API_AUTH_STRING.value(), is_reported()
+        )
 
 
 @contextmanager
@@ -123,8 +129,8 @@ def _part_of(flow_run: _FlowRun) -> Iterator[None]:
 
     flow: Flow[Any, Any] = FLOWS[flow_run.flow]
     with (
+        temporary_settings({PREFECT_API_URL: flow_run.api, PREFECT_API_AUTH_STRING: flow_run.password}),
         _reported_to_server() if flow_run.deployed else prefect_at_terminal(),
-        temporary_settings({PREFECT_API_URL: flow_run.api}),
         hydrated_context({"flow_run_context": flow_run.context | {"flow": flow}}),
     ):
         yield

@@ -7,8 +7,8 @@ import copy
 import difflib
 import functools
 import importlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -19,14 +19,16 @@ from jaxtyping import Int64
 from torch import Tensor, nn
 
 from models.clip_files import (
-    WeightsFile,
     WeightsLoadError,
-    file_digest,
+    check_fit,
     fit_weights,
+    in_layout_of,
+    is_torchscript,
     read_folder,
     read_weights,
     state_digest,
 )
+from models.file_kinds import FOLDER, what_is
 from models.torchvision_operators import define_missing_operators
 
 __all__ = [
@@ -37,9 +39,14 @@ __all__ = [
     "demo_clip_folder",
     "load_clip",
     "open_clip_module",
+    "untrained_image_tower",
 ]
 
 TINY = "tiny"
+_BUILD_ERRORS = (
+    TypeError, ValueError, RuntimeError, KeyError, IndexError, AttributeError, ArithmeticError, AssertionError,
+    MemoryError,
+)  # fmt: skip
 _TINY_ARCHITECTURE: dict[str, Any] = {
     "embed_dim": 32,
     "quick_gelu": True,
@@ -63,11 +70,15 @@ class WeightsOrigin:
 
 @dataclass(frozen=True, slots=True)
 class LoadedClip:
-    """A CLIP model of open_clip in float32 and evaluation mode on the CPU, its origin, and its tokenizer."""
+    """A CLIP model of open_clip in float32 and evaluation mode on the CPU, its origin, and its tokenizer.
+
+    `architecture` is open_clip's `model_cfg`; empty for a network of another library.
+    """
 
     model: nn.Module
     origin: WeightsOrigin
     tokenizer: Callable[[list[str]], Tensor]
+    architecture: Mapping[str, Any] = field(default_factory=dict)
 
 
 def load_clip(architecture: str, weights: str, *, seed: int = 1) -> LoadedClip:
@@ -78,7 +89,8 @@ def load_clip(architecture: str, weights: str, *, seed: int = 1) -> LoadedClip:
 
     * `architecture`: Of open_clip, or `tiny`, the small one for tests. A folder has its own and ignores it.
     * `weights`: `demo` (the shipped demo CLIP), `random`, an open_clip tag such as `openai`, or the path of a file
-      (OpenAI's TorchScript archive, safetensors, plain state dict) or of a folder in open_clip's form.
+      (OpenAI's TorchScript archive, safetensors, plain state dict) or of a folder in open_clip's form. No code of a
+      file is run: a TorchScript archive has to have OpenAI's published digest.
 
     Raises:
         WeightsLoadError: Unknown name, missing or damaged file, other architecture, or no network for a tag.
@@ -93,9 +105,10 @@ def load_clip(architecture: str, weights: str, *, seed: int = 1) -> LoadedClip:
     if weights in tags:
         return _with_downloaded_weights(architecture, weights)
     path = Path(weights)
-    if path.is_dir():
+    found = what_is(path)
+    if found.name == FOLDER:
         return _from_folder(path)
-    if path.is_file():
+    if not found.is_missing:
         return _from_file(architecture, path)
     _architecture(architecture)  # an unknown architecture has no tags, and is the likelier mistake
     known = f" or to a tag of {architecture} ({', '.join(tags)})" if tags else ""
@@ -157,38 +170,58 @@ def _with_downloaded_weights(name: str, tag: str) -> LoadedClip:
             f"the {tag} weights of {name} cannot be downloaded: {str(error).strip().partition(chr(10))[0]}",
             hint=f"download {file} where there is a network, and set model.weights to the path of the file",
         ) from error
-    return _fitted(read_weights(path).state, architecture, tag, name, source=str(path))
+    state = read_weights(path, _published_digest(name, tag))
+    return _fitted(state, architecture, tag, name, source=str(path))
 
 
 def _from_file(name: str, path: Path) -> LoadedClip:
-    architecture = _architecture(name)
-    content = read_weights(path)
-    kind = _check_archive(content, path, name, architecture)
-    return _fitted(content.state, architecture, kind, name, source=str(path))
+    architecture, published = _architecture(name), ""
+    if is_torchscript(path):
+        if not architecture.get("quick_gelu", False):
+            raise _wrong_gelu(f"{path}, an archive in OpenAI's form,", name, needs_quick=True)
+        published = _published_digest(name, "openai")
+    state = read_weights(path, published)
+    return _fitted(state, architecture, "openai" if published else "file", name, source=str(path))
 
 
 def _from_folder(folder: Path) -> LoadedClip:
-    architecture, content = read_folder(folder)
+    architecture, state = read_folder(folder)
     kind = "demo" if folder.resolve() == demo_clip_folder().resolve() else "file"
-    return _fitted(content.state, architecture, kind, folder.resolve().name, source=str(folder))
+    name = folder.resolve().name
+    _check_layers(architecture, len(state), str(folder))
+    with torch.device("meta"):  # a wrong size is found before memory is allocated for it
+        expected = _build(architecture, seed=0).state_dict()
+    check_fit(expected, in_layout_of(expected, state), source=str(folder), architecture=name)
+    return _fitted(state, architecture, kind, name, source=str(folder))
 
 
-def _check_archive(content: WeightsFile, path: Path, name: str, architecture: dict[str, Any]) -> str:
-    """Compare a TorchScript archive with OpenAI's published digest; returns the kind of the weights."""
-    if not content.is_archive:
-        return "file"
-    if not architecture.get("quick_gelu", False):
-        raise _wrong_gelu(f"{path}, an archive in OpenAI's form,", name, needs_quick=True)
-    published = _published_digest(name, "openai")
-    if not published:
-        return "file"
-    found = file_digest(path)
-    if found != published:
-        raise WeightsLoadError(
-            f"{path} is not OpenAI's archive of {name}: SHA-256 {found[:16]}..., published {published[:16]}...",
-            hint="download it again; to use other weights of this architecture, save their state dict as safetensors",
-        )
-    return "openai"
+def untrained_image_tower(architecture: Mapping[str, Any], num_tensors: int) -> LoadedClip:
+    """Build the image tower of an architecture in open_clip's form, beside a small text tower.
+
+    `num_tensors` that are to be loaded bound the number of layers. Inside `torch.device("meta")` nothing is allocated.
+
+    Raises:
+        WeightsLoadError: The architecture is damaged, or has more layers.
+    """
+    image = {name: architecture.get(name) for name in ("embed_dim", "quick_gelu", "vision_cfg")}
+    if not isinstance(image["vision_cfg"], dict):
+        raise WeightsLoadError("the architecture has no vision_cfg", hint="export the model again")
+    _check_layers(image, num_tensors, "the model")
+    settings = {**image, "text_cfg": copy.deepcopy(_TINY_ARCHITECTURE["text_cfg"])}
+    model = _build(settings, seed=0)
+    return LoadedClip(model, WeightsOrigin("file", "", ""), _byte_pair_tokenizer(77), settings)
+
+
+def _check_layers(architecture: Mapping[str, Any], num_tensors: int, source: str) -> None:
+    """A layer has at least one tensor, so a file of few tensors has no architecture of a million layers."""
+    for part in architecture.values():
+        layers = part.get("layers", 0) if isinstance(part, dict) else 0
+        numbers = layers if isinstance(layers, (list, tuple)) else [layers]
+        if not all(isinstance(number, int) for number in numbers) or sum(numbers) > num_tensors:
+            raise WeightsLoadError(
+                f"{source} describes {layers!s:.50} layers, and its weights have {num_tensors:,} tensors",
+                hint="correct `model_cfg` in the folder's config",
+            )
 
 
 def _published_digest(name: str, tag: str) -> str:
@@ -247,15 +280,17 @@ def _build(architecture: dict[str, Any], seed: int) -> nn.Module:
         torch.default_generator.manual_seed(seed)
         try:
             model: nn.Module = make(**settings)
-        except TypeError as error:
+        except _BUILD_ERRORS as error:
+            reason = str(error).partition("\n")[0] or type(error).__name__
             raise WeightsLoadError(
-                f"open_clip cannot build the architecture: {error}", hint="correct `model_cfg` in the folder's config"
+                f"open_clip cannot build the architecture: {reason}", hint="correct `model_cfg` in the folder's config"
             ) from error
     return model.float().eval()
 
 
 def _loaded(model: nn.Module, architecture: dict[str, Any], kind: str, name: str) -> LoadedClip:
-    return LoadedClip(model, WeightsOrigin(kind, name, state_digest(model)), _tokenizer(architecture["text_cfg"]))
+    origin = WeightsOrigin(kind, name, state_digest(model))
+    return LoadedClip(model, origin, _tokenizer(architecture["text_cfg"]), architecture)
 
 
 def _tokenizer(text: dict[str, Any]) -> Callable[[list[str]], Tensor]:

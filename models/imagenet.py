@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from models.clip import LoadedClip, WeightsOrigin
 from models.clip_files import WeightsLoadError, fit_weights, read_weights, state_digest
+from models.file_kinds import what_is
 from models.torchvision_operators import define_missing_operators
 
 RESNET50 = "resnet50"  # open_clip's own architectures have other names, such as `RN50`
@@ -74,11 +75,11 @@ def _downloaded() -> dict[str, Tensor]:
 
 
 def _from_file(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
+    if what_is(path).is_missing:
         raise WeightsLoadError(
             f"no weights at {path}", hint=f"set model.weights to imagenet, random, or the path of {_FILE}"
         )
-    return read_weights(path).state
+    return read_weights(path)
 
 
 def _refuse(texts: list[str]) -> Tensor:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from typing import TypeVar
 
@@ -18,6 +18,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.text import Text
+
+from pipeline.secrets import MaskingFilter, mask_handlers
 
 T = TypeVar("T")
 
@@ -41,13 +43,15 @@ class _ConsoleHandler(logging.Handler):
     """Log lines above the progress bar, never wrapped, so that table rows stay whole."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        _STDERR.print(self.format(record), soft_wrap=True, highlight=False)
+        with suppress(OSError):  # a terminal that was closed under a program that ignores SIGHUP
+            _STDERR.print(self.format(record), soft_wrap=True, highlight=False)
 
 
 def set_up_logging() -> None:
     """Send this package's log lines to stderr; called by the command line only."""
     handler = _ConsoleHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    handler.addFilter(MaskingFilter())
     for name in _PACKAGES:
         logger = logging.getLogger(name)
         logger.handlers[:] = [handler]
@@ -113,9 +117,10 @@ def progress(
 
 
 def enable_logging() -> None:
-    """Pass this package's log lines to existing handlers, such as Prefect's."""
+    """Pass this package's log lines to existing handlers, such as Prefect's, with passwords masked."""
     for name in _PACKAGES:
         logging.getLogger(name).setLevel(logging.INFO)
+    mask_handlers(*_PACKAGES)
 
 
 def silence() -> None:

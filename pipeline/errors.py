@@ -1,16 +1,21 @@
 """Errors that a user can act on, caught once by the command line. `clustering` and `models` raise `ValueError`."""
 
+from pipeline.secrets import masked
+
 
 class VireidError(Exception):
-    """An error with a message (what is wrong, with numbers and paths) and a hint (what the user can change)."""
+    """An error with a message (what is wrong, with numbers and paths) and a hint (what the user can change).
+
+    Passwords of addresses are masked in both.
+    """
 
     transient = False
     """Whether the same command may succeed later without a change; deployments retry these errors only."""
 
     def __init__(self, message: str, hint: str) -> None:
-        super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = masked(message)
+        self.hint = masked(hint)
+        super().__init__(self.message)
 
     def __reduce__(self) -> tuple[type["VireidError"], tuple[str, str]]:
         return type(self), (self.message, self.hint)

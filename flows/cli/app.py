@@ -4,7 +4,8 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import metadata
 from io import TextIOWrapper
 from pathlib import Path
@@ -18,7 +19,15 @@ from flows.cli.compare import compare
 from flows.cli.data import data_app
 from flows.cli.encoder import embed, export, search
 from flows.cli.features import label, rank
-from flows.cli.options import JsonOption, Output, PerQueryOption, check_outputs_of, renamed
+from flows.cli.options import (
+    Commands,
+    JsonOption,
+    ManifestRootOption,
+    Output,
+    PerQueryOption,
+    check_outputs_of,
+    renamed,
+)
 from flows.cli.printing import print_average, print_json, print_note, print_report, stdout
 from flows.cli.runs import runs_app
 from flows.cli.server import deploy, server
@@ -28,6 +37,10 @@ from pipeline.config.experiment import CONFIGS, method_name
 from pipeline.console import plain_console, set_up_logging
 from pipeline.errors import ConfigError, DataError, VireidError
 from pipeline.runtime.outputs import FEATURES
+from pipeline.runtime.signals import ending_signals_as_interrupt
+from pipeline.runtime.torchrun import ranks_of_torchrun
+from pipeline.runtime.user_environment import prepare_environment
+from pipeline.secrets import print_masked
 
 if TYPE_CHECKING:
     from pipeline.config.datasets import Split
@@ -35,6 +48,7 @@ if TYPE_CHECKING:
     from pipeline.evaluation.report import EvaluationReport
 
 app = typer.Typer(
+    cls=Commands,
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -50,41 +64,58 @@ for command in (rank, label, compare, embed, search, export, caption, caption_me
 INTERRUPTED = 130
 """Typer's exit code after Ctrl-C."""
 
+SIGNALLED = 128
+"""Exit code after a signal, less its number."""
+
 DataOption = Annotated[Path | None, typer.Option("--data", help="The folder that holds the data set.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Change a value: section.key=value. Repeatable.")]
-RunsOption = Annotated[Path | None, typer.Option("--runs", help="Where runs are kept.", show_default="runs")]
+RunsOption = Annotated[
+    Path | None, typer.Option("--runs", help="Where runs are kept.", show_default="runs"), Output("--runs")
+]
 DeviceOption = Annotated[
     str | None, typer.Option("--device", help="auto, cpu, cuda, or cuda:N.", show_default="the preset's")
 ]
 
 
 def main() -> None:
-    """Run the command line; a `VireidError` is printed with its hint, with exit code 1."""
+    """Run the command line; a `VireidError` is printed with its hint, with exit code 1. Passwords are masked."""
     set_up_logging()
-    console = plain_console(stderr=True)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # names that the terminal cannot show
-    try:
+    console = plain_console(stderr=True)
+    with ending_signals_as_interrupt() as received:
         try:
-            app()
-        except OSError as error:
-            if error.filename is None:
+            with _system_errors():
+                prepare_environment()
+                app()
+        except VireidError as error:
+            for label, style, text in (("error:", "bold red", error.message), ("hint:", "bold", error.hint)):
+                console.print(Text.assemble((label, style), f" {text}"), soft_wrap=True)
+            sys.exit(1)
+        except SystemExit as leaving:
+            if leaving.code != INTERRUPTED:
                 raise
-            reason = f"{os.fsdecode(error.filename)} cannot be used: {error.strerror}"
-            raise DataError(reason, hint="check that path and its permissions, and the space on its disk") from error
-        except MemoryError as error:
-            raise DataError(
-                "the memory is too small for this command", hint="give it fewer or smaller files"
-            ) from error
-    except VireidError as error:
-        for label, style, text in (("error:", "bold red", error.message), ("hint:", "bold", error.hint)):
-            console.print(Text.assemble((label, style), f" {text}"), soft_wrap=True)
-        sys.exit(1)
-    except SystemExit as leaving:
-        if leaving.code == INTERRUPTED:
-            console.print("stopped; finished work is kept, the same command resumes it")
-        raise
+            with suppress(OSError):  # the terminal is closed
+                console.print("stopped; finished work is kept, the same command resumes it")
+            sys.exit(SIGNALLED + received[0] if received else INTERRUPTED)
+        except Exception:
+            sys.excepthook = print_masked  # a mistake of ours: Python prints its trace
+            raise
+
+
+@contextmanager
+def _system_errors() -> Iterator[None]:
+    """Turn errors of files and memory that no command has turned into a `VireidError`."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None:
+            raise
+        reason = f"{os.fsdecode(error.filename)} cannot be used: {error.strerror}"
+        raise DataError(reason, hint="check that path and its permissions, and the space on its disk") from error
+    except MemoryError as error:
+        raise DataError("the memory is too small for this command", hint="give it fewer or smaller files") from error
 
 
 @app.command()
@@ -107,8 +138,8 @@ def train(
     """Train with the method of a preset; resumes an interrupted run of the same configuration."""
     from pipeline.config.presets import load_config
 
-    # torchrun has started the ranks already, so no option changes their number.
-    execution = _given(device=device, runs_folder=runs, processes=os.environ.get("WORLD_SIZE", processes))
+    # If torchrun has started the ranks, no option changes their number.
+    execution = _given(device=device, runs_folder=runs, processes=ranks_of_torchrun() or processes)
     config = load_config(preset, changes or (), {"data": _given(root=data), "execution": execution})
     if splits is None:
         _run(config, None, as_json)
@@ -147,6 +178,7 @@ def demo(
 def evaluate(
     run: Annotated[Path, typer.Argument(help="The folder of a run.")],
     data: DataOption = None,
+    root: ManifestRootOption = None,
     split: Annotated[int | None, typer.Option(min=1, max=10, help="RegDB: the split, which must be the run's.")] = None,
     _trial: Annotated[str | None, renamed("--trial", "--split")] = None,
     features: Annotated[
@@ -158,11 +190,12 @@ def evaluate(
 ) -> None:
     """Evaluate a run's last finished round again, or the round that was selected as its result."""
     from flows.deployments import at_terminal
-    from flows.prefect_local import prefect_at_terminal
+    from flows.prefect_local import prefect_at_terminal, with_or_without_prefect
 
     with prefect_at_terminal():
-        report: EvaluationReport | None = at_terminal("evaluate")(
-            run, data_root=data, device=device, split=split, features_file=features, queries_file=per_query
+        options = {"data_root": data, "images_root": root, "device": device, "split": split, "features_file": features}
+        report: EvaluationReport | None = with_or_without_prefect(
+            at_terminal("evaluate"), options | {"run_folder": run, "queries_file": per_query}
         )
     print_report(report, as_json)
     if report is None or not (report.searches or report.validation):
@@ -220,7 +253,7 @@ check_outputs_of(app)
 
 def _run(config: "AnyConfig", splits: list[int] | None, as_json: bool) -> None:
     from flows.deployments import train, train_splits
-    from flows.prefect_local import prefect_at_terminal
+    from flows.prefect_local import prefect_at_terminal, with_or_without_prefect
     from flows.tasks import rank_zero_of_torchrun
     from pipeline.config.experiment import with_split
     from pipeline.runs.open import run_path
@@ -230,7 +263,7 @@ def _run(config: "AnyConfig", splits: list[int] | None, as_json: bool) -> None:
         if not is_rank_zero:
             return
         if splits is not None:
-            average, path = train_splits(config, splits)
+            average, path = with_or_without_prefect(train_splits, {"config": config, "splits": splits})
         else:
             report, path = train(config), run_path(config)
     if splits is None:

@@ -68,6 +68,7 @@ def caption(
     """Caption every training image; an interrupted command resumes when repeated."""
     from pipeline.captioning.captioning import caption_images_of, read_images
     from pipeline.data.captions.files import written_captions
+    from pipeline.data.dataset import reading_of
 
     settings = CaptionSettings(
         model=model,
@@ -86,7 +87,7 @@ def caption(
         name, path, split=split, images_root=root, allow_overlap=allow_overlap, allow_partial=allow_partial
     )
     file = out or written_captions(Path("runs"), _name(dataset.name, settings.shard))
-    outcome = caption_images_of(dataset, tables, file, settings)
+    outcome = caption_images_of(dataset, tables, file, settings, reading_of(name))
     if as_json:
         print_json({"file": str(file), **outcome.to_dict()})
     else:

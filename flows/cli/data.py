@@ -9,12 +9,16 @@ import typer
 from flows.cli.options import (
     DatasetArgument,
     DatasetPathArgument,
+    DeepRangeOption,
     JsonOption,
     ManifestRootOption,
+    OrientationOption,
     Output,
     OverlapOption,
     PartialOption,
     WorkersOption,
+    deep_range_of,
+    orientation_of,
 )
 from flows.cli.printing import print_check, print_json, print_line
 from pipeline.runtime.outputs import MANIFEST
@@ -88,11 +92,14 @@ def index(
     root: ManifestRootOption = None,
     allow_overlap: OverlapOption = False,
     allow_partial: PartialOption = False,
+    orientation: OrientationOption = None,
+    deep_range: DeepRangeOption = None,
     workers: WorkersOption = None,
 ) -> None:
     """Decode all images once, for every later run of that size; resumes an interrupted command."""
-    from pipeline.data.dataset import read_dataset, spec_of, verified_store
+    from pipeline.data.dataset import read_dataset, reading_of, spec_of, verified_store
 
+    reading = reading_of(name, orientation=orientation_of(orientation), deep_range=deep_range_of(deep_range) or "image")
     dataset = read_dataset(
         name,
         path,
@@ -101,7 +108,9 @@ def index(
         allow_overlap=allow_overlap,
         allow_partial=allow_partial,
     )
-    store = verified_store(dataset.images, height=height, width=width, cache_folder=cache, workers=workers)
+    store = verified_store(
+        dataset.images, height=height, width=width, cache_folder=cache, workers=workers, reading=reading
+    )
     counts = store.arrays.map(len)
     print_line(
         f"{counts.visible:,} visible and {counts.infrared:,} infrared images of {height} x {width} in {store.folder}"
@@ -120,6 +129,13 @@ def manifest(
         str, typer.Option(help="Names of {modality}, such as 'Thermal=infrared,Visible=visible'.")
     ] = "",
     split: Annotated[str, typer.Option(help="train, val, query, gallery, or test; if not in the pattern.")] = "train",
+    split_names: Annotated[
+        str, typer.Option(help="Names of {split}, such as 'bounding_box_test=gallery,query=query'.")
+    ] = "",
+    junk_people: Annotated[
+        str | None,
+        typer.Option(help="People to exclude, or none.", show_default="negative numbers, and 0000 of Market-1501"),
+    ] = None,
     test_share: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="Fraction of the people in test; the others are in train.")
     ] = None,
@@ -133,8 +149,10 @@ def manifest(
         out,
         pattern=pattern,
         infrared_cameras=_listed(infrared_cameras),
-        modality_names=dict(_named(entry) for entry in _listed(modality_names)),
+        modality_names=dict(_named(entry, "--modality-names") for entry in _listed(modality_names)),
         split=split,
+        split_names=dict(_named(entry, "--split-names") for entry in _listed(split_names)),
+        junk_people=None if junk_people is None else [one for one in _listed(junk_people) if one != "none"],
         test_share=test_share,
         seed=seed,
     )
@@ -147,8 +165,8 @@ def _listed(text: str) -> list[str]:
     return [entry.strip() for entry in text.split(",") if entry.strip()]
 
 
-def _named(entry: str) -> tuple[str, str]:
-    name, separator, modality = entry.partition("=")
+def _named(entry: str, option: str) -> tuple[str, str]:
+    name, separator, meaning = entry.partition("=")
     if not separator:
-        raise typer.BadParameter(f"{entry!r} has no '='", param_hint="--modality-names")
-    return name.strip(), modality.strip()
+        raise typer.BadParameter(f"{entry!r} has no '='", param_hint=option)
+    return name.strip(), meaning.strip()

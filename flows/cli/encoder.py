@@ -7,13 +7,17 @@ import typer
 from rich.table import Table
 
 from flows.cli.options import (
+    DeepRangeOption,
     DeviceOption,
     JsonOption,
+    OrientationOption,
     Output,
     PrecisionOption,
     WorkersOption,
+    deep_range_of,
     modality_of,
     one_of,
+    orientation_of,
     precision_of,
 )
 from flows.cli.printing import print_json, print_line, print_note, printable, stdout
@@ -47,6 +51,8 @@ def embed(
     batch_size: BatchOption = 64,
     device: DeviceOption = "auto",
     precision: PrecisionOption = None,
+    orientation: OrientationOption = None,
+    deep_range: DeepRangeOption = None,
     workers: WorkersOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -56,7 +62,7 @@ def embed(
     from pipeline.inference.run_encoder import open_encoder
 
     chosen = list_images(images, None if modality is None else modality_of("--modality", modality), split or (), root)
-    encoder = open_encoder(run, device, precision_of(precision))
+    encoder = open_encoder(run, device, precision_of(precision), orientation_of(orientation), deep_range_of(deep_range))
     written = embed_to_file(encoder, chosen, out, batch_size=batch_size, workers=workers)
     if as_json:
         print_json({"file": str(out), **written.to_dict()})
@@ -66,7 +72,7 @@ def embed(
 
 INDEXES = Path("indexes")
 MOST_SHOWN = 20
-FILES = (".csv", ".jsonl", ".txt")
+FILES = (".csv", ".tsv", ".jsonl", ".txt")
 METHODS = ("auto", "exact", "ivf")
 
 
@@ -102,6 +108,8 @@ def search(
     batch_size: BatchOption = 64,
     device: DeviceOption = "auto",
     precision: PrecisionOption = None,
+    orientation: OrientationOption = None,
+    deep_range: DeepRangeOption = None,
     workers: WorkersOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -116,10 +124,10 @@ def search(
     from pipeline.inference.searching import search_gallery
 
     asking, _, asked = towards.partition("_to_")
-    queries = list_images(query, Modality(asking), query_split or (), root if query.suffix in FILES else None)
-    encoder = open_encoder(run, device, precision_of(precision))
+    queries = list_images(query, Modality(asking), query_split or (), root if query.suffix.lower() in FILES else None)
+    encoder = open_encoder(run, device, precision_of(precision), orientation_of(orientation), deep_range_of(deep_range))
     source = GallerySource(
-        gallery, Modality(asked), tuple(gallery_split or ()), root if gallery.suffix in FILES else None
+        gallery, Modality(asked), tuple(gallery_split or ()), root if gallery.suffix.lower() in FILES else None
     )
     opened, folder = open_or_refresh(
         source, index, INDEXES, encoder, batch_size=batch_size, kind=cast(Kind, kind), workers=workers

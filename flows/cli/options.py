@@ -1,18 +1,23 @@
 """Options of several commands, and their checks, which raise `ConfigError`."""
 
 import functools
+import math
+import os
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_type_hints
 
 import typer
+from typer.core import TyperGroup
 
 from pipeline.errors import ConfigError
 from pipeline.runtime.outputs import QUERIES, OutputKind, check_file, check_folder
 
 if TYPE_CHECKING:
     from models.modality import Modality
+    from pipeline.config.datasets import DeepRange, Orientation
     from pipeline.runtime.device import PrecisionSetting
 
 
@@ -48,7 +53,7 @@ def _checked(command: Callable[..., Any]) -> Callable[..., Any]:
         for name, mark in outputs.items():
             others = [values[other] for other in outputs if other < name]
             if mark.kind is None:
-                check_folder(values[name], mark.option, [*inputs, *others])
+                check_folder(values[name], mark.option)
             else:
                 check_file(values[name], mark.kind, mark.option, [*inputs, *others])
         return command(**values)
@@ -75,6 +80,11 @@ PerQueryOption = Annotated[
     typer.Option(help="Write the results of each query to this .npz file."),
     Output("--per-query", QUERIES),
 ]
+OrientationOption = Annotated[str | None, typer.Option(help="Orientation tags of images: apply, or ignore.")]
+DeepRangeOption = Annotated[
+    str | None,
+    typer.Option(help="Black and white of images of more than 8 bits: LOW,HIGH; or image, its own limits."),
+]
 RunsOption = Annotated[Path, typer.Option("--runs", help="The folder of runs.")]
 DatasetArgument = Annotated[str, typer.Argument(metavar="DATASET", help="sysu, regdb, llcm, or manifest.")]
 DatasetPathArgument = Annotated[Path, typer.Argument(help="The folder of the data set, or the manifest file.")]
@@ -85,6 +95,24 @@ OverlapOption = Annotated[
     bool, typer.Option("--allow-overlap", help="Accept a manifest with a person in training and test.")
 ]
 PartialOption = Annotated[bool, typer.Option("--allow-partial", help="Accept counts that differ from published ones.")]
+
+
+_HOME = re.compile(r"(--[\w-]+=|-[a-zA-Z])?(~.*)", re.DOTALL)
+
+
+class Commands(TyperGroup):
+    """Commands whose arguments may begin with `~`, also after `--option=`, where shells leave it as it is."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Replace `~` by the home folder; `./~` is no home folder."""
+        return super().parse_args(ctx, [_at_home(one) for one in args])
+
+
+def _at_home(argument: str) -> str:
+    match = _HOME.fullmatch(argument)
+    if match is None:
+        return argument
+    return (match[1] or "") + os.path.expanduser(match[2])  # noqa: PTH111 - a Path drops `./`
 
 
 def one_of(option: str, value: str, known: tuple[str, ...]) -> str:
@@ -109,6 +137,28 @@ def modality_of(option: str, value: str) -> "Modality":
     from models.modality import Modality
 
     return Modality(one_of(option, value, ("visible", "infrared")))
+
+
+def orientation_of(value: str | None) -> "Orientation | None":
+    """The value of `--orientation`, or None."""
+    if value is None:
+        return None
+    return cast("Orientation", one_of("--orientation", value, ("apply", "ignore")))
+
+
+def deep_range_of(value: str | None) -> "DeepRange | None":
+    """The value of `--deep-range`, or None."""
+    if value is None or value == "image":
+        return cast("DeepRange | None", value)
+    try:
+        low, high = (float(part) for part in value.split(","))
+    except ValueError:
+        low = high = math.nan
+    if not (low < high and math.isfinite(low) and math.isfinite(high)):
+        raise ConfigError(
+            f"--deep-range {value!r} is not two ascending numbers", hint="for instance --deep-range 28000,31000"
+        )
+    return low, high
 
 
 def precision_of(value: str | None) -> "PrecisionSetting | None":

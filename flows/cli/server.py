@@ -5,13 +5,17 @@ from typing import Annotated
 
 import typer
 
+from flows.cli.options import Output
+
 POOL = "vireid"
 """The default work pool."""
 
 PortOption = Annotated[int, typer.Option(min=1, max=65535, help="Port of Prefect's server.")]
 MlflowPortOption = Annotated[int, typer.Option(min=1, max=65535, help="Port of MLflow's server.")]
 PoolOption = Annotated[str, typer.Option(help="The work pool.")]
-RunsOption = Annotated[Path, typer.Option("--runs", help="The folder of mlflow.db and the servers' logs.")]
+RunsOption = Annotated[
+    Path, typer.Option("--runs", help="The folder of mlflow.db and the servers' logs."), Output("--runs")
+]
 NamesArgument = Annotated[
     list[str] | None, typer.Argument(help="Deployments, such as unsupervised/demo.", show_default="all")
 ]

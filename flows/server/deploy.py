@@ -16,6 +16,7 @@ from flows import deployments as deployed
 from flows.prefect_local import answering
 from pipeline.errors import ConfigError
 from pipeline.runtime.device import count_gpus
+from pipeline.secrets import clickable
 
 POOL_VARIABLE = "VIREID_POOL"
 """The environment variable with the pool's name in `prefect.yaml`."""
@@ -65,7 +66,11 @@ def deploy_all(names: Sequence[str], pool: str, gpu_tasks: int | None) -> None:
     wanted = [part for name in names for part in ("--name", f"{deployed.__name__}.{name}")] or ["--all"]
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", *wanted]
     environment = os.environ | {POOL_VARIABLE: pool, "PREFECT_API_URL": PREFECT_API_URL.value() or ""}
-    done = subprocess.run(command, cwd=CHECKOUT, env=environment, check=False)  # noqa: S603 - our own interpreter
+    done = subprocess.run(  # noqa: S603 - our own interpreter
+        command, cwd=CHECKOUT, env=environment, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+    # Prefect prints the address of the server with its password.
+    sys.stdout.write(clickable(done.stdout.decode(errors="replace")))
     if done.returncode != 0:
         raise ConfigError("not everything could be deployed", hint="see Prefect's message above")
     with answering(), get_client(sync_client=True) as client:

@@ -16,19 +16,15 @@ from uuid import UUID
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import (
     FlowRunFilter,
-    FlowRunFilterId,
     FlowRunFilterState,
     FlowRunFilterStateType,
-    TaskRunFilter,
-    TaskRunFilterState,
-    TaskRunFilterStateType,
     WorkPoolFilter,
     WorkPoolFilterName,
 )
-from prefect.client.schemas.objects import FlowRun, StateType, WorkerStatus
-from prefect.states import AwaitingRetry, Cancelled, Crashed
+from prefect.client.schemas.objects import FlowRun, WorkerStatus
+from prefect.states import AwaitingRetry, Cancelled
 
-from flows.deployments import HOST_TAG
+from flows.terminal_runs import HOST_TAG, UNFINISHED, end_tasks
 
 logger = logging.getLogger(__name__)
 
@@ -37,7 +33,6 @@ _POLL_SECONDS = 0.1
 _RECORDING_SECONDS = 2.0
 """Our server writes task states to its database within this time."""
 
-_UNFINISHED = [StateType.RUNNING, StateType.PENDING, StateType.CANCELLING]
 _RUN_VARIABLE, _API_VARIABLE = "PREFECT__FLOW_RUN_ID", "PREFECT_API_URL"
 
 
@@ -55,7 +50,7 @@ def resume_orphaned_runs(client: SyncPrefectClient, pool: str, worker: str, *, g
         The number of resumed runs.
     """
     runs = client.read_flow_runs(
-        flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=_UNFINISHED))),
+        flow_run_filter=FlowRunFilter(state=FlowRunFilterState(type=FlowRunFilterStateType(any_=UNFINISHED))),
         work_pool_filter=WorkPoolFilter(name=WorkPoolFilterName(any_=[pool])),
     )
     alone = not _others(client, pool, worker)
@@ -102,13 +97,7 @@ def end_processes(pids: Sequence[int], grace_seconds: float) -> None:
 
 
 def _settle(client: SyncPrefectClient, run: FlowRun) -> None:
-    unfinished = TaskRunFilterStateType(any_=[StateType.RUNNING, StateType.PENDING])
-    tasks = client.read_task_runs(
-        flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=[run.id])),
-        task_run_filter=TaskRunFilter(state=TaskRunFilterState(type=unfinished)),
-    )
-    for task in tasks:
-        client.set_task_run_state(task.id, Crashed(message="the process is gone"), force=True)
+    end_tasks(client, run)
     if _is_cancelling(run):
         client.set_flow_run_state(run.id, Cancelled(message="the process is gone"), force=True)
         return

@@ -1,139 +1,38 @@
 """Prefect's server, a worker and MLflow's server as child processes on this machine."""
 
 import logging
-import os
+import shlex
 import signal
 import socket
-import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from types import FrameType
 
 import httpx
 from prefect.client.orchestration import get_client
-from prefect.settings import PREFECT_API_URL, temporary_settings
+from prefect.settings import (
+    PREFECT_API_AUTH_STRING,
+    PREFECT_API_URL,
+    PREFECT_SERVER_API_AUTH_STRING,
+    temporary_settings,
+)
 
+from flows.prefect_store import expect_usable_store
+from flows.proxies import refuse_unusable_proxies
 from flows.server.deploy import ensure_pool
+from flows.server.guarded_server import LOOPBACK
 from flows.server.orphaned_runs import resume_orphaned_runs
+from flows.server.password import kept_password, password_file
+from flows.server.service import GRACE_SECONDS, Service, refuse_used_port, wait_until_ready
 from pipeline.errors import ConfigError
 from pipeline.runs.record import UI_VARIABLE
+from pipeline.runtime.children import GroupWatch
+from pipeline.runtime.signals import ENDING_SIGNALS
 
 logger = logging.getLogger(__name__)
-
-LOOPBACK = "127.0.0.1"
-
-GRACE_SECONDS = 20.0
-"""Time from SIGTERM to SIGKILL."""
-
-_MAX_STARTS = 5  # a minute; a service that ends more often is not restarted
-_MINUTE = 60.0
-
-
-@dataclass(slots=True)
-class Service:
-    """A program in its own session, so that Ctrl-C at the terminal does not reach it.
-
-    `environment` is added to that of this process, `log` receives its output, and the address `health` answers once it
-    is ready (None for a program without address).
-    """
-
-    name: str
-    command: Sequence[str]
-    environment: Mapping[str, str]
-    log: Path
-    health: str | None = None
-    _process: subprocess.Popen[bytes] | None = None
-    _starts: list[float] = field(default_factory=list)
-
-    def start(self) -> None:
-        """Start the program; `ConfigError` if it keeps ending by itself."""
-        now = time.monotonic()
-        self._starts = [start for start in self._starts if now - start < _MINUTE] + [now]
-        if len(self._starts) > _MAX_STARTS:
-            raise ConfigError(f"{self.name} ends again and again", hint=f"see its log, {self.log}")
-        with self.log.open("ab") as output:
-            self._process = subprocess.Popen(  # noqa: S603 - programs of this environment
-                self.command,
-                env=os.environ | dict(self.environment),
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-
-    def has_died(self) -> bool:
-        """Whether it was started and has ended by itself."""
-        return self._process is not None and self._process.poll() is not None
-
-    def is_ready(self) -> bool:
-        """Whether it answers at `health`, or runs if it has no address."""
-        if self.health is None:
-            return not self.has_died()
-        try:
-            return httpx.get(self.health, timeout=5).is_success
-        except httpx.TransportError:
-            return False
-
-    def stop(self) -> None:
-        """End it and its child processes; a second call does nothing."""
-        if self._process is None:
-            return
-        self._signal(signal.SIGTERM)
-        try:
-            self._process.wait(GRACE_SECONDS)
-        except subprocess.TimeoutExpired:
-            logger.warning("%s does not end: killing it", self.name)
-        self._signal(signal.SIGKILL)  # remaining child processes
-        self._process.wait()
-        self._process = None
-
-    def kill(self) -> bool:
-        """Kill it, but not the processes of its flow runs, which have their own sessions. Returns whether it ran."""
-        if self._process is None:
-            return False
-        self._signal(signal.SIGKILL)
-        self._process.wait()
-        self._process = None
-        return True
-
-    def _signal(self, number: signal.Signals) -> None:
-        assert self._process is not None
-        try:
-            os.killpg(self._process.pid, number)
-        except ProcessLookupError:
-            return
-
-
-def wait_until_ready(service: Service, stopped: Callable[[float], bool], seconds: float) -> None:
-    """Wait at most `seconds` for a started service to answer; `stopped(s)` waits s seconds for a stop signal.
-
-    Raises:
-        ConfigError: The service ended or took too long.
-    """
-    limit = time.monotonic() + seconds
-    while not service.is_ready():
-        if service.has_died() or time.monotonic() > limit:
-            raise ConfigError(f"{service.name} does not start", hint=f"see its log, {service.log}")
-        if stopped(0.2):
-            return
-
-
-def refuse_used_port(port: int, option: str) -> None:
-    """Raise `ConfigError` if a program listens on a port of this machine."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((LOOPBACK, port))
-        except OSError as error:
-            raise ConfigError(
-                f"port {port} is in use", hint=f"stop what uses it, or choose another one with {option}"
-            ) from error
-
 
 START_SECONDS = 180.0
 """Longest start of a server on a busy machine."""
@@ -161,6 +60,8 @@ _PREFECT_SERVER = {
 def serve(port: int, mlflow_port: int, pool: str, runs: Path) -> None:
     """Run all services until a signal; one that ends by itself is restarted, and its flow runs are resumed.
 
+    Prefect's server requires a password: PREFECT_SERVER_API_AUTH_STRING, else that of a file beside the logs.
+
     Args:
         port: Of Prefect's server.
         mlflow_port: Of MLflow's server.
@@ -168,14 +69,20 @@ def serve(port: int, mlflow_port: int, pool: str, runs: Path) -> None:
         runs: The folder of `mlflow.db`; logs are written to its folder `server`.
 
     Raises:
-        ConfigError: A port is in use, or a service does not start.
+        ConfigError: A port is in use, a folder or Prefect's database cannot be used, or a service does not start.
+        TrackingError: MLflow cannot use `mlflow.db`.
     """
     refuse_used_port(port, "--port")
     refuse_used_port(mlflow_port, "--mlflow-port")
-    (runs / "server").mkdir(parents=True, exist_ok=True)
     api, worker_name = f"http://{LOOPBACK}:{port}/api", socket.gethostname()
-    *servers, worker = _services(runs, pool, worker_name, port, mlflow_port)
-    with _stop_signals() as stopping, temporary_settings({PREFECT_API_URL: api}):
+    refuse_unusable_proxies(api)
+    folder = _log_folder(runs)
+    _prepare_stores(runs)
+    given = PREFECT_SERVER_API_AUTH_STRING.value()
+    password = given or kept_password(folder)
+    settings = {PREFECT_API_URL: api, PREFECT_API_AUTH_STRING: password}
+    with _stop_signals() as stopping, temporary_settings(settings), closing(GroupWatch()) as watch:
+        *servers, worker = _services(runs, pool, worker_name, (port, mlflow_port), password, watch)
         try:
             for service in servers:
                 service.start()
@@ -185,7 +92,7 @@ def serve(port: int, mlflow_port: int, pool: str, runs: Path) -> None:
                 ensure_pool(pool)
                 _resume_orphaned_runs(pool, worker_name, grace_seconds=0)
                 worker.start()
-                _log_addresses(api, port, mlflow_port, runs)
+                _log_addresses(api, port, mlflow_port, folder, with_file=given is None)
             while not stopping.wait(_POLL_SECONDS):
                 _restart_ended([*servers, worker], worker, pool, worker_name)
         finally:
@@ -196,25 +103,60 @@ def serve(port: int, mlflow_port: int, pool: str, runs: Path) -> None:
                 service.stop()
 
 
-def _services(runs: Path, pool: str, worker: str, port: int, mlflow_port: int) -> list[Service]:
-    folder, prefect = runs.resolve(), [sys.executable, "-m", "prefect"]
-    pages = f"http://{LOOPBACK}:{mlflow_port}"
-    server_command = [*prefect, "server", "start", "--host", LOOPBACK, "--port", str(port)]
+def _log_folder(runs: Path) -> Path:
+    folder = runs / "server"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(
+            f"{folder} cannot be made: {error.strerror}", hint="choose a folder that you can write to with --runs"
+        ) from error
+    return folder
+
+
+def _prepare_stores(runs: Path) -> None:
+    """Refuse databases that the servers cannot use; a missing `mlflow.db` is made whole."""
+    expect_usable_store()
+    from pipeline.tracking.store import prepare_store  # takes seconds
+
+    prepare_store(runs)
+
+
+def _services(
+    runs: Path, pool: str, worker: str, ports: tuple[int, int], password: str, watch: GroupWatch
+) -> list[Service]:
+    folder, (port, mlflow_port) = runs.resolve(), ports
+    address, pages = (f"http://{LOOPBACK}:{number}" for number in ports)
+    server_command = [sys.executable, "-m", "flows.server.guarded_server", str(port)]
     mlflow = [sys.executable, "-m", "mlflow", "server", "--host", LOOPBACK, "--port", str(mlflow_port)]
     mlflow += ["--backend-store-uri", f"sqlite:///{folder / 'mlflow.db'}"]
-    worker_command = [*prefect, "worker", "start", "--pool", pool, "--type", "process", "--name", worker]
-    api = f"http://{LOOPBACK}:{port}/api"
+    worker_command = [sys.executable, "-m", "prefect", "worker", "start"]
+    worker_command += ["--pool", pool, "--type", "process", "--name", worker]
+    api = f"{address}/api"
     with_server = _NO_TELEMETRY | {"PREFECT_API_URL": api}
+    origins = f"{address},http://localhost:{port}"
+    guarded = {"PREFECT_SERVER_API_AUTH_STRING": password, "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": origins}
+    as_worker = {"PREFECT_API_AUTH_STRING": password, UI_VARIABLE: pages}
+    logs = folder / "server"
     return [
         Service(
             "Prefect's server",
             server_command,
-            with_server | _PREFECT_SERVER,
-            folder / "server" / "prefect.log",
+            with_server | _PREFECT_SERVER | guarded,
+            logs / "prefect.log",
             f"{api}/health",
+            watch=watch,
         ),
-        Service("MLflow", mlflow, _NO_TELEMETRY, folder / "server" / "mlflow.log", f"{pages}/health"),
-        Service("the worker", worker_command, with_server | {UI_VARIABLE: pages}, folder / "server" / "worker.log"),
+        Service("MLflow", mlflow, _NO_TELEMETRY, logs / "mlflow.log", f"{pages}/health", watch=watch),
+        # Processes of its flow runs survive, and are ended with the next start.
+        Service(
+            "the worker",
+            worker_command,
+            with_server | as_worker,
+            logs / "worker.log",
+            watch=watch,
+            lost_signal=signal.SIGKILL,
+        ),
     ]
 
 
@@ -243,8 +185,11 @@ def _stop_signals() -> Iterator[threading.Event]:
     def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as signal handlers are called
         stopping.set()
 
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    previous = {number: signal.signal(number, stop) for number in numbers}
+    numbers = (signal.SIGINT, *ENDING_SIGNALS)
+    previous = {number: signal.getsignal(number) for number in numbers}
+    previous = {number: handler for number, handler in previous.items() if handler is not signal.SIG_IGN}  # nohup
+    for number in previous:
+        signal.signal(number, stop)
     try:
         yield stopping
     finally:
@@ -252,9 +197,14 @@ def _stop_signals() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _log_addresses(api: str, port: int, mlflow_port: int, runs: Path) -> None:
-    logger.info("Prefect: http://%s:%d", LOOPBACK, port)
+def _log_addresses(api: str, port: int, mlflow_port: int, folder: Path, *, with_file: bool) -> None:
+    password = str(password_file(folder.resolve()))
+    where = password if with_file else "PREFECT_SERVER_API_AUTH_STRING"
+    logger.info("Prefect: http://%s:%d (password: %s)", LOOPBACK, port, where)
     logger.info('MLflow:  http://%s:%d (choose "Model training" at the top left)', LOOPBACK, mlflow_port)
-    logger.info("logs:    %s", runs / "server")
-    logger.info("in another terminal: export PREFECT_API_URL=%s, then make deploy", api)
+    logger.info("logs:    %s", folder)
+    exported = f'"$(cat {shlex.quote(password)})"' if with_file else '"$PREFECT_SERVER_API_AUTH_STRING"'
+    logger.info(
+        "in another terminal: export PREFECT_API_URL=%s PREFECT_API_AUTH_STRING=%s, then make deploy", api, exported
+    )
     logger.info("ready; Ctrl-C stops everything")

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, dataclass
@@ -26,7 +26,15 @@ from pipeline.config.datasets import Split
 from pipeline.console import progress
 from pipeline.data.captions.files import inside_root
 from pipeline.data.dataset import Dataset, read_dataset, spec_of
-from pipeline.data.decoding import read_image, reason_of
+from pipeline.data.image_files import (
+    AS_STORED,
+    Adjustment,
+    ImageReading,
+    log_adjustments,
+    open_image,
+    reason_of,
+    without_pillow_warnings,
+)
 from pipeline.data.images import ImageTable
 from pipeline.errors import DataError, TrainingError, WeightsError
 
@@ -67,8 +75,10 @@ class _Opened:
     path: str
     image: Image.Image | None
     problem: str = ""
+    adjustments: frozenset[Adjustment] = frozenset()
 
 
+@without_pillow_warnings()
 def caption_images(
     root: Path,
     paths: PerModality[Sequence[str]],
@@ -76,6 +86,7 @@ def caption_images(
     writer: CaptionWriter,
     *,
     batch_size: int,
+    reading: ImageReading = AS_STORED,
 ) -> Outcome:
     """Describe the images that have no caption yet, visible ones first.
 
@@ -92,7 +103,7 @@ def caption_images(
     left = paths.map(lambda some: [path for path in some if path not in writer.done])
     before = sum(map(len, paths)) - sum(map(len, left))
     total = sum(map(len, left))
-    batches = _Batches(batch_size)
+    batches = _Batches(batch_size, reading)
     pace = _Pace(total)
 
     def described() -> Iterator[Sequence[Answer]]:
@@ -105,13 +116,16 @@ def caption_images(
         writer.add(answers)
         captioned += sum(bool(answer.caption) for answer in answers)
         pace.advance(len(answers))
+    log_adjustments(batches.seen, total)
     return Outcome(captioned, before, total - captioned, pace.seconds)
 
 
 class _Batches:
     """Batches as large as memory allows."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, reading: ImageReading) -> None:
+        self.seen: Counter[Adjustment] = Counter()
+        self._reading = reading
         self._size = size
         self._warned = False
 
@@ -120,7 +134,8 @@ class _Batches:
     ) -> Iterator[Sequence[Answer]]:
         """Answers to all paths, a batch at a time."""
         waiting: list[tuple[str, Image.Image]] = []
-        for opened in _open_ahead(root, paths, 2 * self._size):
+        for opened in _open_ahead(root, paths, 2 * self._size, self._reading):
+            self.seen.update(opened.adjustments)
             if opened.image is None:
                 yield [Answer(opened.path, modality.value, "", opened.problem)]
             else:
@@ -165,13 +180,13 @@ class _Batches:
             self._warned = True
 
 
-def _open_ahead(root: Path, paths: Sequence[str], ahead: int) -> Iterator[_Opened]:
+def _open_ahead(root: Path, paths: Sequence[str], ahead: int, reading: ImageReading) -> Iterator[_Opened]:
     """Images in order, read ahead by threads; never more than `ahead` of them in memory."""
     waiting: deque[Future[_Opened]] = deque()
     with ThreadPoolExecutor(_READERS) as pool:
         try:
             for path in paths:
-                waiting.append(pool.submit(_open, root, path))
+                waiting.append(pool.submit(_open, root, path, reading))
                 if len(waiting) >= ahead:
                     yield waiting.popleft().result()
             while waiting:
@@ -181,13 +196,13 @@ def _open_ahead(root: Path, paths: Sequence[str], ahead: int) -> Iterator[_Opene
                 future.cancel()
 
 
-def _open(root: Path, path: str) -> _Opened:
+def _open(root: Path, path: str, reading: ImageReading) -> _Opened:
     try:
-        image = read_image(root / path)
+        opened = open_image(root / path, reading)
     except (OSError, ValueError) as error:
         return _Opened(path, None, reason_of(error))
-    image.info[PATH_ENTRY] = path
-    return _Opened(path, image)
+    opened.image.info[PATH_ENTRY] = path
+    return _Opened(path, opened.image, adjustments=opened.adjustments)
 
 
 def _stay_inside(paths: PerModality[Sequence[str]]) -> None:
@@ -245,7 +260,11 @@ def read_images(
 
 
 def caption_images_of(
-    dataset: Dataset, tables: PerModality[ImageTable], out: Path, settings: CaptionSettings
+    dataset: Dataset,
+    tables: PerModality[ImageTable],
+    out: Path,
+    settings: CaptionSettings,
+    reading: ImageReading = AS_STORED,
 ) -> Outcome:
     """Describe every image of the tables that has no caption in the file yet, from the originals of any size."""
     refuse_foreign(out)
@@ -277,6 +296,7 @@ def caption_images_of(
             model.captioners(prompts, settings.max_new_tokens),
             writer,
             batch_size=settings.batch_size,
+            reading=reading,
         )
     if outcome.failed:
         logger.warning("%d images have no caption; see %s", outcome.failed, failures_path(out))

@@ -8,9 +8,10 @@ import logging
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from io import FileIO
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,6 +20,7 @@ from pipeline.captioning.settings import Shard
 from pipeline.data.captions.files import CAPTION_SCHEMA, CaptionRow, meta_path, read_caption_rows, some_of
 from pipeline.errors import CheckpointError, ConfigError, DataError
 from pipeline.runtime import atomic_files
+from pipeline.runtime.text_files import read_text
 
 IMAGE_SOURCE: Final = "original"
 """Images are described as stored: neither resized to the network's input nor augmented."""
@@ -26,6 +28,7 @@ DECIDING: Final = ("schema", "model_id", "revision", "prompt", "decoding", "imag
 """The metadata that captions depend on, equal for all lines of a file."""
 logger = logging.getLogger(__name__)
 OLD = ".old"
+_SHOWN_SHARDS = 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +155,7 @@ def open_writer(path: Path, provenance: Provenance, *, start_over: bool) -> Iter
                 with _locked(path):
                     _put_aside(path, meta_path(path), failures_path(path))
             file = stack.enter_context(_locked(path))
-            found = atomic_files.read_json(meta_path(path)) if path.stat().st_size else None
+            found = _read_meta(path) if path.stat().st_size else None
             _write_meta(path, found, provenance.to_dict())
             failures_path(path).unlink(missing_ok=True)
             done = _lines_on_disk(path, file)
@@ -194,6 +197,32 @@ def _locked(path: Path) -> Iterator[FileIO]:
         yield file
 
 
+@dataclass(frozen=True, slots=True)
+class _Meta:
+    """The types of the metadata that are read back."""
+
+    library_versions: dict[str, str] = field(default_factory=dict)
+    images: int = 0
+    all_images: dict[str, Any] = field(default_factory=dict)
+    shard: str | None = None
+    later_library_versions: tuple[dict[str, str], ...] = ()
+
+    def __post_init__(self) -> None:
+        if self.shard is not None:
+            Shard.parse(self.shard)
+
+
+def _read_meta(path: Path) -> dict[str, Any] | None:
+    hint = "restore it from a copy, or caption the images again with --new"
+    try:
+        meta = atomic_files.read_json(meta_path(path))
+        if meta is not None:
+            atomic_files.checked(_Meta, meta, meta_path(path))
+    except (CheckpointError, ConfigError) as error:
+        raise DataError(error.message, hint=hint) from error
+    return meta
+
+
 def _write_meta(path: Path, found: dict[str, Any] | None, wanted: dict[str, Any]) -> None:
     if found is None:
         atomic_files.write_json(meta_path(path), wanted)
@@ -204,9 +233,10 @@ def _write_meta(path: Path, found: dict[str, Any] | None, wanted: dict[str, Any]
             f"{path} was begun with other options: {'; '.join(apart)}",
             hint="use the same options, another --out, or --new, which keeps the old file as .old",
         )
-    if found["library_versions"] != wanted["library_versions"]:
+    before = found.get("library_versions", {})
+    if before != wanted["library_versions"]:
         logger.warning("%s was begun with other library versions; its metadata list both", path)
-    versions = [found["library_versions"], *found.get("later_library_versions", [])]
+    versions = [before, *found.get("later_library_versions", [])]
     later = [*versions, *[one for one in (wanted["library_versions"],) if one not in versions]][1:]
     updated = {**found, "images": wanted["images"], "all_images": wanted["all_images"]}
     if later:
@@ -294,7 +324,7 @@ def merge_captions(out: Path, parts: Sequence[Path]) -> int:
 
 def _read_part(path: Path) -> _Part:
     rows = read_caption_rows(path, caption_field="caption", path_prefix="")
-    meta = atomic_files.read_json(meta_path(path))
+    meta = _read_meta(path)
     if meta is None or meta.get("shard") is None:
         raise DataError(
             f"{path}: no {meta_path(path).name} beside it names its shard",
@@ -304,7 +334,8 @@ def _read_part(path: Path) -> _Part:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line.strip()]
+    text = read_text(path, kind="caption file", origin="`vireid caption` writes one")
+    return [json.loads(line.lstrip("\ufeff")) for line in text.split("\n") if line.strip()]
 
 
 def _refuse_overlaps(parts: Sequence[_Part]) -> None:
@@ -326,16 +357,17 @@ def _refuse_gaps(parts: Sequence[_Part]) -> None:
             f"the shards are parts of {' and of '.join(map(str, sorted(counts)))}", hint="merge shards of one division"
         )
     numbers = {part.shard.number for part in parts}
-    absent = [str(number) for number in range(1, counts.pop() + 1) if number not in numbers]
+    numbered = range(1, counts.pop() + 1)
+    absent = list(islice((str(number) for number in numbered if number not in numbers), _SHOWN_SHARDS))
     if absent:
         raise DataError(f"shard {', '.join(absent)} is missing", hint="pass the file of every shard")
     short = [
-        f"{part.path} has {len(part.rows):,} of {part.meta['images']:,} captions"
+        f"{part.path} has {len(part.rows):,} of {part.meta.get('images', 0):,} captions"
         for part in parts
-        if len(part.rows) != part.meta["images"]
+        if len(part.rows) != part.meta.get("images")
     ]
     found = image_list(row.path for part in parts for row in part.rows)
-    if short or found != parts[0].meta["all_images"]:
+    if short or found != parts[0].meta.get("all_images"):
         raise DataError(
             "; ".join(short) or f"{found['count']:,} captions of other images than those of the data set",
             hint="complete the shard by repeating its command",

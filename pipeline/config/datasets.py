@@ -1,12 +1,17 @@
 """Data sets as the settings need them: splits, searches, and which settings apply."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from pipeline.errors import ConfigError
 
 DIRECTIONS = ("infrared_to_visible", "visible_to_infrared")
 Split = int | str
 """A published split: a name, or a number where each split is trained separately."""
+Orientation = Literal["apply", "ignore"]
+"""Whether images are turned by their orientation tag."""
+DeepRange = Literal["image"] | tuple[float, float]
+"""The values of deep images (more than 8 bits) that become black and white: of each image, or fixed ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +25,7 @@ class DatasetOptions:
         splits: Values of `data.split`; empty for a single split.
         default_split: Used when `data.split` is not set; None if it is required.
         validation: Splits with validation images; None if the user's files decide.
+        orientation: Default of `data.orientation`; published images keep the bytes that papers used.
     """
 
     name: str
@@ -29,6 +35,7 @@ class DatasetOptions:
     default_split: Split | None = None
     validation: tuple[Split, ...] | None = ()
     title: str = ""
+    orientation: Orientation = "ignore"
 
     @property
     def model_per_split(self) -> bool:
@@ -63,6 +70,7 @@ MANIFEST = DatasetOptions(
     searches=tuple(f"manifest/{direction}" for direction in DIRECTIONS),
     settings=frozenset({"data.images_root", "data.allow_overlap", "evaluation.rules", "evaluation.trials"}),
     validation=None,
+    orientation="apply",
 )
 
 OPTIONS = (SYSU, REGDB, LLCM, MANIFEST)

@@ -1,6 +1,5 @@
 """The settings of EEES, supervised with captions; reconstructed from its abstract and related methods."""
 
-from pathlib import Path
 from typing import ClassVar, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
@@ -18,6 +17,7 @@ from pipeline.config.shared import (
     PersonNetworkConfig,
     PersonOptimisationConfig,
     PersonStagesConfig,
+    UserPath,
     refuse_unfit_evaluation,
 )
 
@@ -25,7 +25,7 @@ from pipeline.config.shared import (
 class CaptionsConfig(BaseModel, **STRICT):
     """Captions of the training images."""
 
-    path: Path | None = None
+    path: UserPath | None = None
     """Caption file; default: `captions.jsonl` of the data set, or `captions/DATASET.jsonl` of the runs folder."""
     caption_field: str = Field("caption", min_length=1)
     """Key of the caption in an image's entry."""

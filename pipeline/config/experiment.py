@@ -82,6 +82,23 @@ Stage = str
 _SHOWN = 4
 _PATHS = {"data": ("root", "images_root"), "captions": ("path",)}
 """Settings that are paths: the digest omits them, since a resumed run compares digests of the files themselves."""
+_ADDED: Mapping[str, Mapping[str, Any]] = {"data": {"orientation": None, "deep_range": "image"}}
+"""Settings that runs of earlier versions lack, with the values that these runs have: the digest omits these values."""
+
+_ADDED_TO: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
+    "cclnet": {
+        "augmentation": {"channel": "grayscale"},
+        "loss": {
+            "contrast": "per_modality", "start": 1, "min_mutual_share": 0.0, "cross_weight": 0.25, "distillation": 0.0,
+            "confidence": False,
+        },
+        "memory": {"hard": False, "hard_margin": 0.2},
+        "prompts": {
+            "logits": "product", "scale": 20.0, "shared": False, "cross_weight": 0.0, "refresh_agreement": None,
+        },
+    }
+}  # fmt: skip
+"""The same, of one method."""
 
 
 def method_name(config: type[Any]) -> str:
@@ -102,12 +119,19 @@ def record_of(config: AnyConfig) -> dict[str, Any]:
 def digest_of(config: AnyConfig) -> str:
     """Twelve hex digits over every value that affects results: all but `execution` and paths of files.
 
+    Settings that earlier versions lack do not count at their default, so that their runs can be resumed.
     `execution.processes` counts where it affects results: with `batches.batch_norm = "local"`.
     """
     values = record_of(config)
     execution = values.pop("execution")
     for section in _PATHS.keys() & values.keys():
         values[section] = {name: value for name, value in values[section].items() if name not in _PATHS[section]}
+    for section, added in {**_ADDED, **_ADDED_TO.get(config.method, {})}.items():
+        kept = {name: value for name, value in values[section].items() if name not in added or value != added[name]}
+        if kept:
+            values[section] = kept
+        else:
+            del values[section]  # a section that earlier versions lack
     if execution["processes"] > 1 and values["batches"]["batch_norm"] == "local":
         values["execution"] = {"processes": execution["processes"]}
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
@@ -126,13 +150,18 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
             yield f"{prefix}{name}", value
 
 
+def recorded_values(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted names and values of recorded settings, with those that earlier versions lack."""
+    return dict(flat({**_ADDED, **_ADDED_TO.get(str(settings.get("method")), {})})) | dict(flat(settings))
+
+
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
     """The first few settings that differ, sorted by name, as a phrase of an error message.
 
     >>> differences({"seed": 1, "labelling": {"eps": 0.6}}, {"seed": 1, "labelling": {"eps": 0.5}})
     'labelling.eps 0.6 there, 0.5 here'
     """
-    then, now = dict(flat(there)), dict(flat(here))
+    then, now = recorded_values(there), recorded_values(here)
     names = [name for name in sorted(then.keys() | now.keys()) if then.get(name) != now.get(name)]
     shown = [f"{name} {then.get(name)!r} there, {now.get(name)!r} here" for name in names[:_SHOWN]]
     return "; ".join(shown) + (f"; and {len(names) - _SHOWN} more" if len(names) > _SHOWN else "")

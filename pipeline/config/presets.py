@@ -1,5 +1,6 @@
 """Presets: TOML files with the values of a method on a data set, each with its origin; overrides; validation."""
 
+import os
 import tomllib
 from collections.abc import Mapping, Sequence
 from importlib import resources
@@ -10,12 +11,15 @@ from pydantic import BaseModel, ValidationError
 
 from pipeline.config.experiment import CONFIGS, AnyConfig, method_name
 from pipeline.errors import ConfigError
+from pipeline.runtime.names import is_there
+from pipeline.runtime.text_files import read_text
 
 _FOLDER = resources.files("pipeline.config") / "presets"
 _MODELS = {method_name(config): config for config in CONFIGS}
 _EVERY_KEY = "`vireid config show PRESET` lists every key with its value"
 _RENAMED = {"swap.min_similarity": "matching.floor"}
 _MAX_DEPTH = 8  # of nested sections; no configuration has more than three
+_LONGEST = 200  # characters of a name that a message shows
 _LARGEST = 2**63  # TOML integers have 64 bits
 
 
@@ -64,8 +68,8 @@ def _read_preset(preset: str) -> dict[str, Any]:
     trees: list[tuple[str, dict[str, Any]]] = []
     name, beside = preset, Path()
     while True:
-        is_file = name.endswith(".toml")
-        place = _full_path(beside / name) if is_file else name
+        is_file = _is_file(name)
+        place = _full_path(beside / os.path.expanduser(name)) if is_file else name  # noqa: PTH111
         if place in dict(trees):
             raise ConfigError(
                 f"{place} extends itself, directly or through others",
@@ -93,31 +97,39 @@ def _full_path(path: Path) -> str:
     try:
         return str(path.resolve())
     except (OSError, ValueError, RuntimeError) as error:  # a null byte, a symlink loop
-        raise ConfigError(f"{str(path)!r} cannot be read: {error}", hint="name a .toml file") from error
+        reason = (isinstance(error, OSError) and error.strerror) or str(error)
+        raise ConfigError(f"{_short(str(path))} cannot be read: {reason}", hint="name a .toml file") from error
 
 
 def _read_toml(place: str, name: str) -> dict[str, Any]:
     """Read one file; `place` is its full path or a preset's name, `name` is the user's input for messages."""
-    unknown = ConfigError(
-        f"there is no preset {name!r}",
-        hint=f"choose one of {', '.join(preset_names())}, or the path of a .toml file",
-    )
-    is_file = name.endswith(".toml")
-    if not is_file and name not in preset_names():
-        raise unknown
+    known = f"choose one of {', '.join(preset_names())}, or the path of a .toml file"
+    if not _is_file(name):
+        if name not in preset_names():
+            file = Path(f"{name}.toml")
+            hint = f"{file} is a file: name it with its ending" if name and is_there(file) else known
+            raise ConfigError(f"there is no preset {_short(name)}", hint=hint)
+        return tomllib.loads((_FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
+    text = read_text(Path(place), kind="preset", origin=known, error=ConfigError)
     try:
-        source = Path(place) if is_file else _FOLDER / f"{name}.toml"
-        return tomllib.loads(source.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise unknown from error
-    except OSError as error:
-        raise ConfigError(
-            f"{name} cannot be read: {error.strerror}", hint="name a .toml file that you can read"
-        ) from error
-    except (ValueError, RecursionError) as error:  # not UTF-8, not TOML, more digits or brackets than Python reads
-        raise ConfigError(
-            f"{name} is not valid TOML: {error}", hint="strings need quotation marks, and keys must be unique"
-        ) from error
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        reason, hint = str(error), "strings need quotation marks, and keys must be unique"
+    except ValueError:  # an integer of more digits than Python reads
+        reason, hint = "a number has more than 4,300 digits", "choose a smaller number"
+    except RecursionError:
+        reason, hint = "brackets are nested too deeply", "remove some of them"
+    raise ConfigError(f"{_short(name, quoted=False)} is not valid TOML: {reason}", hint=hint)
+
+
+def _is_file(name: str) -> bool:
+    return name.lower().endswith(".toml")
+
+
+def _short(name: str, *, quoted: bool = True) -> str:
+    """A name for messages: its end is cut off where it is long."""
+    shown = name if len(name) <= _LONGEST else f"{name[:_LONGEST]}..."
+    return repr(shown) if quoted else shown
 
 
 def _merge(tree: dict[str, Any], changes: Mapping[str, Any], source: str, at: tuple[str, ...] = ()) -> None:

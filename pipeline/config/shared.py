@@ -4,6 +4,7 @@ A section has the parameter names of the function that it configures (a test com
 presets; a default here holds for every preset.
 """
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -11,6 +12,7 @@ from typing import Annotated, Any, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StringConstraints,
@@ -19,10 +21,21 @@ from pydantic import (
     model_validator,
 )
 
-from pipeline.config.datasets import OPTIONS, Split, options_of, readers_of
+from pipeline.config.datasets import OPTIONS, DeepRange, Orientation, Split, options_of, readers_of
 
 STRICT = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 """Of every section: unknown keys are errors, and the sentence under a field is its description."""
+
+
+def _at_home(value: Any) -> Any:
+    """A path with the home folder for `~` at its beginning, as shells replace it; they do not after `=`."""
+    if isinstance(value, str | Path) and "\0" in str(value):
+        raise ValueError("a path contains no NUL character")
+    return os.path.expanduser(value) if isinstance(value, str) else value  # noqa: PTH111 - `./~` is no home folder
+
+
+UserPath = Annotated[Path, BeforeValidator(_at_home)]
+"""A path of a user: `~` at its beginning is the home folder."""
 
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 
@@ -45,16 +58,20 @@ class DataConfig(BaseModel, **STRICT):
 
     name: DatasetName = "sysu"
     """The data set: `sysu`, `regdb`, `llcm` or `manifest`."""
-    root: Path | None = None
+    root: UserPath | None = None
     """The folder of the data set, or the manifest file; read only."""
     split: Split | None = Field(None, validate_default=True)
     """A published split. SYSU-MM01: `train_val`, or `train`, which keeps people for validation; RegDB: 1 to 10."""
-    images_root: Path | None = None
+    images_root: UserPath | None = None
     """Base folder of the paths in a manifest; default: the manifest's own folder."""
     allow_overlap: bool = False
     """Accept a manifest with the same person in training and test; reports are then marked `overlap`."""
     allow_partial: bool = False
     """Accept a data set whose counts differ from the published ones; reports are then marked `partial`."""
+    orientation: Orientation | None = None
+    """Orientation tags of images: `apply`, or `ignore`, as for crops; default: `apply` for manifests only."""
+    deep_range: DeepRange = "image"
+    """Values of images of more than 8 bits that become black and white: of each `image`, or fixed `[low, high]`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -62,6 +79,13 @@ class DataConfig(BaseModel, **STRICT):
         if isinstance(values, Mapping) and "trial" in values:
             raise ValueError("data.trial, RegDB's published split, is called data.split now; a trial is a gallery draw")
         return values
+
+    @field_validator("deep_range")
+    @classmethod
+    def _ascending(cls, deep_range: DeepRange) -> DeepRange:
+        if deep_range != "image" and deep_range[0] >= deep_range[1]:
+            raise ValueError(f"{deep_range[0]:g} is not below {deep_range[1]:g}")
+        return deep_range
 
     @field_validator("split")
     @classmethod
@@ -95,7 +119,7 @@ class ModelConfig(BaseModel, **STRICT):
 
     architecture: str = "RN50-quickgelu"
     """An open_clip architecture, ignored for `demo` and folders; or `resnet50`, which has no text encoder."""
-    weights: str = "openai"
+    weights: Annotated[str, BeforeValidator(_at_home)] = "openai"
     """An open_clip tag, the path of a weights file or of an open_clip folder, `demo`, `random`, or `imagenet`."""
 
 
@@ -143,7 +167,7 @@ class ExecutionConfig(BaseModel, **STRICT):
 
     device: str = "auto"
     """`auto` (a GPU if available), `cpu`, `cuda`, or `cuda:1`."""
-    runs_folder: Path = Path("runs")
+    runs_folder: UserPath = Path("runs")
     """Folder of run folders, decoded images and the local MLflow store."""
     extraction_batch_size: int | None = Field(None, ge=1)
     """Batch size of feature extraction; default: 64 on a CPU, 512 on a GPU."""

@@ -1,25 +1,25 @@
 """Read and check a data set by its name. It contains true identities: training code must not import this module."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from models.modality import PerModality
-from pipeline.config.datasets import Split
+from pipeline.config.datasets import DeepRange, Orientation, Split
 from pipeline.data.check import MAX_OFFENDERS, CheckRow, DatasetCheck
 from pipeline.data.datasets import DATASETS
 from pipeline.data.datasets.spec import DatasetSpec
-from pipeline.data.decoding import unreadable_images
+from pipeline.data.decoding import inspect_images
+from pipeline.data.image_files import AS_STORED, ImageReading, adjustment_lines
 from pipeline.data.images import ImageTable, TestImages, TrainingImages
-from pipeline.data.store import INDEX_FILE, ImageStore, damaged_arrays, open_store, store_key
+from pipeline.data.store import ImageStore, damaged_arrays, open_store, store_key, stores_below
 from pipeline.data.truth import Dataset, SplitTables
 from pipeline.errors import ConfigError, DataError
 from pipeline.runtime.seeds import numpy_generator
 
 __all__ = [
     "Dataset", "SplitTables", "check_dataset", "damaged_copies", "held_out_images", "inspect_dataset", "read_dataset",
-    "spec_of", "training_images", "verified_store",
+    "reading_of", "spec_of", "training_images", "verified_store",
 ]  # fmt: skip
 
 
@@ -58,7 +58,19 @@ def read_dataset(
         given["split"] = spec.options.default_split if split is None else split
     elif split is not None:
         raise ConfigError(f"data set {name} has one split only, not {split!r}", hint="omit the split")
+    _refuse_other_layout(spec, root, datasets)
     return spec.read(root, **given)
+
+
+def reading_of(
+    name: str,
+    *,
+    orientation: Orientation | None = None,
+    deep_range: DeepRange = "image",
+    datasets: Sequence[DatasetSpec] = DATASETS,
+) -> ImageReading:
+    """How the image files of a data set are read; arguments are those of section `data` of the settings."""
+    return ImageReading(orientation or spec_of(name, datasets).options.orientation, deep_range)
 
 
 def check_dataset(
@@ -71,7 +83,20 @@ def check_dataset(
 ) -> DatasetCheck:
     """Compare a data set with its known counts; no image is opened. Arguments as for `read_dataset`."""
     spec = spec_of(name, datasets)
+    _refuse_other_layout(spec, root, datasets)
     return spec.check(root, **spec.applicable({"images_root": images_root, "allow_overlap": allow_overlap}))
+
+
+def _refuse_other_layout(spec: DatasetSpec, root: Path, datasets: Sequence[DatasetSpec]) -> None:
+    if spec.has_layout(root):
+        return
+    for other in datasets:
+        if other.has_layout(root):
+            title = other.options.title or f"a {other.name}"
+            raise DataError(
+                f"{root} is laid out like {title}, not like {spec.options.title or f'a {spec.name}'}",
+                hint=f"the name of that data set is {other.name}: data.name={other.name} in the settings of a run",
+            )
 
 
 def training_images(dataset: Dataset, store: ImageStore, seed: int) -> PerModality[TrainingImages]:
@@ -132,12 +157,12 @@ def inspect_dataset(
             raise
         return replace(check, notes=(*check.notes, f"no image was read: {error.message}"))
     if decode:
-        problems = unreadable_images(images, workers=workers)
+        found = inspect_images(images, reading_of(name, datasets=datasets), workers=workers)
         advice = "copy these files again from their source"
         check = _with_row(
-            check,
-            CheckRow("images that cannot be decoded", 0, len(problems), advice),
-            [f"{problem.path} ({problem.reason})" for problem in problems],
+            replace(check, notes=(*check.notes, *adjustment_lines(found.adjustments, found.total))),
+            CheckRow("images that cannot be decoded", 0, len(found.unreadable), advice),
+            [f"{problem.path} ({problem.reason})" for problem in found.unreadable],
         )
     if cache_folder is not None:
         damaged = damaged_copies(images, cache_folder)
@@ -152,15 +177,11 @@ def damaged_copies(images: PerModality[ImageTable], cache_folder: Path) -> tuple
     """The array files of decoded copies, of any size, whose bytes have changed since they were written."""
     damaged: list[Path] = []
     found = 0
-    for path in sorted(cache_folder.glob(f"*/{INDEX_FILE}")):
-        try:
-            index = json.loads(path.read_text(encoding="utf-8"))
-            height, width = int(index["height"]), int(index["width"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise DataError(f"{path} cannot be read: {error}", hint="remove that folder") from error
-        if path.parent.name == store_key(images, height=height, width=width):
+    for folder, index in stores_below(cache_folder):
+        height, width, reading = index.height, index.width, index.reading
+        if folder.name == store_key(images, height=height, width=width, reading=reading):
             found += 1
-            store = open_store(images, height=height, width=width, cache_folder=cache_folder)
+            store = open_store(images, height=height, width=width, cache_folder=cache_folder, reading=reading)
             damaged += damaged_arrays(store)
     if found == 0:
         raise DataError(
@@ -171,10 +192,16 @@ def damaged_copies(images: PerModality[ImageTable], cache_folder: Path) -> tuple
 
 
 def verified_store(
-    images: PerModality[ImageTable], *, height: int, width: int, cache_folder: Path, workers: int | None = None
+    images: PerModality[ImageTable],
+    *,
+    height: int,
+    width: int,
+    cache_folder: Path,
+    workers: int | None = None,
+    reading: ImageReading = AS_STORED,
 ) -> ImageStore:
     """Open the decoded images, decoding them if necessary, and compare the arrays with their digests."""
-    store = open_store(images, height=height, width=width, cache_folder=cache_folder, workers=workers)
+    store = open_store(images, height=height, width=width, cache_folder=cache_folder, workers=workers, reading=reading)
     damaged = damaged_arrays(store)
     if damaged:
         raise DataError(

@@ -1,75 +1,35 @@
-"""Decoding of image files: a data set's images into a `.npy` file in chunks, and images of any kind.
+"""Decoding of a data set's images into a `.npy` file in chunks.
 
 A chunk counts as complete once its rows are on disk, so an interrupted build resumes after the last one.
 """
 
 import io
 import os
-import struct
-import warnings
-import zlib
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-from jaxtyping import UInt8
-from PIL import Image, UnidentifiedImageError
 
 from pipeline.console import progress
+from pipeline.data.image_files import (
+    Adjustment,
+    ImageReading,
+    Unreadable,
+    decode_image,
+    reason_of,
+    without_pillow_warnings,
+)
 from pipeline.data.images import ImageTable
 
 CHUNK_ROWS = 1024
 FILTER = "lanczos"
-DEEP_MODES = ("I", "F")  # prefixes of Pillow's modes of 16 bits and more; converting them to 8 bits would clip
-MOST_PIXELS = 50_000_000  # of an image that is decoded in full, 150 MB as RGB
-LARGE_JPEG = 16_000_000  # pixels; a larger JPEG is decoded at a part of its size
-_DAMAGE = (SyntaxError, EOFError, LookupError, TypeError, ArithmeticError, struct.error, zlib.error)
-"""Errors of Pillow's decoders, besides OSError and ValueError, for a file that does not match its first bytes."""
 
-
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """An image file that cannot be decoded, and the reason."""
-
-    path: str
-    reason: str
-
-
-def decode_image(path: Path, height: int, width: int) -> UInt8[np.ndarray, "height width 3"]:
-    """Decode an image to RGB and resize it, without crop or rotation; one-channel (infrared) images are repeated.
-
-    Orientation tags are not applied, because detectors cut boxes without them.
-
-    Raises:
-        OSError: The file is missing, truncated, or no image.
-        ValueError: It has more than 8 bits a channel, or is unreasonably large.
-    """
-    return np.asarray(read_image(path).resize((width, height), Image.Resampling.LANCZOS))
-
-
-def read_image(path: Path) -> Image.Image:
-    """Decode an image to three channels, at its own size; raises as `decode_image`."""
-    try:
-        with Image.open(path) as image:
-            if image.mode.startswith(DEEP_MODES):
-                raise ValueError(f"pixels of mode {image.mode} have more than 8 bits")
-            return image.convert("RGB")
-    except Image.DecompressionBombError as error:
-        raise ValueError(str(error)) from error
-    except SyntaxError as error:  # a damaged PNG chunk
-        raise OSError(f"damaged image file: {error}") from error
-
-
-def reason_of(error: OSError | ValueError) -> str:
-    """The reason that an image could not be decoded, without its path."""
-    if isinstance(error, UnidentifiedImageError):  # its message repeats the path
-        return "no image, or an empty file"
-    return str((isinstance(error, OSError) and error.strerror) or error)
+Outcome = Unreadable | frozenset[Adjustment]
+"""The reason that an image cannot be decoded, or its conversions."""
 
 
 def completed_rows(array_path: Path, num_rows: int) -> int:
@@ -80,11 +40,11 @@ def completed_rows(array_path: Path, num_rows: int) -> int:
 
 
 def decode_table(
-    table: ImageTable, array_path: Path, *, height: int, width: int, workers: int
-) -> Iterator[Unreadable | None]:
+    table: ImageTable, array_path: Path, *, height: int, width: int, workers: int, reading: ImageReading
+) -> Iterator[Outcome]:
     """Write the images of a table into a `.npy` file, one row an image, from the first incomplete chunk.
 
-    Yields None, or the error, for each image in order. After the first undecodable image no chunk counts as complete,
+    Yields the outcome of each image in order. After the first undecodable image no chunk counts as complete,
     so that a second attempt finds the same images again. The bytes do not depend on the number of workers.
 
     Raises:
@@ -96,12 +56,13 @@ def decode_table(
     start = completed_rows(array_path, len(table))
     chunk = np.empty((min(CHUNK_ROWS, len(table)), height, width, 3), dtype=np.uint8)
 
-    def decode_into(slot: int, path: str) -> Unreadable | None:
+    def decode_into(slot: int, path: str) -> Outcome:
         try:
-            chunk[slot] = decode_image(table.root / path, height, width)
+            decoded = decode_image(table.root / path, height, width, reading)
         except (OSError, ValueError) as error:
             return Unreadable(path, reason_of(error))
-        return None
+        chunk[slot] = decoded.pixels
+        return decoded.adjustments
 
     all_readable = True
     with (
@@ -112,9 +73,9 @@ def decode_table(
         file.write(header)
         for first in range(start, len(table), CHUNK_ROWS):
             paths = table.paths[first : first + CHUNK_ROWS]
-            for problem in pool.map(decode_into, range(len(paths)), paths):
-                all_readable = all_readable and problem is None
-                yield problem
+            for outcome in pool.map(decode_into, range(len(paths)), paths):
+                all_readable = all_readable and not isinstance(outcome, Unreadable)
+                yield outcome
             if all_readable:
                 file.seek(len(header) + first * row_bytes)
                 file.write(chunk[: len(paths)].data)
@@ -143,99 +104,38 @@ def _sync(file: BinaryIO) -> None:
     os.fsync(file.fileno())
 
 
-class Adjustment(StrEnum):
-    """A conversion that an image needed."""
-
-    SCALED = "more than 8 bits a channel: scaled so that its darkest pixel is black and its brightest white"
-    FIRST_FRAME = "several frames: the first one is taken"
-    OTHER_COLOURS = "other colours than red, green and blue: converted"
-
-
 @dataclass(frozen=True, slots=True)
-class Opened:
-    """An RGB image and its conversions."""
+class Inspected:
+    """Of `total` images, those that cannot be decoded, and how many needed each conversion."""
 
-    image: Image.Image
-    adjustments: frozenset[Adjustment]
-
-
-@dataclass(frozen=True, slots=True)
-class Decoded:
-    """The pixels of an image at the requested size and its conversions."""
-
-    pixels: UInt8[np.ndarray, "height width 3"]
-    adjustments: frozenset[Adjustment]
+    total: int
+    unreadable: tuple[Unreadable, ...]
+    adjustments: Counter[Adjustment]
 
 
-@contextmanager
-def large_images_expected() -> Iterator[None]:
-    """Silence Pillow's warning of large images, bounded here by `MOST_PIXELS`; enter it outside of worker threads."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-        yield
-
-
-def decode_any_image(path: Path, height: int, width: int) -> Decoded:
-    """Decode and resize an image of any kind, with 8 bits a channel as `decode_image`; errors as `open_any_image`."""
-    opened = open_any_image(path, (4 * width, 4 * height))
-    pixels = np.asarray(opened.image.resize((width, height), Image.Resampling.LANCZOS))
-    return Decoded(pixels, opened.adjustments)
-
-
-def open_any_image(path: Path, least: tuple[int, int] = (512, 1024)) -> Opened:
-    """Decode an image of any kind that Pillow reads.
-
-    Gray images of 16 or 32 bits, as of thermal cameras, are scaled from their own darkest to their own brightest pixel.
-    Orientation tags are not applied. A huge JPEG is read at half, a quarter or an eighth of its size, if that is larger
-    than `least` (width, height), so decoding takes at most 150 MB.
-
-    Raises:
-        OSError: The file is missing, truncated, or no image.
-        ValueError: It is unreasonably large.
-    """
-    adjustments = set()
-    try:
-        with Image.open(path) as image:
-            pixels = image.width * image.height
-            if image.format == "JPEG" and pixels > LARGE_JPEG:
-                image.draft("RGB", least)
-            elif pixels > MOST_PIXELS:
-                raise ValueError(f"{image.width} x {image.height} pixels, more than {MOST_PIXELS:,}")
-            if getattr(image, "n_frames", 1) > 1:
-                adjustments.add(Adjustment.FIRST_FRAME)
-            if image.mode.startswith(DEEP_MODES):
-                adjustments.add(Adjustment.SCALED)
-                return Opened(_scaled(image), frozenset(adjustments))
-            if image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
-                adjustments.add(Adjustment.OTHER_COLOURS)
-            return Opened(image.convert("RGB"), frozenset(adjustments))
-    except Image.DecompressionBombError as error:
-        raise ValueError(str(error)) from error
-    except _DAMAGE as error:
-        raise OSError(f"damaged image file: {error}") from error
-
-
-def _scaled(image: Image.Image) -> Image.Image:
-    values = np.nan_to_num(np.asarray(image, dtype=np.float32), posinf=0.0, neginf=0.0)
-    darkest, brightest = values.min(), values.max()
-    shares = (values - darkest) / max(brightest - darkest, np.finfo(np.float32).tiny)
-    return Image.fromarray(np.rint(255 * shares).astype(np.uint8)).convert("RGB")
-
-
-def unreadable_images(tables: Iterable[ImageTable], *, workers: int | None = None) -> tuple[Unreadable, ...]:
-    """Decode every image of the tables once, writing nothing, and return those that a store would refuse."""
+@without_pillow_warnings()
+def inspect_images(tables: Iterable[ImageTable], reading: ImageReading, *, workers: int | None = None) -> Inspected:
+    """Decode every image of the tables once, writing nothing."""
     images = tuple(dict.fromkeys((table.root, path) for table in tables for path in table.paths))
+
+    def decode(image: tuple[Path, str]) -> Outcome:
+        root, path = image
+        try:
+            return decode_image(root / path, 1, 1, reading).adjustments
+        except (OSError, ValueError) as error:
+            return Unreadable(path, reason_of(error))
+
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
-        problems = pool.map(_decode, images)
-        return tuple(
-            problem for problem in progress(problems, "decode images", total=len(images), unit="images") if problem
-        )
+        outcomes = list(progress(pool.map(decode, images), "decode images", total=len(images), unit="images"))
+    return Inspected(len(images), *split_outcomes(outcomes))
 
 
-def _decode(image: tuple[Path, str]) -> Unreadable | None:
-    root, path = image
-    try:
-        decode_image(root / path, 1, 1)
-    except (OSError, ValueError) as error:
-        return Unreadable(path, reason_of(error))
-    return None
+def split_outcomes(outcomes: Iterable[Outcome]) -> tuple[tuple[Unreadable, ...], Counter[Adjustment]]:
+    """The unreadable images, and the number of images of each conversion."""
+    unreadable, seen = list[Unreadable](), Counter[Adjustment]()
+    for outcome in outcomes:
+        if isinstance(outcome, Unreadable):
+            unreadable.append(outcome)
+        else:
+            seen.update(outcome)
+    return tuple(unreadable), seen

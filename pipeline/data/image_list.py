@@ -2,7 +2,6 @@
 
 import logging
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,18 +10,19 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from models.modality import Modality
-from pipeline.data.datasets.manifest.checks import numbers_of
+from pipeline.data.datasets.manifest.checks import find_files, numbers_of
 from pipeline.data.datasets.manifest.rows import SPLITS, ManifestRow, read_rows
-from pipeline.data.listing import read_text
+from pipeline.data.image_names import image_kinds, is_readable_name, skipped_by_extension
+from pipeline.data.path_list import read_path_list
+from pipeline.data.roots import describe_absent
 from pipeline.errors import ConfigError, DataError
+from pipeline.runtime.names import is_there
 
 logger = logging.getLogger(__name__)
 
-_IMAGE = re.compile(r".+\.(?:jpg|jpeg|png|bmp|tif|tiff|webp|gif|pgm|ppm)", re.IGNORECASE | re.DOTALL)
-_MANIFESTS = (".csv", ".jsonl")
+_MANIFESTS = (".csv", ".tsv", ".jsonl")
 _LIST = ".txt"
 _SHOWN = 3
-_LIST_FORM = "it has a path a line, from the list's own folder, or absolute"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,15 +79,17 @@ def list_images(
         ConfigError: The modality is missing, a split does not exist, or `root` is given for a folder or an image.
         DataError: There is no such file or folder, it is damaged, or contains no image.
     """
-    if not source.exists():
-        raise DataError(f"there is no file or folder {source}", hint="use an image, a folder, a list, or a manifest")
+    if not is_there(source):
+        raise DataError(describe_absent(source, "file or folder"), hint="use an image, a folder, a list, or a manifest")
     is_file = source.is_file()
+    if root is not None and not root.is_dir():
+        raise DataError(describe_absent(root), hint="--root names the folder that paths start from")
     if root is not None and not (is_file and source.suffix.lower() in (*_MANIFESTS, _LIST)):
         raise ConfigError(
             f"{source} is neither a manifest nor a list", hint="omit the root: paths start from the folder"
         )
     if is_file and source.suffix.lower() in _MANIFESTS:
-        found = _from_manifest(source, modality, splits)
+        found = _from_manifest(source, modality, splits, root)
     else:
         if splits:
             raise ConfigError(f"{source} is not a manifest and has no splits", hint="omit --split")
@@ -96,46 +98,47 @@ def list_images(
                 f"the images of {source} may be visible or infrared",
                 hint="give the modality: it is never guessed from pixels",
             )
-        start, paths = _plain_paths(source)
+        start, paths = _plain_paths(source, root)
         found = ImageList(start, paths, np.full(len(paths), modality is Modality.INFRARED))
     if len(found) == 0:
-        raise DataError(
-            f"{source} contains no image", hint="images are .jpg, .jpeg, .png, .bmp, .tif, .webp, .gif, .pgm"
-        )
-    return found if root is None else replace(found, root=root)
+        raise DataError(f"{source} contains no image", hint=f"images are {image_kinds()}")
+    return found
 
 
-def _plain_paths(source: Path) -> tuple[Path, tuple[str, ...]]:
+def _plain_paths(source: Path, root: Path | None) -> tuple[Path, tuple[str, ...]]:
     if source.is_dir():
         return source, tuple(sorted(_walk(source)))
     if source.suffix.lower() == _LIST:
-        lines = (line.strip() for line in read_text(source, kind="list of images", origin=_LIST_FORM).splitlines())
-        paths = tuple(dict.fromkeys(line for line in lines if line and not line.startswith("#")))
-        return source.parent, paths
+        start = root or source.parent
+        return start, read_path_list(source, start)
     return source.parent, (source.name,)
 
 
 def _walk(root: Path) -> Iterator[str]:
     """Images below a folder, without names that begin with a dot; links to files inside the folder count too."""
-    real, skipped = root.resolve(), list[str]()
+    real, skipped, others = root.resolve(), list[str](), list[str]()
     for folder, folders, files in os.walk(root):
         here = Path(folder)
         skipped += [f"{name}/" for name in folders if (here / name).is_symlink()]
         folders[:] = [name for name in folders if not name.startswith(".")]
         for name in files:
-            if name.startswith(".") or not _IMAGE.fullmatch(name):
+            if name.startswith("."):
                 continue
             path = here / name
-            if path.is_symlink() and not path.resolve().is_relative_to(real):
+            if not is_readable_name(name):
+                others.append(path.relative_to(root).as_posix())
+            elif path.is_symlink() and not path.resolve().is_relative_to(real):
                 skipped.append(name)
             else:
                 yield path.relative_to(root).as_posix()
+    if note := skipped_by_extension(others):
+        logger.info("%s: %s", root, note)
     if skipped:
         shown = ", ".join(sorted(skipped)[:_SHOWN])
         logger.warning("%s: %d links to folders, or out of it, are not followed: %s", root, len(skipped), shown)
 
 
-def _from_manifest(path: Path, modality: Modality | None, splits: Sequence[str]) -> ImageList:
+def _from_manifest(path: Path, modality: Modality | None, splits: Sequence[str], root: Path | None) -> ImageList:
     unknown = [split for split in splits if split not in SPLITS]
     if unknown:
         raise ConfigError(f"a manifest has no split {unknown[0]!r}", hint=f"choose from: {', '.join(SPLITS)}")
@@ -146,6 +149,10 @@ def _from_manifest(path: Path, modality: Modality | None, splits: Sequence[str])
             f"{len(mistakes)} mistakes in {path}, the first in line {first.line}: {first.message}",
             hint="`vireid data check manifest` shows them all; docs/data-sets.md describes the columns",
         )
+    start = root or path.parent
+    rows, _, notes = find_files(rows, start)
+    for note in notes:
+        logger.info("%s: %s", path.name, note)
     wanted: dict[str, ManifestRow] = {
         row.path: row
         for row in rows
@@ -153,7 +160,7 @@ def _from_manifest(path: Path, modality: Modality | None, splits: Sequence[str])
     }
     chosen = wanted.values()
     return ImageList(
-        root=path.parent,
+        root=start,
         paths=tuple(wanted),
         infrared=np.array([row.modality is Modality.INFRARED for row in chosen], dtype=bool),
         known=Known(

@@ -3,17 +3,21 @@
 import json
 import logging
 import re
+import zlib
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 from jaxtyping import Shaped
 
+from models.file_kinds import MATLAB, what_is
 from models.modality import Modality
 from pipeline.errors import DataError
+from pipeline.runtime.names import Names, plain, spelling_notes
+from pipeline.runtime.text_files import read_text
 
 logger = logging.getLogger(__name__)
 
@@ -37,20 +41,31 @@ def sorted_names(folder: Path) -> list[str]:
     return sorted(name for name in names if not name.startswith(".") and name.lower() != "thumbs.db")
 
 
-def walk_images(root: Path, folder: PurePosixPath, above: frozenset[Path] = frozenset()) -> Iterator[PurePosixPath]:
+def walk_images(
+    root: Path,
+    folder: PurePosixPath,
+    above: frozenset[Path] = frozenset(),
+    *,
+    is_image: Callable[[str], bool] = is_image_name,
+    others: list[str] | None = None,
+) -> Iterator[PurePosixPath]:
     """The images below `root / folder` at any depth, relative to `root`, a folder's names by code point.
 
-    Links are followed, except to a folder that is being walked (`above`, for the recursion). Cost: One listing a
-    folder, and a file status only for names that are not image names.
+    `is_image` decides by the name, by default as for published data sets; `others` receives all other files. Links are
+    followed, except to a folder that is being walked (`above`, for the recursion).
+
+    Cost: One listing a folder, and a file status only for names that are not image names.
     """
     here = (root / folder).resolve()
     if here in above:
         return
     for name in sorted_names(root / folder):
-        if is_image_name(name):
+        if is_image(name):
             yield folder / name
         elif (root / folder / name).is_dir():
-            yield from walk_images(root, folder / name, above | {here})
+            yield from walk_images(root, folder / name, above | {here}, is_image=is_image, others=others)
+        elif others is not None:
+            others.append(str(folder / name))
 
 
 def images_by_person(
@@ -69,15 +84,6 @@ def images_by_person(
                 unexpected.append(str(place / name))
 
 
-def require_layout(root: Path, title: str, folders: Iterable[str], missing_files: Iterable[str], hint: str) -> None:
-    """Refuse a root that lacks folders of a data set's layout, or the given files."""
-    if not root.is_dir():
-        raise DataError(f"there is no folder {root}", hint=hint)
-    missing = [*(f"{folder}/" for folder in folders if not (root / folder).is_dir()), *missing_files]
-    if missing:
-        raise DataError(f"{root} is not laid out like {title}: no {', '.join(missing)}", hint=hint)
-
-
 def report_unexpected(root: Path, unexpected: Sequence[str]) -> None:
     """Log once how many entries were skipped because they are no images of the layout."""
     if unexpected:
@@ -90,7 +96,7 @@ def json_lines(lines: Iterable[str], hook: Callable[[list[tuple[str, Any]]], Any
         if not line.strip():
             continue
         try:
-            values = json.loads(line.rstrip("\n"), object_pairs_hook=hook)
+            values = json.loads(line.rstrip("\n").lstrip("\ufeff"), object_pairs_hook=hook)
         except (ValueError, RecursionError) as error:
             yield number, f"not JSON: {json_problem(error)}"
         else:
@@ -99,29 +105,17 @@ def json_lines(lines: Iterable[str], hook: Callable[[list[tuple[str, Any]]], Any
 
 def json_problem(error: ValueError | RecursionError) -> str:
     """The reason of an error of `json.loads`, with its column."""
-    return f"{error.msg} at column {error.colno}" if isinstance(error, json.JSONDecodeError) else str(error)
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} at column {error.colno}"
+    if isinstance(error, RecursionError):
+        return "nested too deeply"
+    return "a number of more than 4,300 digits" if "int_max_str_digits" in str(error) else str(error)
 
 
-def read_text(path: Path, *, kind: str, origin: str) -> str:
-    """Read a UTF-8 file, with or without a byte order mark; line ends are kept, because file names may contain them.
-
-    Raises:
-        DataError: The file (a `kind`) is missing (with `origin` as the hint), unreadable, or not UTF-8; the line is
-            named.
-    """
-    try:
-        content = path.read_bytes()
-    except FileNotFoundError:
-        raise DataError(f"there is no {kind} {path}", hint=origin) from None
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}", hint="check the file") from error
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content[: error.start].count(b"\n") + 1
-        raise DataError(f"{path.name}:{line}: not UTF-8: {error}", hint="save it again in that encoding") from error
-
-
+_MAX_DIGITS = 9
+_NUMBER = re.compile(rf"[0-9]{{1,{_MAX_DIGITS}}}")
+_ENTRY = re.compile(rf"(.*[^\s,;])(?:\s+|\s*[,;]\s*)({_NUMBER.pattern})", re.DOTALL)
+_RESTORE_LIST = "restore the list from the data set"
 _RESTORE = "restore the list from the data set: a line is the path of an image below the data root, a blank, a number"
 
 
@@ -134,21 +128,26 @@ class LabelledPath:
     where: str
 
 
-def read_labelled_list(path: Path) -> tuple[LabelledPath, ...]:
+def read_labelled_list(path: Path, names: Names | None = None) -> tuple[LabelledPath, ...]:
     """The images that a list names, in its order, with repetitions; empty lines are skipped.
 
-    A line is split at its last blank, since paths may contain blanks; backslashes separate like slashes. The label
-    numbers a person inside this list only: people are identified by folder or file name.
+    A line is split at its last blank, comma or semicolon, since paths may contain blanks; backslashes separate like
+    slashes. A path is spelled as in `names`, the existing images. The label numbers a person inside this list only:
+    people are identified by folder or file name.
 
     Raises:
         DataError: A line is something else, or its path leaves the data root.
     """
-    entries: list[LabelledPath] = []
-    text = path.read_text(encoding="utf-8-sig", errors="replace")
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.strip():
-            entries.append(_entry(line.strip(), f"{path}:{number}"))
-    return tuple(entries)
+    text = read_text(path, kind="list", origin=_RESTORE)
+    lines = ((number, line.strip("\ufeff \t\r")) for number, line in enumerate(text.split("\n"), start=1))
+    entries = [_entry(line, f"{path}:{number}") for number, line in lines if plain(line)]
+    if names is None:
+        return tuple(entries)
+    spelled = [replace(one, path=PurePosixPath(names.find(str(one.path)) or one.path)) for one in entries]
+    renamed = [(str(one.path), str(two.path)) for one, two in zip(entries, spelled, strict=True) if one != two]
+    for note in spelling_notes(renamed, "paths"):
+        logger.info("%s: %s", path.name, note)
+    return tuple(spelled)
 
 
 def label_contradictions(pairs: Iterable[tuple[int, int]]) -> Iterator[str]:
@@ -216,16 +215,26 @@ def read_person_list(folder: Path, split: str) -> tuple[int, ...] | None:
     return mat if text is None else text
 
 
+# What scipy's reader was seen to raise for damaged bytes.
+_DAMAGE = (
+    OSError, ValueError, TypeError, RuntimeError, LookupError, ArithmeticError, NameError, AttributeError, MemoryError,
+    zlib.error,
+)  # fmt: skip
+
+
 def read_mat(path: Path, variable: str) -> Shaped[np.ndarray, "..."]:
     """A variable of a MATLAB 5 file."""
     import scipy.io  # here, because few data sets need it
     from scipy.io.matlab import MatReadError
 
+    damage = (*_DAMAGE, MatReadError)
     try:
         variables = scipy.io.loadmat(path, variable_names=[variable])
-    except (OSError, ValueError, TypeError, NotImplementedError, MatReadError) as error:
+    except damage as error:
+        kind = what_is(path)
+        reason = error if kind.name == MATLAB else f"it is {kind}"
         raise DataError(
-            f"{path} is not a readable MATLAB 5 file: {error}", hint="restore the file from its source"
+            f"{path} is not a readable MATLAB 5 file: {reason}", hint="restore the file from its source"
         ) from error
     if variable not in variables:
         raise DataError(f"{path} holds no variable `{variable}`", hint="restore the file from its source")
@@ -233,34 +242,37 @@ def read_mat(path: Path, variable: str) -> Shaped[np.ndarray, "..."]:
 
 
 def _read_text_list(path: Path) -> tuple[int, ...]:
-    tokens = [token for token in re.split(r"[,\s]+", path.read_text(encoding="utf-8", errors="replace")) if token]
-    for token in tokens:
-        if not re.fullmatch(r"[0-9]+", token):
-            raise DataError(
-                f"{path}: {token[:20]!r} is not a person number",
-                hint="the file is one line of numbers, separated by commas",
-            )
-    return _distinct(path, [int(token) for token in tokens])
+    text = read_text(path, kind="list", origin=_RESTORE_LIST)
+    people: list[int] = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        for token in filter(None, re.split(r"[,;\s]+", plain(line))):
+            if not _NUMBER.fullmatch(token):
+                raise DataError(
+                    f"{path}:{number}: {token[:20]!r} is not a person number",
+                    hint="the file is one line of numbers, separated by commas",
+                )
+            people.append(int(token))
+    return _distinct(path, people)
 
 
 def _read_mat_list(path: Path) -> tuple[int, ...]:
     ids = read_mat(path, "id")
-    if not np.issubdtype(ids.dtype, np.number):
-        raise DataError(f"{path}: `id` holds no numbers", hint="restore the file from the data set")
+    if ids.dtype.kind not in "iuf" or not np.all((ids >= 0) & (ids < 10**_MAX_DIGITS) & (ids == np.floor(ids))):
+        raise DataError(f"{path}: `id` holds other values than person numbers", hint=_RESTORE_LIST)
     return _distinct(path, [int(person) for person in ids.ravel()])
 
 
 def _distinct(path: Path, people: list[int]) -> tuple[int, ...]:
     if not people:
-        raise DataError(f"{path} names no person", hint="restore the file from the data set")
+        raise DataError(f"{path} names no person", hint=_RESTORE_LIST)
     return tuple(sorted(set(people)))
 
 
 def _entry(line: str, where: str) -> LabelledPath:
-    match = re.fullmatch(r"(.*\S)\s+([0-9]+)", line)
+    match = _ENTRY.fullmatch(line)
     if match is None:
         raise DataError(f"{where}: {line[:80]!r} is not a path and a label", hint=_RESTORE)
-    path = PurePosixPath(match[1].replace("\\", "/"))
+    path = PurePosixPath(match[1].strip("\"'").replace("\\", "/"))
     if path.is_absolute() or ".." in path.parts or re.match(r"[A-Za-z]:", str(path)):
         raise DataError(f"{where}: {match[1]!r} leaves the data root", hint=_RESTORE)
     return LabelledPath(path=path, label=int(match[2]), where=where)

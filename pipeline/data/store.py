@@ -5,6 +5,7 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -12,17 +13,27 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import numpy as np
 import PIL
 from jaxtyping import UInt8
+from pydantic import Field
 
 from models.modality import Modality, PerModality
 from pipeline.console import progress
-from pipeline.data.decoding import FILTER, Unreadable, completed_rows, decode_table, finish_array
+from pipeline.data.decoding import FILTER, completed_rows, decode_table, finish_array, split_outcomes
+from pipeline.data.image_files import (
+    AS_STORED,
+    ImageReading,
+    Unreadable,
+    log_adjustments,
+    without_pillow_warnings,
+)
 from pipeline.data.images import ImageTable
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import CheckpointError, ConfigError, DataError
+from pipeline.runtime.arrays import read_array
+from pipeline.runtime.atomic_files import checked, read_json
 
 logger = logging.getLogger(__name__)
 
@@ -30,8 +41,26 @@ FORMAT = 1
 INDEX_FILE = "index.json"
 MAX_NAMED = 5
 
+
+@dataclass(frozen=True, slots=True)
+class StoreIndex:
+    """What a store's `index.json` has to hold."""
+
+    height: Annotated[int, Field(ge=1)]
+    width: Annotated[int, Field(ge=1)]
+    sha256: dict[str, str]
+    pillow: str
+    reading: ImageReading = AS_STORED
+
+    def __post_init__(self) -> None:
+        if set(self.sha256) != {modality.value for modality in Modality}:
+            raise ValueError("it needs the digests of both modalities")
+
+
 Shape = tuple[int, int, int, int]
 """Images, rows, columns, channels."""
+
+_AS_BEFORE = (".jpg", ".jpeg", ".bmp")
 
 _REBUILD = "remove that folder; the images are then decoded again"
 
@@ -49,12 +78,19 @@ class ImageStore:
 
 
 def open_store(
-    tables: PerModality[ImageTable], *, height: int, width: int, cache_folder: Path, workers: int | None = None
+    tables: PerModality[ImageTable],
+    *,
+    height: int,
+    width: int,
+    cache_folder: Path,
+    workers: int | None = None,
+    reading: ImageReading = AS_STORED,
 ) -> ImageStore:
     """Open the decoded images of `tables`, and decode them first if necessary: 124,416 bytes an image at 288 x 144.
 
-    The key covers relative paths, file sizes, image size and filter: a moved data set keeps its store, a changed list
-    does not. A killed build resumes at the last complete 1,024 rows; while one process builds, others wait.
+    The key covers relative paths, file sizes, image size, filter and reading: a moved data set keeps its store, a
+    changed list does not. A killed build resumes at the last complete 1,024 rows; while one process builds, others
+    wait.
 
     Raises:
         ConfigError: `cache_folder` is below the data root.
@@ -65,7 +101,7 @@ def open_store(
     """
     for table in tables:
         _check_place(table, cache_folder)
-    key = store_key(tables, height=height, width=width)
+    key = store_key(tables, height=height, width=width, reading=reading)
     folder = cache_folder / key
     shapes: PerModality[Shape] = tables.map(lambda table: (len(table), height, width, 3))
     try:
@@ -73,7 +109,7 @@ def open_store(
             cache_folder.mkdir(parents=True, exist_ok=True)
             with _locked(cache_folder / f"{key}.lock"):
                 if not folder.is_dir():  # another process may have built it while this one waited
-                    _build(tables, shapes, folder, key, workers or os.cpu_count() or 1)
+                    _build(tables, shapes, folder, key, workers or os.cpu_count() or 1, reading)
     except OSError as error:
         raise DataError(
             f"decoded images cannot be written to {folder}: {error.strerror or error}",
@@ -82,21 +118,35 @@ def open_store(
     return _open(folder, key, shapes)
 
 
-def store_key(tables: PerModality[ImageTable], *, height: int, width: int) -> str:
-    """SHA-256 over everything that determines a store's bytes, without absolute paths or dates."""
+def store_key(tables: PerModality[ImageTable], *, height: int, width: int, reading: ImageReading = AS_STORED) -> str:
+    """SHA-256 over everything that determines a store's bytes, without absolute paths or dates.
+
+    JPEG and BMP images that are read as stored have the key of earlier versions, which read no others as today.
+    """
     files = {modality.value: _paths_and_sizes(table) for modality, table in tables.items()}
     content = {"format": FORMAT, "height": height, "width": width, "filter": FILTER, "files": files}
+    as_before = all(path.lower().endswith(_AS_BEFORE) for table in tables for path in table.paths)
+    if reading != AS_STORED or not as_before:
+        content["reading"] = reading.to_dict()
     return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def damaged_arrays(store: ImageStore) -> tuple[Path, ...]:
     """The array files whose bytes have changed since they were written; reads the whole store."""
-    index = _read_index(store.folder)
+    digests = _read_index(store.folder).sha256
     arrays = (_array_path(store.folder, modality) for modality in Modality)
-    return tuple(path for path in arrays if _sha256(path) != index["sha256"][path.stem])
+    return tuple(path for path in arrays if _sha256(path) != digests[path.stem])
 
 
-def _build(tables: PerModality[ImageTable], shapes: PerModality[Shape], folder: Path, key: str, workers: int) -> None:
+@without_pillow_warnings()
+def _build(
+    tables: PerModality[ImageTable],
+    shapes: PerModality[Shape],
+    folder: Path,
+    key: str,
+    workers: int,
+    reading: ImageReading,
+) -> None:
     """Fill a folder beside the final one and rename it last: a folder with the final name is complete."""
     partial = folder.with_name(f"{key}.partial")
     partial.mkdir(exist_ok=True)
@@ -107,15 +157,16 @@ def _build(tables: PerModality[ImageTable], shapes: PerModality[Shape], folder: 
     _check_free_space(folder.parent, total * height * width * channels)
     logger.info("decoding %s images to %d x %d into %s", f"{total:,}", height, width, folder)
     started = time.perf_counter()
-    problems = chain.from_iterable(
-        decode_table(table, array_paths[modality], height=height, width=width, workers=workers)
+    outcomes = chain.from_iterable(
+        decode_table(table, array_paths[modality], height=height, width=width, workers=workers, reading=reading)
         for modality, table in tables.items()
     )
-    unreadable = [problem for problem in progress(problems, "decode images", total=total, unit="images") if problem]
+    unreadable, seen = split_outcomes(progress(outcomes, "decode images", total=total, unit="images"))
+    log_adjustments(seen, total)
     if unreadable:
         shutil.rmtree(partial)
         raise _unreadable_images(unreadable, sum(tables.map(len)), tables.visible.root)
-    _write_index(partial, key, tables, shapes)
+    _write_index(partial, key, tables, shapes, reading)
     for path in array_paths:  # last: without its marks an array is decoded again
         finish_array(path)
     partial.rename(folder)
@@ -124,22 +175,25 @@ def _build(tables: PerModality[ImageTable], shapes: PerModality[Shape], folder: 
     logger.info("decoded %s images in %.0f s (%.0f images/s)", f"{total:,}", seconds, total / seconds)
 
 
-def _unreadable_images(unreadable: list[Unreadable], total: int, root: Path) -> DataError:
+def _unreadable_images(unreadable: tuple[Unreadable, ...], total: int, root: Path) -> DataError:
     named = "; ".join(f"{problem.path} ({problem.reason})" for problem in unreadable[:MAX_NAMED])
     rest = f"; and {len(unreadable) - MAX_NAMED:,} more" if len(unreadable) > MAX_NAMED else ""
     return DataError(
         f"{len(unreadable):,} of {total:,} images below {root} cannot be decoded: {named}{rest}",
-        hint="copy these files again from their source",
+        hint="copy these files again from their source, or convert them to PNG or JPEG",
     )
 
 
-def _write_index(folder: Path, key: str, tables: PerModality[ImageTable], shapes: PerModality[Shape]) -> None:
+def _write_index(
+    folder: Path, key: str, tables: PerModality[ImageTable], shapes: PerModality[Shape], reading: ImageReading
+) -> None:
     index = {
         "format": FORMAT,
         "key": key,
         "height": shapes.visible[1],
         "width": shapes.visible[2],
         "filter": FILTER,
+        "reading": reading.to_dict(),
         "pillow": PIL.__version__,
         "counts": {modality.value: len(table) for modality, table in tables.items()},
         "sha256": {modality.value: _sha256(_array_path(folder, modality)) for modality in Modality},
@@ -154,29 +208,37 @@ def _write_index(folder: Path, key: str, tables: PerModality[ImageTable], shapes
 
 def _open(folder: Path, key: str, shapes: PerModality[Shape]) -> ImageStore:
     index = _read_index(folder)
-    if index.get("pillow") != PIL.__version__:
-        logger.info("%s was decoded with Pillow %s, this is %s", folder, index.get("pillow"), PIL.__version__)
+    if index.pillow != PIL.__version__:
+        logger.info("%s was decoded with Pillow %s, this is %s", folder, index.pillow, PIL.__version__)
     arrays = PerModality.build(lambda modality: _map_array(_array_path(folder, modality), shapes[modality]))
     return ImageStore(arrays=arrays, key=key, folder=folder)
 
 
 def _map_array(path: Path, shape: Shape) -> UInt8[np.ndarray, "n height width 3"]:
-    try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read: {error}", hint=_REBUILD) from error
+    array = read_array(path, _REBUILD, mapped=True)
     if array.shape != shape or array.dtype != np.uint8:
         raise DataError(f"{path} holds {array.dtype} {array.shape}, expected uint8 {shape}", hint=_REBUILD)
     return np.asanyarray(array)
 
 
-def _read_index(folder: Path) -> dict[str, Any]:
+def _read_index(folder: Path) -> StoreIndex:
     try:
-        index = json.loads((folder / INDEX_FILE).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise DataError(f"{folder / INDEX_FILE} cannot be read: {error}", hint=_REBUILD) from error
-    assert isinstance(index, dict)
-    return index
+        content = read_json(folder / INDEX_FILE)
+        if content is None:
+            raise DataError(f"{folder / INDEX_FILE} cannot be read: it is missing", hint=_REBUILD)
+        return checked(StoreIndex, content, folder / INDEX_FILE)
+    except CheckpointError as error:
+        raise DataError(error.message, hint=_REBUILD) from error
+
+
+def stores_below(cache_folder: Path) -> Iterator[tuple[Path, StoreIndex]]:
+    """Every store in a folder, with its index; other folders are skipped.
+
+    Raises:
+        DataError: The index of a store is damaged.
+    """
+    for folder in sorted(path for path in cache_folder.glob("*") if re.fullmatch(r"[0-9a-f]{64}", path.name)):
+        yield folder, _read_index(folder)
 
 
 def _paths_and_sizes(table: ImageTable) -> list[tuple[str, int]]:

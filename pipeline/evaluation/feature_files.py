@@ -1,7 +1,5 @@
 """Feature files: `.npz` archives of plain arrays that any program can write; nothing is unpickled."""
 
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,14 +9,20 @@ from typing import Any, BinaryIO
 import numpy as np
 from jaxtyping import Bool, Float, Int64, Shaped
 
+from models.file_kinds import NPY, what_is
 from models.modality import Modality, PerModality
 from pipeline.data.truth import SplitTables
 from pipeline.errors import DataError
 from pipeline.evaluation.evaluate import Features, SearchResult
+from pipeline.runtime.arrays import Array, read_array, read_arrays
 from pipeline.runtime.outputs import FEATURES, QUERIES, OutputKind, write_output
 
 _NEEDED = ("features", "person_ids")
 _ARRAYS = ("features", "person_ids", "cameras", "modalities", "paths")
+_TABLE_HINT = (
+    "the file holds one array [n, d] of float16, float32 or float64, as `numpy.save` writes it, or is a .npz archive "
+    "with such an array `features`, as `vireid embed` writes it"
+)
 _HINT = (
     "the file needs `features` [n, d] of float16, float32 or float64, `person_ids` [n] of integers, and if the "
     "protocol needs them `cameras` [n] of integers, `modalities` [n] (visible or infrared, as strings), `paths` [n]"
@@ -46,10 +50,11 @@ def read_features(path: Path) -> ImageFeatures:
         DataError: The file is missing or damaged, an array is missing or of another type, lengths differ, an identity
             is negative, a modality is unknown, or a path occurs twice.
 
-    Cost: reads the file twice, once for its checksums; float16 is widened to float32.
+    Cost: float16 is widened to float32; bytes in another order and columns before rows are copied.
     """
     arrays = _read_arrays(path)
-    vectors, people = _vectors(path, arrays["features"]), arrays["person_ids"]
+    vectors = _vectors(f"{path}: `features` is", arrays["features"], _HINT)
+    people = arrays["person_ids"]
     for name, array in arrays.items():
         if name != "features" and array.shape != (len(vectors),):
             raise DataError(f"{path}: `{name}` is {list(array.shape)} for {len(vectors):,} features", hint=_HINT)
@@ -64,8 +69,14 @@ def read_features(path: Path) -> ImageFeatures:
 
 
 def read_vectors(path: Path) -> Float[np.ndarray, "n d"]:
-    """Read only the features of a feature file. Raises as `read_features`."""
-    return _vectors(path, _read_arrays(path, ("features",))["features"])
+    """Read only the features: those of a feature file, or a `.npy` file, by content and not by ending.
+
+    Raises:
+        DataError: As `read_features`.
+    """
+    if what_is(path).name == NPY:
+        return _vectors(f"{path} holds", read_array(path, _TABLE_HINT), _TABLE_HINT)
+    return _vectors(f"{path}: `features` is", _read_arrays(path, ("features",), _TABLE_HINT)["features"], _TABLE_HINT)
 
 
 def write_features(path: Path, features: PerModality[Features], tables: SplitTables) -> Path:
@@ -113,51 +124,23 @@ def write_columns(path: Path, columns: Mapping[str, Any], kind: OutputKind, opti
     return path
 
 
-def _vectors(path: Path, found: Shaped[np.ndarray, "..."]) -> Float[np.ndarray, "n d"]:
+def _vectors(what: str, found: Array, hint: str) -> Float[np.ndarray, "n d"]:
+    """Rows in memory order, of this machine's byte order."""
     if found.dtype.kind != "f" or found.dtype.itemsize > 8 or found.ndim != 2 or found.size == 0:
-        raise DataError(
-            f"{path}: `features` is {found.dtype} {list(found.shape)}, not a table of floating-point numbers", _HINT
-        )
-    vectors: Float[np.ndarray, "n d"] = found.astype(
-        np.float64 if found.dtype.itemsize == 8 else np.float32, copy=False
+        raise DataError(f"{what} {found.dtype} {list(found.shape)}, not a table of floating-point numbers", hint)
+    vectors: Float[np.ndarray, "n d"] = np.ascontiguousarray(
+        found, dtype=np.float64 if found.dtype.itemsize == 8 else np.float32
     )
     return vectors
 
 
-def _read_arrays(path: Path, needed: tuple[str, ...] = _NEEDED) -> dict[str, Shaped[np.ndarray, "..."]]:
+def _read_arrays(path: Path, needed: tuple[str, ...] = _NEEDED, hint: str = _HINT) -> dict[str, Array]:
     """The known arrays; others are ignored."""
-    if not path.is_file():
-        raise DataError(f"there is no file {path}", hint=_HINT)
-    _check_archive(path)
-    place, arrays = str(path), dict[str, Shaped[np.ndarray, "..."]]()
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            found = list(archive.files)
-            for name in _ARRAYS:
-                place = f"{path}: `{name}`"
-                if name in found:
-                    arrays[name] = archive[name]
-    except ValueError as error:
-        # An array of objects would have to be unpickled, which runs code.
-        raise DataError(f"{place} holds no plain numbers or strings: {error}", hint=_HINT) from error
-    wanted = {*needed, *arrays}
-    missing = [name for name in _ARRAYS if name in wanted and not isinstance(arrays.get(name), np.ndarray)]
+    arrays, found = read_arrays(path, _ARRAYS if needed == _NEEDED else needed, hint)
+    missing = [name for name in needed if name not in arrays]
     if missing:
-        raise DataError(f"{path} has no array {', '.join(missing)}; found: {', '.join(found) or 'none'}", hint=_HINT)
+        raise DataError(f"{path} has no array {', '.join(missing)}; found: {', '.join(found) or 'none'}", hint=hint)
     return arrays
-
-
-def _check_archive(path: Path) -> None:
-    """Verify all checksums first, because arrays of damaged bytes fail in many ways."""
-    if not zipfile.is_zipfile(path):
-        raise DataError(f"{path} is no .npz archive, or its end is missing", hint=_HINT)
-    try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
-    except (ValueError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        damaged = str(error)
-    if damaged is not None:
-        raise DataError(f"{path} is damaged: {damaged}", hint="write it again, or restore it from a copy")
 
 
 def _people(path: Path, values: Shaped[np.ndarray, "n"]) -> Int64[np.ndarray, "n"]:
@@ -179,6 +162,7 @@ def _integers(path: Path, name: str, values: Shaped[np.ndarray, "n"]) -> Int64[n
 
 
 def _infrared(path: Path, values: Shaped[np.ndarray, "n"]) -> Bool[np.ndarray, "n"]:
+    values = _strings(path, "modalities", values)
     known = np.isin(values, [str(modality) for modality in Modality])
     if not known.all():
         row = int(np.argmin(known))
@@ -187,10 +171,20 @@ def _infrared(path: Path, values: Shaped[np.ndarray, "n"]) -> Bool[np.ndarray, "
     return infrared
 
 
+def _strings(path: Path, name: str, values: Shaped[np.ndarray, "n"]) -> Shaped[np.ndarray, "n"]:
+    """Strings; those of other programs may be bytes."""
+    if values.dtype.kind not in "SU":
+        raise DataError(f"{path}: `{name}` is {values.dtype}, not strings", hint=_HINT)
+    try:
+        return (
+            np.char.decode(values, "utf-8") if values.dtype.kind == "S" else values.astype(f"=U{values.itemsize // 4}")
+        )
+    except ValueError as error:
+        raise DataError(f"{path}: `{name}` holds bytes that are not UTF-8", hint=_HINT) from error
+
+
 def _paths(path: Path, values: Shaped[np.ndarray, "n"]) -> tuple[str, ...]:
-    if values.dtype.kind != "U":
-        raise DataError(f"{path}: `paths` is {values.dtype}, not strings", hint=_HINT)
-    paths = tuple(values.tolist())
+    paths = tuple(_strings(path, "paths", values).tolist())
     (most_frequent, times), *_ = Counter(paths).most_common(1)
     if times > 1:
         raise DataError(f"{path}: `paths` names {most_frequent} {times} times", hint="each image may have one row")

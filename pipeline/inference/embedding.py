@@ -1,10 +1,11 @@
 """Image files to vectors, in memory or in a file, in chunks that survive a kill; unreadable images are listed."""
 
+import contextlib
 import hashlib
 import json
 import logging
 import os
-import shutil
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -17,18 +18,28 @@ from jaxtyping import Float32, Int64, Shaped, UInt8
 
 from models.modality import Modality
 from pipeline.console import progress
-from pipeline.data.decoding import Adjustment, Unreadable, decode_any_image, large_images_expected, reason_of
+from pipeline.data.image_files import (
+    Adjustment,
+    ImageReading,
+    Unreadable,
+    decode_image,
+    log_adjustments,
+    reason_of,
+    without_pillow_warnings,
+)
 from pipeline.data.image_list import ImageList
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import CheckpointError, ConfigError, DataError
 from pipeline.evaluation.feature_files import write_columns
 from pipeline.inference.encoder import TrainedEncoder
 from pipeline.runtime import atomic_files
+from pipeline.runtime.arrays import read_arrays
 from pipeline.runtime.outputs import FEATURES, check_file, is_special
 
 logger = logging.getLogger(__name__)
 
 CHUNK = 512
 _PLAN = "plan.json"
+_OWN = re.compile(r"\.?(plan\.json|\d{6}\.npz)(\.tmp)?")
 _SHOWN = 5
 
 
@@ -58,7 +69,7 @@ class _Picture:
     problem: str = ""
 
 
-@large_images_expected()
+@without_pillow_warnings()
 def embed_images(
     encoder: TrainedEncoder,
     images: ImageList,
@@ -95,7 +106,7 @@ def embed_images(
     count = 0
     unreadable: list[Unreadable] = []
     seen: Counter[Adjustment] = Counter()
-    pictures = _decode_ahead(images, left, encoder.height, encoder.width, workers)
+    pictures = _decode_ahead(images, left, encoder.height, encoder.width, encoder.reading, workers)
     steps = progress(
         enumerate(chunks), description, len(images), "images", count=lambda step: len(step[1].rows), rate=True
     )
@@ -132,8 +143,12 @@ def require_some(embedded: Embedded) -> Embedded:
 
 
 def forget_parts(parts: Path) -> None:
-    """Remove the chunks of a finished call."""
-    shutil.rmtree(parts, ignore_errors=True)
+    """Remove the chunks of a finished call; other files in their folder, and then the folder, stay."""
+    with contextlib.suppress(OSError):
+        for file in parts.iterdir():
+            if _OWN.fullmatch(file.name):
+                file.unlink()
+        parts.rmdir()
 
 
 def _encode(
@@ -151,13 +166,18 @@ def _encode(
 
 
 def _decode_ahead(
-    images: ImageList, chunks: Sequence[_Chunk], height: int, width: int, workers: int | None
+    images: ImageList,
+    chunks: Sequence[_Chunk],
+    height: int,
+    width: int,
+    reading: ImageReading,
+    workers: int | None,
 ) -> Iterator[list[_Picture]]:
     """Decode each chunk while the previous one is encoded."""
 
     def decode(path: str) -> _Picture:
         try:
-            decoded = decode_any_image(images.root / path, height, width)
+            decoded = decode_image(images.root / path, height, width, reading)
         except (OSError, ValueError) as error:
             return _Picture(None, problem=reason_of(error))
         return _Picture(decoded.pixels, decoded.adjustments)
@@ -178,8 +198,7 @@ def _decode_ahead(
 
 
 def _log(seen: Counter[Adjustment], unreadable: Sequence[Unreadable], total: int) -> None:
-    for adjustment, count in sorted(seen.items()):
-        logger.info("%s of %s images have %s", f"{count:,}", f"{total:,}", adjustment)
+    log_adjustments(seen, total)
     if unreadable:
         logger.warning("%s of %s images cannot be read: %s", f"{len(unreadable):,}", f"{total:,}", _first(unreadable))
 
@@ -194,12 +213,18 @@ def _begin_parts(parts: Path, encoder: TrainedEncoder, images: ImageList) -> Non
     names += images.infrared.tobytes().hex()
     plan = {
         "encoder": encoder.digest,
+        "reading": encoder.reading.to_dict(),
         "chunk": CHUNK,
         "images": hashlib.sha256(names.encode(errors="surrogateescape")).hexdigest(),
     }
-    if parts.exists() and atomic_files.read_json(parts / _PLAN) != plan:
+    if parts.exists() and _recorded_plan(parts) != plan:
         forget_parts(parts)
-    parts.mkdir(parents=True, exist_ok=True)
+    try:
+        parts.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise CheckpointError(
+            f"{parts}, the folder of finished chunks, cannot be made: {error.strerror}", hint="name another output"
+        ) from error
     atomic_files.write_json(parts / _PLAN, plan)
     finished = sum(1 for _ in parts.glob("*.npz"))
     if finished:
@@ -211,11 +236,18 @@ def _is_ours(parts: Path) -> bool:
     return parts.is_dir() and (plan.is_file() or {*parts.iterdir()} <= {atomic_files.temporary_name(plan)})
 
 
+def _recorded_plan(parts: Path) -> dict[str, Any] | None:
+    try:
+        return atomic_files.read_json(parts / _PLAN)
+    except CheckpointError:
+        return None  # damaged: the chunks are made again
+
+
 def _stamp(path: Path) -> tuple[int, int] | None:
     """Size and modification time: the vector of an image that has changed since is out of date."""
     try:
         found = path.stat()
-    except OSError:
+    except (OSError, ValueError):  # no file can have a name with a null byte
         return None
     return found.st_size, found.st_mtime_ns
 
@@ -232,11 +264,19 @@ def _write_part(path: Path, vectors: Float32[np.ndarray, "m dim"], problems: Seq
 
 
 def _read_part(path: Path, chunk: _Chunk) -> tuple[Float32[np.ndarray, "m dim"], list[str]]:
-    atomic_files.check_archive(path)
-    with np.load(path, allow_pickle=False) as arrays:
-        problems: list[str] = json.loads(str(arrays["problems"]))
-        assert len(problems) == len(chunk.rows), "`_begin_parts` keeps chunks of the same plan only"
-        return arrays["vectors"], problems
+    hint = "remove it: its images are embedded again"
+    atomic_files.check_archive(path, hint)
+    arrays, _ = read_arrays(path, ("vectors", "problems"), hint)
+    try:
+        problems = json.loads(str(arrays["problems"]))
+        vectors = arrays["vectors"]
+        readable = sum(not problem for problem in problems)
+        fits = len(problems) == len(chunk.rows) and all(isinstance(problem, str) for problem in problems)
+    except (KeyError, ValueError, TypeError, RecursionError):
+        fits = False
+    if not fits or vectors.dtype != np.float32 or vectors.ndim != 2 or len(vectors) != readable:
+        raise CheckpointError(f"{path} is damaged: it holds other images than its plan", hint=hint)
+    return vectors, problems
 
 
 @dataclass(frozen=True, slots=True)

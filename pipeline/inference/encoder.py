@@ -1,18 +1,24 @@
-"""The interface of a trained encoder, and encoders read from graphs. Importable without training code."""
+"""A trained encoder: its interface, and that of a run. Importable without training code."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, UInt8
 from torch import Tensor
 
-from models.modality import Modality, PerModality
+from models.encoder import DualStemEncoder, Flip, Head
+from models.modality import Modality
 from models.precision import Precision
-from pipeline.errors import TrainingError, WeightsError
+from models.transfer import upload
+from pipeline.config.experiment import AnyConfig
+from pipeline.data.image_files import FROM_ANYWHERE, ImageReading
+from pipeline.data.transforms.augmentation import Normalisation
+from pipeline.errors import TrainingError
+from pipeline.features import describe_pixels, encoder_digest
 from pipeline.runtime.device import using_device
 
 
@@ -38,6 +44,11 @@ class TrainedEncoder(Protocol):
     @property
     def width(self) -> int:
         """Of the images, pixels."""
+        ...
+
+    @property
+    def reading(self) -> ImageReading:
+        """How image files become its pixels."""
         ...
 
     def encode(self, pixels: UInt8[np.ndarray, "n height width 3"], modality: Modality) -> Float32[np.ndarray, "n dim"]:
@@ -73,37 +84,63 @@ def encode_batch(
 
 
 @dataclass(frozen=True, eq=False)
-class GraphEncoder:
-    """An encoder from exported graphs (`torch.export`), one per modality, in float32, each loaded at first use."""
+class RunEncoder:
+    """The encoder of a run (`name` of its folder) after one of its rounds, in evaluation mode, on `device`."""
 
     name: str
-    digest: str
-    height: int
-    width: int
-    files: PerModality[Path]
+    encoder: DualStemEncoder
+    config: AnyConfig
+    round: int
     device: torch.device
-    _graphs: dict[Modality, Any] = field(default_factory=dict, init=False)
+    precision: Precision
+    reading: ImageReading = FROM_ANYWHERE
+
+    @cached_property
+    def digest(self) -> str:
+        """Of weights, normalisation, image size, heads, flip, precision, and a reading that is not the default."""
+        evaluation = self.config.evaluation
+        parts = [encoder_digest(self.encoder), self.normalisation, f"{self.height}x{self.width}"]
+        return "-".join([*parts, "+".join(evaluation.heads), evaluation.flip, self.precision]) + self.reading.suffix
+
+    @property
+    def height(self) -> int:
+        """Of the images, pixels."""
+        return self.config.images.height
+
+    @property
+    def width(self) -> int:
+        """Of the images, pixels."""
+        return self.config.images.width
+
+    @property
+    def normalisation(self) -> Normalisation:
+        """Mean and standard deviation of the pixels."""
+        return self.config.images.normalisation
+
+    @property
+    def heads(self) -> tuple[Head, ...]:
+        """Features that are concatenated into a vector."""
+        return tuple(Head(name) for name in self.config.evaluation.heads)
+
+    @property
+    def flip(self) -> Flip:
+        """How mirrored images are used."""
+        return self.config.evaluation.flip
 
     def encode(self, pixels: UInt8[np.ndarray, "n height width 3"], modality: Modality) -> Float32[np.ndarray, "n dim"]:
         """See `TrainedEncoder`."""
-        if modality not in self._graphs:
-            self._graphs[modality] = _load(self.files[modality], self.device)
-        graph = self._graphs[modality]
         return encode_batch(
-            self.name, lambda: graph(torch.from_numpy(pixels).to(self.device)), len(pixels), self.device, "float32"
+            self.name,
+            lambda: describe_pixels(
+                self.encoder,
+                upload(pixels, self.device),
+                modality=modality,
+                heads=self.heads,
+                normalisation=self.normalisation,
+                flip=self.flip,
+                precision=self.precision,
+            ),
+            len(pixels),
+            self.device,
+            self.precision,
         )
-
-
-def _load(file: Path, device: torch.device) -> Any:
-    """Load a graph; nothing is unpickled."""
-    try:
-        program = torch.export.load(file)
-    except (OSError, RuntimeError, ValueError) as error:
-        raise WeightsError(
-            f"{file} is not a graph of vireid: {error}", hint="register the run's models again"
-        ) from error
-    if device.type != "cpu":
-        from torch.export.passes import move_to_device_pass
-
-        program = move_to_device_pass(program, device)
-    return program.module()

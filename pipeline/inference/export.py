@@ -20,7 +20,8 @@ from models.modality import Modality, PerModality
 from pipeline.config.experiment import record_of
 from pipeline.data.transforms.augmentation import colour_statistics
 from pipeline.errors import ConfigError, TrainingError
-from pipeline.inference.run_encoder import RunEncoder, empty_encoder
+from pipeline.inference.encoder import RunEncoder
+from pipeline.inference.run_encoder import empty_encoder
 from pipeline.runtime import atomic_files
 from pipeline.runtime.outputs import check_folder
 
@@ -171,6 +172,7 @@ def _description(encoder: RunEncoder, form: Format, files: list[str]) -> dict[st
             "type": "float32",
             "shape": ["batch", 3, encoder.height, encoder.width],
             "colours": "red, green, blue; a grey image's one channel three times",
+            "files": encoder.reading.to_dict(),
             "resize": "Lanczos to height x width, without crop",
             "scale": "values from 0 to 1, less mean, divided by deviation",
             "mean": list(mean),

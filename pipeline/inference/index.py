@@ -5,20 +5,26 @@ or the new one, also after a kill.
 """
 
 import hashlib
+import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated
 
 import numpy as np
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt8
+from pydantic import AfterValidator, Field
 
 from clustering.gallery_search import GalleryLists, Hits, most_similar
 from models.modality import Modality
+from pipeline.data.image_files import ImageReading
 from pipeline.errors import CheckpointError, DataError
 from pipeline.runtime import atomic_files
+from pipeline.runtime.arrays import read_array
 
 INDEX = "index.json"
 FORMAT = 1
+_PARTS_OF_INDEX = re.compile(r"\.?(vectors-\d{6}\.npy|files-\d{6}\.jsonl|lists-\d{6}\.faiss)(\.tmp)?")
+_REMAKE = "name a new folder with --index, or remove index.json, vectors-*, files-* and lists-* in this one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +46,60 @@ class IndexedFile:
         return self.path, self.size, self.changed
 
 
+def is_own(name: str) -> bool:
+    """Whether a file name is that of a part of an index, besides `index.json`.
+
+    >>> is_own("vectors-000001.npy"), is_own("vectors-of-mine.npy")
+    (True, False)
+    """
+    return _PARTS_OF_INDEX.fullmatch(name) is not None
+
+
+def _own(name: str) -> str:
+    if not is_own(name):
+        raise ValueError("it names no part of the index")
+    return name
+
+
+PartName = Annotated[str, AfterValidator(_own)]
+
+
+@dataclass(frozen=True, slots=True)
+class ListsRecord:
+    """The file of the inverted lists, its SHA-256 (None in older indexes), and what a search of them takes."""
+
+    file: PartName
+    effort: Annotated[int, Field(ge=1)]
+    recall: Annotated[float, Field(ge=0, le=1)]
+    sha256: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class IndexRecord:
+    """The content of `index.json`: where the images come from, and the files of this generation."""
+
+    format: int
+    generation: Annotated[int, Field(ge=1, lt=10**6)]
+    encoder: str
+    modality: Modality
+    source: str
+    splits: tuple[str, ...]
+    source_root: str | None
+    root: str
+    images: int
+    dim: int
+    vectors: PartName
+    files: PartName
+    lists: ListsRecord | None
+    reading: ImageReading | None = None
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Gallery:
     """A searchable gallery: `files`, sorted by path, and their `vectors`, memory-mapped unit rows.
 
-    Paths are relative to `root`; `lists` are None for exhaustive search.
+    Paths are relative to `root`; `lists` are None for exhaustive search; `reading` is None in an index of an earlier
+    version, whose images were read in another way.
     """
 
     root: Path
@@ -53,12 +108,28 @@ class Gallery:
     modality: Modality
     encoder: str
     lists: GalleryLists | None
+    reading: ImageReading | None
 
     def search(self, queries: Float32[np.ndarray, "q dim"], k: int) -> Hits:
-        """The k most similar images of each query, given as a unit row."""
+        """The k most similar images of each query, given as a unit row.
+
+        Raises:
+            DataError: The queries have another width.
+        """
+        require_same_width(self, queries)
         if self.lists is None:
             return most_similar(queries, self.vectors, k)
         return self.lists.search(queries, self.vectors, k)
+
+
+def require_same_width(gallery: Gallery, vectors: Float32[np.ndarray, "_ _"]) -> None:
+    """DataError if vectors of its encoder have another width than those of an index."""
+    if vectors.shape[1] != gallery.vectors.shape[1]:
+        raise DataError(
+            f"the index is damaged: its vectors have {gallery.vectors.shape[1]:,} dimensions, those of its encoder "
+            f"{vectors.shape[1]:,}",
+            hint=_REMAKE,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,28 +155,32 @@ class GallerySource:
 
 
 def is_index(path: Path) -> bool:
-    """Whether a folder holds an index."""
-    return (path / INDEX).is_file()
+    """Whether a folder holds an index, maybe a damaged one; the `index.json` of another program is none."""
+    if not (path / INDEX).is_file():
+        return False
+    if any(is_own(entry.name) for entry in path.iterdir()):
+        return True
+    try:
+        return {"generation", "vectors", "files"} <= (atomic_files.read_json(path / INDEX) or {}).keys()
+    except CheckpointError:
+        return False
 
 
-def read_record(path: Path) -> dict[str, Any]:
+def read_record(path: Path) -> IndexRecord:
     """Read `index.json`.
 
     Raises:
-        DataError: It is missing, damaged, or of another version.
+        DataError: It is missing, damaged, of another program or of another version.
     """
-    try:
-        record = atomic_files.read_json(path / INDEX)
-    except CheckpointError as error:
-        raise DataError(error.message, hint="remove the folder: the index is made again") from error
-    if record is None:
+    if not is_index(path):
         raise DataError(f"{path} holds no index", hint="name the folder of images: its index is then made")
-    if record.get("format") != FORMAT:
-        raise DataError(
-            f"{path} has format {record.get('format')!r}, expected {FORMAT}",
-            hint="remove the folder: the index is made again",
-        )
-    return record
+    try:
+        content = atomic_files.read_json(path / INDEX) or {}
+        if content.get("format") != FORMAT:
+            raise DataError(f"{path} has format {content.get('format')!r:.40}, expected {FORMAT}", hint=_REMAKE)
+        return atomic_files.checked(IndexRecord, content, path / INDEX)
+    except CheckpointError as error:
+        raise DataError(error.message, hint=_REMAKE) from error
 
 
 def open_gallery(path: Path, encoder: str) -> Gallery:
@@ -115,20 +190,38 @@ def open_gallery(path: Path, encoder: str) -> Gallery:
         DataError: No index, a damaged one, or one of another encoder.
     """
     record = read_record(path)
-    if record["encoder"] != encoder:
+    if record.encoder != encoder:
         raise DataError(
-            f"{path} was made by another encoder ({record['encoder']}) than that of the queries ({encoder})",
-            hint="take the run that made it, or give each encoder an --index folder of its own",
+            f"{path} was made by another encoder ({record.encoder}) than that of the queries ({encoder})",
+            hint="take the run that made it, with its --orientation, --deep-range and --precision, or give each "
+            "encoder an --index folder of its own",
         )
     try:
-        files = tuple(IndexedFile(**row) for row in atomic_files.read_lines(path / record["files"]))
-        vectors = np.load(path / record["vectors"], mmap_mode="r", allow_pickle=False)
-        lists = None
-        if record["lists"] is not None:
-            content = np.fromfile(path / record["lists"]["file"], dtype=np.uint8)
-            lists = GalleryLists.from_bytes(content, record["lists"]["effort"], record["lists"]["recall"])
-        if len(files) != len(vectors):
-            raise ValueError(f"{len(vectors):,} vectors of {len(files):,} files")
-    except (OSError, ValueError, TypeError, KeyError, CheckpointError) as error:
-        raise DataError(f"{path} is damaged: {error}", hint="remove the folder: the index is made again") from error
-    return Gallery(Path(record["root"]), files, vectors, Modality(record["modality"]), record["encoder"], lists)
+        rows = atomic_files.read_lines(path / record.files)
+        files = atomic_files.checked(tuple[IndexedFile, ...], rows, path / record.files)
+        vectors = read_array(path / record.vectors, _REMAKE, mapped=True)
+        if vectors.dtype != np.float32 or vectors.shape != (len(files), record.dim) or not vectors.size:
+            raise ValueError(f"vectors are {vectors.dtype} {list(vectors.shape)} for {len(files):,} files")
+        lists = None if record.lists is None else _open_lists(path, record.lists, vectors.shape)
+    except (OSError, ValueError, CheckpointError) as error:
+        raise DataError(f"{path} is damaged: {error}", hint=_REMAKE) from error
+    modality, encoder, reading = record.modality, record.encoder, record.reading
+    return Gallery(Path(record.root), files, np.asanyarray(vectors), modality, encoder, lists, reading)
+
+
+def _open_lists(path: Path, record: ListsRecord, shape: tuple[int, ...]) -> GalleryLists | None:
+    """None for lists without a digest: faiss is given only bytes that were written."""
+    if record.sha256 is None:
+        return None
+    content = np.fromfile(path / record.file, dtype=np.uint8)
+    if digest_of_lists(content) != record.sha256:
+        raise ValueError(f"{record.file} holds other bytes than were written")
+    lists = GalleryLists.from_bytes(content, record.effort, record.recall)
+    if lists.shape != shape:
+        raise ValueError(f"{record.file} holds {list(lists.shape)} vectors for {list(shape)}")
+    return lists
+
+
+def digest_of_lists(content: UInt8[np.ndarray, " b"]) -> str:
+    """SHA-256 of serialised lists."""
+    return hashlib.sha256(content.data).hexdigest()

@@ -23,9 +23,12 @@ from pipeline.inference.index import (
     Gallery,
     GallerySource,
     IndexedFile,
+    digest_of_lists,
     is_index,
+    is_own,
     open_gallery,
     read_record,
+    require_same_width,
 )
 from pipeline.runtime import atomic_files
 from pipeline.runtime.folder_lock import lock_folder
@@ -103,7 +106,12 @@ def refresh_gallery(
                 hint="if the paths of a manifest or a list are relative to another folder, name it with --root",
             )
         root = images.root.resolve()
-        known = {file.state: row for row, file in enumerate(before.files)} if before and before.root == root else {}
+        known = {}
+        if before is not None and before.root == root:
+            if before.reading is None:
+                logger.info("%s was made by a version that read images in another way: all are embedded again", path)
+            else:
+                known = {file.state: row for row, file in enumerate(before.files)}
         new = np.array([row for row, file in zip(there, files, strict=True) if file.state not in known], dtype=np.int64)
         embedded = None
         if len(new):
@@ -117,8 +125,8 @@ def refresh_gallery(
         gone = len(images) - len(files) + len(known) - kept
         refreshed = Refreshed(kept, len(merged.files) - kept, gone, 0 if embedded is None else len(embedded.unreadable))
         has_lists = kind == "ivf" or (kind == "auto" and len(merged.files) > EXACT_UP_TO)
-        if before is None or before.files != merged.files or has_lists != (before.lists is not None):
-            _write(path, encoder.digest, root, source, merged, before, embedded, has_lists)
+        if before is None or before.files != merged.files or has_lists != (before.lists is not None) or not known:
+            _write(path, encoder, root, source, merged, before, embedded, has_lists)
         forget_parts(path / _PARTS)
         return open_gallery(path, encoder.digest), refreshed
     finally:
@@ -128,7 +136,8 @@ def refresh_gallery(
 def _refuse_foreign(path: Path) -> None:
     if path.is_dir() and not is_index(path):
         others = sorted({entry.name for entry in path.iterdir()} - {_LOCK, _PARTS})
-        if any(not name.startswith(("vectors-", "files-", "lists-")) for name in others):
+        others = [name for name in others if not is_own(name)]
+        if others:
             raise DataError(
                 f"{path} is not an index, but holds other files (first: {others[0]})",
                 hint="name a new or an empty folder with --index",
@@ -141,8 +150,8 @@ def _existing(images: ImageList) -> tuple[list[int], list[IndexedFile]]:
     for row, path in enumerate(images.paths):
         try:
             found = (images.root / path).stat()
-        except OSError:
-            continue  # it vanished after it was listed
+        except (OSError, ValueError):
+            continue  # it vanished after it was listed, or no file can have this name
         camera, person = ("", "") if images.known is None else (images.known.cameras[row], images.known.people[row])
         rows.append(row)
         files.append(IndexedFile(path, found.st_size, found.st_mtime_ns, camera, person))
@@ -171,7 +180,7 @@ def _merge(
 
 def _write(
     path: Path,
-    encoder: str,
+    encoder: TrainedEncoder,
     root: Path,
     source: GallerySource,
     merged: _Merged,
@@ -179,7 +188,7 @@ def _write(
     embedded: Embedded | None,
     has_lists: bool,
 ) -> None:
-    generation = 1 + (read_record(path)["generation"] if before is not None else 0)
+    generation = 1 + (read_record(path).generation if before is not None else 0)
     vectors, files = path / f"vectors-{generation:06d}.npy", path / f"files-{generation:06d}.jsonl"
     dim = _write_vectors(vectors, merged, before, embedded)
     atomic_files.write_lines(files, [asdict(file) for file in merged.files])
@@ -187,7 +196,8 @@ def _write(
     record = {
         "format": FORMAT,
         "generation": generation,
-        "encoder": encoder,
+        "encoder": encoder.digest,
+        "reading": encoder.reading.to_dict(),
         "modality": source.modality.value,
         "source": str(source.path.resolve()),
         "splits": list(source.splits),
@@ -200,9 +210,9 @@ def _write(
         "lists": lists,
     }
     atomic_files.write_json(path / INDEX, record)
-    current = {INDEX, _LOCK, _PARTS, vectors.name, files.name, *([lists["file"]] if lists else [])}
+    current = {vectors.name, files.name, *([lists["file"]] if lists else [])}
     for file in path.iterdir():
-        if file.name not in current:
+        if is_own(file.name) and file.name not in current and file.is_file():
             file.unlink()
 
 
@@ -210,6 +220,8 @@ def _write_vectors(path: Path, merged: _Merged, before: Gallery | None, embedded
     """Write all vectors; return their dimension."""
     sources = [one.vectors for one in (before, embedded) if one is not None and one.vectors.size]
     dim = int(sources[0].shape[1])
+    if before is not None and embedded is not None and embedded.vectors.size:
+        require_same_width(before, embedded.vectors)
 
     def write(file: BinaryIO) -> None:
         header = {"descr": "<f4", "fortran_order": False, "shape": (len(merged.files), dim)}
@@ -228,7 +240,9 @@ def _write_lists(path: Path, vectors: Path) -> dict[str, Any]:
         file.write(content.data)
 
     atomic_files.replace_file(path, write)
-    return {"file": path.name, "effort": built.effort, "recall": built.recall}
+    return {
+        "file": path.name, "effort": built.effort, "recall": built.recall, "sha256": digest_of_lists(content),
+    }  # fmt: skip
 
 
 def _vectors(
@@ -269,7 +283,10 @@ def open_or_refresh(
         folder, source = source.path, _recorded(source.path, source.modality)
         if not source.path.exists():
             logger.warning("%s does not exist: its index is searched without a refresh", source.path)
-            return open_gallery(folder, encoder.digest), folder
+            opened = open_gallery(folder, encoder.digest)
+            if opened.reading is None:
+                logger.warning("%s was made by a version that read images in another way", folder)
+            return opened, folder
     gallery, refreshed = refresh_gallery(folder, encoder, source, batch_size=batch_size, kind=kind, workers=workers)
     logger.info("%s: %s", folder, refreshed)
     return gallery, folder
@@ -277,13 +294,8 @@ def open_or_refresh(
 
 def _recorded(path: Path, modality: Modality) -> GallerySource:
     record = read_record(path)
-    root = record["source_root"]
-    found = GallerySource(
-        Path(record["source"]),
-        Modality(record["modality"]),
-        tuple(record["splits"]),
-        None if root is None else Path(root),
-    )
+    root = record.source_root
+    found = GallerySource(Path(record.source), record.modality, record.splits, None if root is None else Path(root))
     if found.modality is not modality:
         raise DataError(
             f"{path} holds {found.modality} images, but {modality} ones are needed",

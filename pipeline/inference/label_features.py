@@ -5,19 +5,13 @@ from pathlib import Path
 from typing import Any, BinaryIO, Literal
 
 import numpy as np
-from jaxtyping import Float, Float32
 
 from clustering.labelling import Labelling, label_images
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import ConfigError
 from pipeline.evaluation.feature_files import read_vectors
 from pipeline.evaluation.ranking import unit_rows
 from pipeline.runtime.environment import peak_resident_bytes
 from pipeline.runtime.outputs import LABELS, write_output
-
-_FORM = (
-    "the file holds one array [n, d] of float16, float32 or float64, as `numpy.save` writes it, or is a .npz archive "
-    "with such an array `features`, as `vireid embed` writes it"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +58,7 @@ def label_file(
 
     Raises:
         ConfigError: A parameter is out of range.
-        DataError: The file is missing, damaged or of another kind, or a row has no direction.
+        DataError: The file is missing, empty, damaged or of another kind, or a row has no direction.
 
     Cost: the features twice in memory; see `clustering.labelling.label_images`.
     """
@@ -72,8 +66,7 @@ def label_file(
         raise ConfigError(
             f"eps is {eps}, not between 0 and 1", hint="0.6 is the published value; the eps curve shows other values"
         )
-    vectors = _read(path)
-    rows = unit_rows(vectors, path.name).astype(np.float32, copy=False) if len(vectors) else vectors.astype(np.float32)
+    rows = unit_rows(read_vectors(path), path.name).astype(np.float32, copy=False)
     try:
         labelling = label_images(
             rows,
@@ -95,20 +88,3 @@ def label_file(
 
         write_output(out, write, LABELS, "--out")
     return LabelReport(labelling, peak_resident_bytes())
-
-
-def _read(path: Path) -> Float[np.ndarray, "n d"]:
-    if not path.is_file():
-        raise DataError(f"there is no file {path}", hint=_FORM)
-    if path.suffix == ".npz":
-        return read_vectors(path)
-    try:
-        vectors = np.load(path, allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise DataError(f"{path} cannot be read, or is truncated: {error}", hint=_FORM) from error
-    known = (np.float16, np.float32, np.float64)
-    if not isinstance(vectors, np.ndarray) or vectors.ndim != 2 or vectors.dtype not in known:
-        what = f"{vectors.dtype} {list(vectors.shape)}" if isinstance(vectors, np.ndarray) else "an archive"
-        raise DataError(f"{path} holds {what}, not a table of floating-point numbers", hint=_FORM)
-    features: Float32[np.ndarray, "n d"] = vectors.astype(np.float32) if vectors.dtype == np.float16 else vectors
-    return features

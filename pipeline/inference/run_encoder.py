@@ -1,27 +1,21 @@
 """The encoder of a run, without its data set, its optimiser or its initial weights."""
 
 import logging
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
-from jaxtyping import Float32, UInt8
 
 from models.clip import WeightsLoadError, load_clip
-from models.encoder import DualStemEncoder, Flip, Head
+from models.encoder import DualStemEncoder
 from models.imagenet import RESNET50, load_imagenet
-from models.modality import Modality
-from models.precision import Precision
-from models.transfer import upload
+from pipeline.config.datasets import DeepRange, Orientation
 from pipeline.config.experiment import AnyConfig
 from pipeline.config.presets import validate_config
-from pipeline.data.transforms.augmentation import Normalisation
-from pipeline.errors import CheckpointError, ConfigError, WeightsError
-from pipeline.features import describe_pixels, encoder_digest
-from pipeline.inference.encoder import TrainedEncoder, encode_batch
+from pipeline.data.image_files import ImageReading, search_reading
+from pipeline.errors import CheckpointError, WeightsError
+from pipeline.inference.encoder import RunEncoder, TrainedEncoder
 from pipeline.methods import method_of
 from pipeline.runtime.device import PrecisionSetting, recorded_precision, resolve_device, resolve_precision
 from pipeline.storage import layout as run_files
@@ -32,83 +26,33 @@ logger = logging.getLogger(__name__)
 _NO_RUN = "name a run folder, its checkpoint.pt, or a model of MLflow such as models:/NAME/1; `vireid runs` lists runs"
 
 
-@dataclass(frozen=True, eq=False)
-class RunEncoder:
-    """The encoder of a run (`name` of its folder) after one of its rounds, in evaluation mode, on `device`."""
-
-    name: str
-    encoder: DualStemEncoder
-    config: AnyConfig
-    round: int
-    device: torch.device
-    precision: Precision
-
-    @cached_property
-    def digest(self) -> str:
-        """Of weights, normalisation, image size, heads, flip and precision."""
-        evaluation = self.config.evaluation
-        parts = [encoder_digest(self.encoder), self.normalisation, f"{self.height}x{self.width}"]
-        return "-".join([*parts, "+".join(evaluation.heads), evaluation.flip, self.precision])
-
-    @property
-    def height(self) -> int:
-        """Of the images, pixels."""
-        return self.config.images.height
-
-    @property
-    def width(self) -> int:
-        """Of the images, pixels."""
-        return self.config.images.width
-
-    @property
-    def normalisation(self) -> Normalisation:
-        """Mean and standard deviation of the pixels."""
-        return self.config.images.normalisation
-
-    @property
-    def heads(self) -> tuple[Head, ...]:
-        """Features that are concatenated into a vector."""
-        return tuple(Head(name) for name in self.config.evaluation.heads)
-
-    @property
-    def flip(self) -> Flip:
-        """How mirrored images are used."""
-        return self.config.evaluation.flip
-
-    def encode(self, pixels: UInt8[np.ndarray, "n height width 3"], modality: Modality) -> Float32[np.ndarray, "n dim"]:
-        """See `TrainedEncoder`."""
-        return encode_batch(
-            self.name,
-            lambda: describe_pixels(
-                self.encoder,
-                upload(pixels, self.device),
-                modality=modality,
-                heads=self.heads,
-                normalisation=self.normalisation,
-                flip=self.flip,
-                precision=self.precision,
-            ),
-            len(pixels),
-            self.device,
-            self.precision,
-        )
-
-
-def open_encoder(name: str, device: str = "auto", precision: PrecisionSetting | None = None) -> TrainedEncoder:
+def open_encoder(
+    name: str,
+    device: str = "auto",
+    precision: PrecisionSetting | None = None,
+    orientation: Orientation | None = None,
+    deep_range: DeepRange | None = None,
+) -> TrainedEncoder:
     """Open the encoder that a user names.
 
     Args:
         name: A run folder, a checkpoint in it, or an MLflow address as for `read_registered_encoder`.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         precision: The run's own when None.
+        orientation: Whether orientation tags are applied; the run's own when None.
+        deep_range: Limits of images of more than 8 bits; the run's own when None.
     """
+    encoder = _open(name, device, precision)
+    reading = encoder.reading
+    return replace(encoder, reading=ImageReading(orientation or reading.orientation, deep_range or reading.deep_range))
+
+
+def _open(name: str, device: str, precision: PrecisionSetting | None) -> RunEncoder:
     if not name.startswith(("models:/", "runs:/")):
         return read_run_encoder(Path(name), device, precision)
-    if precision == "bfloat16":
-        raise ConfigError(f"{name} is registered as a float32 graph", hint="omit --precision")
     from pipeline.inference.mlflow_encoder import read_registered_encoder  # MLflow takes seconds to import
 
-    return read_registered_encoder(name, device)
+    return read_registered_encoder(name, device, precision)
 
 
 def read_run_encoder(path: Path, device: str = "auto", precision: PrecisionSetting | None = None) -> RunEncoder:
@@ -132,16 +76,12 @@ def read_run_encoder(path: Path, device: str = "auto", precision: PrecisionSetti
     if record is None:
         raise CheckpointError(f"{path} holds no run", hint=_NO_RUN)
     checkpoint = read_checkpoint(path if path.is_file() else folder / run_files.CHECKPOINT)
-    if checkpoint is None or checkpoint["completed"] == 0:
+    round_, weights = (0, {}) if checkpoint is None else _result(checkpoint, path, last=path.is_file())
+    if round_ == 0:
         raise CheckpointError(f"{path} has no finished round yet", hint="wait for its first round, or start it again")
     config = validate_config(record["config"])
-    selected: dict[str, Any] | None = None if path.is_file() else checkpoint["selected"]
-    round_, weights = (
-        (checkpoint["completed"], checkpoint["encoder"])
-        if selected is None
-        else (selected["round"], selected["encoder"])
-    )
     place = resolve_device(device)
+    reading = search_reading(config.data.orientation, config.data.deep_range)
     computed_in = (
         recorded_precision(config.execution.precision, place)
         if precision is None
@@ -150,13 +90,31 @@ def read_run_encoder(path: Path, device: str = "auto", precision: PrecisionSetti
     encoder = empty_encoder(config)
     try:
         encoder.load_state_dict(weights)
-    except RuntimeError as error:
+    except (RuntimeError, AttributeError, TypeError) as error:
         raise CheckpointError(
             f"the weights of {path} do not fit {config.model.architecture}: {str(error).splitlines()[0]}",
             hint=f"the run took its architecture from {config.model.weights}: restore it there",
         ) from error
     logger.info("%s: %s, after round %d", folder.name, config.method, round_)
-    return RunEncoder(folder.name, encoder.to(place).eval(), config, round_, place, computed_in)
+    return RunEncoder(folder.name, encoder.to(place).eval(), config, round_, place, computed_in, reading)
+
+
+def _result(checkpoint: dict[str, Any], path: Path, *, last: bool) -> tuple[int, dict[str, torch.Tensor]]:
+    """Round and weights of the selected round, or of the `last` one."""
+    selected = None if last else checkpoint.get("selected")
+    part = checkpoint if selected is None else selected
+    number, weights = (
+        (part.get("completed" if selected is None else "round"), part.get("encoder"))
+        if isinstance(part, dict)
+        else (None, None)
+    )
+    if (
+        not isinstance(number, int)
+        or not isinstance(weights, dict)
+        or not all(isinstance(tensor, torch.Tensor) for tensor in weights.values())
+    ):
+        raise CheckpointError(f"{path} holds no encoder of a run", hint="restore its checkpoint from a copy")
+    return number, weights
 
 
 def empty_encoder(config: AnyConfig) -> DualStemEncoder:

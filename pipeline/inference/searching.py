@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import partial
 from html import escape
 from importlib import resources
 from pathlib import Path
@@ -15,7 +16,7 @@ import numpy as np
 from jaxtyping import Float32
 from PIL import Image
 
-from pipeline.data.decoding import Unreadable, large_images_expected, open_any_image
+from pipeline.data.image_files import FROM_ANYWHERE, ImageReading, Unreadable, open_image, without_pillow_warnings
 from pipeline.data.image_list import ImageList
 from pipeline.evaluation.ranking import unit_rows
 from pipeline.inference.embedding import embed_images, require_some
@@ -143,9 +144,10 @@ def write_search_page(result: GallerySearchResult, images: ImageList, gallery: G
     shown = result.queries[:MOST_QUERIES]
     paths = {images.root / query.path for query in shown}
     paths |= {gallery.root / hit.path for query in shown for hit in query.hits}
-    with large_images_expected(), ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    reading = gallery.reading or FROM_ANYWHERE
+    with without_pillow_warnings(), ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         ordered = sorted(paths)
-        thumbnails = dict(zip(ordered, pool.map(_thumbnail, ordered), strict=True))
+        thumbnails = dict(zip(ordered, pool.map(partial(_thumbnail, reading=reading), ordered), strict=True))
     write_page(file, _page(result, shown, images.root, gallery, thumbnails))
 
 
@@ -191,10 +193,10 @@ def _figure(thumbnail: str, kind: str, lines: list[str]) -> str:
     return f'<figure class="{kind}">{picture}<figcaption>{text}</figcaption></figure>\n'
 
 
-def _thumbnail(path: Path) -> str:
+def _thumbnail(path: Path, reading: ImageReading) -> str:
     """A small JPEG in base64; empty if the image cannot be read."""
     try:
-        image = open_any_image(path).image
+        image = open_image(path, reading).image
     except (OSError, ValueError):
         return ""
     width = max(1, round(image.width * _HEIGHT / image.height))

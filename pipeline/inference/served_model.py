@@ -7,13 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from jaxtyping import Float32
 
-from models.modality import Modality, PerModality
+from models.modality import Modality
 from pipeline.data.image_list import ImageList
 from pipeline.inference.embedding import embed_images
-from pipeline.inference.encoder import GraphEncoder, TrainedEncoder
+from pipeline.inference.encoder import TrainedEncoder
+from pipeline.inference.saved_encoder import read_saved_encoder
 
 _BATCH = 64
 
@@ -46,7 +46,4 @@ class ServedEncoder:
 
 def _load_pyfunc(path: str) -> ServedEncoder:
     """MLflow's entry point; `path` is the data folder of `save_table_model`."""
-    folder = Path(path)
-    height, width = (int(part) for part in (folder / "size.txt").read_text(encoding="ascii").split())
-    files = PerModality.build(lambda modality: folder / f"{modality}.pt2")
-    return ServedEncoder(GraphEncoder(folder.name, str(folder), height, width, files, torch.device("cpu")))
+    return ServedEncoder(read_saved_encoder(Path(path), "the served model", "cpu"))

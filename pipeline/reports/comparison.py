@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from pipeline.config.experiment import flat
+from pipeline.config.experiment import recorded_values
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.reports import html as html_page
 from pipeline.reports.curves import COLOURS, Curve, draw_curves
@@ -76,7 +76,7 @@ class Comparison:
     @property
     def differences(self) -> tuple[Difference, ...]:
         """Every setting that differs, sorted by name, including data folder and device."""
-        settings = [dict(flat(run.recorded)) for run in self.runs]
+        settings = [recorded_values(run.recorded) for run in self.runs]
         names = sorted({name for one in settings for name in one})
         values = {name: tuple(one.get(name) for one in settings) for name in names}
         return tuple(Difference(name, of) for name, of in values.items() if any(value != of[0] for value in of))

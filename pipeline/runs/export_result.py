@@ -1,9 +1,11 @@
 """A run's result as models for other programs: from pixels of images to the vectors for searching."""
 
+import json
 import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +15,13 @@ from torch import Tensor, nn
 
 from models.encoder import Descriptor, Head
 from models.modality import Modality
-from pipeline.config.experiment import AnyConfig
+from models.saved_encoder import save_encoder
+from pipeline.config.experiment import AnyConfig, record_of
+from pipeline.data.image_files import search_reading
 from pipeline.data.transforms.augmentation import Normalisation, preprocess
 from pipeline.runs.run import Run
 from pipeline.runtime.atomic_files import TEMPORARY
-from pipeline.tracking.replay import read_note
+from pipeline.tracking.replay import MODELS_FORM, read_note
 
 logger = logging.getLogger(__name__)
 
@@ -50,16 +54,16 @@ def export_result(run: Run[Any, Any]) -> None:
     No-op if `execution.register_model` is off or they are registered already. A network that cannot be exported only
     causes a warning.
 
-    Cost: RN50 at 288 x 144 pixels: 28 s on a CPU core, and 624 MB in total.
+    Cost: RN50 at 288 x 144 pixels: 28 s on a CPU core, and 470 MB in total.
     """
     config, selected, folder = run.config, run.state.selected, run.record.folder
     note = read_note(folder.path)
     # With tracking off, a run that MLflow knows already leaves its models for `vireid runs sync`.
-    tracked = config.execution.tracking if note is None else not note.models
+    tracked = config.execution.tracking if note is None else not (note.models and note.form == MODELS_FORM)
     if not (tracked and config.execution.register_model):
         return
     # MLflow takes seconds to import, and commands that use a finished run do without it.
-    from pipeline.tracking.mlflow_models import ModelExportError, save_model, save_table_model
+    from pipeline.tracking.mlflow_models import READING, ModelExportError, save_model, save_table_model
 
     if selected is None or config.evaluation.selection == "last":
         number, weights = run.state.completed, run.state.encoder.state_dict()
@@ -70,7 +74,8 @@ def export_result(run: Run[Any, Any]) -> None:
     encoder.load_state_dict(weights)
     heads = [Head(name) for name in config.evaluation.heads]
     size = config.images.height, config.images.width
-    tags = {"vireid.run": folder.path.name, "vireid.round": str(number)}
+    reading = json.dumps(search_reading(config.data.orientation, config.data.deep_range).to_dict())
+    tags = {"vireid.run": folder.path.name, "vireid.round": str(number), READING: reading}
     try:
         for modality in Modality:
             name = registered_name(config, modality)
@@ -79,8 +84,9 @@ def export_result(run: Run[Any, Any]) -> None:
             with _placed(folder.unregistered / str(modality)) as path:
                 save_model(model, _example(*size), path, tags | {"vireid.model": name})
         with _placed(folder.unregistered / "table") as path:
-            graphs = {str(modality): folder.unregistered / str(modality) for modality in Modality}
-            save_table_model(graphs, _LOADER, size, path, tags | {"vireid.model": registered_name(config)})
+            settings = {"run": folder.path.name, "round": number, "config": record_of(config)}
+            write = partial(save_encoder, encoder=encoder, architecture=run.clip.architecture, settings=settings)
+            save_table_model(write, _LOADER, path, tags | {"vireid.model": registered_name(config)})
     except ModelExportError as error:
         shutil.rmtree(folder.unregistered, ignore_errors=True)
         logger.warning("the result is not registered in MLflow, it cannot be exported: %s", error)

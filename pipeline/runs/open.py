@@ -23,11 +23,13 @@ from pipeline.data.dataset import (
     SplitTables,
     held_out_images,
     read_dataset,
+    reading_of,
     spec_of,
     training_images,
     verified_store,
 )
 from pipeline.data.images import TestImages
+from pipeline.data.roots import describe_absent
 from pipeline.data.store import open_store, store_key
 from pipeline.data.supervision import Supervision
 from pipeline.errors import CheckpointError, ConfigError, DataError, WeightsError
@@ -36,6 +38,8 @@ from pipeline.runs.record import RunRecord
 from pipeline.runs.run import Method, Run
 from pipeline.runtime.device import device_name, recorded_precision, resolve_device, resolve_precision, using_device
 from pipeline.runtime.distributed import ALONE, Processes
+from pipeline.runtime.names import is_there
+from pipeline.storage.layout import ENVIRONMENT
 from pipeline.storage.run_folder import RunFolder
 from pipeline.tracking.tracker import SilentTracker, Tracker, UninterruptedTracker
 
@@ -101,12 +105,13 @@ def reopen_run(
     *,
     data_root: Path | None,
     device: str,
+    images_root: Path | None = None,
     split: int | None = None,
 ) -> Iterator[tuple[Run[Any, Any], IdentityEvaluator]]:
     """Open an existing run to measure it, without tracking.
 
-    `method_of` returns the method of recorded settings, as `pipeline.methods.method_of`. `data_root` is the present
-    folder of the data set, by default the recorded one.
+    `method_of` returns the method of recorded settings, as `pipeline.methods.method_of`. `data_root` and
+    `images_root` are the present folders of the data set and of a manifest's images, by default the recorded ones.
 
     Raises:
         ConfigError: It was trained on another split of RegDB than `split`.
@@ -119,7 +124,7 @@ def reopen_run(
                 f"{run_folder} was trained on split {recorded.data.split}: it has seen test people of split {split}",
                 hint="train a model for each split: `vireid train cclnet-regdb --splits 1-10`",
             )
-        data = recorded.data if data_root is None else recorded.data.model_copy(update={"root": data_root})
+        data = _present_data(run_folder, recorded.data, data_root, images_root)
         place = resolve_device(device)
         precision = recorded_precision(recorded.execution.precision, place)
         changes = {"device": device, "runs_folder": run_folder.parent, "tracking": False, "precision": precision}
@@ -151,6 +156,23 @@ def _images_folder(config: AnyConfig, dataset: Dataset) -> Iterator[Path]:
         yield Path(temporary)
 
 
+def _present_data(run_folder: Path, recorded: DataConfig, root: Path | None, images_root: Path | None) -> DataConfig:
+    """The recorded data set in its present folders; the error for a missing one names the option for it."""
+    places = (
+        ("root", root, "name the data set with --data"),
+        ("images_root", images_root, "name the folder that the manifest's paths start from with --root"),
+    )
+    for name, now, hint in places:
+        before = getattr(recorded, name)
+        place = now or before
+        if place is None or is_there(place):
+            continue
+        reason = describe_absent(place, "file or folder")
+        trained = f"{run_folder} was trained on {before}, which is not there: {reason}"
+        raise DataError(reason if now else trained, hint=hint)
+    return recorded.model_copy(update={name: now for name, now, _ in places if now is not None})
+
+
 def _new_run(
     config: AnyConfig,
     method: Method[Any, Any],
@@ -173,6 +195,7 @@ def _new_run(
         width=config.images.width,
         cache_folder=images_folder or config.execution.runs_folder / IMAGES,
         workers=config.execution.decode_workers,
+        reading=reading_of(config.data.name, orientation=config.data.orientation, deep_range=config.data.deep_range),
     )
 
     def held_out(tables: SplitTables | None) -> PerModality[TestImages] | None:
@@ -232,8 +255,13 @@ def _read_data(data: DataConfig) -> Dataset:
 def _check_images(folder: RunFolder, dataset: Dataset) -> None:
     """Refuse other images than those of the run's first start."""
     before = (folder.read_environment() or {}).get("data")
+    if not isinstance(before, (dict, type(None))):
+        raise CheckpointError(
+            f"{folder.path / ENVIRONMENT} is damaged: data", hint="remove it: the next start writes it again"
+        )
     if before is not None and before != dataset.fingerprint:
-        part = next(name for name, digest in dataset.fingerprint.items() if before.get(name) != digest)
+        names = dict.fromkeys([*dataset.fingerprint, *before])
+        part = next(name for name in names if before.get(name) != dataset.fingerprint.get(name))
         raise CheckpointError(
             f"{folder.path} was made with other {part} images than those of {dataset.root}",
             hint="give the images that the run was started with; a new run needs another name (--set name=...)",

@@ -14,6 +14,7 @@ from pipeline.config.shared import KeptCheckpoints
 from pipeline.errors import TrackingError
 from pipeline.evaluation.report import EvaluationReport
 from pipeline.runtime.environment import describe_environment
+from pipeline.secrets import clickable
 from pipeline.storage.run_folder import RunFolder
 from pipeline.tracking.replay import record_result, record_rounds
 from pipeline.tracking.tracker import Tracker
@@ -35,7 +36,7 @@ _PAUSE = 10
 
 def ui_address() -> str:
     """Address of MLflow's user interface for the runs of this machine."""
-    return os.environ.get(UI_VARIABLE) or UI_ADDRESS
+    return clickable(os.environ.get(UI_VARIABLE) or UI_ADDRESS)
 
 
 @dataclass(slots=True, eq=False)
@@ -117,7 +118,9 @@ class RunRecord:
         except TrackingError as error:
             if not self._unreachable:
                 logger.warning(
-                    "%s; the run continues, and MLflow receives the missing rounds when it answers", error.message
+                    "%s; the run continues, and MLflow receives the missing rounds when it answers (%s)",
+                    error.message,
+                    error.hint,
                 )
             self._unreachable = True
             now = _clock()

@@ -19,6 +19,7 @@ from models.text_tower import TextTower
 from pipeline.config.experiment import AnyConfig, Round, Stage, planned_rounds
 from pipeline.data.images import TestImages, TrainingImages
 from pipeline.data.pixel_supply import PixelSupply, supply_pixels
+from pipeline.errors import CheckpointError
 from pipeline.evaluation.report import EvaluationReport
 from pipeline.features import FeatureBank, extract_features
 from pipeline.reports import round_table
@@ -167,7 +168,15 @@ class Run(Generic[Config, State]):
 
         if checkpoint is None:
             return TrainingState(encoder, new_optimiser(self.rounds[0].stage), own, self.rounds[0].stage)
-        return restore_state(checkpoint, encoder, own, new_optimiser, self.device)
+        stages = {round_.stage for round_ in self.rounds}
+        if checkpoint.get("stage") not in stages:
+            raise CheckpointError(
+                f"the checkpoint is of stage {checkpoint.get('stage')!r:.40}, the run has {', '.join(sorted(stages))}",
+                hint="restore it from a copy, or start a new run",
+            )
+        state = restore_state(checkpoint, encoder, own, new_optimiser, self.device)
+        state.completed = min(state.completed, len(self.rounds))
+        return state
 
     def _extract(
         self,

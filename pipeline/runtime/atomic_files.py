@@ -1,6 +1,7 @@
 """Atomic file replacement: written beside the target, synced, and renamed."""
 
 import errno
+import functools
 import json
 import math
 import os
@@ -8,11 +9,20 @@ import shutil
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
+from pydantic import TypeAdapter, ValidationError
+
+from models.file_kinds import ARCHIVE_ERRORS, CUT_ZIP, UNNAMED, excess, what_is
 from pipeline.errors import CheckpointError
 
+T = TypeVar("T")
 TEMPORARY = ".tmp"
+_FROM_A_COPY = "restore it from a copy, or remove it to start this run again from its first round"
+_AGAIN = "restore it from a copy, or start this run again in a new folder"
+_LARGEST_JSON = 2**28
+_LARGEST_LINES = 2**31
+_DEEPEST = 40  # levels of JSON; none of our files has more than eight
 
 
 def replace_file(path: Path, write: Callable[[BinaryIO], None], *, archive: bool = False) -> None:
@@ -67,24 +77,26 @@ def keep_file(source: Path, path: Path) -> None:
     _sync_folder(path.parent)
 
 
-def check_archive(path: Path) -> None:
-    """Verify every checksum of a zip archive, because torch does not.
+def check_archive(path: Path, hint: str = _FROM_A_COPY) -> None:
+    """Verify every checksum of a zip archive, because torch does not; first that it claims no more than it has.
 
     Raises:
-        CheckpointError: The archive is truncated or changed.
+        CheckpointError: The archive is truncated, changed or something else.
 
     Cost: one read of the file; about a second a gigabyte.
     """
     try:
-        with zipfile.ZipFile(path) as archive:
-            damaged = archive.testzip()
+        damaged = excess(path)
+        if damaged is None:
+            with zipfile.ZipFile(path) as archive:
+                damaged = archive.testzip()
     except zipfile.BadZipFile:
-        damaged = "its end is missing"
+        kind = what_is(path)
+        damaged = "its end is missing" if kind.name in (*UNNAMED, CUT_ZIP) else f"it is {kind}"
+    except ARCHIVE_ERRORS as error:
+        damaged = str(error).partition("\n")[0] or type(error).__name__
     if damaged is not None:
-        raise CheckpointError(
-            f"{path} is damaged ({path.stat().st_size:,} bytes; {damaged})",
-            hint="restore it from a copy, or remove it to start this run again from its first round",
-        )
+        raise CheckpointError(f"{path} is damaged ({_size(path)}; {damaged})", hint=hint)
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> Path:
@@ -102,18 +114,35 @@ def read_json(path: Path) -> dict[str, Any] | None:
     """The content of a JSON file; None without a file.
 
     Raises:
-        CheckpointError: The file is not a JSON object.
+        CheckpointError: The file is not a JSON object, cannot be read, or is too large.
     """
-    return _parse(path, [path.read_bytes()])[0] if path.exists() else None
+    content = _content(path, _LARGEST_JSON)
+    return None if content is None else _parse(path, [content])[0]
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The rows of a file of JSON lines; empty without a file.
 
     Raises:
-        CheckpointError: A line is not a JSON object.
+        CheckpointError: A line is not a JSON object; and as `read_json`.
     """
-    return _parse(path, path.read_bytes().splitlines()) if path.exists() else []
+    content = _content(path, _LARGEST_LINES)
+    return [] if content is None else _parse(path, content.splitlines())
+
+
+def checked(kind: type[T], content: Any, path: Path, hint: str = _AGAIN) -> T:
+    """The content of a file as a dataclass, whose types it must have; other parts are ignored.
+
+    Raises:
+        CheckpointError: A part is missing or of another type; it names `path`, with the `hint`.
+    """
+    try:
+        found: T = _adapter(kind).validate_python(content)  # type: ignore[arg-type]  # a class is hashable
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))[:80]
+        raise CheckpointError(f"{path} is damaged: {place or 'it'}: {first['msg'].lower()}", hint=hint) from error
+    return found
 
 
 def plain(value: Any) -> Any:
@@ -150,15 +179,57 @@ def _write_text(path: Path, text: str) -> None:
     replace_file(path, write)
 
 
-def _parse(path: Path, texts: Sequence[bytes]) -> list[dict[str, Any]]:
-    hint = "restore it from a copy, or start this run again in a new folder"
+def _content(path: Path, largest: int) -> bytes | None:
+    kind = what_is(path)
+    if kind.is_missing:
+        return None
     try:
-        values = [json.loads(text) for text in texts]
+        size = path.stat().st_size
+        if not path.is_file():
+            raise CheckpointError(f"{path} is {kind}, not a file", hint=_AGAIN)
+        if size > largest:
+            raise CheckpointError(f"{path} is damaged: it has {size:,} bytes", hint=_AGAIN)
+        return path.read_bytes()
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} cannot be read: {error.strerror}", hint="check the permissions of its files"
+        ) from error
+
+
+def _parse(path: Path, texts: Sequence[bytes]) -> list[dict[str, Any]]:
+    try:
+        values = [json.loads(text, parse_int=_integer) for text in texts]
+    except RecursionError as error:
+        raise CheckpointError(f"{path} is damaged: it is nested too deeply", hint=_AGAIN) from error
     except ValueError as error:  # no JSON, or no text
-        raise CheckpointError(f"{path} is damaged: {error}", hint=hint) from error
+        kind = what_is(path)
+        reason = f"it is {kind}" if kind.name not in UNNAMED else str(error)
+        raise CheckpointError(f"{path} is damaged: {reason}", hint=_AGAIN) from error
     if not all(isinstance(value, dict) for value in values):
-        raise CheckpointError(f"{path} is damaged: it is not a JSON object", hint=hint)
+        raise CheckpointError(f"{path} is damaged: it is not a JSON object", hint=_AGAIN)
+    if any(_is_deep(value, _DEEPEST) for value in values):
+        raise CheckpointError(f"{path} is damaged: it is nested too deeply", hint=_AGAIN)
     return values
+
+
+def _integer(text: str) -> int:
+    if len(text) > 20:  # more than 64 bits
+        raise ValueError(f"it holds a number of {len(text):,} digits")
+    return int(text)
+
+
+def _is_deep(value: Any, left: int) -> bool:
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return bool(parts) and (left == 0 or any(_is_deep(one, left - 1) for one in parts))
+
+
+@functools.cache
+def _adapter(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)
+
+
+def _size(path: Path) -> str:
+    return f"{path.stat().st_size:,} bytes" if path.exists() else "missing"
 
 
 def copy_file(source: Path, file: BinaryIO) -> None:

@@ -23,9 +23,10 @@ def lock_folder(path: Path, name: str) -> int:
     try:
         path.mkdir(parents=True, exist_ok=True)
         lock = os.open(path / name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-    except OSError as error:
+    except (OSError, ValueError) as error:  # a name with a null byte
+        reason = error.strerror if isinstance(error, OSError) else error
         raise CheckpointError(
-            f"{path} cannot be used as a run folder: {error.strerror}", hint="choose a folder that you can write to"
+            f"{path} cannot be used as a run folder: {reason}", hint="choose a folder that you can write to"
         ) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -24,8 +24,10 @@ from torch.distributed.elastic.multiprocessing.api import PContext, RunProcsResu
 
 from pipeline import console, errors
 from pipeline.errors import RankError, VireidError
+from pipeline.runtime.children import end_with_parent
 from pipeline.runtime.device import resolve_device
 from pipeline.runtime.distributed import joined
+from pipeline.runtime.signals import ending_signals_as_interrupt
 
 _LOOPBACK = "lo"
 _INTERRUPTED = 130
@@ -67,6 +69,9 @@ def _wait(started: PContext, previous: Mapping[signal.Signals, Any]) -> RunProcs
     """Wait for the ranks; a signal that ends this process ends them first, and then has its usual effect."""
     raised, outcome = None, None
     try:
+        for known, handler in previous.items():
+            if handler is signal.SIG_IGN:  # as under nohup
+                signal.signal(known, handler)
         outcome = started.wait(period=_POLL_SECONDS)
     except SignalException as stopped:
         raised = stopped.sigval
@@ -97,8 +102,10 @@ def _environment(rank: int, count: int) -> dict[str, str]:
 
 def _enter(work: Callable[..., None], arguments: tuple[Any, ...], kind: str, folder: str) -> None:
     """One rank: join, work, and report errors: a known error in a file, another one as a traceback."""
+    end_with_parent(_GRACE_SECONDS)
     with ExitStack() as stack:
         stack.push(partial(_explain, Path(folder)))
+        stack.enter_context(ending_signals_as_interrupt())
         processes = stack.enter_context(joined(kind, init_method=f"file://{folder}/meeting"))
         if processes.is_rank_zero:
             console.set_up_logging()

@@ -97,8 +97,8 @@ def check_file(path: Path, kind: OutputKind, option: str, inputs: Iterable[Path]
     _check_place(path.parent, path, option)
 
 
-def check_folder(path: Path, option: str, inputs: Iterable[Path] = ()) -> None:
-    """Refuse an output folder that is an input, a file, a link to nothing, or that cannot be made or written.
+def check_folder(path: Path, option: str) -> None:
+    """Refuse an output folder that is a file, a link to nothing, or that cannot be made or written.
 
     Raises:
         ConfigError: With the reason.
@@ -107,7 +107,6 @@ def check_folder(path: Path, option: str, inputs: Iterable[Path] = ()) -> None:
     """
     hint = f"name another folder with {option}"
     try:
-        _refuse_inputs(path, option, inputs)
         if path.is_symlink() and not path.exists():
             raise ConfigError(f"{option} {path} is a link to {path.readlink()}, which does not exist", hint)
         if path.exists() and not path.is_dir():

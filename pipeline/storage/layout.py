@@ -54,7 +54,38 @@ def read_record(path: Path) -> dict[str, Any] | None:
             f"{path} is a run of format {record.get('format', 1)}; this version reads and writes format {FORMAT}",
             hint="use the version that wrote it, or train again under another name or in another folder",
         )
+    if record is not None and not (isinstance(record["config"], dict) and isinstance(record["digest"], str)):
+        raise CheckpointError(
+            f"{path / CONFIG} holds no settings", hint="it was written by another version: read it with that one"
+        )
     return record
+
+
+def read_rows(path: Path) -> list[dict[str, Any]]:
+    """Read `metrics.jsonl` or `timings.jsonl`; empty without a file.
+
+    Raises:
+        CheckpointError: A line is not a row of numbers, or the rounds are not in their order.
+    """
+    rows, last = files.read_lines(path), 0
+    for number, row in enumerate(rows, start=1):
+        problem = next((f"no number in {name:.60}" for name, value in row.items() if not _fits(name, value)), None)
+        if path.name == METRICS and problem is None:
+            round_ = row.get("round")
+            problem = "no round" if not isinstance(round_, int) else "a round out of order" if round_ <= last else None
+            last = round_ if isinstance(round_, int) else last
+        if problem is not None:
+            raise CheckpointError(
+                f"{path} is damaged: line {number} has {problem}",
+                hint="repeat the training command: it restores the file from the checkpoint",
+            )
+    return rows
+
+
+def _fits(name: str, value: Any) -> bool:
+    if name in ("round", "epoch"):
+        return type(value) is int
+    return isinstance(value, str) if name in ROW_LABELS else value is None or type(value) in (int, float)
 
 
 def write_record(path: Path, digest: str, config: Mapping[str, Any]) -> None:

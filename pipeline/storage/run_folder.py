@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 
 from clustering.dbscan import Clustering
+from models.clip_files import READ_ERRORS, load_reason
+from models.file_kinds import what_is
 from models.modality import PerModality
 from pipeline.config.experiment import differences
 from pipeline.errors import CheckpointError
@@ -120,7 +122,7 @@ class RunFolder:
 
     def read_metrics(self) -> list[dict[str, Any]]:
         """The rows of `metrics.jsonl`, oldest round first."""
-        return files.read_lines(self.path / names.METRICS)
+        return names.read_rows(self.path / names.METRICS)
 
     def write_timings(self, rows: Sequence[Mapping[str, Any]]) -> None:
         """Replace `timings.jsonl`: one line per round, numbers that differ from run to run."""
@@ -128,7 +130,7 @@ class RunFolder:
 
     def read_timings(self) -> list[dict[str, Any]]:
         """The rows of `timings.jsonl`, oldest round first."""
-        return files.read_lines(self.path / names.TIMINGS)
+        return names.read_rows(self.path / names.TIMINGS)
 
     def save_labels(self, number: int, labels: PerModality[Clustering]) -> Path:
         """Write `visible_labels`, `visible_core` and so on of a round, in the order of the training table."""
@@ -243,10 +245,17 @@ def write_checkpoint(path: Path, state: Mapping[str, Any]) -> None:
 
 def read_checkpoint(path: Path) -> dict[str, Any] | None:
     """Read a checkpoint to the CPU without unpickling; None if absent, `CheckpointError` if damaged."""
-    if not path.exists():
+    if what_is(path).is_missing:
         return None
     files.check_archive(path)
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    hint = "restore it from a copy, or remove it to start this run again from its first round"
+    try:
+        with path.open("rb") as file:
+            state = torch.load(file, map_location="cpu", weights_only=True)
+    except READ_ERRORS as error:
+        raise CheckpointError(f"{path} is damaged: {load_reason(error)}", hint=hint) from error
+    if not isinstance(state, dict):
+        raise CheckpointError(f"{path} is no checkpoint of a run", hint=hint)
     return state
 
 

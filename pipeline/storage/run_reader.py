@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.config.datasets import options_of
-from pipeline.config.experiment import AnyConfig, planned_rounds
+from pipeline.config.experiment import AnyConfig
 from pipeline.config.presets import validate_config
 from pipeline.errors import CheckpointError, ConfigError, VireidError
-from pipeline.runtime import atomic_files
 from pipeline.runtime.folder_lock import lock_holder
 from pipeline.storage import layout as run_files
 
@@ -82,7 +81,9 @@ class RecordedRun:
         """The headline search after each evaluated round."""
         rows = [(number, row, f"{self.headline}/r1", f"{self.headline}/map") for number, row in self.rounds.items()]
         return tuple(
-            RoundScore(number, row[r1], row[mean]) for number, row, r1, mean in rows if {r1, mean} <= row.keys()
+            RoundScore(number, row[r1], row[mean])
+            for number, row, r1, mean in rows
+            if row.get(r1) is not None and row.get(mean) is not None
         )
 
     @property
@@ -128,7 +129,7 @@ def read_run(path: Path) -> RecordedRun:
             config=config,
             recorded=record["config"],
             digest=str(record["digest"]),
-            planned=len(planned_rounds(config)),
+            planned=sum(length for _, length, _ in config.stage_lengths),
             rounds=_read_rounds(path),
             holder=lock_holder(path, run_files.LOCK),
             written=datetime.fromtimestamp(written, UTC),
@@ -166,23 +167,16 @@ def _unreadable(path: Path, error: OSError) -> CheckpointError:
 
 
 def _config_of(path: Path, record: Mapping[str, Any]) -> AnyConfig:
-    hint = "it was written by another version: read it with that one"
-    if not isinstance(record["config"], Mapping):
-        raise CheckpointError(f"{path / run_files.CONFIG} holds no settings", hint=hint)
     try:
         return validate_config(record["config"])
     except ConfigError as error:
+        hint = "it was written by another version: read it with that one"
         raise CheckpointError(f"{path / run_files.CONFIG}: {error.message}", hint=hint) from error
 
 
 def _read_rounds(path: Path) -> dict[int, dict[str, Any]]:
     """Metrics and timings of each round in one row; timings of the last round may not be written yet."""
-    metrics = atomic_files.read_lines(path / run_files.METRICS)
-    timings = atomic_files.read_lines(path / run_files.TIMINGS)
+    metrics = run_files.read_rows(path / run_files.METRICS)
+    timings = run_files.read_rows(path / run_files.TIMINGS)
     timings += [{} for _ in metrics[len(timings) :]]
-    if not all(isinstance(row.get("round"), int) for row in metrics):
-        raise CheckpointError(
-            f"{path / run_files.METRICS} is damaged: a line has no round",
-            hint="repeat the training command: it restores the file from the checkpoint",
-        )
     return {row["round"]: row | timing for row, timing in zip(metrics, timings, strict=False)}

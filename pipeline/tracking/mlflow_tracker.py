@@ -9,16 +9,17 @@ import json
 import logging
 import math
 import os
-import socket
+import shlex
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cache
+from io import StringIO
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
-from urllib.request import getproxies, proxy_bypass
+from urllib.parse import quote
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
@@ -27,20 +28,35 @@ from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
 from pipeline.config.experiment import flat
 from pipeline.errors import TrackingError
+from pipeline.secrets import clickable, masked
 from pipeline.storage.run_folder import RunFolder
 from pipeline.tracking.mlflow_models import register_model
-from pipeline.tracking.replay import TrackingNote, read_note, write_note
+from pipeline.tracking.replay import MODELS_FORM, TrackingNote, read_note, write_note
+from pipeline.tracking.store import (
+    StoreError,
+    answering,
+    check,
+    default_uri,
+    prepare,
+    remove_left_uploads,
+    restore_command,
+    sqlite_file,
+    tracking_uri,
+)
 from pipeline.tracking.system_metrics import Monitors, SystemSampler
 from pipeline.tracking.tracker import Numbers, Status
 
 logger = logging.getLogger(__name__)
 
-_SQLITE = "sqlite:///"
 _EXPERIMENT = "vireid"
 _ROUND_TAG = "vireid.round"
+_DIGEST_TAG = "vireid.digest"
+_AT_THE_START = (
+    "the run folder is intact: repeat the command when MLflow answers, with another MLFLOW_TRACKING_URI, or with "
+    "--set execution.tracking=false"
+)
 _MAX_PARAMS = 100  # a batch; MLflow's own limits
 _MAX_VALUE_LENGTH = 6000
-_PATIENCE_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +81,8 @@ class MlflowTracker:
     records = True
 
     def __init__(self, runs_folder: Path, folder: RunFolder, *, monitors: Monitors | None = None) -> None:
-        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or f"{_SQLITE}{runs_folder.resolve() / 'mlflow.db'}"
+        self.uri = tracking_uri(runs_folder)
+        self._runs = runs_folder
         self._folder = folder
         self._started: _Record | None = None
         self._notes = threading.Lock()
@@ -79,12 +96,13 @@ class MlflowTracker:
         """
         if self._started is not None:
             return
-        logger.info("recording in MLflow at %s", self.uri)
-        with self._answering():
+        logger.info("recording in MLflow at %s", masked(self.uri))
+        with self._answering(_AT_THE_START):
+            prepare(self.uri)
+            prepare(os.environ.get("MLFLOW_REGISTRY_URI") or self.uri)
             client = MlflowClient(tracking_uri=self.uri)
-            record = self._found(client)
-            if record is None:
-                record = self._created(client)
+            experiment_id = self._experiment(client)
+            record = self._found(client) or self._created(client, experiment_id)
             _log_params(client, record.run_id, config)
             client.log_dict(record.run_id, dict(config), "config.json")
             self._started = record
@@ -135,7 +153,7 @@ class MlflowTracker:
                 _terminate(self._started.client, self._started.run_id, status)
                 self._remember(ended=status)
         except TrackingError as error:
-            logger.warning("MLflow did not record the end of the run: %s", error.message)
+            logger.warning("MLflow did not record the end of the run: %s (%s)", error.message, error.hint)
 
     def compare_url(self, ui: str) -> str:
         """The page of MLflow's user interface that compares the recorded rounds.
@@ -155,24 +173,15 @@ class MlflowTracker:
         return f"{self._ui(ui)}/#/experiments/{record.experiment_id}/runs/{record.run_id}"
 
     def _ui(self, ui: str) -> str:
-        return self.uri.rstrip("/") if self.uri.startswith("http") else ui
+        return clickable(self.uri).rstrip("/") if self.uri.startswith("http") else ui
 
     def _record(self) -> _Record:
         assert self._started is not None, "the tracker was not started"
         return self._started
 
-    @contextlib.contextmanager
-    def _answering(self) -> Iterator[None]:
-        try:
-            _check_reachable(self.uri)
-            yield
-        except (MlflowException, OSError) as error:  # MLflow copies files to a local store in this process
-            reason = error.message if isinstance(error, MlflowException) else error.strerror or str(error)
-            raise TrackingError(
-                f"MLflow at {self.uri} cannot record this run: {reason}",
-                hint="the run folder is intact: repeat the command when MLflow answers, with another "
-                "MLFLOW_TRACKING_URI, or with --set execution.tracking=false",
-            ) from error
+    def _answering(self, way_on: str | None = None) -> contextlib.AbstractContextManager[None]:
+        sync = f"`vireid runs sync {shlex.quote(str(self._folder.path))}` sends what is missing"
+        return answering(self.uri, self._runs, "record this run", way_on or sync)
 
     def _log_sample(self, numbers: Numbers) -> None:
         """Record measurements of the machine; the step is the time in s since the run was created."""
@@ -185,7 +194,11 @@ class MlflowTracker:
             note = read_note(self._folder.path)
             assert note is not None, "a record that was started has a note"
             changed = replace(
-                note, rounds=max(rounds, note.rounds), models=models or note.models, ended=ended or note.ended
+                note,
+                rounds=max(rounds, note.rounds),
+                models=models or note.models,
+                form=MODELS_FORM if models else note.form,
+                ended=ended or note.ended,
             )
             if changed != note:
                 write_note(self._folder.path, changed)
@@ -202,8 +215,9 @@ class MlflowTracker:
                 raise
             run = None
         if run is None or run.info.lifecycle_stage != "active":
-            logger.warning("MLflow at %s no longer has run %s: a new one is created", self.uri, run_id)
+            logger.warning("MLflow at %s no longer has run %s: a new one is created", masked(self.uri), run_id)
             return None
+        remove_left_uploads(str(run.info.artifact_uri))
         client.update_run(run_id, status="RUNNING")
         write_note(self._folder.path, replace(note, ended=None))
         experiment_id = run.info.experiment_id
@@ -211,34 +225,69 @@ class MlflowTracker:
             client, experiment_id, run_id, run.info.start_time / 1000, _find_rounds(client, experiment_id, run_id)
         )
 
-    def _created(self, client: MlflowClient) -> _Record:
+    def _experiment(self, client: MlflowClient) -> str:
+        """The identifier of the experiment, which is created, or restored, if it has to be."""
         experiment = client.get_experiment_by_name(_EXPERIMENT)
         if experiment is None:
-            experiment_id = client.create_experiment(_EXPERIMENT, artifact_location=_artifact_location(self.uri))
-        else:
-            experiment_id = experiment.experiment_id
-        tags = {"vireid.digest": self._folder.digest}
-        run = client.create_run(experiment_id, tags=tags, run_name=self._folder.path.name)
-        write_note(self._folder.path, TrackingNote(run.info.run_id))
+            try:
+                return str(client.create_experiment(_EXPERIMENT, artifact_location=_artifact_location(self.uri)))
+            except MlflowException as error:
+                experiment = client.get_experiment_by_name(_EXPERIMENT)  # created by another run meanwhile
+                if experiment is None:
+                    raise error from error.__cause__
+        number = str(experiment.experiment_id)
+        if experiment.lifecycle_stage != "active":
+            try:
+                client.restore_experiment(number)
+            except MlflowException as error:
+                hint = f"restore it: `{restore_command(self.uri, 'experiment', number)}`"
+                raise StoreError(f"its experiment {_EXPERIMENT} (number {number}) was deleted", hint) from error
+            logger.warning("MLflow's experiment %s (%s) was deleted: restored, with its runs", _EXPERIMENT, number)
+        return number
+
+    def _created(self, client: MlflowClient, experiment_id: str) -> _Record:
+        """A new run; or one that a killed process created for this folder without a note of it."""
+        name, digest = self._folder.path.name, self._folder.digest
+        open_runs = client.search_runs(
+            [experiment_id], f"tags.`{_DIGEST_TAG}` = '{digest}' and attributes.status = 'RUNNING'"
+        )
+        # Parameters are logged after the note is written.
+        unnoted = [run for run in open_runs if run.info.run_name == name and not run.data.params]
+        run = unnoted[0] if unnoted else client.create_run(experiment_id, tags={_DIGEST_TAG: digest}, run_name=name)
+        default = self.uri == default_uri(self._runs)
+        write_note(self._folder.path, TrackingNote(run.info.run_id, store=None if default else masked(self.uri)))
         return _Record(client, experiment_id, run.info.run_id, run.info.start_time / 1000)
 
 
-def _check_reachable(uri: str) -> None:
-    """Raise `OSError` at once if no server listens: MLflow repeats requests for minutes. Skipped behind proxies."""
-    place = urlsplit(uri)
-    if place.scheme not in ("http", "https") or place.hostname is None:
-        return
-    if place.scheme in getproxies() and not proxy_bypass(place.hostname):
-        return
-    port = place.port or (443 if place.scheme == "https" else 80)
-    socket.create_connection((place.hostname, port), timeout=_PATIENCE_SECONDS).close()
+def has_run(runs_folder: Path, note: TrackingNote) -> bool:
+    """Whether the SQLite file that recorded a run still has it; true where another store recorded it."""
+    uri = tracking_uri(runs_folder)
+    if not uri.startswith("sqlite") or (note.store or default_uri(runs_folder)) != masked(uri):
+        return True
+    with answering(uri, runs_folder):
+        file = sqlite_file(uri)
+        if file is None or not file.exists():
+            return False
+        try:
+            _readable(uri).get_run(note.run_id)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+                raise
+            return False
+    return True
+
+
+@cache
+def _readable(uri: str) -> MlflowClient:
+    """A client of a file that was checked; once, for all runs of a folder."""
+    check(uri, writing=False)
+    return MlflowClient(tracking_uri=uri)
 
 
 def _artifact_location(uri: str) -> str | None:
     """A folder beside a database file (MLflow's default is the working directory); None for a server."""
-    if not uri.startswith(_SQLITE):
-        return None
-    return (Path(uri.removeprefix(_SQLITE)).resolve().parent / "mlflow-artifacts").as_uri()
+    file = sqlite_file(uri)
+    return None if file is None else (file.resolve().parent / "mlflow-artifacts").as_uri()
 
 
 def _create_round(client: MlflowClient, experiment_id: str, parent: str, number: int) -> str:
@@ -249,6 +298,8 @@ def _create_round(client: MlflowClient, experiment_id: str, parent: str, number:
 def _find_rounds(client: MlflowClient, experiment_id: str, parent: str) -> dict[int, str]:
     children = f"tags.`{MLFLOW_PARENT_RUN_ID}` = '{parent}'"
     found = client.search_runs([experiment_id], children, max_results=10_000)
+    for child in found:
+        remove_left_uploads(str(child.info.artifact_uri))
     return {int(child.data.tags[_ROUND_TAG]): child.info.run_id for child in found}
 
 
@@ -283,6 +334,7 @@ def _text(value: Any) -> str:
 
 def _terminate(client: MlflowClient, run_id: str, status: Status) -> None:
     """End a run, whether or not it has ended before."""
-    # With a server MLflow prints a line for each ended run to stdout, which is for results.
-    with contextlib.redirect_stdout(sys.stderr):
+    # With a server MLflow prints the address of each ended run, with its password, to stdout, which is for results.
+    with contextlib.redirect_stdout(StringIO()) as printed:
         client.set_terminated(run_id, status)
+    sys.stderr.write(clickable(printed.getvalue()))

@@ -13,18 +13,24 @@ from pipeline.storage.layout import ROW_LABELS, TRACKING
 from pipeline.storage.run_folder import RunFolder
 from pipeline.tracking.tracker import Status, Tracker
 
+MODELS_FORM = 2
+"""Of the registered models: since 2, that of tables holds the weights as safetensors instead of two graphs."""
+
 
 @dataclass(frozen=True, slots=True)
 class TrackingNote:
     """What MLflow has of a run: all rounds up to `rounds`, the models of the result, the final status.
 
-    `ended` is None while the MLflow run is open, or if MLflow did not receive the status.
+    `form` is that of the registered models. `ended` is None while the MLflow run is open, or if MLflow did not receive
+    the status. `store` is the address of MLflow without passwords; None for `mlflow.db` beside the run.
     """
 
     run_id: str
     rounds: int = 0
     models: bool = False
+    form: int = 1
     ended: Status | None = None
+    store: str | None = None
 
 
 def read_note(run: Path) -> TrackingNote | None:
@@ -32,8 +38,7 @@ def read_note(run: Path) -> TrackingNote | None:
     content = atomic_files.read_json(run / TRACKING)
     if content is None:
         return None
-    known = {name: content[name] for name in ("rounds", "models", "ended") if name in content}
-    return TrackingNote(str(content["run_id"]), **known)
+    return atomic_files.checked(TrackingNote, content, run / TRACKING, hint="remove it: the run is then recorded anew")
 
 
 def write_note(run: Path, note: TrackingNote) -> None:

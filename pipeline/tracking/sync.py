@@ -10,7 +10,7 @@ from pipeline.config.presets import validate_config
 from pipeline.storage.layout import ENVIRONMENT, UNREGISTERED
 from pipeline.storage.run_folder import RunFolder
 from pipeline.storage.run_reader import RecordedRun, read_runs
-from pipeline.tracking.mlflow_tracker import MlflowTracker
+from pipeline.tracking.mlflow_tracker import MlflowTracker, has_run
 from pipeline.tracking.replay import read_note, record_result, record_rounds
 
 
@@ -28,7 +28,12 @@ class SyncedRun:
 
 
 def unsynced_runs(folder: Path) -> Iterator[Path]:
-    """Runs in a folder whose MLflow record is incomplete, by name, except running ones; `ConfigError` if no folder."""
+    """Runs in a folder whose MLflow record is incomplete or lost with `mlflow.db`, by name, except running ones.
+
+    Raises:
+        ConfigError: There is no such folder.
+        TrackingError: `mlflow.db` cannot be read.
+    """
     for run in read_runs(folder):
         if isinstance(run, RecordedRun) and run.holder is None:
             note = read_note(run.path)
@@ -36,7 +41,7 @@ def unsynced_runs(folder: Path) -> Iterator[Path]:
                 continue
             unfinished = run.state == "finished" and note.ended != "FINISHED"
             lacks_rounds = note.ended is None or note.rounds < len(run.rounds)
-            if unfinished or lacks_rounds or (run.path / UNREGISTERED).exists():
+            if unfinished or lacks_rounds or (run.path / UNREGISTERED).exists() or not has_run(folder, note):
                 yield run.path
 
 

@@ -2,9 +2,10 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Annotated, Any, Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from torch import Tensor
 
 from models.encoder import DualStemEncoder
@@ -70,6 +71,22 @@ class TrainingState(Generic[State]):
         }
 
 
+@dataclass(frozen=True, slots=True)
+class _Parts:
+    """The parts of a checkpoint, for a check of their types."""
+
+    __pydantic_config__ = ConfigDict(arbitrary_types_allowed=True)
+
+    stage: str
+    completed: Annotated[int, Field(ge=0)]
+    encoder: dict[str, Tensor]
+    optimiser: dict[str, Any]
+    method: dict[str, Any]
+    selected: dict[str, Any] | None
+    metrics: list[dict[str, Any]]
+    timings: list[dict[str, Any]]
+
+
 def restore_state(
     checkpoint: Mapping[str, Any],
     encoder: DualStemEncoder,
@@ -80,7 +97,7 @@ def restore_state(
     """Fill a fresh encoder, method state and optimiser from a checkpoint.
 
     Raises:
-        CheckpointError: The checkpoint has another format or another network's shapes.
+        CheckpointError: The checkpoint has another format, another network's shapes, or lacks a part.
     """
     if checkpoint.get("format") != FORMAT:
         raise CheckpointError(
@@ -88,13 +105,20 @@ def restore_state(
             hint="it was written by another version; start a new run, or use that version",
         )
     try:
+        TypeAdapter(_Parts).validate_python(dict(checkpoint))
+        selected = None if checkpoint["selected"] is None else SelectedRound(**checkpoint["selected"])
         encoder.load_state_dict(checkpoint["encoder"])
         method.fill(checkpoint["method"], device)
         optimiser = new_optimiser(checkpoint["stage"])
         optimiser.load_state_dict(checkpoint["optimiser"])
-    except (RuntimeError, ValueError) as error:
+    except ValidationError as error:
+        part = ".".join(map(str, error.errors(include_url=False)[0]["loc"]))
         raise CheckpointError(
-            f"the checkpoint does not fit the network: {str(error).splitlines()[0]}",
+            f"the checkpoint is damaged: {part}", hint="restore it from a copy, or start a new run"
+        ) from error
+    except (RuntimeError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
+        raise CheckpointError(
+            f"the checkpoint does not fit the network: {str(error).partition(chr(10))[0]}",
             hint="use the model settings that the run was started with",
         ) from error
     return TrainingState(
@@ -103,7 +127,7 @@ def restore_state(
         method=method,
         stage=checkpoint["stage"],
         completed=checkpoint["completed"],
-        selected=None if checkpoint["selected"] is None else SelectedRound(**checkpoint["selected"]),
+        selected=selected,
         metrics=checkpoint["metrics"],
         timings=checkpoint["timings"],
     )

@@ -21,7 +21,7 @@ from pipeline.config import csdn as csdn_config
 from pipeline.config import eees as eees_config
 from pipeline.config import shared as config
 from pipeline.data.captions.store import load_captions, truncation_report
-from pipeline.data.dataset import read_dataset
+from pipeline.data.dataset import read_dataset, reading_of
 from pipeline.data.samplers.sampling import cross_modal_batches, paired_identity_batches
 from pipeline.data.store import open_store
 from pipeline.data.transforms.augmentation import augment
@@ -45,7 +45,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Section: the functions it feeds, and the fields that decide when or whether they are called.
 FEEDS: dict[type[BaseModel], tuple[list[Callable[..., Any]], set[str]]] = {
-    config.DataConfig: ([read_dataset], set()),
+    config.DataConfig: ([read_dataset, reading_of], set()),
     config.GalleryRulesConfig: ([GalleryRules.__init__], set()),
     config.ImagesConfig: ([open_store, extract_features], set()),
     config.ModelConfig: ([load_clip], set()),

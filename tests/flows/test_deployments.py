@@ -13,7 +13,8 @@ from prefect.client.schemas.filters import ArtifactFilter, ArtifactFilterFlowRun
 from prefect.client.schemas.objects import State
 
 from flows import deployments as deployed
-from flows.deployments import HOST_TAG, preset_changes
+from flows.deployments import preset_changes
+from flows.terminal_runs import HOST_TAG
 from pipeline.config.cclnet import CclnetConfig
 from pipeline.config.experiment import digest_of, record_of
 from pipeline.errors import ConfigError, RankError, TrackingError
@@ -51,8 +52,9 @@ def elsewhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
         (deployed.csdn, {"preset": "csdn-market"}, "there is no preset 'csdn-market'", "choose one of"),
         (deployed.eees, {"preset": "eees-sysu", "config": {"execution": {"device": "abacus"}}}, "'abacus'", "cpu"),
         (deployed.evaluate, {"run_folder": "absent"}, "absent holds no run", "config.json"),
+        (deployed.evaluate, {"run_folder": "~/absent"}, f"{Path.home()}/absent holds no run", "config.json"),
     ],
-    ids=["no data there", "no data named", "other method", "no preset", "no device", "no run"],
+    ids=["no data there", "no data named", "other method", "no preset", "no device", "no run", "no run at home"],
 )
 def test_an_error_ends_the_run_at_once_with_its_hint(
     flow: Flow[..., Any], parameters: dict[str, Any], message: str, hint: str

@@ -56,7 +56,7 @@ def test_a_kill_between_a_round_and_its_keeping_loses_no_checkpoint(
         real = getattr(Path, point)
 
         def last_call(path: Path, target: Path, point: str = point, real=real) -> object:
-            if path.name.startswith("round-002.pt"):
+            if "round-002.pt" in path.name:
                 die()
             return real(path, target)
 
@@ -64,7 +64,7 @@ def test_a_kill_between_a_round_and_its_keeping_loses_no_checkpoint(
             patch.setattr(Path, point, last_call)
             with pytest.raises(Killed):
                 run_plainly(run)
-        assert next(iter(kept_by(run))) == "round-001.pt"
+        assert "round-001.pt" in kept_by(run)
         assert checkpoint_of(run)["completed"] == 2
         run_plainly(run)
         assert kept_by(run) == {f"round-{number:03d}.pt": number for number in (1, 2, 3, 4)}

@@ -37,7 +37,11 @@ def interrupt() -> None:
     raise KeyboardInterrupt
 
 
-@pytest.mark.parametrize("end", [interrupt, lambda: os.kill(os.getpid(), signal.SIGTERM)], ids=["ctrl-c", "sigterm"])
+@pytest.mark.parametrize(
+    "end",
+    [interrupt, lambda: os.kill(os.getpid(), signal.SIGTERM), lambda: os.kill(os.getpid(), signal.SIGHUP)],
+    ids=["ctrl-c", "sigterm", "hang-up"],
+)
 def test_a_run_that_is_stopped_is_cancelled(end: Callable[[], None]) -> None:
     name, message = last_state(end, KeyboardInterrupt)
     assert name == "Cancelled"

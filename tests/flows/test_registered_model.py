@@ -105,6 +105,8 @@ def test_a_model_says_what_it_takes_and_holds_weights_as_plain_bytes(
         for kind in ("weights", "constants"):
             described = json.loads(archive.read(f"model/data/{kind}/model_{kind}_config.json"))["config"]
             assert described and not any(one["use_pickle"] for one in described.values())
+    table = files_of(client, "vireid-smoke") / "data" / "encoder"
+    assert sorted(path.name for path in table.iterdir()) == ["encoder.json", "encoder.safetensors"]
     # The same command again: neither a second version nor another export.
     assert read_note(run_path(config)).models
     run_plainly(config)

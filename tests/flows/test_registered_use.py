@@ -1,19 +1,32 @@
 """A run by its address in MLflow: embedded with, searched with, and served on tables of image paths."""
 
+import contextlib
 import csv
+import io
 import json
 import os
+import shutil
 import subprocess
 import sys
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import mlflow.pyfunc
 import numpy as np
 import pytest
+import torch
 from mlflow import MlflowClient
 
 from pipeline.config.experiment import AnyConfig
 from pipeline.config.presets import load_config
+from pipeline.data.image_files import AS_STORED
+from pipeline.inference.run_encoder import open_encoder
+from pipeline.inference.saved_encoder import read_saved_encoder
 from pipeline.runs.open import run_path
+from pipeline.tracking.mlflow_models import FORM_TAG, SAVED
+from pipeline.tracking.replay import MODELS_FORM, read_note, write_note
 from tests.flows.command_line import Call
 from tests.flows.plain_runs import ROOT, run_plainly
 
@@ -26,7 +39,8 @@ def registered(
     runs = tmp_path_factory.mktemp("registered") / "runs"
     stages = {"prepare_rounds": 1, "clip_rounds": 0}
     execution = {"device": "cpu", "runs_folder": str(runs), "figures": False}
-    tree = {**smoke_tree, "stages": stages, "data": {"root": str(smoke_data)}, "execution": execution}
+    data = {"root": str(smoke_data), "orientation": "ignore"}
+    tree = {**smoke_tree, "stages": stages, "data": data, "execution": execution}
     config = load_config("smoke", (), tree)
     run_plainly(config)
     return config, f"sqlite:///{runs / 'mlflow.db'}"
@@ -70,6 +84,16 @@ def test_vectors_are_those_of_the_run(
         np.testing.assert_allclose(vectors(f"{name}.npz"), vectors("folder.npz"), atol=1e-5)
 
 
+def test_the_way_of_reading_images_is_recorded_with_each_model(
+    registered: tuple[AnyConfig, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", registered[1])
+    encoder = open_encoder("models:/vireid-smoke-infrared/1", "cpu")
+    assert encoder.reading == AS_STORED and encoder.digest.endswith("-orientation-ignore")
+    served = mlflow.pyfunc.load_model("models:/vireid-smoke/1")._model_impl
+    assert served._encoder.reading == AS_STORED
+
+
 @pytest.mark.parametrize("address", ["models:/nothing/1", "models:/nothing", "models:/vireid-smoke@no", "runs:/no"])
 def test_an_address_that_does_not_exist_has_a_hint(
     vireid: Call, registered: tuple[AnyConfig, str], images: Path, monkeypatch: pytest.MonkeyPatch, address: str
@@ -77,6 +101,97 @@ def test_an_address_that_does_not_exist_has_a_hint(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", registered[1])
     code, _, err = vireid("embed", address, str(images), "--modality", "infrared", "-o", "x.npz")
     assert code == 1 and "hint: name models:/NAME/VERSION" in err
+
+
+def test_the_store_in_runs_is_the_default_and_reading_makes_no_file(
+    vireid: Call, registered: tuple[AnyConfig, str], images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = registered[0].execution.runs_folder.parent
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    monkeypatch.chdir(folder)
+    output, options = str(tmp_path / "x.npz"), ("--modality", "infrared")
+    for address in ("models:/vireid-smoke-visible/1", "models:/vireid-smoke"):
+        code, _, err = vireid("embed", address, str(images), *options, "-o", output)
+        assert code == 0, err
+        Path(output).unlink()
+    assert [path.name for path in folder.iterdir()] == ["runs"]
+    monkeypatch.chdir(tmp_path)
+    code, _, err = vireid("embed", "models:/vireid-smoke/1", str(images), *options, "-o", output)
+    assert code == 1 and f"{tmp_path}/runs/mlflow.db cannot be read: there is no such file" in err
+    assert vireid("runs", "sync", "--runs", str(folder))[0] == 0
+    assert list(tmp_path.iterdir()) == [] and [path.name for path in folder.iterdir()] == ["runs"]
+
+
+def test_the_address_and_the_folder_of_a_run_are_one_encoder(
+    registered: tuple[AnyConfig, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, uri = registered
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    assert open_encoder("models:/vireid-smoke/1").digest == open_encoder(str(run_path(config))).digest
+
+
+class Runs:
+    """Unpickling it runs a command."""
+
+    def __reduce__(self) -> tuple[Callable[[str], int], tuple[str]]:
+        return os.system, ("touch executed",)
+
+
+def test_no_stored_graph_is_opened(
+    registered: tuple[AnyConfig, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Graphs whose stored example runs a command when `torch.export.load` reads it."""
+    _, uri = registered
+    runs = tmp_path / "runs"
+    shutil.copytree(Path(uri.removeprefix("sqlite:///")).parent, runs)
+    monkeypatch.chdir(tmp_path)
+    example = io.BytesIO()
+    torch.save(((Runs(),), {}), example)
+    for graph in runs.rglob("*.pt2"):
+        with zipfile.ZipFile(graph) as archive:
+            files = {name: archive.read(name) for name in archive.namelist()}
+        with zipfile.ZipFile(graph, "w") as archive:
+            for name, content in files.items():
+                archive.writestr(name, example.getvalue() if "sample_inputs" in name else content)
+    with contextlib.suppress(RuntimeError, ValueError, TypeError, AttributeError):  # the payload works
+        torch.export.load(graph)
+    assert Path("executed").exists()
+    Path("executed").unlink()
+    for model in (runs / "mlflow-artifacts").rglob("MLmodel"):
+        if (model.parent / SAVED).exists():
+            read_saved_encoder(model.parent / SAVED, "model", "cpu")
+            mlflow.pyfunc.load_model(str(model.parent))
+    assert not Path("executed").exists()
+
+
+def test_models_of_older_versions_are_registered_again_by_repeating_the_command(
+    vireid: Call, registered: tuple[AnyConfig, str], images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, uri = registered
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    monkeypatch.chdir(tmp_path)
+    client = MlflowClient(tracking_uri=uri)
+    client.delete_model_version_tag("vireid-smoke", "1", FORM_TAG)
+    note = read_note(run_path(config))
+    assert note is not None and note.form == MODELS_FORM
+    write_note(run_path(config), replace(note, form=1))
+    command = (
+        "embed",
+        "models:/vireid-smoke/1",
+        str(images),
+        "--modality",
+        "infrared",
+        "-o",
+        "x.npz",
+        "--device",
+        "cpu",
+    )
+    code, _, err = vireid(*command)
+    assert code == 1 and "was registered by an older version as graphs" in err and "repeat the training command" in err
+    run_plainly(config)
+    assert [one.version for one in client.search_model_versions("name = 'vireid-smoke'")] == [2, 1]
+    assert len(client.search_model_versions("name = 'vireid-smoke-visible'")) == 1
+    assert vireid(*command)[0] == 0
 
 
 @pytest.mark.slow

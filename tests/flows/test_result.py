@@ -10,7 +10,7 @@ import torch
 
 from pipeline.config.cclnet import CclnetConfig
 from pipeline.config.presets import load_config, validate_config
-from pipeline.errors import CheckpointError, ConfigError
+from pipeline.errors import CheckpointError, ConfigError, DataError
 from pipeline.evaluation.feature_files import read_features
 from pipeline.evaluation.protocols.spec import GalleryDraws
 from pipeline.evaluation.rank_files import rank_files
@@ -169,6 +169,17 @@ def test_a_moved_data_set_is_the_same_data_set(finished_run: CclnetConfig, tmp_p
     moved = copy_of(finished_run.data.root, tmp_path / "my_cam3_0001" / "moved")
     with reopen_run(run_path(finished_run), method_of, data_root=moved, device="cpu") as (run, evaluator):
         assert dataclasses.replace(evaluator.measure_to_files(run), model=report.model) == report
+
+
+def test_a_data_set_that_is_not_there_is_named_with_the_option_for_it(finished_run: CclnetConfig) -> None:
+    file = run_path(finished_run) / "config.json"
+    file.write_text(file.read_text().replace(str(finished_run.data.root), "people"))
+    with (
+        pytest.raises(DataError, match="was trained on people, which is not there: there is no") as caught,
+        reopen_run(run_path(finished_run), method_of, data_root=None, device="cpu"),
+    ):
+        pass
+    assert caught.value.hint == "name the data set with --data"
 
 
 @dataclasses.dataclass

@@ -107,14 +107,6 @@ def test_a_state_dict_is_read_back_exactly(name: str, tiny_clip: LoadedClip, tmp
     assert (loaded.origin.kind, loaded.origin.digest) == ("file", tiny_clip.origin.digest)
 
 
-def test_an_archive_in_openais_form_is_read(tiny_clip: LoadedClip, tmp_path: Path) -> None:
-    path = tmp_path / "RN50.pt"
-    write_archive(path, tiny_clip.model.state_dict())
-    loaded = load_clip("tiny", str(path))
-    assert_same_weights(loaded, halved(tiny_clip.model.state_dict()))
-    assert loaded.origin.kind == "file"  # no published digest for this architecture
-
-
 def test_an_archive_without_step_counters_is_read(tiny_clip: LoadedClip, tmp_path: Path) -> None:
     path = tmp_path / "old.pt"
     state = {k: v for k, v in tiny_clip.model.state_dict().items() if not k.endswith("num_batches_tracked")}
@@ -129,16 +121,19 @@ def test_an_archive_that_is_not_the_published_one_is_refused(tiny_clip: LoadedCl
     error = refusal("RN50-quickgelu", path)
     assert f"SHA-256 {found}..., published {RN50_DIGEST}..." in error.message
     assert "safetensors" in error.hint
+    assert "is a TorchScript archive, which runs code" in refusal("tiny", path).message  # no published digest
 
 
-def test_an_archive_with_the_published_digest_counts_as_openais(
+def test_an_archive_with_the_published_digest_is_read_and_counts_as_openais(
     tiny_clip: LoadedClip, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "RN50.pt"
     write_archive(path, tiny_clip.model.state_dict())
     digest = hashlib.sha256(path.read_bytes()).hexdigest()
     monkeypatch.setattr(clip_module, "_published_digest", lambda _name, _tag: digest)
-    assert load_clip("tiny", str(path)).origin.kind == "openai"
+    loaded = load_clip("tiny", str(path))
+    assert_same_weights(loaded, halved(tiny_clip.model.state_dict()))
+    assert loaded.origin.kind == "openai"
 
 
 @pytest.mark.parametrize("weights", ["openai", "RN50.pt"])
@@ -295,6 +290,11 @@ def test_a_folder_that_lacks_a_part_is_refused(tmp_path: Path) -> None:
     config.write_text(json.dumps({"model_cfg": ARCHITECTURES["vit"]}), encoding="utf-8")
     assert "has no weights" in refusal("tiny", tmp_path).message
     save_file({"a": torch.zeros(1)}, tmp_path / "open_clip_model.safetensors")
+    assert "describes 2 layers, and its weights have 1 tensors" in refusal("tiny", tmp_path).message
+    write_folder(tmp_path, ARCHITECTURES["vit"])
+    wide = {**ARCHITECTURES["vit"], "text_cfg": {**ARCHITECTURES["vit"]["text_cfg"], "vocab_size": 10**12}}
+    config.write_text(json.dumps({"model_cfg": wide}), encoding="utf-8")  # four terabytes, were they allocated
+    assert "1000000000000" in refusal("tiny", tmp_path).message
     config.write_text(json.dumps({"model_cfg": {**ARCHITECTURES["vit"], "depth": 3}}), encoding="utf-8")
     assert "depth" in refusal("tiny", tmp_path).message
 

@@ -9,13 +9,16 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from models.modality import Modality
-from pipeline.data.listing import json_lines, json_problem, read_text
+from pipeline.data.listing import json_lines, json_problem
+from pipeline.data.tables import column_name
+from pipeline.data.values import MAX_DIGITS, MODALITY_NAMES, modality_named, name_or_number
 from pipeline.errors import DataError
+from pipeline.runtime.text_files import read_text
 
 CAPTION_SCHEMA: Final = "vireid-captions-1"  # `schema` in a file's metadata
 BESIDE_IMAGES: Final = "captions.jsonl"  # in the folder of a data set that has captions
 FIRST: Final = 10  # offenders named in an error
-_MODALITIES: Final = {"v": Modality.VISIBLE, "r": Modality.INFRARED, **{one.value: one for one in Modality}}
+_MODALITIES: Final = {"v": Modality.VISIBLE, "r": Modality.INFRARED}
 _FORM: Final = (
     "a .jsonl file has one object a line with path, modality and caption, a .json file one object by path; "
     "see docs/captions.md"
@@ -134,13 +137,15 @@ def _dictionary_cells(
 
 
 def _row(place: str, values: Mapping[str, Any], caption_field: str, path_prefix: str) -> CaptionRow:
+    found = ", ".join(map(repr, values))
+    values = {column_name(name): value for name, value in values.items()} | dict(values)
     path = values.get("path")
     if not isinstance(path, str):
         raise ValueError("no path")
     if not path.startswith(path_prefix):
         raise ValueError(f"the path {path} does not begin with {path_prefix}")
     if caption_field not in values:
-        raise ValueError(f"no {caption_field!r}; there are: {', '.join(map(repr, values))}")
+        raise ValueError(f"no {caption_field!r}; there are: {found}")
     caption = "" if values[caption_field] is None else values[caption_field]
     if not isinstance(caption, str):
         raise ValueError(f"{caption_field} is {caption!r}, not a text")
@@ -157,17 +162,21 @@ def _row(place: str, values: Mapping[str, Any], caption_field: str, path_prefix:
 def _modality(value: Any) -> Modality | None:
     if value is None:
         return None
-    if not isinstance(value, str) or value not in _MODALITIES:
-        raise ValueError(f"modality {value!r}; one of {', '.join(_MODALITIES)}")
-    return _MODALITIES[value]
+    found = _MODALITIES.get(value) or modality_named(value) if isinstance(value, str) else None
+    if found is None:
+        raise ValueError(f"modality {value!r}; one of {', '.join((*_MODALITIES, *MODALITY_NAMES))}")
+    return found
 
 
 def _number(values: Mapping[str, Any], *names: str) -> int | None:
     """The number under one of these names, `0012` like 12; None for other names of people and cameras."""
     value = next((values[name] for name in names if values.get(name) is not None), None)
-    if isinstance(value, str) and value.isdecimal():
-        return int(value)
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+    if isinstance(value, int) and not isinstance(value, bool):
+        return value
+    if not isinstance(value, str | float):
+        return None
+    number = name_or_number(str(value))
+    return int(number) if number.isdecimal() and len(number) <= MAX_DIGITS else None
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import hashlib
 import logging
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -19,6 +19,7 @@ from pipeline.data.captions.files import CaptionRow, meta_path, read_caption_row
 from pipeline.data.captions.report import CaptionReport, describe_captions
 from pipeline.data.truth import UNKNOWN_PERSON, Dataset, PersonIds
 from pipeline.errors import DataError
+from pipeline.runtime.names import Names, spelling_notes
 from pipeline.runtime.seeds import numpy_generator
 
 CONSTANT: Final = "A photo of a person."
@@ -165,7 +166,7 @@ def read_captions(
     rows = read_caption_rows(path, caption_field=caption_field, path_prefix=path_prefix)
     if not meta_path(path).is_file():
         logger.warning("%s: no %s beside it: the origin of these captions is unknown", path, meta_path(path).name)
-    by_path = _by_path(path, rows)
+    by_path = _by_path(path, _as_known(path, rows, dataset))
     _refuse_strangers(path, dataset, by_path)
     _refuse_contradictions(path, dataset, by_path)
     missing = [one for table in dataset.training.images for one in table.paths if one not in by_path]
@@ -196,6 +197,16 @@ def truncation_report(
                 f"(now {max_truncated_share})",
             )
     return report
+
+
+def _as_known(path: Path, rows: list[CaptionRow], dataset: Dataset) -> list[CaptionRow]:
+    """The rows with the data set's spelling of their paths."""
+    names = Names(one for table in dataset.images for one in table.paths)
+    known = [replace(row, path=names.find(row.path) or row.path) for row in rows]
+    renamed = [(row.path, one.path) for row, one in zip(rows, known, strict=True) if row.path != one.path]
+    for note in spelling_notes(renamed, "paths"):
+        logger.info("%s: %s", path.name, note)
+    return known
 
 
 def _by_path(path: Path, rows: list[CaptionRow]) -> dict[str, CaptionRow]:

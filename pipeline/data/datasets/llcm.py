@@ -28,13 +28,14 @@ from pipeline.data.listing import (
     read_person_list,
     repetitions,
     report_unexpected,
-    require_layout,
     sorted_names,
     walk_images,
 )
+from pipeline.data.roots import require_layout
 from pipeline.data.synthetic.record import read_drawn
 from pipeline.data.truth import Dataset, ImageRow, build_tables
 from pipeline.errors import DataError
+from pipeline.runtime.names import Names
 
 LIST_FOLDER = "idx"
 TRAINING_FOLDERS = PerModality("vis", "nir")
@@ -90,9 +91,10 @@ class LlcmArchive:
 def open_archive(root: Path) -> LlcmArchive:
     """Read the lists and list the images."""
     lists = (f"{LIST_FOLDER}/{name}" for name in (*TRAINING_LISTS, TEST_PEOPLE))
-    missing = [name for name in lists if not (root / name).is_file()]
+    missing = (name for name in lists if not (root / name).is_file())
     require_layout(root, "LLCM", (*TRAINING_FOLDERS, *TEST_FOLDERS), missing, OBTAIN)
-    lines = PerModality.build(lambda modality: tuple(_read_training_list(root, modality)))
+    found = TRAINING_FOLDERS.map(lambda folder: frozenset(map(str, walk_images(root, PurePosixPath(folder)))))
+    lines = PerModality.build(lambda modality: tuple(_read_training_list(root, modality, Names(found[modality]))))
     test_people = read_person_list(root / LIST_FOLDER, "test")
     assert test_people is not None, "the layout was checked"
     _check_disjoint(root, lines, test_people)
@@ -102,7 +104,7 @@ def open_archive(root: Path) -> LlcmArchive:
     return LlcmArchive(
         root=root,
         lines=lines,
-        found=TRAINING_FOLDERS.map(lambda folder: frozenset(map(str, walk_images(root, PurePosixPath(folder))))),
+        found=found,
         test=test,
         test_people=test_people,
         drawn=read_drawn(root),
@@ -119,9 +121,9 @@ def person_and_camera(name: str) -> tuple[int, int] | None:
     return None if match is None else (int(match[1]), int(match[2]))
 
 
-def _read_training_list(root: Path, modality: Modality) -> Iterator[TrainingLine]:
+def _read_training_list(root: Path, modality: Modality, names: Names) -> Iterator[TrainingLine]:
     folder = TRAINING_FOLDERS[modality]
-    for entry in read_labelled_list(root / LIST_FOLDER / TRAINING_LISTS[modality]):
+    for entry in read_labelled_list(root / LIST_FOLDER / TRAINING_LISTS[modality], names):
         if entry.path.parts[:1] != (folder,):
             raise DataError(
                 f"{entry.where}: {str(entry.path)!r} is not below {folder}/",
@@ -344,4 +346,6 @@ def _images_outside_the_lists(archive: LlcmArchive) -> Iterator[str]:
             yield f"person {person} has {count} images in {TRAINING_FOLDERS[modality]} and is in no list"
 
 
-SPEC = DatasetSpec(datasets.LLCM, read_llcm, check_llcm, OBTAIN, PUBLISHED_COUNTS)
+SPEC = DatasetSpec(
+    datasets.LLCM, read_llcm, check_llcm, OBTAIN, PUBLISHED_COUNTS, (*TRAINING_FOLDERS, *TEST_FOLDERS, LIST_FOLDER)
+)

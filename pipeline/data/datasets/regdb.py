@@ -25,11 +25,12 @@ from pipeline.data.listing import (
     read_labelled_list,
     repetitions,
     report_unexpected,
-    require_layout,
 )
+from pipeline.data.roots import require_layout
 from pipeline.data.synthetic.record import read_drawn
 from pipeline.data.truth import Dataset, ImageRow, SplitTables, build_tables
 from pipeline.errors import ConfigError, DataError
+from pipeline.runtime.names import Names
 
 SPLITS = range(1, 11)
 PARTS = ("train", "test")
@@ -99,7 +100,8 @@ def open_archive(root: Path) -> RegdbArchive:
     unexpected: list[str] = []
     images = IMAGE_FOLDERS.map(lambda folder: _list_images(root, folder, unexpected))
     report_unexpected(root, unexpected)
-    splits = tuple(SplitLists(split, dict(_read_lists(root, split))) for split in SPLITS)
+    names = images.map(Names)
+    splits = tuple(SplitLists(split, dict(_read_lists(root, split, names))) for split in SPLITS)
     return RegdbArchive(root=root, images=images, splits=splits, drawn=read_drawn(root))
 
 
@@ -117,17 +119,19 @@ def _list_images(root: Path, folder: str, unexpected: list[str]) -> dict[str, in
     return {path: person for person, _, path in sorted((person, path.name, str(path)) for person, path in images)}
 
 
-def _read_lists(root: Path, split: int) -> Iterator[tuple[tuple[str, Modality], tuple[ListedImage, ...]]]:
+def _read_lists(
+    root: Path, split: int, names: PerModality[Names]
+) -> Iterator[tuple[tuple[str, Modality], tuple[ListedImage, ...]]]:
     for part in PARTS:
         for modality in Modality:
             path = root / list_name(split, part, modality)
             if path.is_file():
-                yield (part, modality), tuple(_read_list(path, IMAGE_FOLDERS[modality]))
+                yield (part, modality), tuple(_read_list(path, IMAGE_FOLDERS[modality], names[modality]))
 
 
-def _read_list(path: Path, folder: str) -> Iterator[ListedImage]:
+def _read_list(path: Path, folder: str, names: Names) -> Iterator[ListedImage]:
     """The person of a line is the folder above the image; labels number people differently in each list."""
-    for entry in read_labelled_list(path):
+    for entry in read_labelled_list(path, names):
         parts = entry.path.parts
         if len(parts) != 3 or parts[0] != folder or not _PERSON.fullmatch(parts[1]):
             raise DataError(
@@ -341,4 +345,4 @@ _CONTRADICTIONS: Mapping[str, Callable[[SplitLists], Iterator[str]]] = {
     "images that a list names again": _repeated_images,
 }
 
-SPEC = DatasetSpec(datasets.REGDB, read_regdb, check_regdb, OBTAIN, PUBLISHED_COUNTS)
+SPEC = DatasetSpec(datasets.REGDB, read_regdb, check_regdb, OBTAIN, PUBLISHED_COUNTS, (*IMAGE_FOLDERS, LIST_FOLDER))

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from pipeline.config.datasets import DatasetOptions, Split
 from pipeline.data.check import DatasetCheck, SplitCounts
 from pipeline.data.truth import Dataset
 from pipeline.errors import ConfigError
+from pipeline.runtime.names import is_there
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +18,7 @@ class DatasetSpec:
     `read` and `check` take the root and, by keyword, those `data.*` settings that `options.settings` names; `read` also
     takes `split` if `options.splits` has any, and `check` never takes `split` or `allow_partial`. `published_counts`
     has the people and images of each part, such as `train` and `test`; `obtain` is the hint for users without the
-    images.
+    images; `parts` are the files and folders by which a root of this data set is recognised.
     """
 
     options: DatasetOptions
@@ -24,6 +26,7 @@ class DatasetSpec:
     check: Callable[..., DatasetCheck]
     obtain: str
     published_counts: Mapping[str, SplitCounts] = field(default_factory=dict)
+    parts: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -34,6 +37,10 @@ class DatasetSpec:
     def any_split(self) -> Split | None:
         """A split for callers that need the images of all splits; None if there is one split only."""
         return self.options.default_split or next(iter(self.options.splits), None)
+
+    def has_layout(self, root: Path) -> bool:
+        """Whether a folder holds all `parts` of this data set."""
+        return bool(self.parts) and all(is_there(root / part) for part in self.parts)
 
     def reads(self, setting: str) -> bool:
         """Whether a setting of section `data` applies: `allow_partial`."""

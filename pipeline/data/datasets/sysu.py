@@ -21,7 +21,8 @@ from models.modality import Modality, PerModality
 from pipeline.config import datasets
 from pipeline.data.check import MAKE_AGAIN, CheckRow, DatasetCheck, SplitCounts, accept
 from pipeline.data.datasets.spec import DatasetSpec
-from pipeline.data.listing import images_by_person, read_mat, read_person_list, report_unexpected, require_layout
+from pipeline.data.listing import images_by_person, read_mat, read_person_list, report_unexpected
+from pipeline.data.roots import require_layout
 from pipeline.data.synthetic.record import DRAWN_FILE, read_drawn
 from pipeline.data.truth import Dataset, ImageRow, SplitTables, build_tables
 from pipeline.errors import ConfigError, DataError
@@ -37,6 +38,7 @@ Permutations = Mapping[tuple[int, int], Int64[np.ndarray, "_ _"]]
 MODALITY_OF_CAMERA: Mapping[int, Modality] = {
     camera: Modality.INFRARED if camera in (3, 6) else Modality.VISIBLE for camera in range(1, 7)
 }
+CAMERA_FOLDERS = tuple(f"cam{camera}" for camera in MODALITY_OF_CAMERA)
 SPLITS = ("train", "val", "test")
 
 _PERMUTATIONS_HINT = (
@@ -72,12 +74,12 @@ def open_archive(root: Path) -> SysuArchive:
     The authors' repository lacks the validation list: all people with images of both modalities who are in neither
     other list then count as validation.
     """
-    missing = [
+    missing = (
         f"{LIST_FOLDER}/{split}_id.txt (or .mat)"
         for split in ("train", "test")
         if not any((root / LIST_FOLDER / f"{split}_id.{extension}").is_file() for extension in ("txt", "mat"))
-    ]
-    require_layout(root, "SYSU-MM01", [f"cam{camera}" for camera in MODALITY_OF_CAMERA], missing, OBTAIN)
+    )
+    require_layout(root, "SYSU-MM01", CAMERA_FOLDERS, missing, OBTAIN)
     folders = list_image_folders(root)
     lists = {split: read_person_list(root / LIST_FOLDER, split) for split in SPLITS}
     people = {split: members for split, members in lists.items() if members is not None}
@@ -135,11 +137,15 @@ def read_permutations(path: Path) -> Permutations:
     permutations: dict[tuple[int, int], Int64[np.ndarray, "_ _"]] = {}
     for camera, cameras_cell in enumerate(read_mat(path, "rand_perm_cam").ravel(), start=1):
         for person, cell in enumerate(np.asarray(cameras_cell).ravel(), start=1):
-            orders = np.atleast_2d(np.asarray(cell, dtype=np.int64))
+            try:
+                orders = np.atleast_2d(np.asarray(cell, dtype=np.int64))
+            except (TypeError, ValueError, OverflowError) as error:
+                place = f"{path}: camera {camera}, person {person}"
+                raise DataError(f"{place} holds no numbers: {error}", hint=_PERMUTATIONS_HINT) from error
             if orders.size == 0:
                 continue
-            num_images = orders.shape[1]
-            if np.any(np.sort(orders, axis=1) != np.arange(1, num_images + 1)):
+            num_images = orders.shape[-1]
+            if orders.ndim != 2 or np.any(np.sort(orders, axis=1) != np.arange(1, num_images + 1)):
                 raise DataError(
                     f"{path}: camera {camera}, person {person} is no permutation of 1..{num_images}",
                     hint=_PERMUTATIONS_HINT,
@@ -380,4 +386,5 @@ SPEC = DatasetSpec(
     lambda root: check_sysu_mm01(open_archive(root)),
     OBTAIN,
     {split: _split_counts(split) for split in SPLITS},
+    (*CAMERA_FOLDERS, LIST_FOLDER),
 )

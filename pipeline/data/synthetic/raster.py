@@ -6,12 +6,13 @@ ones. A paint is a row of `PAINT_WIDTH`: two visible colours, two infrared refle
 in pixels. No fast-math: geometry must agree between machines.
 """
 
-from typing import Final
+from functools import partial
+from typing import Any, Final
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from clustering.parallel import kernel
 from pipeline.data.synthetic.people import TEXTURES, Garment, Tone
 from pipeline.data.synthetic.pose import Frame, Point
 
@@ -23,8 +24,10 @@ Row = tuple[float, ...]
 Pair = tuple[float, float]
 _NONE: Pair = (0.0, 0.0)
 
+_compiled: Any = kernel  # of functions without annotations
 
-@njit(cache=True, nogil=True, inline="always")
+
+@partial(_compiled, inline="always")
 def _locate(shape, x0, y0, r0, x1, y1, r1, x, y):  # type: ignore[no-untyped-def]
     """Whether (x, y) is in the primitive, the position along it in [0, 1], and across it in [-1, 1]."""
     dx = x1 - x0
@@ -49,7 +52,7 @@ def _locate(shape, x0, y0, r0, x1, y1, r1, x, y):  # type: ignore[no-untyped-def
     return qx * qx + qy * qy <= radius * radius, tc, -cross / radius
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def fill(primitives, owner):  # type: ignore[no-untyped-def]
     """Write, for each of the 2 x 2 samples of each pixel, the last primitive that covers it (-1: none).
 
@@ -78,7 +81,7 @@ def fill(primitives, owner):  # type: ignore[no-untyped-def]
                         owner[i, j] = index
 
 
-@njit(cache=True, nogil=True, inline="always")
+@partial(_compiled, inline="always")
 def _second_tone(texture, v, u, period, extent):  # type: ignore[no-untyped-def]
     """Whether the texture has its second tone at v pixels down the garment and u pixels across."""
     if texture == 0:
@@ -101,7 +104,7 @@ def _second_tone(texture, v, u, period, extent):  # type: ignore[no-untyped-def]
     return share > 0.5
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def shade(primitives, paints, owner, background, light, infrared, out):  # type: ignore[no-untyped-def]
     """Colour every pixel.
 
@@ -149,7 +152,7 @@ def shade(primitives, paints, owner, background, light, infrared, out):  # type:
                 out[i, j, c] *= fall * light[c] / np.float32(samples)
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def _blur_rows(source, taps, target, channels):  # type: ignore[no-untyped-def]
     """Five taps along the rows of [h, w * channels]; edge values are repeated."""
     height, length = source.shape
@@ -173,7 +176,7 @@ def _blur_rows(source, taps, target, channels):  # type: ignore[no-untyped-def]
             target[i, m] = total
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def _blur_columns(source, taps, target):  # type: ignore[no-untyped-def]
     """Five taps down the columns of [h, w * channels]; edge values are repeated."""
     height, length = source.shape
@@ -186,7 +189,7 @@ def _blur_columns(source, taps, target):  # type: ignore[no-untyped-def]
             target[i, m] = a * far_up[m] + b * up[m] + c * own[m] + d * down[m] + e * far_down[m]
 
 
-@njit(cache=True, nogil=True)
+@_compiled
 def develop(scene, taps_x, taps_y, bank, offset, noise, tone, out):  # type: ignore[no-untyped-def]
     """Blur the scene, add noise from the bank, apply the tone curve: [h, w, c] floats to bytes.
 

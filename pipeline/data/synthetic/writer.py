@@ -1,10 +1,14 @@
 """Generate a data set on disk: in parallel, the same bytes for any number of workers, complete or not at all."""
 
+import fcntl
+import glob
 import hashlib
 import logging
 import multiprocessing
 import os
+import re
 import shutil
+import signal
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -36,6 +40,7 @@ from pipeline.data.synthetic.layouts import (
 from pipeline.data.synthetic.plan import SIZES, Listing, PictureSize, Plan, Shot, Size
 from pipeline.errors import ConfigError, DataError
 from pipeline.runtime import atomic_files
+from pipeline.runtime.children import end_with_parent
 
 logger = logging.getLogger(__name__)
 
@@ -107,7 +112,7 @@ def generate_dataset(
 
     Raises:
         ConfigError: No such size, layout or difficulty.
-        DataError: `out` is not empty.
+        DataError: `out` is not empty or cannot be made, or another process generates it.
 
     Cost: about 1.3 ms of one core an image at 64 x 128, 4.2 ms at 144 x 288; 5 KB and 20 KB on disk, or 17 KB and 81 KB
     as a bitmap of `regdb` (measured on one thread).
@@ -146,15 +151,81 @@ def _known(what: str, name: str, options: Mapping[str, Any]) -> Any:
 @contextmanager
 def _appearing_whole(out: Path) -> Iterator[Path]:
     """A sibling folder that is renamed to `out` at the end, and removed after an error."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", suffix=".tmp", dir=out.parent))
+    folder, lock = _claim(out)
     try:
         yield folder
-        folder.chmod(0o755)
-        folder.replace(out)
+        folder.chmod(0o777 & ~_umask())
+        try:
+            folder.replace(out)
+        except OSError as error:
+            raise DataError(f"{out} cannot be written: {error.strerror}", hint="choose another folder") from error
     except BaseException:
         shutil.rmtree(folder, ignore_errors=True)
         raise
+    finally:
+        os.close(lock)
+
+
+def _claim(out: Path) -> tuple[Path, int]:
+    """A new, locked sibling of `out`; left-over ones of processes that were killed are removed.
+
+    Raises:
+        DataError: Another process generates the same folder, or the parent cannot be written.
+    """
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with _closing(os.open(out.parent, os.O_RDONLY)) as parent:
+            _try_lock(parent, fcntl.LOCK_EX)
+            for other in out.parent.glob(f".{glob.escape(out.name)}-[a-z0-9_]*.tmp"):
+                if re.fullmatch(r"[a-z0-9_]{8}", other.name[len(out.name) + 2 : -4]) and not other.is_symlink():
+                    _remove_leftover(other, out)
+            folder = Path(tempfile.mkdtemp(prefix=f".{out.name}-", suffix=".tmp", dir=out.parent))
+            lock = os.open(folder, os.O_RDONLY)
+            _try_lock(lock, fcntl.LOCK_EX)
+            return folder, lock
+    except OSError as error:
+        raise DataError(
+            f"{out} cannot be made: {error.strerror}", hint="choose a folder that you can write to"
+        ) from error
+
+
+def _remove_leftover(folder: Path, out: Path) -> None:
+    if not folder.is_dir():
+        return
+    with _closing(os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)) as lock:
+        try:
+            if _try_lock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB):
+                shutil.rmtree(folder, ignore_errors=True)
+        except BlockingIOError as error:
+            raise DataError(
+                f"another process generates {out}", hint="wait until it ends, or choose another folder"
+            ) from error
+
+
+def _try_lock(descriptor: int, operation: int) -> bool:
+    """Lock a folder; False on a file system without locks, `BlockingIOError` where another process has locked it."""
+    try:
+        fcntl.flock(descriptor, operation)
+    except BlockingIOError:
+        raise
+    except OSError:
+        return False
+    return True
+
+
+@contextmanager
+def _closing(descriptor: int) -> Iterator[int]:
+    """Close a file descriptor at the end of the `with` block."""
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def _draw_all(
@@ -171,7 +242,11 @@ def _draw_all(
         return _collected(drawn, len(chunks))
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(workers, context, initializer=_open_studio, initargs=(folder, settings)) as pool:
-        return _collected(pool.map(_draw_in_worker, chunks), len(chunks))
+        try:
+            return _collected(pool.map(_draw_in_worker, chunks), len(chunks))
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _collected(drawn: Iterable[list[dict[str, Any]]], num_chunks: int) -> list[dict[str, Any]]:
@@ -182,6 +257,8 @@ _opened: list[tuple[Path, Studio]] = []
 
 
 def _open_studio(folder: Path, settings: StudioSettings) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent, which ends this process
+    end_with_parent()
     _opened[:] = [(folder, Studio(settings))]
 
 

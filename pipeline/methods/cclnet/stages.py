@@ -19,7 +19,7 @@ from pipeline.config.cclnet import CclnetConfig, PromptsConfig
 from pipeline.data.samplers.sampling import cross_modal_batches
 from pipeline.data.transforms.augmentation import Transform, training_views
 from pipeline.data.transforms.channel_augmentation import channel_views
-from pipeline.errors import DegenerateClustering
+from pipeline.errors import CheckpointError, DegenerateClustering
 from pipeline.evaluation.report import EvaluationReport
 from pipeline.features import FeatureBank
 from pipeline.methods.cclnet import prompts
@@ -96,7 +96,12 @@ def learn_prompts(run: CclnetRun, clusters: DescribedClusters) -> PerModality[Te
             return previous
         packed = run.processes.from_rank_zero(lambda: pack_texts(_learn_texts(run, features, clusters)))
         _keep_texts(run, packed)
-    return unpack_texts(packed, run.device)
+    try:
+        return unpack_texts(packed, run.device)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise CheckpointError(
+            "the text prototypes in `pending` are damaged", hint="remove that folder of the run: they are learned again"
+        ) from error
 
 
 @stage(uses_device=True)

@@ -96,7 +96,10 @@ def _pack_pairs(pairs: PerModality[Int64[np.ndarray, " pairs"]]) -> dict[str, Te
 
 
 def _unpack_pairs(packed: Mapping[str, Any]) -> PerModality[Int64[np.ndarray, " pairs"]]:
-    return PerModality.build(lambda modality: packed["exported_pairs"][modality.value].numpy())
+    pairs = packed.get("exported_pairs")  # absent in checkpoints of earlier versions
+    if pairs is None:
+        return PerModality(np.empty(0, np.int64), np.empty(0, np.int64))
+    return PerModality.build(lambda modality: pairs[modality.value].numpy())
 
 
 def _pack_one(value: Clustering | TextPrototypes) -> dict[str, Tensor]:
@@ -109,9 +112,7 @@ def _unpack_labels(packed: Mapping[str, Tensor]) -> Clustering:
 
 
 def _unpack_text(packed: Mapping[str, Tensor], device: torch.device) -> TextPrototypes:
-    return TextPrototypes(
-        packed["features"].to(device),
-        packed["labels"].numpy(),
-        packed["context"].to(device),
-        packed["partners"].numpy(),
-    )
+    features = packed["features"].to(device)
+    # Checkpoints of earlier versions have no partners.
+    partners = packed["partners"].numpy() if "partners" in packed else np.full(len(features), -1)
+    return TextPrototypes(features, packed["labels"].numpy(), packed["context"].to(device), partners)

@@ -60,12 +60,18 @@ def test_an_option_that_is_left_out_leaves_the_value_of_a_file(
     seen = []
     monkeypatch.setattr(app, "_run", lambda config, *_: seen.append(config.execution))
     assert vireid("train", str(own))[0] == 0
-    monkeypatch.setenv("WORLD_SIZE", "8")  # torchrun has started eight ranks
+    monkeypatch.setenv("WORLD_SIZE", "8")  # of another launcher
+    assert vireid("train", str(own))[0] == 0
+    for name, value in {"TORCHELASTIC_RUN_ID": "none", "RANK": "0", "MASTER_PORT": "9"}.items():
+        monkeypatch.setenv(name, value)  # torchrun has started eight ranks
+    for name in ("LOCAL_RANK", "LOCAL_WORLD_SIZE"):
+        monkeypatch.setenv(name, "0")
     assert vireid("train", str(own), "--device", "cpu", "--runs", "elsewhere")[0] == 0
     monkeypatch.setattr(app, "draw_demo_once", lambda: None)
     assert vireid("demo")[0] == 0
-    left_out, given, demo = ((one.device, one.processes, str(one.runs_folder)) for one in seen)
-    assert (left_out, given) == (("abacus", 3, "mine"), ("cpu", 8, "elsewhere"))
+    left_out, other, given, demo = ((one.device, one.processes, str(one.runs_folder)) for one in seen)
+    assert left_out == other == ("abacus", 3, "mine")
+    assert given == ("cpu", 8, "elsewhere")
     assert demo == (load_config("demo").execution.device, 1, "runs")
 
 
@@ -75,10 +81,15 @@ def test_without_a_data_set_the_error_says_how_one_is_obtained(vireid: Call, tmp
     assert code == 1
     assert "no data set is named" in err
     assert "DATA=" in err and "wuancong/SYSU-MM01" in err
-    code, _, err = vireid("train", "cclnet-sysu", "--runs", str(tmp_path), "--data", str(tmp_path))
+    other = tmp_path / "other"
+    other.mkdir()
+    code, _, err = vireid("train", "cclnet-sysu", "--runs", str(tmp_path), "--data", str(other))
+    assert code == 1 and "is empty" in err
+    (other / "notes.txt").touch()
+    code, _, err = vireid("train", "cclnet-sysu", "--runs", str(tmp_path), "--data", str(other))
     assert code == 1
     assert "cam1" in err and "wuancong/SYSU-MM01" in err
-    assert not list(tmp_path.iterdir()), "nothing is left behind"
+    assert list(tmp_path.iterdir()) == [other], "nothing is left behind"
 
 
 def test_an_unknown_preset_names_those_that_exist(vireid: Call) -> None:

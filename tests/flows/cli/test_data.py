@@ -1,6 +1,8 @@
 """`vireid data`: what is missing from a data set is found before a run, and images are decoded once."""
 
+import codecs
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from flows.cli import options as cli_options
 from pipeline.data.synthetic.writer import LAYOUTS, generate_dataset
 from tests.flows.command_line import Call
 
@@ -151,3 +154,106 @@ def test_folders_become_a_manifest_that_trains(vireid: Call, tmp_path: Path) -> 
     assert code == 1
     assert "hint:" in err
     assert not (tmp_path / "no.csv").exists()
+
+
+@pytest.fixture
+def deep_site(tmp_path: Path) -> Path:
+    """Four people before a visible camera that writes JPEG and a thermal one that writes TIFF of 16 bits."""
+    generator = np.random.default_rng(0)
+    for person in range(1, 5):
+        for camera in (1, 3):
+            folder = tmp_path / "site" / f"cam{camera}" / f"{person:04d}"
+            folder.mkdir(parents=True)
+            for shot in range(2):
+                shades = generator.integers(0, 256, (32, 16, 3), dtype=np.uint8)
+                if camera == 1:
+                    Image.fromarray(shades).save(folder / f"{shot}.jfif", format="JPEG")
+                else:
+                    Image.fromarray(29_000 + 4 * shades[..., 0].astype(np.uint16)).save(folder / f"{shot}.tiff")
+    (tmp_path / "site" / "cam1" / "0001" / "9.heic").write_bytes(b"\0\0\0\x18ftypheic")
+    return tmp_path / "site"
+
+
+def test_a_site_of_deep_images_is_listed_checked_and_decoded(vireid: Call, deep_site: Path, tmp_path: Path) -> None:
+    written = tmp_path / "site.csv"
+    pattern = ("--pattern", "cam{camera}/{person}/{name}", "--infrared-cameras", "3")
+    code, out, err = vireid("data", "manifest", str(deep_site), *pattern, "--out", str(written))
+    assert code == 0, err
+    assert "8 visible and 8 infrared images of 4 people" in out
+    assert "1 file skipped by extension: cam1/0001/9.heic" in out
+    place = (str(written), "--root", str(deep_site))
+    code, out, err = vireid("data", "check", "manifest", *place, "--json")
+    assert code == 0, err
+    assert any(note.startswith("8 of 16 images have more than 8 bits") for note in json.loads(out)["notes"])
+    cache = ("--cache", str(tmp_path / "images"), "--height", "32", "--width", "16")
+    for options in ((), ("--orientation", "ignore"), ("--deep-range", "29000,30020")):
+        code, _, err = vireid("data", "index", "manifest", *place, *cache, *options)
+        assert code == 0 and "8 of 16 images have more than 8 bits" in err, err
+    records = [json.loads(path.read_text())["reading"] for path in (tmp_path / "images").glob("*/index.json")]
+    assert len(records) == 3 and {"orientation": "ignore", "deep_range": "image", "background": "white"} in records
+    code, out, err = vireid("data", "check", "manifest", *place, "--skip-images", "--cache", str(tmp_path / "images"))
+    assert code == 0, (out, err)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "words"),
+    [
+        ("--orientation", "upright", "--orientation 'upright' does not exist"),
+        ("--deep-range", "9,3", "--deep-range '9,3' is not two ascending numbers"),
+        ("--deep-range", "1,2,3", "is not two ascending numbers"),
+        ("--deep-range", "nan,3", "is not two ascending numbers"),
+    ],
+)
+def test_a_wrong_way_of_reading_has_a_hint(
+    vireid: Call, drawn: dict[str, Path], tmp_path: Path, option: str, value: str, words: str
+) -> None:
+    code, _, err = vireid("data", "index", "sysu", str(drawn["sysu"]), "--cache", str(tmp_path), option, value)
+    assert code == 1 and words in err and "hint:" in err
+
+
+def test_the_home_sign_is_replaced_wherever_it_begins_an_argument(
+    vireid: Call, drawn: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(drawn["sysu"].parent))
+    assert vireid("data", "check", "sysu", "~/sysu", "--skip-images")[0] == 0
+    manifest = tmp_path / "m.csv"
+    shutil.copy(drawn["manifest"] / "manifest.csv", manifest)
+    code, _, err = vireid("data", "check", "manifest", str(manifest), "--skip-images", "--root=~/manifest")
+    assert code == 0, err
+    monkeypatch.chdir(tmp_path)
+    code, _, err = vireid("data", "check", "sysu", "./~/sysu", "--skip-images")
+    assert code == 1 and "there is no folder ~/sysu" in err
+
+
+@pytest.mark.parametrize("option", ["-o~/x", "--out=~/x", "~/x"])
+def test_options_of_every_form_name_the_home_folder(option: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/folder/of/me")
+    assert cli_options._at_home(option) == option.replace("~", "/folder/of/me")
+    assert cli_options._at_home("--set=a~b") == "--set=a~b"
+
+
+@pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8])
+@pytest.mark.parametrize("end", [b"\n", b"\r\n"])
+@pytest.mark.parametrize("layout", ["sysu", "regdb", "llcm", "manifest"])
+def test_lists_that_another_editor_saved_are_the_same(
+    vireid: Call, drawn: dict[str, Path], tmp_path: Path, layout: str, mark: bytes, end: bytes
+) -> None:
+    root = tmp_path / layout
+    shutil.copytree(drawn[layout], root, copy_function=os.link)
+    for file in [*root.rglob("*.txt"), *root.glob("manifest.csv")]:
+        content = mark + file.read_bytes().replace(b"\n", end)
+        file.unlink()
+        file.write_bytes(content)
+    assert vireid("data", "check", layout, str(root), "--skip-images")[0] == 0
+
+
+def test_lists_of_regdb_are_read_with_other_separators_and_case(
+    vireid: Call, drawn: dict[str, Path], tmp_path: Path
+) -> None:
+    root = tmp_path / "regdb"
+    shutil.copytree(drawn["regdb"], root, copy_function=os.link)
+    for file in root.rglob("*.txt"):
+        lines = file.read_text().replace("Visible", "visible").replace("/", "\\").replace(" ", ",")
+        file.unlink()
+        file.write_text(lines.replace(".bmp", ".BMP"), encoding="utf-16")
+    assert vireid("data", "check", "regdb", str(root), "--skip-images")[0] == 0

@@ -43,8 +43,8 @@ every_file = pytest.mark.parametrize(
 def test_every_option_that_writes_is_marked() -> None:
     written = {
         "caption out", "caption-merge out", "compare html", "data index cache", "data manifest out", "data synth out",
-        "demo-clip out", "embed out", "evaluate features", "evaluate per_query", "export out", "label out",
-        "rank per_query", "search html", "search index",
+        "demo runs", "demo-clip out", "embed out", "evaluate features", "evaluate per_query", "export out", "label out",
+        "rank per_query", "search html", "search index", "server runs", "train runs",
     }  # fmt: skip
     assert set(NAMES) == written
     for line in _words_of_help():

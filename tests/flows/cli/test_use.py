@@ -131,6 +131,30 @@ class TestEmbed:
         with np.load("folder.npz") as folder, np.load("kept.npz") as other:
             np.testing.assert_array_equal(folder["features"], other["features"])
 
+    def test_orientation_tags_are_applied_unless_an_option_forbids_it(
+        self, vireid: Call, run: Path, site: Path, tmp_path: Path
+    ) -> None:
+        photos = tmp_path / "photos"
+        photos.mkdir()
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        with Image.open(site / infrared(site)[0]) as image:
+            image.save(photos / "a.png")
+            image.transpose(Image.Transpose.ROTATE_90).save(photos / "b.png", exif=exif)
+        call = ("embed", str(run), str(photos), "--modality", "infrared", "-o")
+        code, _, err = vireid(*call, "applied.npz")
+        assert code == 0 and "1 of 2 images have an orientation tag: applied" in err
+        code, _, err = vireid(*call, "ignored.npz", "--orientation", "ignore")
+        assert code == 0 and "1 of 2 images have an orientation tag that is not applied" in err
+        with np.load("applied.npz") as applied, np.load("ignored.npz") as ignored:
+            np.testing.assert_allclose(applied["features"][1], applied["features"][0], atol=1e-6)
+            assert np.abs(ignored["features"][1] - ignored["features"][0]).max() > 1e-3
+            assert str(ignored["encoder"]) == f"{applied['encoder']}-orientation-ignore"
+        search = ("search", str(run), "--query", str(photos), "--gallery", str(photos), "--index", "index")
+        assert vireid(*search, "--direction", "infrared_to_visible")[0] == 0
+        code, _, err = vireid(*search, "--direction", "infrared_to_visible", "--orientation", "ignore")
+        assert code == 1 and "made by another encoder" in err and "--orientation" in err
+
 
 class TestSearch:
     def test_rank_1_is_that_of_the_evaluation(self, vireid: Call, run: Path, site: Path) -> None:

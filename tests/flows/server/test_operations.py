@@ -21,6 +21,7 @@ from mlflow import MlflowClient
 from pipeline.config.cclnet import CclnetConfig
 from pipeline.config.presets import load_config
 from pipeline.runs.open import run_path
+from tests.flows.command_line import processes_with, vireid_command
 from tests.flows.plain_runs import ROOT, run_plainly
 
 PREPARE_ROUNDS = 7
@@ -43,6 +44,11 @@ class Servers:
     pages: str
     log: Path
 
+    def answer(self, path: str, query: dict[str, Any]) -> Any:
+        """Prefect's answer to a query with the password."""
+        auth = tuple(self.environment["PREFECT_API_AUTH_STRING"].split(":"))
+        return httpx.post(f"{self.api}{path}", json=query, auth=auth, timeout=PATIENCE).json()
+
 
 def free_ports(count: int) -> list[int]:
     """Ports that nobody listens on now."""
@@ -59,25 +65,8 @@ def wait_until(condition: Callable[[], bool]) -> None:
         time.sleep(0.1)
 
 
-def processes_with(mark: str) -> dict[int, str]:
-    """Processes whose environment holds a text, and their command lines."""
-    found = {}
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdecimal() and int(folder.name) != os.getpid():
-            try:
-                if mark.encode() in (folder / "environ").read_bytes():
-                    found[int(folder.name)] = (folder / "cmdline").read_text().replace("\0", " ")
-            except OSError:
-                continue  # it has ended meanwhile
-    return {pid: command for pid, command in found.items() if command}
-
-
-def vireid(*arguments: str) -> list[str]:
-    return [sys.executable, "-c", "from flows.cli.app import main; main()", *arguments]
-
-
 @contextmanager
-def serving(folder: Path) -> Iterator[Servers]:
+def serving(folder: Path, *, killed: bool = False) -> Iterator[Servers]:
     """Start everything, and afterwards end it and see that nothing is left."""
     port, mlflow_port = free_ports(2)
     api, log = f"http://127.0.0.1:{port}/api", folder / "vireid-server.log"
@@ -89,15 +78,19 @@ def serving(folder: Path) -> Iterator[Servers]:
         "OMP_NUM_THREADS": "1",
         "NUMBA_NUM_THREADS": "1",
     }
-    for name in ("PREFECT_API_URL", "MLFLOW_TRACKING_URI", "PREFECT_LOGGING_LEVEL"):
+    for name in ("PREFECT_API_URL", "PREFECT_API_AUTH_STRING", "MLFLOW_TRACKING_URI", "PREFECT_LOGGING_LEVEL"):
         environment.pop(name, None)
-    command = vireid("server", "--port", str(port), "--mlflow-port", str(mlflow_port), "--runs", str(folder / "runs"))
+    command = vireid_command(
+        "server", "--port", str(port), "--mlflow-port", str(mlflow_port), "--runs", str(folder / "runs")
+    )
     with log.open("wb") as output:
         process = subprocess.Popen(command, env=environment, stdout=output, stderr=output, cwd=folder)
     try:
         wait_until(lambda: "ready" in log.read_text() or process.poll() is not None)
         assert process.poll() is None, log.read_text()
-        yield Servers(process, environment | {"PREFECT_API_URL": api}, api, f"http://127.0.0.1:{mlflow_port}", log)
+        password = (folder / "runs" / "server" / "password").read_text().strip()
+        environment |= {"PREFECT_API_URL": api, "PREFECT_API_AUTH_STRING": password}
+        yield Servers(process, environment, api, f"http://127.0.0.1:{mlflow_port}", log)
     finally:
         process.send_signal(signal.SIGTERM)
         try:
@@ -107,7 +100,7 @@ def serving(folder: Path) -> Iterator[Servers]:
             for pid in left:
                 os.kill(pid, signal.SIGKILL)
     assert left == {}
-    assert process.returncode == 0
+    assert process.returncode == (-signal.SIGKILL if killed else 0)
 
 
 def smoke(data: Path, runs: Path) -> CclnetConfig:
@@ -138,7 +131,7 @@ def started(servers: Servers, config: dict[str, Any], *options: str) -> subproce
 
 
 def the_flow_run(servers: Servers) -> dict[str, Any]:
-    (run,) = httpx.post(f"{servers.api}/flow_runs/filter", json={}, timeout=PATIENCE).json()
+    (run,) = servers.answer("/flow_runs/filter", {})
     return dict(run)
 
 
@@ -146,8 +139,9 @@ def the_flow_run(servers: Servers) -> dict[str, Any]:
 def test_a_run_whose_worker_is_killed_goes_on_after_its_last_round(smoke_data: Path, tmp_path: Path) -> None:
     config = smoke(smoke_data, tmp_path / "runs")
     with serving(tmp_path) as servers:
+        assert_others_are_refused(servers)
         subprocess.run(
-            vireid("deploy", "unsupervised/demo"),
+            vireid_command("deploy", "unsupervised/demo"),
             env=servers.environment,
             check=True,
             capture_output=True,
@@ -158,7 +152,7 @@ def test_a_run_whose_worker_is_killed_goes_on_after_its_last_round(smoke_data: P
         answer = " ".join(refused.communicate(timeout=PATIENCE)[0].split())
         assert refused.returncode == 1
         assert "Validation failed for field 'config.stages.prepare_rounds'" in answer
-        assert httpx.post(f"{servers.api}/flow_runs/filter", json={}, timeout=PATIENCE).json() == []
+        assert servers.answer("/flow_runs/filter", {}) == []
 
         watching = started(servers, config.model_dump(mode="json"), "--watch")
         wait_until(lambda: finished_rounds(config) >= KILLED_AFTER or watching.poll() is not None)
@@ -191,10 +185,29 @@ def test_a_run_whose_worker_is_killed_goes_on_after_its_last_round(smoke_data: P
         assert (run_path(config) / name).read_bytes() == (run_path(calm) / name).read_bytes()
 
 
+def assert_others_are_refused(servers: Servers) -> None:
+    """Neither a page, nor another name of this machine, nor a program without the password."""
+    password = servers.environment["PREFECT_API_AUTH_STRING"]
+    own = tuple(password.split(":"))
+    for headers in ({"Origin": "http://evil.example"}, {"Host": "evil.example"}):
+        for address in (f"{servers.api}/flows/filter", f"{servers.pages}/api/2.0/mlflow/experiments/search"):
+            answer = httpx.post(address, json={}, headers=headers, auth=own, timeout=PATIENCE)
+            assert 400 <= answer.status_code < 500, (address, headers)
+            assert "access-control-allow-origin" not in answer.headers
+    for auth in (None, ("vireid", "guessed")):
+        assert httpx.post(f"{servers.api}/flows/filter", json={}, auth=auth, timeout=PATIENCE).status_code == 401
+    without = servers.environment | {"PREFECT_API_AUTH_STRING": ""}
+    done = subprocess.run(vireid_command("deploy", "unsupervised/demo"), env=without, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "refuses the password" in done.stderr and "Traceback" not in done.stderr
+    logs = [servers.log, *(servers.log.parent / "runs" / "server").glob("*.log")]
+    assert not [log for log in logs if password.partition(":")[2] in log.read_text()]
+
+
 def assert_tasks_are_of_their_attempts(servers: Servers, flow_run: UUID, before: int) -> None:
     """Each round was finished once, and no task is said to be running still."""
     query = {"flow_runs": {"id": {"any_": [str(flow_run)]}}}
-    tasks = httpx.post(f"{servers.api}/task_runs/filter", json=query, timeout=PATIENCE).json()
+    tasks = servers.answer("/task_runs/filter", query)
     assert {task["state_type"] for task in tasks} <= {"COMPLETED", "CRASHED"}
     logged = sorted(
         task["name"] for task in tasks if task["name"].startswith("log-") and task["state_type"] == "COMPLETED"
@@ -207,7 +220,7 @@ def assert_tasks_are_of_their_attempts(servers: Servers, flow_run: UUID, before:
 def assert_pages_show_all_rounds(servers: Servers, config: CclnetConfig) -> None:
     """The last table of rounds is whole, and leads to the run in MLflow."""
     query = {"artifacts": {"key": {"any_": ["rounds"]}}, "sort": "CREATED_DESC", "limit": 1}
-    (page,) = httpx.post(f"{servers.api}/artifacts/filter", json=query, timeout=PATIENCE).json()
+    (page,) = servers.answer("/artifacts/filter", query)
     assert page["description"] == f"{ROUNDS} of {ROUNDS} rounds of demo, seed 1"
     assert [f"| {number} |" in page["data"] for number in range(1, ROUNDS + 1)] == [True] * ROUNDS
     run_id = json.loads((run_path(config) / "tracking.json").read_text())["run_id"]
@@ -227,3 +240,14 @@ def assert_mlflow_has_every_round_once(config: CclnetConfig) -> None:
     for series in ("train/loss/total", "seconds/total"):
         history = client.get_metric_history(parents[0].info.run_id, series)
         assert [point.step for point in history] == list(range(1, ROUNDS + 1))
+
+
+@pytest.mark.slow
+def test_a_killed_server_takes_all_its_programs_with_it(tmp_path: Path) -> None:
+    def left() -> dict[int, str]:
+        return processes_with(f"PREFECT_HOME={tmp_path / 'prefect'}")
+
+    with serving(tmp_path, killed=True) as servers:
+        assert any("worker start" in command for command in left().values())
+        servers.process.kill()
+        wait_until(lambda: left() == {})

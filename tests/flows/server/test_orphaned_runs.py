@@ -15,9 +15,9 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.objects import FlowRun, State, StateType
 from prefect.states import Cancelling, Completed, Running
 
-from flows.deployments import HOST_TAG
 from flows.server import orphaned_runs as left_runs
 from flows.server.orphaned_runs import end_processes, processes_of_runs, resume_orphaned_runs
+from flows.terminal_runs import HOST_TAG
 
 API = "http://127.0.0.1:4299/api"
 HERE = HOST_TAG + socket.gethostname()

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.server.serve import LOOPBACK, Service, refuse_used_port, wait_until_ready
+from flows.server.guarded_server import LOOPBACK
+from flows.server.service import Service, refuse_used_port, wait_until_ready
 from pipeline.errors import ConfigError
 from tests.flows.command_line import Call
 

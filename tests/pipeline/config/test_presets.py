@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config.experiment import digest_of
-from pipeline.config.presets import load_config, preset_names
+from pipeline.config.experiment import differences, digest_of, record_of
+from pipeline.config.presets import load_config, preset_names, validate_config
 from pipeline.errors import ConfigError
 
 
@@ -104,9 +104,9 @@ def test_a_circle_of_presets_is_refused(tmp_path: Path) -> None:
     ("content", "message"),
     [
         (b"seed = \n", "not valid TOML"),
-        (b"name = '\xff'\n", "not valid TOML"),
-        (b"seed = " + b"9" * 5000, "not valid TOML"),
-        (b"a = " + b"[" * 5000, "not valid TOML"),
+        (b"seed = 2\nname = '\xff'\n", "mine.toml:2: not UTF-8: byte 0xff"),
+        (b"seed = " + b"9" * 5000, "not valid TOML: a number has more than 4,300 digits"),
+        (b"a = " + b"[" * 5000, "not valid TOML: brackets are nested too deeply"),
         (b'extends = "smoke"\nseed = ' + b"9" * 30, "seed has more than 64 bits"),
         (b'extends = "smoke"\n[' + b".".join([b"a"] * 3000) + b"]\n", "not a section"),
         (b'extends = "smoke"\ndata = 3\n', "data is a section, not a value"),
@@ -115,11 +115,12 @@ def test_a_circle_of_presets_is_refused(tmp_path: Path) -> None:
         (b'extends = ["smoke"]\n', "not a string"),
         (b'extends = "smok"\n', "there is no preset 'smok'"),
         (b'extends = "../presets/smoke"\n', "there is no preset"),
-        (b'extends = "gone.toml"\n', "there is no preset 'gone.toml'"),
+        (b'extends = "gone.toml"\n', "there is no preset .*gone.toml"),
         (b'extends = "' + b"x" * 5000 + b'.toml"\n', "cannot be read"),
         (b'extends = "\\u0000.toml"\n', "cannot be read"),
         (b'extends = "smoke"\nstages.prepare_rounds = 1000000000000\n', "stages.prepare_rounds"),
         (b'extends = "smoke"\nname = 2024-01-01\n', "name: "),
+        (b'extends = "smoke"\nexecution.runs_folder = "a\\u0000b"\n', "execution.runs_folder: a path contains no NUL"),
     ],
 )
 def test_any_content_of_a_file_gives_one_clear_error(tmp_path: Path, content: bytes, message: str) -> None:
@@ -157,6 +158,29 @@ def test_the_digest_covers_what_decides_the_result_and_nothing_else() -> None:
         assert digest_of(load_config("smoke", [change])) != digest_of(base), change
 
 
+@pytest.mark.parametrize(("preset", "digest"), [("smoke", "9dec44a58f6b"), ("eees-demo", "885e334672a0")])
+def test_a_setting_added_later_does_not_count_at_its_default(preset: str, digest: str) -> None:
+    """Digests of the version before these settings: its runs can be resumed."""
+    assert digest_of(load_config(preset)) == digest
+    assert digest_of(load_config(preset, ["data.deep_range=image", "data.orientation=none"])) == digest
+    for change in ("data.orientation=apply", "data.orientation=ignore", "data.deep_range=[0, 65535]"):
+        assert digest_of(load_config(preset, [change])) != digest, change
+
+
+def test_a_run_of_before_differs_in_no_setting_that_it_lacks() -> None:
+    now = record_of(load_config("smoke"))
+    data = {name: value for name, value in now["data"].items() if name not in ("deep_range", "orientation")}
+    assert differences({**now, "data": data}, now) == ""
+    assert validate_config({**now, "data": data}) == load_config("smoke")
+
+
+def test_a_range_of_deep_images_ascends() -> None:
+    assert load_config("smoke", ["data.deep_range=[28000, 31000.5]"]).data.deep_range == (28_000, 31_000.5)
+    for wrong in ("[3, 3]", "[4, 3]", "[1]", "[0, inf]", "both"):
+        with pytest.raises(ConfigError, match=r"data\.deep_range"):
+            load_config("smoke", [f"data.deep_range={wrong}"])
+
+
 @pytest.mark.parametrize("preset", ["smoke", "csdn-demo", "eees-demo"])
 def test_the_number_of_ranks_decides_the_result_only_where_each_normalises_its_own_share(preset: str) -> None:
     def digest(batch_norm: str, processes: int) -> str:
@@ -182,3 +206,38 @@ def test_the_word_none_is_a_choice_where_there_is_one_and_nothing_elsewhere(chan
     for name in path:
         branch = getattr(branch, name)
     assert getattr(branch, last) == value
+
+
+def test_the_home_folder_is_replaced_in_every_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "base.toml").write_text('extends = "eees-demo"\ncaptions.path = "~/c.jsonl"\ndata.root = "~/people"\n')
+    (tmp_path / "mine.TOML").write_bytes('extends = "~/base.toml"\n# réglages\n'.encode("utf-8-sig"))
+    changes = ["execution.runs_folder=~/runs", "model.weights=~/RN50.pt"]
+    config = load_config("~/mine.TOML", changes)
+    assert config.captions.path == tmp_path / "c.jsonl"
+    assert config.data.root == tmp_path / "people"
+    manifest = load_config("smoke", ["data.name=manifest", "data.images_root=~/images"])
+    assert manifest.data.images_root == tmp_path / "images"
+    assert config.execution.runs_folder == tmp_path / "runs"
+    assert config.model.weights == f"{tmp_path}/RN50.pt"
+    plain = load_config("~/base.toml", [f"model.weights={tmp_path}/RN50.pt"])
+    assert digest_of(config) == digest_of(plain)
+    assert load_config("smoke", ["data.root=a~b/~"]).data.root == Path("a~b/~")
+
+
+def test_a_preset_saved_as_utf_16_is_read(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_bytes('extends = "smoke"\n# é\nseed = 3\n'.encode("utf-16"))
+    assert load_config(str(tmp_path / "mine.toml")).seed == 3
+
+
+def test_a_long_name_is_cut_in_the_message() -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config("x" * 5000)
+    assert len(caught.value.message) < 300
+
+
+def test_a_file_without_its_ending_is_named(tmp_path: Path) -> None:
+    (tmp_path / "mine.toml").write_text('extends = "smoke"\n')
+    with pytest.raises(ConfigError, match="there is no preset") as caught:
+        load_config(str(tmp_path / "mine"))
+    assert "mine.toml is a file: name it with its ending" in caught.value.hint

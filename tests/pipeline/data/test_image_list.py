@@ -26,6 +26,17 @@ def test_a_folder_is_walked_to_any_depth_in_order(tmp_path: Path) -> None:
     assert found.infrared.all() and found.known is None and found.root == tmp_path
 
 
+def test_every_kind_that_can_be_read_is_listed_and_the_rest_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    kinds = ("jpg", "jpe", "JFIF", "apng", "tif", "jp2", "avif", "mpo")
+    touch(tmp_path, *(f"{number}.{kind}" for number, kind in enumerate(kinds)))
+    touch(tmp_path, "a.heic", "sub/b.heic", "c.json", ".hidden.heic", "Thumbs.db")
+    with caplog.at_level("INFO"):
+        assert len(list_images(tmp_path, VISIBLE)) == len(kinds)
+    assert "3 files skipped by extension: a.heic, c.json, sub/b.heic; HEIC needs" in caplog.text
+
+
 def test_links_are_followed_to_files_of_the_folder_alone(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     touch(tmp_path, "outside/secret.jpg", "in/a.jpg", "in/sub/b.jpg")
     (tmp_path / "in/leads-out.jpg").symlink_to(tmp_path / "outside/secret.jpg")
@@ -45,6 +56,7 @@ def test_names_may_hold_any_sign(tmp_path: Path) -> None:
 
 
 def test_a_list_names_paths_from_its_own_folder_or_absolute_ones(tmp_path: Path) -> None:
+    touch(tmp_path, "a/1.jpg", "elsewhere.jpg")
     elsewhere = tmp_path / "elsewhere.jpg"
     (tmp_path / "list.txt").write_text(f"# mine\n\na/1.jpg\n{elsewhere}\na/1.jpg\n")
     found = list_images(tmp_path / "list.txt", VISIBLE)

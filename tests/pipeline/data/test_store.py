@@ -1,6 +1,8 @@
 """The store of decoded images: bytes, keys, interruption, waiting, and every way in which it can fail."""
 
 import errno
+import hashlib
+import json
 import logging
 import os
 import shutil
@@ -17,8 +19,9 @@ from PIL import Image
 
 from models.modality import Modality, PerModality
 from pipeline.data import decoding, store
+from pipeline.data.image_files import AS_STORED, FROM_ANYWHERE, ImageReading
 from pipeline.data.images import ImageTable
-from pipeline.data.store import damaged_arrays, open_store, store_key
+from pipeline.data.store import damaged_arrays, open_store, store_key, stores_below
 from pipeline.errors import ConfigError, DataError
 
 HEIGHT, WIDTH = 12, 6
@@ -47,6 +50,10 @@ def decode_slowly(path: Path) -> np.ndarray:
     return np.array(image.convert("RGB").resize((WIDTH, HEIGHT), Image.Resampling.LANCZOS))
 
 
+def pixels_of(path: Path) -> np.ndarray:
+    return decoding.decode_image(path, HEIGHT, WIDTH, AS_STORED).pixels
+
+
 def open_small(tables: PerModality[ImageTable], cache: Path, workers: int | None = 2) -> store.ImageStore:
     return open_store(tables, height=HEIGHT, width=WIDTH, cache_folder=cache, workers=workers)
 
@@ -66,9 +73,9 @@ def decoded(monkeypatch) -> list[str]:
     names: list[str] = []
     original = decoding.decode_image
 
-    def counting(path, height, width):
+    def counting(path, height, width, reading):
         names.append(path.name)
-        return original(path, height, width)
+        return original(path, height, width, reading)
 
     monkeypatch.setattr(decoding, "decode_image", counting)
     return names
@@ -102,13 +109,13 @@ class TestContent:
         exif[0x0112] = 6  # rotate by 90 degrees to show
         image.save(tmp_path / "tagged.jpg", exif=exif)
         image.save(tmp_path / "plain.jpg")
-        tagged = decoding.decode_image(tmp_path / "tagged.jpg", HEIGHT, WIDTH)
-        assert np.array_equal(tagged, decoding.decode_image(tmp_path / "plain.jpg", HEIGHT, WIDTH))
+        tagged = pixels_of(tmp_path / "tagged.jpg")
+        assert np.array_equal(tagged, pixels_of(tmp_path / "plain.jpg"))
 
     def test_an_image_of_the_right_size_is_kept_as_it_is(self, tmp_path):
         pixels = np.random.default_rng(0).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
         Image.fromarray(pixels).save(tmp_path / "same.png")
-        assert np.array_equal(decoding.decode_image(tmp_path / "same.png", HEIGHT, WIDTH), pixels)
+        assert np.array_equal(pixels_of(tmp_path / "same.png"), pixels)
 
     def test_a_second_opening_decodes_nothing(self, tables, tmp_path, decoded):
         open_small(tables, tmp_path / "cache")
@@ -163,6 +170,32 @@ class TestKey:
         open_small(tables.map(lambda table: replace(table, root=moved)), tmp_path / "cache")
         assert len(decoded) == 12
 
+    def test_the_key_of_jpeg_and_bmp_files_is_that_of_earlier_versions(self, tables):
+        files = {
+            modality.value: [(path, (table.root / path).stat().st_size) for path in table.paths]
+            for modality, table in tables.items()
+        }
+        content = {"format": 1, "height": HEIGHT, "width": WIDTH, "filter": "lanczos", "files": files}
+        text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+        assert self.key(tables) == hashlib.sha256(text.encode()).hexdigest()
+
+    def test_another_reading_is_another_store(self, tables):
+        readings = (AS_STORED, FROM_ANYWHERE, ImageReading("ignore", (0.0, 1.0)), ImageReading("apply", (0.0, 2.0)))
+        assert len({store_key(tables, height=HEIGHT, width=WIDTH, reading=one) for one in readings}) == 4
+
+
+class TestConversions:
+    def test_each_is_counted_in_one_line_and_the_reading_is_recorded(self, tables, tmp_path, caplog):
+        deep = np.linspace(29_000, 30_000, 200).astype(np.uint16).reshape(20, 10)
+        for number, path in enumerate(tables.infrared.paths[:3]):
+            Image.fromarray(deep + number).save(tables.infrared.root / path, format="PNG")
+        with caplog.at_level(logging.INFO, "pipeline"):
+            opened = open_small(tables, tmp_path / "cache")
+        assert caplog.text.count("3 of 12 images have more than 8 bits a channel") == 1
+        index = json.loads((opened.folder / "index.json").read_text())
+        assert ImageReading.from_dict(index["reading"]) == AS_STORED
+        assert opened.arrays.infrared[0].min() < 5 and opened.arrays.infrared[0].max() > 245
+
 
 class TestInterruption:
     @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -173,11 +206,11 @@ class TestInterruption:
         names: list[str] = []
         original = decoding.decode_image
 
-        def decode(path, height, width):
+        def decode(path, height, width, reading):
             if len(names) == stop_after:
                 raise KeyboardInterrupt
             names.append(path.name)
-            return original(path, height, width)
+            return original(path, height, width, reading)
 
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(decoding, "CHUNK_ROWS", chunk)
@@ -194,10 +227,10 @@ class TestInterruption:
         monkeypatch.setattr(decoding, "CHUNK_ROWS", 3)
         counting = decoding.decode_image
 
-        def stop_at_the_fifth(path, height, width):
+        def stop_at_the_fifth(path, height, width, reading):
             if len(decoded) == 5:
                 raise KeyboardInterrupt
-            return counting(path, height, width)
+            return counting(path, height, width, reading)
 
         monkeypatch.setattr(decoding, "decode_image", stop_at_the_fifth)
         with pytest.raises(KeyboardInterrupt):
@@ -275,7 +308,7 @@ class TestUnreadableImages:
         assert message.startswith("7 of 12 images")
         named = ["visible/0001", "visible/0002", "visible/0004", "visible/0006", "infrared/0000"]
         assert [message.find(name) > 0 for name in [*named, "infrared/0001"]] == [True] * 5 + [False]
-        assert "infrared/0000.jpg (no image, or an empty file)" in message
+        assert "infrared/0000.jpg (no image, but a text)" in message
         assert message.endswith("and 2 more")
         assert "copy these files again" in caught.value.hint
 
@@ -296,10 +329,10 @@ class TestUnreadableImages:
         bad.write_bytes(b"nothing")
         original = decoding.decode_image
 
-        def stop_late(path, height, width):
+        def stop_late(path, height, width, reading):
             if path.name == "0006.jpg":
                 raise KeyboardInterrupt
-            return original(path, height, width)
+            return original(path, height, width, reading)
 
         monkeypatch.setattr(decoding, "decode_image", stop_late)
         with pytest.raises(KeyboardInterrupt):
@@ -317,7 +350,7 @@ class TestUnreadableImages:
         for length in range(0, len(content) * 3 // 4, 61):
             cut.write_bytes(content[:length])
             with pytest.raises(OSError, match=r"."):
-                decoding.decode_image(cut, HEIGHT, WIDTH)
+                pixels_of(cut)
 
     def test_a_damaged_part_of_a_png_is_an_error_of_the_file(self, tmp_path):
         noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
@@ -325,12 +358,7 @@ class TestUnreadableImages:
         first, second, rest = (tmp_path / "parts.png").read_bytes().split(b"IDAT")
         (tmp_path / "parts.png").write_bytes(first + b"IDAT" + second + b"ID\0T" + rest)
         with pytest.raises(OSError, match="damaged image file"):
-            decoding.decode_image(tmp_path / "parts.png", HEIGHT, WIDTH)
-
-    def test_pixels_of_sixteen_bits_are_refused_rather_than_clipped(self, tmp_path):
-        Image.fromarray(np.full((20, 10), 40_000, dtype=np.uint16)).save(tmp_path / "deep.png")
-        with pytest.raises(ValueError, match="more than 8 bits"):
-            decoding.decode_image(tmp_path / "deep.png", HEIGHT, WIDTH)
+            pixels_of(tmp_path / "parts.png")
 
     def test_missing_files_are_counted_before_anything_is_decoded(self, tables, tmp_path, decoded):
         (tables.infrared.root / tables.infrared.paths[4]).unlink()
@@ -356,10 +384,10 @@ class TestRoom:
         monkeypatch.setattr(decoding, "CHUNK_ROWS", 1)
         original = decoding.decode_image
 
-        def stop_at_the_last(path, height, width):
+        def stop_at_the_last(path, height, width, reading):
             if path.name == "0004.jpg" and path.parent.name == "infrared":
                 raise KeyboardInterrupt
-            return original(path, height, width)
+            return original(path, height, width, reading)
 
         monkeypatch.setattr(decoding, "decode_image", stop_at_the_last)
         with pytest.raises(KeyboardInterrupt):
@@ -389,7 +417,7 @@ class TestDamage:
     def test_an_array_cut_short_is_refused_with_what_to_do(self, tables, tmp_path):
         path = open_small(tables, tmp_path / "cache").folder / "visible.npy"
         path.write_bytes(path.read_bytes()[:-10])
-        with pytest.raises(DataError, match=r"visible\.npy cannot be read") as caught:
+        with pytest.raises(DataError, match=r"visible\.npy is truncated: it claims") as caught:
             open_small(tables, tmp_path / "cache")
         assert "remove that folder" in caught.value.hint
 
@@ -402,6 +430,20 @@ class TestDamage:
         (open_small(tables, tmp_path / "cache").folder / "index.json").unlink()
         with pytest.raises(DataError, match=r"index\.json cannot be read"):
             open_small(tables, tmp_path / "cache")
+
+    @pytest.mark.parametrize("content", ["[]", "{}", '{"sha256": 1}', "<html>", "[" * 10**5])
+    def test_an_index_of_other_content_is_refused(self, tables, tmp_path, content):
+        (open_small(tables, tmp_path / "cache").folder / "index.json").write_text(content)
+        with pytest.raises(DataError, match=r"index\.json is damaged") as caught:
+            open_small(tables, tmp_path / "cache")
+        assert "remove that folder" in caught.value.hint
+
+    def test_other_folders_beside_the_stores_are_passed_over(self, tables, tmp_path):
+        folder = open_small(tables, tmp_path / "cache").folder
+        (tmp_path / "cache" / "photographs").mkdir()
+        (tmp_path / "cache" / "photographs" / "index.json").write_text("of another program")
+        ((found, index),) = stores_below(tmp_path / "cache")
+        assert (found, index.height, index.width) == (folder, 12, 6)
 
     def test_a_changed_byte_is_found_by_its_digest(self, tables, tmp_path):
         opened = open_small(tables, tmp_path / "cache")

@@ -7,6 +7,7 @@ from jaxtyping import Float32, UInt8
 from PIL import Image
 
 from models.modality import Modality
+from pipeline.data.image_files import FROM_ANYWHERE
 
 
 class MeanEncoder:
@@ -14,6 +15,7 @@ class MeanEncoder:
 
     height = 8
     width = 4
+    reading = FROM_ANYWHERE
 
     def __init__(self, digest: str = "mean", lasts: int = 1_000_000) -> None:
         self.name = "mean"

@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from models.modality import Modality
+from pipeline.data.image_files import AS_STORED
 from pipeline.data.image_list import ImageList, list_images
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.feature_files import read_features, read_vectors
@@ -40,6 +41,26 @@ def test_every_image_once_and_in_order(folder: Path, batch_size: int) -> None:
     np.testing.assert_array_equal(found.rows, np.arange(7))
     np.testing.assert_array_equal(found.vectors[:, 0], 10.0 * np.arange(7))
     assert encoder.encoded == 7 and not found.unreadable
+
+
+def test_conversions_are_counted_and_another_reading_gives_other_vectors(
+    folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    half = Image.new("RGB", (16, 8))
+    half.paste((250, 0, 0), (0, 0, 8, 8))
+    half.save(folder / "0.png", exif=exif)
+    with caplog.at_level("INFO"):
+        turned = embed_images(MeanEncoder(), images_of(folder), batch_size=4)
+    assert "1 of 7 images have an orientation tag: applied" in caplog.text
+    np.testing.assert_allclose(turned.vectors[0][::3], [250, 250, 0, 0], atol=5)
+    encoder = MeanEncoder()
+    encoder.reading = AS_STORED
+    with caplog.at_level("INFO"):
+        stored = embed_images(encoder, images_of(folder), batch_size=4)
+    assert "1 of 7 images have an orientation tag that is not applied" in caplog.text
+    np.testing.assert_allclose(stored.vectors[0][::3], [250, 0, 250, 0], atol=50)
 
 
 def test_what_cannot_be_read_is_passed_over_and_named(folder: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -45,6 +45,7 @@ def test_a_network_is_written_that_gives_the_same_vectors(kind: str, form: Forma
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == sorted(exported.files)
     described = json.loads((tmp_path / "out" / "model.json").read_text())
     assert described["encoder"] == encoder.digest and described["output"]["flip"] == "mean"
+    assert described["input"]["files"] == {"orientation": "apply", "deep_range": "image", "background": "white"}
 
 
 @pytest.mark.parametrize("kind", ["resnet", "vit", "mean-vit"])

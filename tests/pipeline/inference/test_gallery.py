@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from models.modality import Modality
+from pipeline.data.image_files import FROM_ANYWHERE
 from pipeline.data.image_list import ImageList, list_images
 from pipeline.errors import CheckpointError, DataError
 from pipeline.inference.index import Gallery, GallerySource, open_gallery
@@ -89,6 +90,21 @@ class TestRefresh:
         refresh(moved, index, encoder)
         assert encoder.encoded == 4
 
+    def test_the_reading_is_recorded_and_an_index_without_one_is_made_anew(
+        self, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        index = tmp_path / "index"
+        refresh(folder, index)
+        record = json.loads((index / "index.json").read_text())
+        assert record["reading"] == {"orientation": "apply", "deep_range": "image", "background": "white"}
+        del record["reading"]
+        (index / "index.json").write_text(json.dumps(record))
+        encoder = MeanEncoder()
+        with caplog.at_level("INFO"):
+            assert refresh(folder, index, encoder) == Refreshed(kept=0, embedded=4, gone=0, unreadable=0)
+        assert "read images in another way" in caplog.text
+        assert open_gallery(index, "mean").reading == FROM_ANYWHERE
+
     def test_lists_come_and_go_with_the_method(self, folder: Path, tmp_path: Path) -> None:
         index = tmp_path / "index"
         refresh(folder, index, kind="ivf")
@@ -135,7 +151,81 @@ class TestRefused:
             victim.write_bytes(victim.read_bytes()[: victim.stat().st_size // 2])
         with pytest.raises(DataError) as caught:
             open_gallery(index, "mean")
-        assert "remove the folder" in caught.value.hint
+        assert "--index" in caught.value.hint and "remove the folder" not in caught.value.hint
+
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"vectors": "../other.npy"}, {"files": "notes.txt"}, {"dim": 4}, {"images": None}, {"modality": "x"},
+            {"generation": "next"}, {"splits": 5}, {"lists": {"file": "lists-000001.faiss"}}, {"source_root": []},
+            {"root": "a\0b", "source": "a\0b"},
+        ],
+    )  # fmt: skip
+    def test_a_record_of_other_types(self, folder: Path, tmp_path: Path, changes: dict[str, object]) -> None:
+        refresh(folder, tmp_path / "index")
+        record = json.loads((tmp_path / "index" / "index.json").read_text())
+        (tmp_path / "index" / "index.json").write_text(json.dumps(record | changes))
+        if "root" in changes:  # it is a name that no file has
+            assert refresh(folder, tmp_path / "index").embedded == 4
+            return
+        with pytest.raises(DataError, match=r"index is damaged|index\.json is damaged"):
+            open_gallery(tmp_path / "index", "mean")
+
+    @pytest.mark.parametrize("rows", ["{}\n", '{"path": "a", "size": [], "changed": 1}\n' * 4, ""])
+    def test_a_list_of_files_that_does_not_fit(self, folder: Path, tmp_path: Path, rows: str) -> None:
+        refresh(folder, tmp_path / "index")
+        (tmp_path / "index" / "files-000001.jsonl").write_text(rows)
+        with pytest.raises(DataError, match="is damaged"):
+            open_gallery(tmp_path / "index", "mean")
+
+    def test_lists_of_other_bytes_are_not_given_to_faiss(
+        self, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        refresh(folder, tmp_path / "index", kind="ivf")
+        lists = tmp_path / "index" / "lists-000001.faiss"
+        content = bytearray(lists.read_bytes())
+        content[100] ^= 1
+        lists.write_bytes(content)
+        monkeypatch.setattr("faiss.deserialize_index", None)
+        with pytest.raises(DataError, match="holds other bytes than were written"):
+            open_gallery(tmp_path / "index", "mean")
+
+    def test_queries_of_another_width(self, folder: Path, tmp_path: Path) -> None:
+        refresh(folder, tmp_path / "index")
+        gallery = open_gallery(tmp_path / "index", "mean")
+        with pytest.raises(DataError, match="dimensions"):
+            gallery.search(np.ones((1, gallery.vectors.shape[1] + 1), np.float32), 3)
+
+
+class TestOtherFilesInTheFolder:
+    def test_a_page_notes_and_folders_stay_when_an_index_is_refreshed(self, folder: Path, tmp_path: Path) -> None:
+        index = tmp_path / "index"
+        refresh(folder, index)
+        for name in ("found.html", "vectors-of-mine.npy", "files-2026.txt", "plan.json", "notes/lists-000001.faiss"):
+            (index / name).parent.mkdir(exist_ok=True)
+            (index / name).write_text("mine")
+        (index / "parts").mkdir(exist_ok=True)
+        (index / "parts" / "screws.txt").write_text("mine")
+        before = {path for path in index.rglob("*") if path.is_file()}
+        paint(folder / "new.png", (1, 2, 3))
+        assert refresh(folder, index).embedded == 1
+        gone = {path.relative_to(index).as_posix() for path in before if not path.exists()}
+        assert gone == {"vectors-000001.npy", "files-000001.jsonl"}
+        assert (index / "vectors-000002.npy").exists()
+
+    @pytest.mark.parametrize("content", ['{"photos": 4}', "[1]", "no JSON", '{"format": 1, "key": "x", "sha256": {}}'])
+    def test_photographs_beside_an_index_of_another_program_are_images(
+        self, folder: Path, tmp_path: Path, content: str
+    ) -> None:
+        (folder / "index.json").write_text(content)
+        source = GallerySource(folder, Modality.VISIBLE)
+        gallery, _ = open_or_refresh(source, None, tmp_path / "indexes", MeanEncoder(), batch_size=4)
+        assert len(gallery.files) == 4
+        with pytest.raises(DataError, match="is not an index, but holds other files") as caught:
+            open_or_refresh(source, folder, tmp_path / "indexes", MeanEncoder(), batch_size=4)
+        assert "remove" not in caught.value.hint
+        with pytest.raises(DataError, match="holds no index"):
+            open_gallery(folder, "mean")
 
 
 class TestOpening:

@@ -14,26 +14,30 @@ from models.encoder import DualStemEncoder
 from models.modality import Modality
 from pipeline.config.experiment import digest_of, record_of
 from pipeline.config.presets import load_config
+from pipeline.data.image_files import FROM_ANYWHERE, ImageReading
 from pipeline.errors import ConfigError
+from pipeline.inference import encoder as encoder_module
 from pipeline.inference import run_encoder
-from pipeline.inference.run_encoder import RunEncoder, empty_encoder, open_encoder, read_run_encoder
+from pipeline.inference.encoder import RunEncoder
+from pipeline.inference.run_encoder import empty_encoder, open_encoder, read_run_encoder
 from pipeline.storage.run_folder import RunFolder
 from tests.pipeline.inference.mean_encoder import paint
 
-MakeRun = Callable[[str], Path]
+MakeRun = Callable[..., Path]
 
 
 @pytest.fixture
 def make_run(tmp_path: Path) -> MakeRun:
     """A run after one round, with a precision; its network has random weights."""
 
-    def make(precision: str) -> Path:
+    def make(precision: str, **data: object) -> Path:
         model = {"architecture": "tiny", "weights": "random"}
-        config = load_config("smoke", (), {"model": model, "execution": {"precision": precision}})
-        with RunFolder.open(tmp_path / precision, record_of(config), digest_of(config)) as folder:
+        config = load_config("smoke", (), {"model": model, "execution": {"precision": precision}, "data": data})
+        path = tmp_path / f"{precision}{len(data)}"
+        with RunFolder.open(path, record_of(config), digest_of(config)) as folder:
             weights = empty_encoder(config).state_dict()
             folder.save_checkpoint({"completed": 1, "encoder": weights, "selected": None})
-        return tmp_path / precision
+        return path
 
     return make
 
@@ -59,15 +63,20 @@ def test_a_user_may_choose_another_precision_and_the_digest_says_so(make_run: Ma
     assert own.digest.removesuffix("bfloat16") == other.digest.removesuffix("float32")
 
 
+def test_images_are_read_as_in_training_or_as_a_user_chooses(make_run: MakeRun) -> None:
+    usual = open_encoder(str(make_run("auto")))
+    assert usual.reading == FROM_ANYWHERE
+    run = str(make_run("auto", orientation="ignore", deep_range=[28_000, 31_000]))
+    trained, chosen = open_encoder(run), open_encoder(run, orientation="apply", deep_range="image")
+    assert trained.reading == ImageReading("ignore", (28_000.0, 31_000.0)) and chosen.reading == FROM_ANYWHERE
+    assert trained.digest.endswith("float32-orientation-ignore-range28000.0:31000.0")
+    assert chosen.digest.endswith("float32")
+
+
 def test_on_a_cpu_a_run_in_bfloat16_is_embedded_in_float32(make_run: MakeRun) -> None:
     assert read_run_encoder(make_run("bfloat16"), "cpu").precision == "float32"
     with pytest.raises(ConfigError, match="is for GPUs"):
         read_run_encoder(make_run("bfloat16"), "cpu", "bfloat16")
-
-
-def test_a_registered_graph_is_in_float32() -> None:
-    with pytest.raises(ConfigError, match="float32 graph"):
-        open_encoder("models:/encoder/1", precision="bfloat16")
 
 
 def test_the_network_computes_in_that_precision(make_run: MakeRun, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -77,7 +86,7 @@ def test_the_network_computes_in_that_precision(make_run: MakeRun, monkeypatch: 
         seen.append(options["precision"])
         return torch.zeros(len(pixels), 2)
 
-    monkeypatch.setattr(run_encoder, "describe_pixels", describe)
+    monkeypatch.setattr(encoder_module, "describe_pixels", describe)
     encoder = read_run_encoder(make_run("float32"), "cpu")
     encoder.encode(np.zeros((1, encoder.height, encoder.width, 3), np.uint8), Modality.VISIBLE)
     assert seen == ["float32"]

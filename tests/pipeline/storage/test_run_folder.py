@@ -232,7 +232,9 @@ def test_a_checkpoint_that_is_cut_short_is_refused(tmp_path, keep):
         run.save_checkpoint({"weights": torch.ones(1000)})
         content = (tmp_path / "checkpoint.pt").read_bytes()
         (tmp_path / "checkpoint.pt").write_bytes(content[: int(keep * len(content))])
-        with pytest.raises(CheckpointError, match=r"checkpoint\.pt is damaged \([\d,]+ bytes; its end is missing\)"):
+        with pytest.raises(
+            CheckpointError, match=r"checkpoint\.pt is damaged \([\d,]+ bytes; (its end is missing|it is empty)\)"
+        ):
             run.load_checkpoint()
 
 
@@ -288,8 +290,8 @@ def test_a_kill_between_checkpoint_and_metrics_neither_loses_nor_doubles_a_round
 
 def test_numbers_that_json_does_not_know_become_null(tmp_path):
     with open_run(tmp_path) as run:
-        run.write_metrics([{"a": float("nan"), "b": [float("inf"), 1.0]}])
-        assert run.read_metrics() == [{"a": None, "b": [None, 1.0]}]
+        run.write_metrics([{"round": 1, "a": float("nan"), "b": float("inf"), "c": 1.0}])
+        assert run.read_metrics() == [{"round": 1, "a": None, "b": None, "c": 1.0}]
 
 
 def test_timings_are_kept_apart_from_metrics(tmp_path):
@@ -345,3 +347,35 @@ def test_text_files_are_valid_utf8_json_for_other_programs(tmp_path):
     with open_run(tmp_path) as run:
         path = run.write_environment({"place": "Zürich"})
     assert re.fullmatch(r'\{\n  "place": "Zürich"\n\}\n', path.read_text(encoding="utf-8"))
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\n", "it is a Git LFS pointer"),
+        (b"<html>", "it is a web page"),
+        (b"\x80\x02", "it is a pickle"),
+    ],
+)
+def test_a_checkpoint_that_is_something_else_is_named(tmp_path, content, message):
+    with open_run(tmp_path) as run:
+        run.checkpoint_path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=message):
+            run.load_checkpoint()
+
+
+def test_a_checkpoint_that_holds_code_or_no_parts_is_refused(tmp_path):
+    trace = tmp_path / "executed"
+
+    class Runs:
+        def __reduce__(self):
+            return Path.touch, (trace,)
+
+    with open_run(tmp_path) as run:
+        torch.save({"completed": Runs()}, run.checkpoint_path)
+        with pytest.raises(CheckpointError, match="it holds other objects than tensors") as caught:
+            run.load_checkpoint()
+        assert "weights_only" not in caught.value.message and not trace.exists()
+        torch.save([1, 2], run.checkpoint_path)
+        with pytest.raises(CheckpointError, match="is no checkpoint of a run"):
+            run.load_checkpoint()

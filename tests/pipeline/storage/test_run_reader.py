@@ -92,7 +92,14 @@ def test_a_round_whose_timings_are_not_yet_written_is_there_without_them(tmp_pat
         ("config.json", '{"format": 2, "digest": "a", "config": {"name": "x", "gone": 1}}', "gone does not exist"),
         ("metrics.jsonl", "\x00\x01", "damaged"),
         ("metrics.jsonl", "1\n", "damaged"),
-        ("metrics.jsonl", "{}\n", "a line has no round"),
+        ("metrics.jsonl", "{}\n", "line 1 has no round"),
+        ("metrics.jsonl", '{"round": 2}\n{"round": 1}\n', "line 2 has a round out of order"),
+        ("metrics.jsonl", '{"round": 1, "test/a/r1": "0.5"}\n', "line 1 has no number in test/a/r1"),
+        ("timings.jsonl", '{"seconds/total": []}\n', "line 1 has no number in seconds/total"),
+        ("config.json", "<!doctype html>", "config.json is damaged: it is a web page"),
+        ("config.json", "[" * 100_000, "nested too deeply"),
+        ("config.json", '{"a": ' * 50 + "1" + "}" * 50, "nested too deeply"),
+        ("config.json", '{"format": ' + "9" * 5_000 + "}", "a number of 5,000 digits"),
     ],
 )
 def test_what_is_damaged_or_foreign_is_named(tmp_path: Path, file: str, content: str, message: str) -> None:

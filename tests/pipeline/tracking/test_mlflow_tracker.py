@@ -250,11 +250,11 @@ def test_ending_a_run_raises_nothing(tracker, runs_folder, folder, monkeypatch, 
 
 def test_what_mlflow_says_at_the_end_of_a_run_is_kept_off_stdout(tracker, monkeypatch, capsys):
     def talkative(*args: object) -> None:
-        print("View run at: somewhere")  # noqa: T201 - what MLflow does when it talks to a server
+        print("View run at: http://alice:s3cr3t@host")  # noqa: T201 - what MLflow does when it talks to a server
 
     monkeypatch.setattr(MlflowClient, "set_terminated", talkative)
     tracker.finish("FINISHED")
-    assert capsys.readouterr().out == ""
+    assert capsys.readouterr() == ("", "View run at: http://host\n")
 
 
 def test_a_silent_tracker_answers_everything_and_keeps_nothing(tmp_path):

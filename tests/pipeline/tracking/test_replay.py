@@ -17,7 +17,7 @@ from pipeline.errors import CheckpointError, TrackingError
 from pipeline.runs import record as run_record
 from pipeline.runs.record import RunRecord
 from pipeline.storage.run_folder import RunFolder
-from pipeline.tracking import mlflow_tracker as tracking
+from pipeline.tracking import store
 from pipeline.tracking.mlflow_tracker import MlflowTracker
 from pipeline.tracking.replay import TrackingNote, read_note, write_note
 from pipeline.tracking.sync import sync_run, unsynced_runs
@@ -81,7 +81,7 @@ def test_what_was_missed_is_told_in_order_and_both_is_said_once(
         for number in (2, 3):
             record.publish(after(number))
         assert warnings_of(caplog) == [
-            "MLflow is away; the run continues, and MLflow receives the missing rounds when it answers"
+            "MLflow is away; the run continues, and MLflow receives the missing rounds when it answers (wait)"
         ]
         tracker.away = False
         record.publish(after(4))
@@ -189,7 +189,7 @@ def test_a_server_that_is_not_there_is_an_error_at_once(
         ("https://host", {}, [("host", 443)]),
         ("http://host", {"http": "http://proxy"}, []),
         ("sqlite:////folder/mlflow.db", {}, []),
-        ("postgresql://host/db", {}, []),
+        ("postgresql+psycopg2://u:p@host/db", {}, [("host", 5432)]),
     ],
 )
 def test_only_servers_without_a_proxy_are_knocked_at(
@@ -201,10 +201,10 @@ def test_only_servers_without_a_proxy_are_knocked_at(
         heard.append(place)
         return socket.socket()
 
-    monkeypatch.setattr(tracking, "getproxies", lambda: dict(proxies))
-    monkeypatch.setattr(tracking, "proxy_bypass", lambda _: False)
-    monkeypatch.setattr(tracking.socket, "create_connection", connect)
-    tracking._check_reachable(uri)
+    monkeypatch.setattr(store, "getproxies", lambda: dict(proxies))
+    monkeypatch.setattr(store, "proxy_bypass", lambda _: False)
+    monkeypatch.setattr(store.socket, "create_connection", connect)
+    store.check_reachable(uri)
     assert heard == list(knocks)
 
 
@@ -250,7 +250,7 @@ def test_a_finished_run_whose_record_ended_otherwise_lacks_its_end(tmp_path: Pat
     path = make_run(tmp_path / "done", [row(1), row(2)])
     half = make_run(tmp_path / "half", [row(1)], "seed=2")
     for run, rounds in ((path, 2), (half, 1)):
-        write_note(run, TrackingNote("a", rounds=rounds, ended="KILLED"))
+        write_note(run, TrackingNote("a", rounds=rounds, ended="KILLED", store="http://elsewhere"))
     assert list(unsynced_runs(tmp_path)) == [path]
 
 

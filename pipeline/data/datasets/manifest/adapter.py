@@ -20,6 +20,8 @@ from pipeline.data.check import MAKE_AGAIN, CheckRow, DatasetCheck, drawn_split_
 from pipeline.data.datasets.manifest.checks import (
     FEW_PEOPLE,
     ROLES,
+    alike_names,
+    find_files,
     find_mistakes,
     numbers_of,
     overlaps,
@@ -28,6 +30,7 @@ from pipeline.data.datasets.manifest.checks import (
 )
 from pipeline.data.datasets.manifest.rows import ManifestRow, Mistake, read_rows
 from pipeline.data.datasets.spec import DatasetSpec
+from pipeline.data.roots import describe_absent
 from pipeline.data.synthetic.record import read_drawn
 from pipeline.data.truth import UNKNOWN_PERSON, Dataset, ImageRow, Roles, SplitTables, build_tables
 from pipeline.errors import DataError
@@ -35,24 +38,38 @@ from pipeline.errors import DataError
 logger = logging.getLogger(__name__)
 
 MAX_SHOWN = 20
+_OF_A_KIND = 3
 FILE_NAMES = ("manifest.csv", "manifest.jsonl")
 
+_NAME_ROOT = "name the folder that paths start from: --root, or data.images_root"
 _MEND = "mend these lines; docs/data-sets.md describes the columns"
 
 
 @dataclass(frozen=True, slots=True)
 class _Manifest:
-    """A manifest: its file, the folder that its paths start from, its rows, and their mistakes."""
+    """A manifest: its file, the folder that its paths start from, its rows, their mistakes, and notes on its paths."""
 
     path: Path
     root: Path
     rows: tuple[ManifestRow, ...]
     mistakes: tuple[Mistake, ...]
+    notes: tuple[str, ...]
 
     def shown(self) -> list[str]:
-        """The first mistakes, each with its line."""
-        ordered = sorted(self.mistakes, key=lambda mistake: mistake.line)[:MAX_SHOWN]
-        return [f"{self.path.name}:{one.line}: {one.message}" if one.line else one.message for one in ordered]
+        """The first mistakes, each with its line; of many of one kind the first three, and their number."""
+        kinds = Counter(one.kind for one in self.mistakes if one.kind)
+        last = {one.kind: one.line for one in sorted(self.mistakes, key=lambda mistake: mistake.line)}
+        seen: Counter[str] = Counter()
+        shown: list[str] = []
+        for one in sorted(self.mistakes, key=lambda mistake: mistake.line):
+            seen[one.kind] += bool(one.kind)
+            if seen[one.kind] > _OF_A_KIND:
+                continue
+            text = f"{self.path.name}:{one.line}: {one.message}" if one.line else one.message
+            if seen[one.kind] == _OF_A_KIND < kinds[one.kind]:
+                text += f" [and {kinds[one.kind] - _OF_A_KIND:,} more like it, the last in line {last[one.kind]}]"
+            shown.append(text)
+        return shown[:MAX_SHOWN]
 
 
 def read_manifest(path: Path, *, images_root: Path | None = None, allow_overlap: bool = False) -> Dataset:
@@ -68,10 +85,10 @@ def read_manifest(path: Path, *, images_root: Path | None = None, allow_overlap:
     manifest = _open(path, images_root, allow_overlap)
     if manifest.mistakes:
         shown = manifest.shown()
-        more = f"; and {len(manifest.mistakes) - len(shown):,} more" if len(manifest.mistakes) > len(shown) else ""
+        more = "; ..." if len(shown) == MAX_SHOWN else ""
         number = f"{len(manifest.mistakes):,} mistake{'' if len(manifest.mistakes) == 1 else 's'}"
-        raise DataError(f"{number} in {manifest.path}: {'; '.join(shown)}{more}", hint=_MEND)
-    for note in _notes(manifest.rows):
+        raise DataError(f"{number} in {manifest.path}: {'; '.join(shown)}{more}", hint=_advice(manifest))
+    for note in (*manifest.notes, *_notes(manifest.rows)):
         logger.info("%s: %s", manifest.path.name, note)
     for warning in _warnings(manifest.rows):
         logger.warning("%s: %s", manifest.path.name, warning)
@@ -108,7 +125,7 @@ def read_manifest(path: Path, *, images_root: Path | None = None, allow_overlap:
 def check_manifest(path: Path, *, images_root: Path | None = None, allow_overlap: bool = False) -> DatasetCheck:
     """Find all mistakes of a manifest; a synthetic one is also compared with its recorded counts."""
     manifest = _open(path, images_root, allow_overlap)
-    rows = [CheckRow("mistakes", 0, len(manifest.mistakes), _MEND)]
+    rows = [CheckRow("mistakes", 0, len(manifest.mistakes), _advice(manifest))]
     drawn = read_drawn(manifest.root)
     # A user's manifest of synthetic images may put them into other splits.
     as_drawn = manifest.path.name == FILE_NAMES[0] and manifest.path.parent.samefile(manifest.root)
@@ -119,27 +136,41 @@ def check_manifest(path: Path, *, images_root: Path | None = None, allow_overlap
                 CheckRow(f"{split}, {modality} images", counts.images[modality], found[split, modality], MAKE_AGAIN)
                 for modality in Modality
             ]
-    return DatasetCheck(tuple(rows), tuple(manifest.shown()), (*_notes(manifest.rows), *_warnings(manifest.rows)))
+    return DatasetCheck(
+        tuple(rows), tuple(manifest.shown()), (*manifest.notes, *_notes(manifest.rows), *_warnings(manifest.rows))
+    )
 
 
 def _open(path: Path, images_root: Path | None, allow_overlap: bool) -> _Manifest:
     if path.is_dir():
         inside = [path / name for name in FILE_NAMES if (path / name).is_file()]
         if len(inside) != 1:
+            tables = [one.name for one in sorted(path.iterdir()) if one.suffix.lower() in (".csv", ".tsv", ".jsonl")]
+            there = f", and holds {', '.join(tables[:MAX_SHOWN])}" if tables and not inside else ""
             raise DataError(
-                f"{path} is a folder with {len(inside)} of {', '.join(FILE_NAMES)}",
+                f"{path} is a folder with {len(inside)} of {', '.join(FILE_NAMES)}{there}",
                 hint="name the manifest's file; `vireid data manifest` writes one from folders",
             )
         (path,) = inside
     rows, mistakes = read_rows(path)
     root = path.parent if images_root is None else images_root
     if not root.is_dir():
-        raise DataError(f"there is no folder {root}", hint="--root names the folder that paths start from")
+        raise DataError(
+            describe_absent(root), hint="name the folder that paths start from: --root, or data.images_root"
+        )
+    rows, absent, notes = find_files(rows, root)
     if not mistakes or rows:
         # With rows missing, a split may only seem to be empty.
         useless = [] if mistakes else useless_splits(rows)
-        mistakes = [*mistakes, *find_mistakes(rows, root, allow_overlap), *useless]
-    return _Manifest(path, root, tuple(rows), tuple(mistakes))
+        mistakes = [*mistakes, *absent, *find_mistakes(rows, allow_overlap), *useless]
+    return _Manifest(path, root, tuple(rows), tuple(mistakes), tuple(notes))
+
+
+def _advice(manifest: _Manifest) -> str:
+    absent = sum(one.kind == "file missing" for one in manifest.mistakes)
+    if absent and absent == len(manifest.rows):
+        return f"none of the images is there: {_NAME_ROOT}"
+    return _MEND
 
 
 def _with_roles(tables: SplitTables, rows: Sequence[ManifestRow]) -> SplitTables:
@@ -178,7 +209,7 @@ def _notes(rows: Sequence[ManifestRow]) -> list[str]:
 
 
 def _warnings(rows: Sequence[ManifestRow]) -> list[str]:
-    warnings = []
+    warnings = list(alike_names(rows))
     for direction in retrievals(rows):
         searched = f"{direction.query} queries in {direction.query.other} images"
         if direction.valid < direction.queries:
@@ -197,4 +228,5 @@ SPEC = DatasetSpec(
     read_manifest,
     check_manifest,
     "images of your own are described by a manifest, which `vireid data manifest` writes",
+    parts=(FILE_NAMES[0],),
 )

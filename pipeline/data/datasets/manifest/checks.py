@@ -3,11 +3,12 @@
 import stat
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from models.modality import Modality, PerModality
 from pipeline.data.datasets.manifest.rows import ManifestRow, Mistake
+from pipeline.runtime.names import FileNames, plain, spelling_notes
 
 ROLES: Mapping[str, frozenset[str]] = {
     "train": frozenset({"train"}),
@@ -31,13 +32,9 @@ class Retrieval:
     people: int
 
 
-def find_mistakes(rows: Sequence[ManifestRow], root: Path, allow_overlap: bool) -> list[Mistake]:
-    """All mistakes between rows, or between rows and the files below `root`; no image is opened.
-
-    `allow_overlap` permits people and images in both training and test.
-    """
+def find_mistakes(rows: Sequence[ManifestRow], allow_overlap: bool) -> list[Mistake]:
+    """All mistakes between rows; `allow_overlap` permits people and images in both training and test."""
     return [
-        *_missing_files(rows, root),
         *_repetitions(rows),
         *mixed_names(rows),
         *([] if allow_overlap else overlaps(rows)),
@@ -61,7 +58,7 @@ def overlaps(rows: Sequence[ManifestRow]) -> list[Mistake]:
             what = row.path
         else:
             continue
-        found.setdefault(what, Mistake(row.line, f"{what} is in train and in {split} {advice}"))
+        found.setdefault(what, Mistake(row.line, f"{what} is in train and in {split} {advice}", "overlap"))
     return list(found.values())
 
 
@@ -98,20 +95,38 @@ def numbers_of(names: Iterable[str]) -> dict[str, int]:
     return {name: number for number, name in enumerate(distinct, start=1)}
 
 
-def _missing_files(rows: Sequence[ManifestRow], root: Path) -> Iterator[Mistake]:
+def find_files(rows: Sequence[ManifestRow], root: Path) -> tuple[list[ManifestRow], list[Mistake], list[str]]:
+    """The rows with paths as they are on disk, the mistakes of rows without a file, and notes; no image is opened."""
+    names = FileNames(root)
+    found: list[ManifestRow] = []
+    renamed: list[tuple[str, str]] = []
+    mistakes: list[Mistake] = []
     for row in rows:
-        try:
-            found = (root / row.path).stat()
-        except (FileNotFoundError, NotADirectoryError):
-            yield Mistake(row.line, f"image not found: {row.path} (relative to {root})")
-            continue
-        except OSError as error:
-            yield Mistake(row.line, f"image not found: {row.path} (relative to {root}; {error.strerror})")
-            continue
-        if stat.S_ISDIR(found.st_mode):
-            yield Mistake(row.line, f"{row.path} is a folder, not an image")
-        elif found.st_size == 0:
-            yield Mistake(row.line, f"cannot decode {row.path}: the file is empty")
+        path, problem = _file(row.path, root, names)
+        if problem is not None:
+            mistakes.append(Mistake(row.line, *problem))
+        if path != row.path:
+            renamed.append((row.path, path))
+        found.append(row if path == row.path else replace(row, path=path))
+    return found, mistakes, list(spelling_notes(renamed, "paths"))
+
+
+def _file(path: str, root: Path, names: FileNames) -> tuple[str, tuple[str, str] | None]:
+    """The path on disk, and what is wrong with its file: description and kind."""
+    try:
+        status = (root / path).stat()
+    except (FileNotFoundError, NotADirectoryError):
+        alike = names.find(path)
+        if alike is not None and alike != path:
+            return alike, _file(alike, root, names)[1]
+        several = ", ".join(map(ascii, names.alike(path)))
+        reason = f"; several names look like it: {several}" if several else ""
+        return path, (f"image not found: {path} (relative to {root}{reason})", "file missing")
+    except OSError as error:
+        return path, (f"image not found: {path} (relative to {root}; {error.strerror})", "file unreadable")
+    if stat.S_ISDIR(status.st_mode):
+        return path, (f"{path} is a folder, not an image", "file folder")
+    return path, None if status.st_size else (f"cannot decode {path}: the file is empty", "file empty")
 
 
 def _repetitions(rows: Sequence[ManifestRow]) -> Iterator[Mistake]:
@@ -124,11 +139,12 @@ def _repetitions(rows: Sequence[ManifestRow]) -> Iterator[Mistake]:
             # Who is shown may be left open in one row and said in another.
             first = known.setdefault((row.path, column), row) if getattr(row, column) else row
             if getattr(first, column) != getattr(row, column):
-                yield Mistake(row.line, f"{row.path} appears again (first at line {first.line}) with another {column}")
+                again = f"{row.path} appears again (first at line {first.line}) with another {column}"
+                yield Mistake(row.line, again, "contradiction")
                 break
         else:
             if repeated:
-                yield Mistake(row.line, f"{row.path} appears again (first at line {min(repeated)})")
+                yield Mistake(row.line, f"{row.path} appears again (first at line {min(repeated)})", "repetition")
         for use in uses:
             first_line.setdefault(use, row.line)
 
@@ -143,12 +159,24 @@ def mixed_names(rows: Sequence[ManifestRow]) -> Iterator[Mistake]:
             yield Mistake(line, f"{column} must be all integers or all text; {name!r} is text, others are integers")
 
 
+def alike_names(rows: Sequence[ManifestRow]) -> Iterator[str]:
+    """People and cameras whose names differ in upper and lower case only: they count as two."""
+    for column in ("person", "camera"):
+        spellings: defaultdict[str, set[str]] = defaultdict(set)
+        for row in rows:
+            spellings[plain(getattr(row, column)).casefold()].add(getattr(row, column))
+        several = [sorted(names) for names in spellings.values() if len(names) > 1]
+        if several:
+            first = ", ".join(map(repr, several[0]))
+            yield f"{column} names that differ in upper and lower case only are different {column}s: {first}"
+
+
 def _repeated_validation(rows: Sequence[ManifestRow]) -> Iterator[Mistake]:
     """An image that selects a round must not be in the test of that round."""
     tested = {row.path: row.line for row in rows if ROLES[row.split] & {"query", "gallery"}}
     for row in rows:
         if row.split == "val" and row.path in tested:
-            yield Mistake(row.line, f"{row.path} is in val and, at line {tested[row.path]}, in the test")
+            yield Mistake(row.line, f"{row.path} is in val and, at line {tested[row.path]}, in the test", "validation")
 
 
 def useless_splits(rows: Sequence[ManifestRow]) -> Iterator[Mistake]:

@@ -1,8 +1,8 @@
 """Rows of a manifest file, CSV or JSON lines, each with its line number."""
 
-import csv
 import io
 import logging
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,8 +11,12 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from models.modality import Modality
-from pipeline.data.listing import json_lines, read_text
+from pipeline.data.listing import json_lines
+from pipeline.data.tables import column_name, read_table
+from pipeline.data.values import modality_named, name_or_number, value_problem
 from pipeline.errors import DataError
+from pipeline.runtime.names import plain
+from pipeline.runtime.text_files import read_text
 
 logger = logging.getLogger(__name__)
 
@@ -21,19 +25,21 @@ USED = (*REQUIRED, "person")
 KNOWN = (*USED, "caption")
 SPLITS = ("train", "val", "query", "gallery", "test")
 
-_FORM = "the first line names the columns path, modality, camera, person, split; see docs/data-sets.md"
+_FORM = (
+    "the first line names the columns path, modality, camera, person, split; see docs/data-sets.md "
+    "(a mere list of paths is a .txt file)"
+)
 _DRIVE = re.compile(r"[A-Za-z]:/")
-_NEGATIVE = re.compile(r"-[0-9]+")
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
-_MAX_DIGITS = 18  # what an int64 holds in any case
 
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """A mistake in a line; line 0 is the file as a whole."""
+    """A mistake in a line; line 0 is the file as a whole. Many mistakes of one `kind` are shown as a number."""
 
     line: int
     message: str
+    kind: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,18 +55,19 @@ class ManifestRow:
 
 
 def read_rows(path: Path) -> tuple[list[ManifestRow], list[Mistake]]:
-    """Read a `.csv` or `.jsonl` manifest: the rows without a mistake, in order, and the mistakes of the others.
+    """Read a `.csv`, `.tsv` or `.jsonl` manifest: the rows without a mistake, in order, and the mistakes of the others.
 
     Raises:
         DataError: The file is no manifest at all: missing, of another form, without a row or without a needed column.
     """
     match path.suffix.lower():
-        case ".csv":
+        case ".csv" | ".tsv":
             cells, mistakes = _csv_cells(path)
         case ".jsonl":
             cells, mistakes = _json_cells(path)
         case _:
-            raise DataError(f"{path}: a manifest is a .csv or a .jsonl file", hint="rename it, or convert it")
+            hint = "save a spreadsheet as CSV in UTF-8"
+            raise DataError(f"{path}: a manifest is a .csv or a .jsonl file", hint=hint)
     rows: list[ManifestRow] = []
     for line, values in cells:
         found = parse_row(line, values)
@@ -74,33 +81,12 @@ def read_rows(path: Path) -> tuple[list[ManifestRow], list[Mistake]]:
 
 
 def _csv_cells(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], list[Mistake]]:
-    reader = csv.reader(io.StringIO(_manifest_text(path), newline=""), strict=True)
-    cells: list[tuple[int, dict[str, Any]]] = []
-    mistakes: list[Mistake] = []
-    columns: list[str] | None = None
-    while True:
-        line = reader.line_num + 1  # a quoted cell may hold line ends: a row begins after the last one's end
-        try:
-            values = next(reader)
-        except StopIteration:
-            break
-        except csv.Error as error:
-            if columns is None:
-                raise DataError(f"{path.name}:{line}: not a row of CSV: {error}", hint=_FORM) from error
-            mistakes.append(Mistake(line, f"not a row of CSV: {error}"))
-            continue
-        if not any(value.strip() for value in values):
-            continue
-        if columns is None:
-            columns = [name.strip() for name in values]
-            _check_columns(path, columns)
-        elif len(values) != len(columns):
-            mistakes.append(Mistake(line, f"{len(values)} cells for {len(columns)} columns"))
-        else:
-            cells.append((line, dict(zip(columns, values, strict=True))))
-    if columns is None:
+    table = read_table(path.name, _manifest_text(path), REQUIRED, _FORM)
+    if table is None:
         raise DataError(f"{path}: no rows", hint=_FORM)
-    return cells, mistakes
+    _check_columns(path, table.columns)
+    cells = [(line, dict(zip(table.columns, row, strict=True))) for line, row in table.rows]
+    return cells, [Mistake(line, message, "cells") for line, message in table.faults]
 
 
 def _json_cells(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], list[Mistake]]:
@@ -110,7 +96,7 @@ def _json_cells(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], list[Mist
         if isinstance(found, dict):
             cells.append((line, found))
         else:
-            mistakes.append(Mistake(line, found))
+            mistakes.append(Mistake(line, found, "json"))
     columns = Counter(name for _, values in cells for name in values)
     if cells:
         _check_columns(path, list(columns))
@@ -118,7 +104,8 @@ def _json_cells(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], list[Mist
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """JSON permits repeated names, of which readers keep one value: refuse them."""
+    """JSON permits repeated names, of which readers keep one value: refuse them. Names are those of columns."""
+    pairs = [(column_name(name), value) for name, value in pairs]
     twice = [name for name, times in Counter(name for name, _ in pairs).items() if times > 1]
     if twice:
         raise ValueError(f"{twice[0]!r} occurs twice")
@@ -129,11 +116,11 @@ def _check_columns(path: Path, columns: Sequence[str]) -> None:
     missing = [name for name in REQUIRED if name not in columns]
     if missing:
         names = ", ".join(map(repr, missing))
-        raise DataError(f"{path.name}: no column {names}; found: {', '.join(columns)}", hint=_FORM)
+        raise DataError(f"{path.name}: no column {names}; found: {', '.join(map(_shown, columns))}", hint=_FORM)
     twice = [name for name, times in Counter(columns).items() if times > 1 and name in KNOWN]
     if twice:
         raise DataError(f"{path.name}: column {twice[0]!r} occurs twice", hint=_FORM)
-    others = [name for name in columns if name not in KNOWN]
+    others = [name for name in columns if name and name not in KNOWN]
     if others:
         logger.info("%s: ignored columns: %s", path.name, ", ".join(map(repr, others)))
 
@@ -143,48 +130,65 @@ def parse_row(line: int, values: Mapping[str, Any]) -> ManifestRow | list[Mistak
     texts: dict[str, str] = {}
     mistakes: list[Mistake] = []
     for name in USED:
-        value = "" if values.get(name) is None else values[name]
-        if isinstance(value, bool) or not isinstance(value, int | str):
-            mistakes.append(Mistake(line, f"{name} is {value!r}, not a text or a whole number"))
+        value = _text(values.get(name))
+        if value is None:
+            mistakes.append(Mistake(line, f"{name} is {values[name]!r}, not a text or a whole number", f"{name} type"))
             continue
-        texts[name] = _normalised(name, str(value))
-        mistakes += [Mistake(line, message) for message in _problems(name, texts[name])]
+        texts[name] = _normalised(name, value)
+        mistakes += [Mistake(line, message, f"{name} {kind}") for kind, message in _problems(name, texts[name])]
     if texts.get("split") in SPLITS[1:] and texts.get("person") == "":
         message = f"{texts['split']} rows need a person (remove such rows to train without evaluation)"
-        mistakes.append(Mistake(line, message))
+        mistakes.append(Mistake(line, message, message))
     if mistakes:
         return mistakes
     path, camera, person, split = (texts[name] for name in ("path", "camera", "person", "split"))
     return ManifestRow(line, path, Modality(texts["modality"]), camera, person, split)
 
 
+def _text(value: Any) -> str | None:
+    """The text of a cell; whole floats are integers, NaN and null are empty; None for other types."""
+    if isinstance(value, float) and (math.isnan(value) or value.is_integer()):
+        value = None if math.isnan(value) else int(value)
+    if value is None:
+        return ""
+    return None if isinstance(value, bool) or not isinstance(value, int | str) else str(value)
+
+
 def _normalised(column: str, text: str) -> str:
-    """One spelling for each value: `./a//b` becomes the path `a/b`, `0012` the person `12`."""
-    if column == "path":
-        return str(PurePosixPath(text.replace("\\", "/")))
-    text = text.strip()
-    is_number = column in ("camera", "person") and text.isdecimal() and len(text) <= _MAX_DIGITS
-    return str(int(text)) if is_number else text
+    """One spelling for each value: `./a//b` becomes the path `a/b`, `0012` the person `12`, `IR` is `infrared`."""
+    match column:
+        case "path":
+            return str(PurePosixPath(text.replace("\\", "/")))
+        case "modality":
+            return str(modality_named(text) or text)
+        case "split":
+            return plain(text).lower()
+    return name_or_number(text)
 
 
-def _problems(column: str, text: str) -> Iterator[str]:
+def _problems(column: str, text: str) -> Iterator[tuple[str, str]]:
+    """Kind and description of each problem of a cell."""
     if _NO_TEXT.search(text):
-        yield f"{column} {text!r} contains a character that is not text"
+        yield "characters", f"{column} {text!r} contains a character that is not text"
     match column:
         case "path" if text == ".":
-            yield "no path"
+            yield "absent", "no path"
         case "path" if text.startswith("/") or _DRIVE.match(text) or ".." in PurePosixPath(text).parts:
-            yield f"path must stay inside the root: {text} (--root names another folder for paths to start from)"
+            outside = f"path must stay inside the root: {text} (--root names another folder for paths to start from)"
+            yield "outside", outside
         case "modality" if text not in set(Modality):
-            yield f"modality {text!r} is not visible or infrared"
+            yield "unknown", f"modality {text!r} is not visible or infrared"
         case "split" if text not in SPLITS:
-            yield f"split {text!r}; one of {', '.join(SPLITS)}"
+            yield "unknown", f"split {text!r}; one of {', '.join(SPLITS)}"
         case "camera" if not text:
-            yield "no camera (one constant is fine where there is one camera)"
-        case "camera" | "person" if _NEGATIVE.fullmatch(text):
-            yield f"{column} {text} is negative"
-        case "camera" | "person" if text.isdecimal() and len(text) > _MAX_DIGITS:
-            yield f"{column} {text} has more than {_MAX_DIGITS} digits"
+            yield "absent", "no camera (one constant is fine where there is one camera)"
+        case "camera" | "person" if (problem := value_problem(text)) is not None:
+            yield problem, f"{column} {text} {problem}"
+
+
+def _shown(name: str) -> str:
+    """A column's name, with escapes if it holds what cannot be seen."""
+    return name if name and plain(name) == name and name.isprintable() else ascii(name)
 
 
 def _manifest_text(path: Path) -> str:

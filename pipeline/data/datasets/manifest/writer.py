@@ -12,8 +12,12 @@ from typing import BinaryIO
 from models.modality import Modality, PerModality
 from pipeline.data.datasets.manifest.checks import mixed_names
 from pipeline.data.datasets.manifest.rows import SPLITS, ManifestRow, parse_row
+from pipeline.data.image_names import is_readable_name, skipped_by_extension
 from pipeline.data.listing import walk_images
+from pipeline.data.roots import require_folder
+from pipeline.data.values import MODALITY_NAMES
 from pipeline.errors import ConfigError, DataError
+from pipeline.runtime.names import plain
 from pipeline.runtime.outputs import MANIFEST, write_output
 from pipeline.runtime.seeds import numpy_generator
 
@@ -24,7 +28,15 @@ FIELDS = ("camera", "person", "name", "modality", "split", "_")
 
 _EXAMPLE = "for instance --pattern 'cam{camera}/{person}/{name}' --infrared-cameras 3,6"
 _RENAME = "rename files and folders, or use a pattern that excludes these"
+_KEEP_JUNK = "--junk-people names others, --junk-people none keeps all"
+_JUNK = re.compile(r"-[0-9]+")
+_JUNK_OF_MARKET = re.compile(r"0000_c[0-9]+.*")  # background of Market-1501, in its file names
+_SHOWN = 5
 _FIELD = re.compile(r"\{(\w*)\}")
+
+
+Match = tuple[str, re.Match[str]]
+"""A path, and how it matches the pattern."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +63,8 @@ def write_manifest(
     infrared_cameras: Sequence[str] = (),
     modality_names: Mapping[str, str] | None = None,
     split: str = "train",
+    split_names: Mapping[str, str] | None = None,
+    junk_people: Sequence[str] | None = None,
     test_share: float | None = None,
     seed: int = 1,
 ) -> ManifestSummary:
@@ -58,27 +72,41 @@ def write_manifest(
 
     The modality follows from `infrared_cameras` (all others are visible) or from `{modality}` in the pattern, whose
     texts `modality_names` translates (`{"Thermal": "infrared"}`); it is never guessed from pixels, because gray
-    photographs exist. `pattern` contains `{camera}`, `{person}`, `{name}`, `{modality}`, `{split}`, and `{}` for a part
-    without a meaning; a field is a stretch of one path part, as short as possible. `test_share`, from 0 to 1, puts the
-    images of that share of the people, chosen by `seed`, into `test` and the others into `train`.
+    photographs exist. `split_names` translates the texts of `{split}` (`{"bounding_box_test": "gallery"}`). Images of
+    `junk_people` are excluded; by default those of negative numbers, and of `0000` in file names like those of
+    Market-1501, which show no person. `pattern` contains `{camera}`, `{person}`, `{name}`, `{modality}`, `{split}`, and
+    `{}` for a part without a meaning; a field is a stretch of one path part, as short as possible. `test_share`, from 0
+    to 1, puts the images of that share of the people, chosen by `seed`, into `test` and the others into `train`.
 
     Raises:
         ConfigError: The pattern or a name in it has no meaning, or the modality is undefined.
         DataError: No image matches the pattern, a name would not be read back, or `out` exists.
     """
-    names = {str(modality): str(modality) for modality in Modality} | dict(modality_names or {})
-    expression = _compile(pattern)
+    names = {name: str(modality) for name, modality in MODALITY_NAMES.items()} | _folded(modality_names)
+    splits = {name: name for name in SPLITS} | _folded(split_names)
+    expression = _compile(pattern.replace("\\", "/").removeprefix("./"))
     _check_request(folder, out, expression, infrared_cameras, names, split, test_share)
-    images = [str(path) for path in walk_images(folder, PurePosixPath())]
+    _check_splits(expression, splits, split_names)
+    others: list[str] = []
+    images = [str(path) for path in walk_images(folder, PurePosixPath(), is_image=is_readable_name, others=others)]
+    skipped = skipped_by_extension(others)
     matches = [(path, match) for path in images if (match := expression.fullmatch(path))]
+    matched = [path for path, _ in matches]
     if not matches:
-        shown = f"; the first image is {images[0]}" if images else ""
+        shown = "".join(f"; {one}" for one in (images and f"the first image is {images[0]}", skipped) if one)
         raise DataError(f"none of {len(images):,} images below {folder} is named like {pattern}{shown}", hint=_EXAMPLE)
+    matches, junk = _without_junk(matches, junk_people)
+    if not matches:
+        raise DataError(f"no image below {folder} is left: {_junk_note(junk)}", hint=_KEEP_JUNK)
     _check_cameras([match for _, match in matches], infrared_cameras)
-    rows = [_row(path, match, infrared_cameras, names, split) for path, match in matches]
+    _check_texts(matches, "modality", names, tuple(Modality))
+    _check_texts(matches, "split", splits, SPLITS)
+    rows = [_row(path, match, infrared_cameras, names, splits, split) for path, match in matches]
     for mistake in mixed_names(rows):
         raise DataError(f"{folder}: {mistake.message}", hint=_RENAME)
-    notes = list(_notes(images, [path for path, _ in matches], expression))
+    notes = [*_notes(images, matched, expression), *[skipped] * bool(skipped)]
+    if junk:
+        notes.append(_junk_note(junk))
     if test_share is not None:
         rows = _split_by_people(rows, test_share, seed)
         tested = {row.person for row in rows if row.split == "test"}
@@ -118,8 +146,7 @@ def _check_request(
     test_share: float | None,
 ) -> None:
     fields = expression.groupindex
-    if not folder.is_dir():
-        raise DataError(f"there is no folder {folder}", hint="name the folder that holds the images")
+    require_folder(folder, "name the folder that holds the images")
     if out.exists():
         raise DataError(f"{out} exists", hint="name another file with --out, or remove this one")
     if out.resolve().is_relative_to(folder.resolve()) and out.resolve().parent != folder.resolve():
@@ -148,6 +175,56 @@ def _check_request(
         )
 
 
+def _folded(names: Mapping[str, str] | None) -> dict[str, str]:
+    return {plain(name).casefold(): value for name, value in (names or {}).items()}
+
+
+def _check_splits(
+    expression: re.Pattern[str], splits: Mapping[str, str], split_names: Mapping[str, str] | None
+) -> None:
+    example = "--split-names 'bounding_box_train=train,query=query,bounding_box_test=gallery'"
+    if unknown := [split for split in splits.values() if split not in SPLITS]:
+        raise ConfigError(f"split {unknown[0]!r} does not exist", hint=f"one of {', '.join(SPLITS)}: {example}")
+    if split_names and "split" not in expression.groupindex:
+        raise ConfigError("--split-names needs {split} in the pattern", hint=example)
+
+
+def _check_texts(matches: Sequence[Match], field: str, names: Mapping[str, str], choices: Sequence[str]) -> None:
+    """Refuse texts of a field that have no meaning, all at once; upper and lower case are the same."""
+    first: dict[str, str] = {}
+    for path, match in matches:
+        if field in match.groupdict() and plain(match[field]).casefold() not in names:
+            first.setdefault(match[field], path)
+    if first:
+        one, *others = sorted(first)[:_SHOWN]
+        more = f", nor have {', '.join(map(repr, others))}" if others else ""
+        entries = ",".join(f"{text}=..." for text in (one, *others))
+        raise ConfigError(
+            f"{first[one]}: the {field} {one!r} has no meaning{more}",
+            hint=f"add --{field}-names '{entries}', with one of {', '.join(choices)} for each ...",
+        )
+
+
+def _without_junk(matches: Sequence[Match], junk_people: Sequence[str] | None) -> tuple[list[Match], Counter[str]]:
+    """The images of people, and the number of excluded images of each junk person."""
+    kept: list[Match] = []
+    junk: Counter[str] = Counter()
+    for path, match in matches:
+        person = match.groupdict().get("person", "")
+        of_market = person == "0000" and _JUNK_OF_MARKET.fullmatch(PurePosixPath(path).name) is not None
+        usual = of_market or _JUNK.fullmatch(person) is not None
+        if usual if junk_people is None else person in junk_people:
+            junk[person] += 1
+        else:
+            kept.append((path, match))
+    return kept, junk
+
+
+def _junk_note(junk: Counter[str]) -> str:
+    people = ", ".join(f"{person} ({count:,})" for person, count in sorted(junk.items())[:10])
+    return f"{sum(junk.values()):,} images of junk people are excluded: {people}; {_KEEP_JUNK}"
+
+
 def _check_cameras(matches: Sequence[re.Match[str]], infrared_cameras: Sequence[str]) -> None:
     """Refuse infrared cameras without images: a typing mistake would make their images visible."""
     found = {match["camera"] for match in matches} if infrared_cameras else set()
@@ -158,17 +235,17 @@ def _check_cameras(matches: Sequence[re.Match[str]], infrared_cameras: Sequence[
 
 
 def _row(
-    path: str, match: re.Match[str], infrared_cameras: Sequence[str], names: Mapping[str, str], split: str
+    path: str,
+    match: re.Match[str],
+    infrared_cameras: Sequence[str],
+    names: Mapping[str, str],
+    splits: Mapping[str, str],
+    split: str,
 ) -> ManifestRow:
     """The row as the reader parses it: what the reader would refuse is refused here."""
     found = match.groupdict()
     if "modality" in found:
-        if found["modality"] not in names:
-            raise ConfigError(
-                f"{path}: the modality {found['modality']!r} has no meaning",
-                hint=f"add --modality-names '{found['modality']}=infrared', or =visible",
-            )
-        modality = Modality(names[found["modality"]])
+        modality = Modality(names[plain(found["modality"]).casefold()])
     else:
         modality = Modality.INFRARED if _is_listed(found["camera"], infrared_cameras) else Modality.VISIBLE
     cells = {
@@ -176,11 +253,11 @@ def _row(
         "modality": str(modality),
         "camera": found.get("camera", UNNAMED_CAMERAS[modality]),
         "person": found.get("person", ""),
-        "split": found.get("split", split),
+        "split": splits[plain(found["split"]).casefold()] if "split" in found else split,
     }
     row = parse_row(0, cells)
     if not isinstance(row, ManifestRow):
-        raise DataError(f"{path!r}: {row[0].message}", hint=_RENAME)
+        raise DataError(f"{path!r}: {row[0].message}", hint=f"{_RENAME}, or --junk-people for people to exclude")
     if row.path != path or "\r" in path:
         raise DataError(f"{path!r}: a manifest cannot hold a name with a backslash or a line end", hint=_RENAME)
     return row

@@ -163,7 +163,7 @@ def test_a_copy_that_is_not_complete_may_lack_images_that_have_captions(tmp_path
         ('{"path": "C:\\\\x.jpg", "caption": "x"}', "path must stay inside the data root"),
         ('{"path": "a.jpg", "caption": 5}', "caption is 5, not a text"),
         ('{"path": "a.jpg", "caption": "x", "caption": "y"}', "'caption' occurs twice"),
-        ('{"path": "a.jpg", "modality": "thermal", "caption": "x"}', "modality 'thermal'"),
+        ('{"path": "a.jpg", "modality": "grey", "caption": "x"}', "modality 'grey'"),
     ],
 )
 def test_a_line_that_is_wrong_is_named_by_its_number(tmp_path, line, reason):
@@ -183,7 +183,7 @@ def test_another_encoding_is_named_by_its_line(tmp_path):
     error = refused(path, tmp_path)
 
     assert "c.jsonl:3: not UTF-8" in error.message
-    assert error.hint == "save it again in that encoding"
+    assert error.hint == "save it as UTF-8"
 
 
 @pytest.mark.parametrize(
@@ -294,3 +294,25 @@ def test_the_captions_that_come_with_drawn_people_fit_them(tmp_path, layout, spl
     for modality, some in texts.items():
         assert list(some) == [said[path] for path in dataset.training.images[modality].paths]
         assert some
+
+
+def test_paths_are_found_by_another_spelling_and_modalities_by_their_usual_names(tmp_path, caplog):
+    content = [row | {"path": row["path"].upper().replace("/", "\\")} for row in rows()]
+    content[0] |= {"modality": "IR", "pid": "2.0", "camera": 3.0}
+    content[1] = {name.title(): value for name, value in content[1].items()}
+    path = tmp_path / "c.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in content), encoding="utf-16")
+
+    with caplog.at_level(logging.INFO):
+        texts = read_captions(path, small_dataset(tmp_path))
+
+    assert texts.infrared[-1].startswith("infrared cam3/2/1.jpg")
+    assert "7 paths are found in upper or lower case, first 'CAM3/2/1.JPG' as 'cam3/2/1.jpg'" in caplog.text
+
+
+def test_files_that_were_joined_keep_a_mark_inside_that_is_ignored(tmp_path):
+    parts = [json.dumps(row) + "\n" for row in rows()]
+    path = tmp_path / "c.jsonl"
+    path.write_text("\ufeff".join(["", *parts]), encoding="utf-8")
+
+    assert read_captions(path, small_dataset(tmp_path)).visible[0] == "visible cam1/1/1.jpg"

@@ -5,6 +5,7 @@ import os
 import random
 from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 from hypothesis import example, given
@@ -172,8 +173,25 @@ class TestRows:
         fill(site, "cam1/loose.jpg", "cam9_0007.jpg", "exp/list.txt", "cam1/0007/.hidden.jpg", "cam1/0007/Thumbs.db")
         summary = write_manifest(site, out, pattern=PATTERN, infrared_cameras=["3"])
         assert summary.images == len(rows_of(out)) == 6
-        assert summary.notes == ("2 images do not match the pattern and are excluded, first: cam1/loose.jpg",)
-        assert str(summary).endswith(f"\nnote: {summary.notes[0]}")
+        assert summary.notes == (
+            "2 images do not match the pattern and are excluded, first: cam1/loose.jpg",
+            "1 file skipped by extension: exp/list.txt",
+        )
+        assert str(summary).endswith(f"\nnote: {summary.notes[0]}\nnote: {summary.notes[1]}")
+
+    def test_every_readable_kind_is_listed_and_the_rest_is_named(self, site, out):
+        kinds = ("tif", "TIFF", "webp", "jfif", "jp2", "gif", "pgm")
+        fill(site, *(f"cam3/0009/{number}.{kind}" for number, kind in enumerate(kinds)))
+        fill(site, "cam3/0009/a.heic", "cam3/0009/b.heic", "cam3/0009/c.raw")
+        summary = write_manifest(site, out, pattern=PATTERN, infrared_cameras=["3"])
+        assert summary.images == 6 + len(kinds)
+        (note,) = summary.notes
+        assert note.startswith("3 files skipped by extension: cam3/0009/a.heic, cam3/0009/c.raw, cam3/0009/b.heic")
+
+    def test_a_folder_of_other_files_alone_is_refused_with_their_names(self, tmp_path, out):
+        site = fill(tmp_path / "site", "cam1/7/a.heic", "cam3/7/b.heic")
+        with pytest.raises(DataError, match=r"none of 0 images .*; 2 files skipped by extension: cam1/7/a\.heic"):
+            write_manifest(site, out, pattern=PATTERN, infrared_cameras=["3"])
 
     def test_names_that_csv_quotes_are_read_back(self, tmp_path, out):
         names = ["a,b.jpg", 'say "x".jpg', " a .jpg", "été 漢.jpg", "'.jpg", "#;=1+1.jpg"]
@@ -273,7 +291,7 @@ WRONG_REQUESTS = [
         "'thermal' is not visible or infrared",
     ),
     ({"split": "tets"}, "split 'tets' does not exist"),
-    ({"pattern": "cam{camera}/{split}/{name}"}, "'cam1/0007/a.jpg': split '0007'; one of train, val, query"),
+    ({"pattern": "cam{camera}/{split}/{name}"}, "cam1/0007/a.jpg: the split '0007' has no meaning, nor have '0012'"),
     ({"pattern": "cam{camera}/{}/{name}", "split": "val"}, "--split val needs {person} in the pattern"),
     ({"test_share": 0.0}, "--test-share puts a share of the people, between 0 and 1,"),
     ({"test_share": 1.0}, "--test-share puts a share of the people, between 0 and 1,"),
@@ -353,7 +371,7 @@ class TestErrors:
     def test_names_that_would_not_be_read_back_are_refused(self, site, out, path, message):
         fill(site, path)
         with pytest.raises(DataError) as caught:
-            write_manifest(site, out, pattern=PATTERN, infrared_cameras=["3"], split="test")
+            write_manifest(site, out, pattern=PATTERN, infrared_cameras=["3"], split="test", junk_people=[])
         assert message in caught.value.message
         caught.value.message.encode()  # it can be printed
         assert not out.exists()
@@ -378,3 +396,71 @@ def test_shares_are_rounded_within_one_person_of_either_side(people, share, seed
     shuffled = random.Random(seed).sample(rows, len(rows))
     again = manifest_writer._split_by_people(shuffled, share, seed)
     assert {(one.person, one.split) for one in again} == {(one.person, one.split) for one in found}
+
+
+MARKET = "{split}/{person}_c{camera}s{}_{name}"
+
+
+def market(root: Path) -> Path:
+    """Names of Market-1501: person -1 shows no person, 0000 is background."""
+    names = {"bounding_box_train": ("0002", "0007"), "Bounding_Box_Test": ("-1", "0000", "0005"), "query": ("0005",)}
+    paths = [
+        f"{folder}/{person}_c{camera}s1_000{camera}51_00.jpg"
+        for folder, people in names.items()
+        for person in people
+        for camera in (1, 3)
+    ]
+    return fill(root, *paths)
+
+
+class TestJunkAndSplits:
+    SPLITS: ClassVar = {"bounding_box_train": "train", "bounding_box_test": "gallery"}
+
+    def test_junk_people_are_excluded_and_counted_and_folders_are_splits(self, tmp_path, out):
+        request = {"pattern": MARKET, "infrared_cameras": ["3"], "split_names": self.SPLITS}
+        summary = write_manifest(market(tmp_path / "site"), out, **request)
+        assert {(row["person"], row["split"]) for row in rows_of(out)} == {
+            ("2", "train"), ("7", "train"), ("5", "gallery"), ("5", "query"),
+        }  # fmt: skip
+        (note,) = summary.notes
+        assert note.startswith("4 images of junk people are excluded: -1 (2), 0000 (2)")
+        assert check_manifest(out, images_root=tmp_path / "site").passed
+
+    def test_the_user_names_other_junk_people(self, tmp_path, out):
+        request = {"pattern": MARKET, "infrared_cameras": ["3"], "split_names": self.SPLITS}
+        write_manifest(market(tmp_path / "site"), out, **request, junk_people=["-1", "0007"])
+        assert {row["person"] for row in rows_of(out)} == {"0", "2", "5"}
+        out.unlink()
+        with pytest.raises(DataError, match="person -1 is negative") as caught:
+            write_manifest(tmp_path / "site", out, **request, junk_people=[])
+        assert "--junk-people" in caught.value.hint
+
+    def test_person_zero_of_other_folders_is_a_person(self, tmp_path, out):
+        site = fill(tmp_path / "site", "cam1/0000/a.jpg", "cam3/0000/a.jpg")
+        assert write_manifest(site, out, pattern=PATTERN, infrared_cameras=["3"]).people == 1
+
+    def test_nothing_but_junk_is_refused(self, tmp_path, out):
+        site = fill(tmp_path / "site", "cam1/-1/a.jpg", "cam3/-1/a.jpg")
+        with pytest.raises(DataError, match=r"no image below .* is left: 2 images of junk people"):
+            write_manifest(site, out, pattern=PATTERN, infrared_cameras=["3"])
+
+    def test_all_folders_without_a_meaning_are_named(self, tmp_path, out):
+        with pytest.raises(ConfigError) as caught:
+            write_manifest(market(tmp_path / "site"), out, pattern=MARKET, infrared_cameras=["3"])
+        assert "the split 'Bounding_Box_Test' has no meaning, nor have 'bounding_box_train'" in caught.value.message
+        assert "--split-names 'Bounding_Box_Test=...,bounding_box_train=...'" in caught.value.hint
+
+    @pytest.mark.parametrize("change", [{"split_names": {"query": "probe"}}, {"pattern": PATTERN}])
+    def test_split_names_without_a_meaning_are_refused(self, tmp_path, out, change):
+        request = {"pattern": MARKET, "infrared_cameras": ["3"], "split_names": self.SPLITS} | change
+        with pytest.raises(ConfigError, match=r"probe|needs \{split\}"):
+            write_manifest(market(tmp_path / "site"), out, **request)
+
+    def test_backslashes_of_a_pattern_are_slashes(self, tmp_path, out):
+        site = fill(tmp_path / "site", "cam1/7/a.jpg", "cam3/7/a.jpg")
+        assert write_manifest(site, out, pattern=".\\cam{camera}\\{person}\\{name}", infrared_cameras=["3"]).images == 2
+
+    def test_usual_names_of_modalities_need_no_option(self, tmp_path, out):
+        site = fill(tmp_path / "site", "RGB/7/a.jpg", "Thermal/7/a.jpg", "IR/7/b.jpg")
+        summary = write_manifest(site, out, pattern="{modality}/{person}/{name}")
+        assert (summary.visible, summary.infrared) == (1, 2)

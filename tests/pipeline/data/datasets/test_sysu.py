@@ -193,8 +193,7 @@ class TestLayout:
         assert "cam2/" in caught.value.message
         assert "exp/test_id.txt (or .mat)" in caught.value.message
         assert "cam1/" not in caught.value.message
-        assert "wuancong/SYSU-MM01" in caught.value.hint
-        assert "vireid data synth" in caught.value.hint
+        assert caught.value.hint == "make the synthetic data set again"
 
     def test_a_root_that_does_not_exist_is_named(self, tmp_path):
         with pytest.raises(DataError, match=r"there is no folder .*nowhere"):
@@ -250,7 +249,7 @@ class TestLists:
     def test_no_list_is_none(self, tmp_path):
         assert read_person_list(tmp_path, "val") is None
 
-    @pytest.mark.parametrize("text", ["1;2", "one", "-3", "1.5"])
+    @pytest.mark.parametrize("text", ["1:2", "one", "1" * 5000, "-3", "1.5"])
     def test_what_is_no_number_is_named(self, tmp_path, text):
         (tmp_path / "train_id.txt").write_text(text)
         with pytest.raises(DataError, match="is not a person number"):

@@ -1,0 +1,272 @@
+"""One way of reading image files, of every kind that Pillow reads, for training and for every other use."""
+
+import logging
+import stat
+import struct
+import warnings
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image, UnidentifiedImageError
+
+from pipeline.config.datasets import DeepRange, Orientation
+from pipeline.data.deep_images import to_eight_bits
+from pipeline.data.image_names import needs_plugin, register_plugins
+
+logger = logging.getLogger(__name__)
+
+MOST_PIXELS = 50_000_000  # of an image that is decoded in full, 150 MB as RGB
+LARGE_JPEG = 16_000_000  # pixels; a larger JPEG is decoded at a part of its size
+BACKGROUND = "white"
+_DEEP_MODES = ("I", "F")  # prefixes of Pillow's modes of 16 bits and more; converting them to 8 bits would clip
+_DRAWINGS = ("EPS", "WMF")
+_ORIENTATION = 0x0112
+_TURNS: Final = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_BACK: Final = _TURNS | {6: Image.Transpose.ROTATE_90, 8: Image.Transpose.ROTATE_270}
+_DAMAGE = (
+    SyntaxError, EOFError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, struct.error,
+    zlib.error,
+)  # fmt: skip
+"""Errors of Pillow's decoders, besides OSError and ValueError, for a file that does not match its first bytes."""
+_DAMAGED_TAGS = (*_DAMAGE, OSError, ValueError)
+
+
+@dataclass(frozen=True, slots=True)
+class ImageReading:
+    """How image files become pixels: settings `data.orientation` and `data.deep_range`."""
+
+    orientation: Orientation = "apply"
+    deep_range: DeepRange = "image"
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain JSON types, for records."""
+        deep_range = self.deep_range if self.deep_range == "image" else list(self.deep_range)
+        return {"orientation": self.orientation, "deep_range": deep_range, "background": BACKGROUND}
+
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> "ImageReading":
+        """The reading of a record."""
+        if record["deep_range"] == "image":
+            return cls(record["orientation"])
+        low, high = record["deep_range"]
+        return cls(record["orientation"], (float(low), float(high)))
+
+    @property
+    def suffix(self) -> str:
+        """Ends the digest of an encoder: empty for the default."""
+        turned = "" if self.orientation == "apply" else f"-orientation-{self.orientation}"
+        return turned if self.deep_range == "image" else f"{turned}-range{self.deep_range[0]}:{self.deep_range[1]}"
+
+
+AS_STORED = ImageReading(orientation="ignore")
+"""How published data sets are read."""
+FROM_ANYWHERE = ImageReading()
+"""How image files of users are read."""
+
+
+def search_reading(orientation: Orientation | None, deep_range: DeepRange) -> ImageReading:
+    """How image files from anywhere are read by the encoder of a run: as in training where its settings name a way."""
+    return ImageReading(orientation or "apply", deep_range)
+
+
+class Adjustment(StrEnum):
+    """A conversion that an image needed, or a property that reading ignores."""
+
+    SCALED = "more than 8 bits a channel: scaled from the darkest to the brightest pixel of each, without outliers"
+    SCALED_BY_RANGE = "more than 8 bits a channel: scaled by data.deep_range"
+    OUT_OF_RANGE = "no pixel inside data.deep_range: black or white everywhere"
+    UPPER_BITS = "16 bits for each colour: reduced to the upper 8"
+    TURNED = "an orientation tag: applied"
+    NOT_TURNED = "an orientation tag that is not applied"
+    COMPOSITED = f"transparent pixels: composited on {BACKGROUND}"
+    FIRST_FRAME = "several frames: the first one is taken"
+    OTHER_COLOURS = "other colours than red, green and blue: converted"
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """An RGB image and its conversions."""
+
+    image: Image.Image
+    adjustments: frozenset[Adjustment]
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """The pixels of an image at the requested size and its conversions."""
+
+    pixels: UInt8[np.ndarray, "height width 3"]
+    adjustments: frozenset[Adjustment]
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """An image file that cannot be decoded, and the reason."""
+
+    path: str
+    reason: str
+
+
+@contextmanager
+def without_pillow_warnings() -> Iterator[None]:
+    """Silence Pillow's warnings of large images, bounded here by `MOST_PIXELS`, and of damaged metadata.
+
+    Enter it outside of worker threads.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        warnings.filterwarnings("ignore", module=r"PIL\b")
+        yield
+
+
+def decode_image(path: Path, height: int, width: int, reading: ImageReading) -> Decoded:
+    """Decode an image to RGB and resize it, without a crop; errors as `open_image`."""
+    opened = open_image(path, reading, (4 * width, 4 * height))
+    return Decoded(np.asarray(opened.image.resize((width, height), Image.Resampling.LANCZOS)), opened.adjustments)
+
+
+def open_image(path: Path, reading: ImageReading, least: tuple[int, int] = (512, 1024)) -> Opened:
+    """Decode an image of any kind that Pillow reads to RGB; one-channel (infrared) images are repeated.
+
+    * Images of more than 8 bits a pixel are scaled by `deep_range`: from their own darkest to their own brightest pixel
+      without outliers, or from one fixed value to another.
+    * Orientation tags are applied, or ignored as for detector crops, whose boxes were cut without them.
+    * Transparent pixels are composited on white; of several frames the first is taken.
+    * A huge JPEG is read at half, a quarter or an eighth of its size, if that is larger than `least` (width, height).
+
+    Raises:
+        OSError: The file is missing, truncated, or no image.
+        ValueError: It is unreasonably large, or no pixel has a finite value.
+
+    Cost: at most 150 MB for 8-bit images.
+    """
+    register_plugins()
+    if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait for its writer
+        raise OSError("not a regular file")
+    try:
+        # As a file: of a path, Pillow maps grey TIFFs into memory, and turned ones come out as stripes.
+        with path.open("rb") as file, Image.open(file) as image:
+            return _read(image, reading, least)
+    except UnidentifiedImageError as error:
+        raise OSError(_identified(path)) from error
+    except Image.DecompressionBombError as error:
+        raise ValueError(f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels") from error
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise OSError(f"damaged image file: {error}") from error
+    except _DAMAGE as error:
+        raise OSError(f"damaged image file: {error}") from error
+
+
+def _read(image: Image.Image, reading: ImageReading, least: tuple[int, int]) -> Opened:
+    if image.format in _DRAWINGS:  # Pillow starts another program for them
+        raise ValueError(f"a drawing of the kind {image.format}, not an image of pixels")
+    seen = set()
+    pixels = image.width * image.height
+    is_large_jpeg = image.format in ("JPEG", "MPO") and pixels > LARGE_JPEG
+    if pixels > MOST_PIXELS and not is_large_jpeg:
+        raise ValueError(f"{image.width} x {image.height} pixels, more than {MOST_PIXELS:,}")
+    if getattr(image, "is_animated", False):
+        seen.add(Adjustment.FIRST_FRAME)
+    deep = image.mode.startswith(_DEEP_MODES)
+    if not deep and any(";16" in str(tile[-1]) for tile in getattr(image, "tile", ())):
+        seen.add(Adjustment.UPPER_BITS)
+    if image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
+        seen.add(Adjustment.OTHER_COLOURS)
+    turn = _orientation(image)
+    if is_large_jpeg:
+        image.draft("RGB", least[::-1] if turn >= 5 else least)
+    image.load()
+    if deep:
+        colours = _scaled(image, reading.deep_range, seen)
+    elif image.has_transparency_data:
+        colours = _composited(image, seen)
+    else:
+        colours = image.convert("RGB")
+    if turn in _TURNS:
+        colours = _turned(colours, turn, _orientation(image) == turn, reading, seen)
+    return Opened(colours, frozenset(seen))
+
+
+def _orientation(image: Image.Image) -> int:
+    """The orientation tag; 1 (upright) if there is none or its block is damaged."""
+    try:
+        found = image.getexif().get(_ORIENTATION, 1)
+    except _DAMAGED_TAGS:
+        return 1
+    return found if isinstance(found, int) else 1
+
+
+def _turned(image: Image.Image, turn: int, pending: bool, reading: ImageReading, seen: set[Adjustment]) -> Image.Image:
+    """Apply an orientation, or undo it; `pending` is False if Pillow has applied it, as to TIFF."""
+    applies = reading.orientation == "apply"
+    seen.add(Adjustment.TURNED if applies else Adjustment.NOT_TURNED)
+    if applies == (not pending):
+        return image
+    return image.transpose((_TURNS if applies else _BACK)[turn])
+
+
+def _scaled(image: Image.Image, deep_range: DeepRange, seen: set[Adjustment]) -> Image.Image:
+    values = np.asarray(image, dtype=np.float64 if image.mode == "I" else np.float32)
+    shades, inside = to_eight_bits(values, None if deep_range == "image" else deep_range)
+    seen.add(Adjustment.SCALED if deep_range == "image" else Adjustment.SCALED_BY_RANGE)
+    if not inside:
+        seen.add(Adjustment.OUT_OF_RANGE)
+    return Image.fromarray(shades).convert("RGB")
+
+
+def _composited(image: Image.Image, seen: set[Adjustment]) -> Image.Image:
+    """The image on the background; without a transparent pixel the bytes of its colours are kept."""
+    layers = (image.convert("LA") if image.mode == "La" else image).convert("RGBA")
+    if not any(layers.getchannel("A").histogram()[:255]):
+        return image.convert("RGB")
+    seen.add(Adjustment.COMPOSITED)
+    return Image.alpha_composite(Image.new("RGBA", layers.size, BACKGROUND), layers).convert("RGB")
+
+
+def _identified(path: Path) -> str:
+    """What a file is that Pillow cannot identify."""
+    with path.open("rb") as file:
+        start = file.read(256)
+    if not start:
+        return "an empty file"
+    if start.startswith(b"version https://git-lfs"):
+        return "no image, but a Git LFS pointer: fetch it with `git lfs pull`"
+    if (start[4:8] == b"ftyp" and start[8:11] != b"avi") or needs_plugin(path.name):
+        return "a kind of image that Pillow reads with a plugin only, such as pillow-heif"
+    if not any(byte < 9 for byte in start):
+        return "no image, but a text"
+    return "no image that Pillow reads, or a damaged one"
+
+
+def reason_of(error: OSError | ValueError) -> str:
+    """The reason that an image could not be decoded, without its path."""
+    return str((isinstance(error, OSError) and error.strerror) or error)
+
+
+def adjustment_lines(seen: Counter[Adjustment], total: int) -> list[str]:
+    """One sentence for each conversion, with the number of its images."""
+    return [f"{seen[one]:,} of {total:,} images have {one}" for one in Adjustment if seen[one]]
+
+
+def log_adjustments(seen: Counter[Adjustment], total: int) -> None:
+    """Log one line for each conversion, with the number of its images."""
+    for line in adjustment_lines(seen, total):
+        logger.info("%s", line)

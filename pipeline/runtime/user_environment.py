@@ -1,0 +1,104 @@
+"""The process environment: no proxy between processes of this machine, and folders for caches that can be written."""
+
+import logging
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+
+from pipeline.errors import ConfigError
+
+logger = logging.getLogger(__name__)
+
+LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
+_BYPASS = ("no_proxy", "NO_PROXY")
+
+
+def prepare_environment() -> None:
+    """Change `os.environ` for this process and its children; called before Prefect, MLflow and numba are imported.
+
+    A missing TMPDIR or HOME is replaced. Where the home folder cannot be written, caches, Prefect's database and
+    matplotlib's settings are kept in a private folder below the temporary folder. Variables that the user has set to
+    folders that can be written stay. Cost: a few system calls.
+
+    Raises:
+        ConfigError: No temporary folder can be written.
+    """
+    _bypass_proxies()
+    if "TMPDIR" in os.environ and not _is_writable(Path(os.environ["TMPDIR"])):
+        os.environ["TMPDIR"] = str(_temporary_folder())
+    if not os.environ.get("HOME"):
+        os.environ.pop("HOME", None)  # an empty one would be the root folder
+    home = Path(os.path.expanduser("~"))  # noqa: PTH111 - Path.home() raises for a user without a home folder
+    if not home.is_absolute() or not home.is_dir():
+        home = _private_folder()
+        os.environ["HOME"] = str(home)
+    for variable, folder in _user_folders(home).items():
+        chosen = Path(os.environ.get(variable) or folder)
+        if not _can_be_made(chosen):
+            _keep_downloads(variable, chosen)
+            replacement = _private_folder() / folder.name.lstrip(".")
+            if os.environ.get(variable):
+                logger.warning("%s is %s, which cannot be written: %s is used", variable, chosen, replacement)
+            os.environ[variable] = str(replacement)
+
+
+def _bypass_proxies() -> None:
+    """Add this machine to the hosts without proxy, for all libraries: of both spellings some read only one."""
+    known = [host.strip() for name in _BYPASS for host in os.environ.get(name, "").split(",")]
+    hosts = dict.fromkeys([*filter(None, known), *LOOPBACK_NAMES])
+    os.environ.update(dict.fromkeys(_BYPASS, ",".join(hosts)))
+
+
+def _user_folders(home: Path) -> Mapping[str, Path]:
+    """Environment variables of libraries, and their default folders."""
+    return {
+        "PREFECT_HOME": home / ".prefect",
+        "XDG_CACHE_HOME": home / ".cache",
+        "MPLCONFIGDIR": Path(os.environ.get("XDG_CONFIG_HOME") or home / ".config") / "matplotlib",
+    }
+
+
+def _keep_downloads(variable: str, cache: Path) -> None:
+    """Weights that were downloaded to a cache which is read-only now are still used."""
+    if variable == "XDG_CACHE_HOME":
+        for name, folder in {"HF_HOME": cache / "huggingface", "TORCH_HOME": cache / "torch"}.items():
+            if os.access(folder, os.R_OK):
+                os.environ.setdefault(name, str(folder))
+
+
+def _can_be_made(folder: Path) -> bool:
+    """Whether a folder can be written, or made in the nearest folder above it that exists."""
+    while not os.path.lexists(folder) and folder != folder.parent:
+        folder = folder.parent
+    return _is_writable(folder)
+
+
+def _is_writable(folder: Path) -> bool:
+    return folder.is_dir() and os.access(folder, os.W_OK | os.X_OK)
+
+
+def _temporary_folder() -> Path:
+    import tempfile  # imports a dozen modules, and is not needed where HOME and TMPDIR can be written
+
+    try:
+        return Path(tempfile.gettempdir())
+    except FileNotFoundError as error:
+        raise ConfigError(
+            "no temporary folder can be written", hint="set TMPDIR to a folder that you can write to"
+        ) from error
+
+
+def _private_folder() -> Path:
+    """A folder of this user alone below the temporary folder; the same for later commands."""
+    import tempfile
+
+    folder = _temporary_folder() / f"vireid-{os.getuid()}"
+    try:
+        folder.mkdir(mode=0o700, exist_ok=True)
+        found = folder.lstat()
+        if stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid() and not found.st_mode & 0o077:
+            return folder
+    except OSError:
+        pass  # another user's file of this name
+    return Path(tempfile.mkdtemp(prefix="vireid-"))

@@ -1,0 +1,44 @@
+"""Signals that end a command: an interrupt, once, unless they are ignored."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+from pipeline.runtime.signals import ENDING_SIGNALS, ending_signals_as_interrupt
+
+
+@pytest.mark.parametrize("number", ENDING_SIGNALS)
+def test_a_signal_is_an_interrupt_and_the_next_one_does_not_interrupt_the_clean_up(number: int) -> None:
+    with ending_signals_as_interrupt() as received:
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), number)
+        for again in ENDING_SIGNALS:
+            os.kill(os.getpid(), again)
+    assert received == [number]
+    assert [signal.getsignal(one) for one in ENDING_SIGNALS] == [signal.SIG_DFL] * 2
+
+
+def test_a_signal_that_nohup_ignores_stays_ignored() -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with ending_signals_as_interrupt() as received:
+            os.kill(os.getpid(), signal.SIGHUP)
+        assert received == []
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
+def test_another_thread_changes_nothing() -> None:
+    received: list[list[int]] = []
+
+    def work() -> None:
+        with ending_signals_as_interrupt() as numbers:
+            received.append(numbers)
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert received == [[]]
