@@ -82,11 +82,41 @@ class ClusteringConfig(BaseModel, **STRICT):
         return self
 
 
+class JointClusteringConfig(BaseModel, **STRICT):
+    """Clustering of the images of both modalities together, with `labelling.space = "joint_balanced"`."""
+
+    k1: int = Field(30, ge=2, multiple_of=2)
+    """Length of the neighbour lists; half of them are images of each modality."""
+    k2: int = Field(6, ge=1)
+    """Nearest images of each modality over which a neighbourhood is averaged; at most half of `k1`."""
+    eps: float = Field(0.6, gt=0, lt=1)
+    """Largest Jaccard distance between neighbours in a cluster."""
+    min_samples: int = Field(4, ge=1)
+    """Images within `eps`, including itself, that make an image a core point."""
+    method: Literal["dbscan", "components", "louvain"] = "dbscan"
+    """Clustering algorithm on the graph of images within `eps`."""
+
+    @model_validator(mode="after")
+    def _neighbourhoods_fit(self) -> Self:
+        if self.k2 > self.k1 // 2:
+            raise ValueError(f"k2 is {self.k2}, more than half of k1 = {self.k1}")
+        return self
+
+
 class LabellingConfig(BaseModel, **STRICT):
     """Pseudo-labels of each modality."""
 
+    space: Literal["per_modality", "joint_balanced"] = "per_modality"
+    """`joint_balanced`: one clustering of all images with neighbours of both modalities, which gives the pairs."""
+    start: int = Field(1, ge=1)
+    """First round of each stage with a joint clustering."""
+    min_two_modality_share: float = Field(0.05, ge=0, le=1)
+    """Share of joint clusters with images of both modalities below which a round clusters each modality alone."""
+    relabel: Literal["none", "density"] = "none"
+    """`density`: move each clustered image to the nearest prototype of the densest images of a cluster."""
     visible: ClusteringConfig = ClusteringConfig()
     infrared: ClusteringConfig = ClusteringConfig()
+    joint: JointClusteringConfig = JointClusteringConfig()
     on_no_clusters: Literal["reuse_previous", "error"] = "reuse_previous"
     """Reaction to a round without clusters in a modality; in the first round always an error."""
     max_outlier_share: float = Field(0.98, gt=0, le=1)
@@ -98,8 +128,11 @@ class LabellingConfig(BaseModel, **STRICT):
 class MatchingConfig(BaseModel, **STRICT):
     """Matching of visible and infrared clusters, for swapping and figures."""
 
-    method: Literal["hungarian", "mutual"] = "hungarian"
-    """`hungarian`: one-to-one with the largest sum of similarities; `mutual`: mutual nearest prototypes."""
+    method: Literal["hungarian", "mutual", "progressive", "transport"] = "hungarian"
+    """`hungarian`: one-to-one with the largest sum of similarities; `mutual`: mutual nearest prototypes; `progressive`:
+    every cluster of the larger side; `transport`: pairs on which an entropic transport plan agrees both ways."""
+    cost: Literal["prototype", "sub_prototypes"] = "prototype"
+    """`sub_prototypes`: compare four centres of each cluster instead of one prototype."""
     floor: float = Field(0.0, ge=-1, le=1)
     """Smallest accepted similarity of a pair of prototypes."""
 
@@ -263,6 +296,17 @@ class CclnetConfig(BaseModel, **STRICT):
             )
         if self.memory.hard and self.memory.update != "momentum":
             raise ValueError("memory.hard and memory.update = 'hard' exclude each other: choose one")
+        moving = self.swap.mode != "off" and self.swap.every is not None
+        if moving and (self.matching.method in ("progressive", "transport") or self.matching.cost != "prototype"):
+            raise ValueError(
+                "swap.every matches moving prototypes again, by matching.method = 'hungarian' or 'mutual' and "
+                "matching.cost = 'prototype' only: choose these, swap.every = none, or swap.mode = 'off'"
+            )
+        if moving and self.labelling.space != "per_modality":
+            raise ValueError(
+                "labelling.space = 'joint_balanced' gives the pairs, and swap.every matches again: set "
+                "swap.every = none or swap.mode = 'off'"
+            )
         if prompts.text_weight == 0 and (prompts.shared or prompts.cross_weight > 0):
             raise ValueError("prompts.shared and prompts.cross_weight need prompts.text_weight above 0")
         refuse_unfit_evaluation(self.data, self.evaluation)

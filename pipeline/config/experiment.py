@@ -92,6 +92,11 @@ _ADDED_TO: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             "contrast": "per_modality", "start": 1, "min_mutual_share": 0.0, "cross_weight": 0.25, "distillation": 0.0,
             "confidence": False,
         },
+        "labelling": {
+            "space": "per_modality", "start": 1, "min_two_modality_share": 0.05, "relabel": "none",
+            "joint": {"k1": 30, "k2": 6, "eps": 0.6, "min_samples": 4, "method": "dbscan"},
+        },
+        "matching": {"cost": "prototype"},
         "memory": {"hard": False, "hard_margin": 0.2},
         "prompts": {
             "logits": "product", "scale": 20.0, "shared": False, "cross_weight": 0.0, "refresh_agreement": None,

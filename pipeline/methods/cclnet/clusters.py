@@ -11,12 +11,15 @@ from jaxtyping import Float32, Int64
 
 from clustering.dbscan import Clustering, EpsPoint
 from clustering.jaccard import TooManyPairsError
+from clustering.joint import JointClusters, label_jointly
 from clustering.labelling import Labelling, label_images
 from clustering.matching import Assign, Matching, match_clusters, mutual_nearest
+from clustering.partners import DirectedMatching, directed, find_partners
 from clustering.prototypes import cluster_prototypes
+from clustering.sub_prototypes import sub_prototype_similarity, sub_prototypes
 from models.modality import Modality, PerModality
 from models.swap import best_assignment
-from pipeline.config.cclnet import ClusteringConfig, LabellingConfig, MatchingConfig
+from pipeline.config.cclnet import ClusteringConfig, JointClusteringConfig, LabellingConfig, MatchingConfig
 from pipeline.errors import DegenerateClustering, TrainingError
 from pipeline.features import FeatureBank
 from pipeline.methods.cclnet.state import DescribedClusters
@@ -32,14 +35,17 @@ class Clusters:
     """Result of a round's clustering, used by training, swapping, prompts, figures and the record.
 
     `found` has the clustering of each modality with its diagnostics, `prototypes` one unit vector a cluster, `matching`
-    the visible and infrared clusters of the same person; the others have no partner. `assign` paired them; swapping
-    pairs the moving prototypes by the same function.
+    the visible and infrared clusters of the same person, one to one; the others have no partner there. `partners` may
+    have several clusters with one partner. `assign` paired them; swapping pairs the moving prototypes by it.
+    `two_modality_share` is that of a joint clustering, else None.
     """
 
     found: PerModality[Labelling]
     prototypes: PerModality[Float32[np.ndarray, "_ dim"]]
     matching: Matching
     assign: Assign
+    partners: DirectedMatching
+    two_modality_share: float | None = None
 
     @property
     def clusterings(self) -> PerModality[Clustering]:
@@ -79,10 +85,43 @@ def match_found(
     `assign` pairs them instead of `settings.method`.
     """
     prototypes = vectors.map_with(lambda rows, own: cluster_prototypes(rows, own.clustering.labels), found)
-    pairs = match_clusters(*prototypes, method=assign or settings.method, floor=settings.floor)
-    return Clusters(
-        found, prototypes, pairs, assign or (best_assignment if settings.method == "hungarian" else mutual_nearest)
-    )
+    again = assign or (mutual_nearest if settings.method == "mutual" else best_assignment)
+    if assign is None and (settings.cost == "sub_prototypes" or settings.method in ("progressive", "transport")):
+        similarity = _similarity(vectors, found, prototypes, settings)
+        partners = find_partners(similarity, method=settings.method, floor=settings.floor)
+        return Clusters(found, prototypes, partners.agreed(), again, partners)
+    method = assign or ("mutual" if settings.method == "mutual" else "hungarian")
+    pairs = match_clusters(*prototypes, method=method, floor=settings.floor)
+    return Clusters(found, prototypes, pairs, again, directed(pairs, *prototypes.map(len)))
+
+
+def match_jointly(
+    vectors: PerModality[Float32[np.ndarray, "_ dim"]],
+    joint: Labelling,
+    parts: JointClusters,
+    settings: MatchingConfig,
+) -> Clusters:
+    """The clusters of a joint clustering: those that hold both modalities are the pairs."""
+    found = PerModality(parts.visible, parts.infrared).map(lambda one: replace(joint, clustering=one))
+    prototypes = vectors.map_with(lambda rows, own: cluster_prototypes(rows, own.clustering.labels), found)
+    read = parts.matching
+    kept = read.similarity >= settings.floor
+    pairs = Matching(read.visible[kept], read.infrared[kept], read.similarity[kept])
+    partners = directed(pairs, *prototypes.map(len))
+    return Clusters(found, prototypes, pairs, best_assignment, partners, parts.two_modality_share)
+
+
+def _similarity(
+    vectors: PerModality[Float32[np.ndarray, "_ dim"]],
+    found: PerModality[Labelling],
+    prototypes: PerModality[Float32[np.ndarray, "_ dim"]],
+    settings: MatchingConfig,
+) -> Float32[np.ndarray, "visible infrared"]:
+    if settings.cost == "prototype":
+        of_prototypes: Float32[np.ndarray, "visible infrared"] = prototypes.visible @ prototypes.infrared.T
+        return of_prototypes
+    parts = vectors.map_with(lambda rows, own: sub_prototypes(rows, own.clustering.labels), found)
+    return sub_prototype_similarity(*parts)
 
 
 def label_modality(bank: FeatureBank, settings: ClusteringConfig, device: torch.device) -> Labelling:
@@ -109,6 +148,30 @@ def label_modality(bank: FeatureBank, settings: ClusteringConfig, device: torch.
     except ValueError as error:
         raise TrainingError(
             f"the {bank.modality} images cannot be clustered on {device}: {error}",
+            hint="use another execution.device, or lower optimisation.learning_rate where features are not finite",
+        ) from error
+
+
+def label_together(
+    vectors: PerModality[Float32[np.ndarray, "_ dim"]], settings: JointClusteringConfig, device: torch.device
+) -> Labelling:
+    """Cluster the images of both modalities together; see `label_jointly`."""
+    try:
+        return label_jointly(
+            *vectors,
+            k1=settings.k1,
+            k2=settings.k2,
+            eps=settings.eps,
+            min_samples=settings.min_samples,
+            method=settings.method,
+            device=str(device),
+        )
+    except TooManyPairsError as error:
+        hint = "lower labelling.joint.eps, or train longer first"
+        raise DegenerateClustering(f"images of both modalities: {error}", hint=hint) from error
+    except ValueError as error:
+        raise TrainingError(
+            f"the images cannot be clustered together on {device}: {error}",
             hint="use another execution.device, or lower optimisation.learning_rate where features are not finite",
         ) from error
 

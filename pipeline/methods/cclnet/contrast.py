@@ -9,6 +9,7 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 from clustering.dbscan import OUTLIER
+from clustering.partners import confidence
 from models.encoder import Head
 from models.losses import cross_contrast, prototype_contrast, unified_contrast
 from models.memory import PrototypeMemory
@@ -56,38 +57,11 @@ class HardPrototypes:
 
 def partners_of(clusters: Clusters, temperature: float, *, weighted: bool) -> PerModality[Partners]:
     """The partners of a round's clusters; `weighted` takes confidences from the margins of similarity."""
-    similarity, pairs = clusters.prototypes.visible @ clusters.prototypes.infrared.T, clusters.matching
-    trust = confidence(similarity, pairs.visible, pairs.infrared, temperature) if weighted else None
+    similarity, partners = clusters.prototypes.visible @ clusters.prototypes.infrared.T, clusters.partners
+    scale = temperature if weighted else None
     return PerModality(
-        _partners(similarity, pairs.visible, pairs.infrared, trust),
-        _partners(similarity.T, pairs.infrared, pairs.visible, trust),
+        _partners(similarity, partners.of_visible, scale), _partners(similarity.T, partners.of_infrared, scale)
     )
-
-
-def confidence(
-    similarity: Float32[np.ndarray, "rows columns"],
-    rows: Int64[np.ndarray, " pairs"],
-    columns: Int64[np.ndarray, " pairs"],
-    temperature: float,
-) -> Float32[np.ndarray, " pairs"]:
-    """Confidence of pairs: how far their similarity is above the best other one of the row and of the column.
-
-    sqrt(tanh(m / 2t) tanh(n / 2t)) with the margins m and n, negative ones counted as 0, and the temperature t: 0 for a
-    pair that is not mutual, near 1 for margins of several t.
-    """
-
-    def margins(table: Float32[np.ndarray, "own others"], here: np.ndarray, there: np.ndarray) -> np.ndarray:
-        others = table[here].copy()
-        others[np.arange(len(here)), there] = -np.inf
-        best = others.max(axis=1, initial=-1.0)
-        found: np.ndarray = np.maximum(table[here, there] - best, 0.0)
-        return found
-
-    forth, back = margins(similarity, rows, columns), margins(similarity.T, columns, rows)
-    trust: Float32[np.ndarray, " pairs"] = np.sqrt(
-        np.tanh(forth / (2 * temperature)) * np.tanh(back / (2 * temperature)), dtype=np.float32
-    )
-    return trust
 
 
 def own_contrast(
@@ -174,14 +148,13 @@ def unit_necks(batch: Batch) -> PerModality[Float[Tensor, "rows dim"]]:
 
 
 def _partners(
-    similarity: Float32[np.ndarray, "rows columns"],
-    rows: Int64[np.ndarray, " pairs"],
-    columns: Int64[np.ndarray, " pairs"],
-    trust: Float32[np.ndarray, " pairs"] | None,
+    similarity: Float32[np.ndarray, "own others"], partner: Int64[np.ndarray, " own"], temperature: float | None
 ) -> Partners:
-    partner = partner_rows(len(similarity), rows, columns)
+    """Confidences are 1 without a temperature, 0 without a partner."""
+    rows = np.flatnonzero(partner != NONE)
     weight = np.zeros(len(similarity), np.float32)
-    weight[rows] = 1.0 if trust is None else trust
+    pairs = rows, partner[rows]
+    weight[rows] = 1.0 if temperature is None else confidence(similarity, pairs, temperature=temperature)
     return Partners(partner, np.where(partner == NONE, similarity.argmax(axis=1), NONE), weight)
 
 

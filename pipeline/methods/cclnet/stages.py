@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from clustering.joint import split_by_modality
 from clustering.labelling import Labelling
 from clustering.matching import Assign
+from clustering.relabelling import relabel_by_density
 from models.encoder import Head
 from models.memory import MemoryUpdate, PrototypeMemory, memory_update
 from models.modality import PerModality
 from models.swap import CrossModalSwap
-from pipeline.config.cclnet import CclnetConfig, PromptsConfig
+from pipeline.config.cclnet import CclnetConfig, LabellingConfig, PromptsConfig
 from pipeline.data.samplers.sampling import cross_modal_batches
 from pipeline.data.transforms.augmentation import Transform, training_views
 from pipeline.data.transforms.channel_augmentation import channel_views
@@ -26,7 +28,9 @@ from pipeline.methods.cclnet import prompts
 from pipeline.methods.cclnet.clusters import (
     Clusters,
     label_modality,
+    label_together,
     match_found,
+    match_jointly,
     pack_labelling,
     unpack_labelling,
     usable_labels,
@@ -71,9 +75,13 @@ def cluster(run: CclnetRun, features: PerModality[FeatureBank], assign: Assign |
     `assign` pairs clusters here and in swapping, in place of `matching.method`.
     """
     config = run.config
-    found = _label(run, features)
+    vectors = features.map(lambda bank: bank.vectors)
+    joint = _cluster_jointly(run, vectors) if assign is None else None
+    if joint is not None:
+        return joint
+    found = _relabelled(vectors, _label(run, features), config.labelling)
     usable = usable_labels(found, run.state.method.clusters, config.labelling, config.batches.clusters_per_batch)
-    return match_found(features.map(lambda bank: bank.vectors), usable, config.matching, assign)
+    return match_found(vectors, usable, config.matching, assign)
 
 
 @stage(uses_device=True)
@@ -194,6 +202,33 @@ def _label(run: CclnetRun, features: PerModality[FeatureBank]) -> PerModality[An
     )
 
 
+def _cluster_jointly(run: CclnetRun, vectors: PerModality[np.ndarray]) -> Clusters | None:
+    """One clustering of both modalities; None where the settings have none, or its clusters hold one modality each."""
+    settings = run.config.labelling
+    if settings.space == "per_modality" or run.round.epoch < settings.start:
+        return None
+    packed = run.processes.from_rank_zero(lambda: pack_labelling(label_together(vectors, settings.joint, run.device)))
+    joint = unpack_labelling(packed)
+    parts = split_by_modality(joint.clustering, *vectors)
+    if min(parts.visible.num_clusters, parts.infrared.num_clusters) == 0 or (
+        parts.two_modality_share < settings.min_two_modality_share
+    ):
+        logger.info(
+            "round %d clusters each modality alone: %.0f%% of the joint clusters hold both, fewer than %.0f%%",
+            run.round.number, 100 * parts.two_modality_share, 100 * settings.min_two_modality_share,
+        )  # fmt: skip
+        return None
+    return match_jointly(vectors, joint, parts, run.config.matching)
+
+
+def _relabelled(
+    vectors: PerModality[np.ndarray], found: PerModality[Labelling], settings: LabellingConfig
+) -> PerModality[Labelling]:
+    if settings.relabel == "none":
+        return found
+    return found.map_with(lambda own, rows: replace(own, clustering=relabel_by_density(rows, own.clustering)), vectors)
+
+
 def _label_for_export(run: CclnetRun) -> DescribedClusters:
     features, before = run.extract_training_features(Head.NECK), run.state.method.clusters
     assert before is not None, "a round of stage `prepare` is finished"
@@ -304,6 +339,8 @@ def record(
     for modality, labelling in clusters.found.items():
         numbers |= _describe_labels(f"labels/{modality}", labelling)
     numbers["labels/matched_share"] = clusters.matched_share
+    if clusters.two_modality_share is not None:
+        numbers["labels/two_modality_share"] = clusters.two_modality_share
     numbers["labels/mutual_share"] = clusters.mutual_share
     if text is not None:
         numbers["labels/agreement_with_text"] = agreement_with_text(text, clusters)

@@ -6,6 +6,7 @@ import torch
 from pydantic import ValidationError
 
 from clustering.matching import Matching, mutual_nearest
+from clustering.partners import directed
 from models.encoder import Encoded, Head
 from models.losses import prototype_contrast, text_classification
 from models.memory import PrototypeMemory
@@ -17,7 +18,6 @@ from pipeline.methods.cclnet.clusters import Clusters
 from pipeline.methods.cclnet.contrast import (
     CrossModal,
     HardPrototypes,
-    confidence,
     contrast_term,
     distillation_term,
     own_contrast,
@@ -39,7 +39,12 @@ def clusters() -> Clusters:
     similarity = VISIBLE @ INFRARED.T
     rows, columns = mutual_nearest(similarity)
     matching = Matching(rows[:2], columns[:2], similarity[rows[:2], columns[:2]])
-    return Clusters(PerModality(None, None), PerModality(VISIBLE, INFRARED), matching, mutual_nearest)  # type: ignore[arg-type]
+    return made_of(VISIBLE, INFRARED, matching)
+
+
+def made_of(visible: np.ndarray, infrared: np.ndarray, matching: Matching) -> Clusters:
+    partners = directed(matching, len(visible), len(infrared))
+    return Clusters(PerModality(None, None), PerModality(visible, infrared), matching, mutual_nearest, partners)  # type: ignore[arg-type]
 
 
 def test_partners_are_those_of_the_pairs_in_both_directions() -> None:
@@ -53,26 +58,13 @@ def test_partners_are_those_of_the_pairs_in_both_directions() -> None:
 def test_the_names_of_the_modalities_do_not_matter() -> None:
     here = clusters()
     matching = here.matching
-    there = Clusters(
-        here.found, PerModality(INFRARED, VISIBLE),
-        Matching(matching.infrared[::-1].copy(), matching.visible[::-1].copy(), matching.similarity[::-1].copy()),
-        mutual_nearest,
-    )  # fmt: skip
+    back = Matching(matching.infrared[::-1].copy(), matching.visible[::-1].copy(), matching.similarity[::-1].copy())
+    there = made_of(INFRARED, VISIBLE, back)
     visible, infrared = partners_of(here, 0.05, weighted=True)
     other_infrared, other_visible = partners_of(there, 0.05, weighted=True)
     for one, two in ((visible, other_visible), (infrared, other_infrared)):
         assert np.array_equal(one.cluster, two.cluster)
         assert np.allclose(one.confidence, two.confidence)
-
-
-def test_confidence_follows_the_smaller_margins() -> None:
-    similarity = np.array([[0.9, 0.1], [0.2, 0.3], [0.3, 0.29]], dtype=np.float32)
-    rows, columns = np.array([0, 1, 2]), np.array([0, 1, 1])
-    sure, unsure, wrong = confidence(similarity, rows, columns, 0.05)
-    expected = np.sqrt(np.tanh(0.6 / 0.1) * np.tanh(0.8 / 0.1))
-    assert sure == pytest.approx(expected)
-    assert 0 < unsure < sure
-    assert wrong == 0  # another visible cluster is nearer
 
 
 def batch() -> Batch:
