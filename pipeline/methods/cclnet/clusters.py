@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -90,8 +90,8 @@ def match_found(
         similarity = _similarity(vectors, found, prototypes, settings)
         partners = find_partners(similarity, method=settings.method, floor=settings.floor)
         return Clusters(found, prototypes, partners.agreed(), again, partners)
-    method = assign or ("mutual" if settings.method == "mutual" else "hungarian")
-    pairs = match_clusters(*prototypes, method=method, floor=settings.floor)
+    one_to_one: Literal["hungarian", "mutual"] = "mutual" if settings.method == "mutual" else "hungarian"
+    pairs = match_clusters(*prototypes, method=assign or one_to_one, floor=settings.floor)
     return Clusters(found, prototypes, pairs, again, directed(pairs, *prototypes.map(len)))
 
 
