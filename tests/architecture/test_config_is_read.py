@@ -54,7 +54,7 @@ FEEDS: dict[type[BaseModel], tuple[list[Callable[..., Any]], set[str]]] = {
         {"every", "searches", "rules", "selection"},
     ),
     method_config.ClusteringConfig: ([label_images], set()),
-    method_config.MatchingConfig: ([match_clusters], set()),
+    method_config.MatchingConfig: ([match_clusters], {"cost"}),
     method_config.MemoryConfig: ([cluster_objective, memory_update, HardPrototypes.__init__], {"hard_margin"}),
     method_config.SwapConfig: ([CrossModalSwap.__init__], {"start"}),
     method_config.BatchesConfig: ([cross_modal_batches], {"batch_norm"}),

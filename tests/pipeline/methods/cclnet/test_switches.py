@@ -1,0 +1,116 @@
+"""Each switch beyond CCLNet changes what a round trains on, and nothing else is needed to use it."""
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+from clustering.joint import split_by_modality
+from clustering.labelling import label_images
+from models.modality import PerModality
+from pipeline.config.cclnet import CclnetConfig, JointClusteringConfig, MatchingConfig
+from pipeline.config.experiment import digest_of
+from pipeline.config.presets import load_config
+from pipeline.errors import ConfigError
+from pipeline.methods.cclnet.clusters import Clusters, label_together, match_found, match_jointly, torch
+from pipeline.runs.open import run_path
+from pipeline.storage.run_folder import RunFolder
+from tests.flows.plain_runs import run_plainly
+
+PEOPLE, IMAGES, WIDTH = 6, 8, 16
+CPU = torch.device("cpu")
+
+
+@cache
+def vectors() -> PerModality[np.ndarray]:
+    """Six people, eight images of each in either modality, with a shift between the modalities."""
+    generator = np.random.default_rng(1)
+    centres = generator.normal(size=(PEOPLE, WIDTH))
+
+    def draw(shift: np.ndarray, people: int) -> np.ndarray:
+        rows = np.repeat(centres[:people], IMAGES, axis=0) + 0.15 * generator.normal(size=(people * IMAGES, WIDTH))
+        return ((rows + shift) / np.linalg.norm(rows + shift, axis=1, keepdims=True)).astype(np.float32)
+
+    return PerModality(draw(np.zeros(WIDTH), PEOPLE), draw(0.2 * generator.normal(size=WIDTH), PEOPLE - 2))
+
+
+def found(settings: MatchingConfig) -> Clusters:
+    rows = vectors()
+    return match_found(rows, rows.map(lambda some: label_images(some, k1=8, k2=3, eps=0.6)), settings)
+
+
+@pytest.mark.parametrize("cost", ["prototype", "sub_prototypes"])
+def test_progressive_matching_gives_every_cluster_a_partner(cost: str) -> None:
+    clusters = found(MatchingConfig(method="progressive", cost=cost))  # type: ignore[arg-type]
+    assert (clusters.partners.of_visible >= 0).all()
+    assert len(clusters.matching.visible) == PEOPLE - 2
+    assert np.array_equal(clusters.matching.visible, clusters.matching.infrared)  # people are in one order
+
+
+@pytest.mark.parametrize("method", ["hungarian", "mutual", "transport"])
+def test_other_methods_are_one_to_one(method: str) -> None:
+    clusters = found(MatchingConfig(method=method))  # type: ignore[arg-type]
+    assert np.array_equal(clusters.partners.agreed().visible, clusters.matching.visible)
+    assert clusters.matching.visible.tolist() == clusters.matching.infrared.tolist() == [0, 1, 2, 3]
+
+
+def test_a_joint_clustering_gives_the_pairs() -> None:
+    rows, settings = vectors(), JointClusteringConfig(k1=12, k2=3)
+    joint = label_together(rows, settings, CPU)
+    parts = split_by_modality(joint.clustering, *rows)
+    clusters = match_jointly(rows, joint, parts, MatchingConfig())
+    assert clusters.two_modality_share is not None and clusters.two_modality_share > 0.5
+    for visible, infrared in zip(clusters.matching.visible, clusters.matching.infrared, strict=True):
+        shown = np.flatnonzero(clusters.labels.visible == visible)[0] // IMAGES
+        assert np.flatnonzero(clusters.labels.infrared == infrared)[0] // IMAGES == shown
+    strict = match_jointly(rows, joint, parts, MatchingConfig(floor=0.999))
+    assert len(strict.matching.visible) < len(clusters.matching.visible)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (("matching.method=transport",), "matches moving prototypes again"),
+        (("matching.cost=sub_prototypes",), "matches moving prototypes again"),
+        (("labelling.space=joint_balanced",), "gives the pairs"),
+        (("labelling.joint.k1=9",), "multiple of 2"),
+        (("labelling.joint.k2=20",), "more than half of k1"),
+    ],
+)
+def test_switches_that_exclude_each_other_are_refused(changes: tuple[str, ...], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        load_config("smoke", changes)
+
+
+def test_defaults_leave_the_digest_and_a_switch_changes_it() -> None:
+    base = load_config("demo")
+    for change in ("loss.start=2", "memory.hard=true", "labelling.relabel=density", "prompts.logits=cosine"):
+        assert digest_of(load_config("demo", (change,))) != digest_of(base)
+    assert digest_of(load_config("demo", ("loss.start=1", "labelling.joint.k1=30"))) == digest_of(base)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "changes",
+    [
+        ("swap.mode=off", "matching.method=mutual", "loss.contrast=unified", "prompts.logits=cosine"),
+        ("swap.mode=off", "matching.method=progressive", "loss.contrast=cross", "loss.confidence=true"),
+        ("augmentation.channel=exchange", "swap.mode=off", "loss.contrast=unified", "loss.distillation=1"),
+        ("memory.hard=true", "labelling.relabel=density", "prompts.shared=true", "prompts.cross_weight=0.5"),
+        ("labelling.space=joint_balanced", "labelling.joint.k1=20", "swap.mode=off", "matching.cost=sub_prototypes"),
+    ],
+    ids=lambda changes: changes[0] if isinstance(changes, tuple) else str(changes),
+)
+def test_a_run_with_switches_ends_and_has_other_losses(smoke_config: CclnetConfig, changes: tuple[str, ...]) -> None:
+    tree = smoke_config.model_dump(mode="json")
+    config = load_config("smoke", (*changes, "name=switched"), tree)
+    assert isinstance(config, CclnetConfig)
+    run_plainly(config)
+    with RunFolder.reopen(run_path(config)) as folder:
+        rows = folder.read_metrics()
+    run_plainly(smoke_config)
+    with RunFolder.reopen(run_path(smoke_config)) as folder:
+        plain = folder.read_metrics()
+    assert len(rows) == len(plain)
+    assert all(np.isfinite(row["train/loss/total"]) for row in rows)
+    assert rows[-1]["train/loss/total"] != plain[-1]["train/loss/total"]
