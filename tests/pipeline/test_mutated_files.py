@@ -94,7 +94,11 @@ def make_tables(folder: Path) -> None:
     names = ("path", "modality", "camera", "person", "split")
     rows = [json.dumps(dict(zip(names, line.split(","), strict=True))) for line in lines]
     (folder / "people.jsonl").write_text("\n".join(rows))
-    (folder / "images.txt").write_text("# images\n" + "\n".join(line.split(",")[0] for line in lines))
+    paths = [line.split(",")[0] for line in lines]
+    for path in paths:
+        (folder / path).parent.mkdir(exist_ok=True)
+        (folder / path).touch()
+    (folder / "images.txt").write_text("# images\n" + "\n".join(paths))
 
 
 def read_table(path: Path) -> object:
