@@ -58,7 +58,7 @@ def train_in_float64(config: CclnetConfig, memories: Path) -> None:
 
 def lose_the_second_process(config: CclnetConfig, step: int) -> None:
     """The rounds of a run, in which the process that follows is killed at a step of training."""
-    from pipeline.methods.cclnet import objective as epoch
+    from pipeline.methods.cclnet import contrast as epoch
 
     if Processes.here().rank == 1:
         real, calls = epoch.prototype_contrast, 0

@@ -164,6 +164,7 @@ def test_no_stored_graph_is_opened(
     assert not Path("executed").exists()
 
 
+@pytest.mark.slow
 def test_models_of_older_versions_are_registered_again_by_repeating_the_command(
     vireid: Call, registered: tuple[AnyConfig, str], images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

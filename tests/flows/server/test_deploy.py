@@ -117,6 +117,7 @@ def test_what_fails_for_no_reason_of_ours_is_tried_again(entry):
     assert flow.retry_delay_seconds == 30
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("prefect_backend")
 def test_only_what_is_named_is_deployed_and_a_name_that_does_not_exist_is_an_error(vireid: Call) -> None:
     code, _, err = vireid("deploy", "csdn/llcm", "csdn/market", "--pool", "pool-of-a-test", "--gpu-tasks", "3")

@@ -18,6 +18,7 @@ from tests.models.conftest import ARCHITECTURES, write_folder
 EXAMPLE = np.zeros((2, 32, 32, 3), np.uint8)
 
 
+@pytest.mark.slow
 def test_vision_transformers_are_exported_for_any_number_of_images(tmp_path: Path) -> None:
     write_folder(tmp_path / "clip", ARCHITECTURES["vit"])
     clip = load_clip("ignored", str(tmp_path / "clip"))
