@@ -119,6 +119,7 @@ def test_a_second_run_into_a_folder_ends_at_once_and_says_which_process_has_it(s
     assert f"is in use by process {os.getpid()}\nhint: wait until that process ends" in str(state.message)
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_run_and_the_next_attempt_goes_on(
     smoke_config: CclnetConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,7 @@ def options(runs: Path, data: Path) -> list[str]:
     return [*small(runs, data), "--set", "data.name=regdb"]
 
 
+@pytest.mark.slow
 def test_each_split_has_a_model_of_its_own_and_the_average_names_them(
     vireid: Call, regdb: Path, tmp_path: Path
 ) -> None:

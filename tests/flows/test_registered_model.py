@@ -137,6 +137,7 @@ def test_a_network_that_cannot_be_exported_costs_a_warning(
     assert read_note(run_path(config)).models
 
 
+@pytest.mark.slow
 def test_a_run_that_ends_with_tracking_off_leaves_its_models_for_sync(
     client: MlflowClient, smoke_data: Path, smoke_tree: dict[str, object], tmp_path: Path
 ) -> None:

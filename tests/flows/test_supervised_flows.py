@@ -16,6 +16,7 @@ ROUNDS = {"csdn": ["prompts", "fusion", "image", "image"], "eees": ["image", "im
 
 @pytest.mark.usefixtures("prefect_backend")
 @pytest.mark.parametrize(("method", "small"), [("csdn", SMALL_CSDN), ("eees", SMALL_EEES)])
+@pytest.mark.slow
 def test_a_flow_leaves_every_round_in_mlflow(
     smoke_data: Path, tmp_path: Path, method: str, small: dict[str, Any]
 ) -> None:

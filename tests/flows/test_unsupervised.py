@@ -79,6 +79,7 @@ def test_starting_a_finished_run_again_returns_its_report_and_adds_nothing(smoke
     assert (run_path(smoke_config) / "metrics.jsonl").read_bytes() == before
 
 
+@pytest.mark.slow
 def test_two_runs_with_one_seed_write_the_same_metrics_and_another_seed_does_not(
     smoke_config: CclnetConfig, tmp_path: Path
 ) -> None:

@@ -93,6 +93,7 @@ class TestEmbed:
         assert ranked == pytest.approx(search["mean"]["r1"])
         assert vireid("label", "g.npz", "--k1", "6", "--k2", "2", "--min-samples", "2")[0] == 0
 
+    @pytest.mark.slow
     def test_a_kill_in_the_middle_loses_little_and_changes_nothing(
         self, vireid: Call, run: Path, site: Path, tmp_path: Path
     ) -> None:
