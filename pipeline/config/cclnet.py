@@ -294,6 +294,11 @@ class CclnetConfig(BaseModel, **STRICT):
                 "loss.distillation needs augmentation.channel = 'exchange', which gives visible images two views, "
                 "and loss.contrast = 'unified'"
             )
+        if self.labelling.space != "per_modality" and self.labelling.relabel != "none":
+            raise ValueError(
+                "labelling.relabel moves images within a modality, and labelling.space = 'joint_balanced' pairs both: "
+                "choose one"
+            )
         if self.memory.hard and self.memory.update != "momentum":
             raise ValueError("memory.hard and memory.update = 'hard' exclude each other: choose one")
         moving = self.swap.mode != "off" and self.swap.every is not None

@@ -1,7 +1,8 @@
 """Clusters of a round: labels of each modality, their prototypes, and which clusters are the same person."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
@@ -129,7 +130,7 @@ def label_modality(bank: FeatureBank, settings: ClusteringConfig, device: torch.
 
     Cost: The nearest-neighbour search: 13 s for 22,258 images of width 2,048 on two cores; the rest about a second.
     """
-    try:
+    with _explained(f"{bank.modality} images", f"labelling.{bank.modality}", device):
         return label_images(
             bank.vectors,
             k1=settings.k1,
@@ -141,37 +142,26 @@ def label_modality(bank: FeatureBank, settings: ClusteringConfig, device: torch.
             method=settings.method,
             device=str(device),
         )
-    except TooManyPairsError as error:
-        raise DegenerateClustering(
-            f"{bank.modality} images: {error}", hint=f"lower labelling.{bank.modality}.eps, or train longer first"
-        ) from error
-    except ValueError as error:
-        raise TrainingError(
-            f"the {bank.modality} images cannot be clustered on {device}: {error}",
-            hint="use another execution.device, or lower optimisation.learning_rate where features are not finite",
-        ) from error
 
 
 def label_together(
     vectors: PerModality[Float32[np.ndarray, "_ dim"]], settings: JointClusteringConfig, device: torch.device
 ) -> Labelling:
     """Cluster the images of both modalities together; see `label_jointly`."""
+    with _explained("images of both modalities", "labelling.joint", device):
+        return label_jointly(*vectors, **settings.model_dump(), device=str(device))
+
+
+@contextmanager
+def _explained(images: str, section: str, device: torch.device) -> Iterator[None]:
+    """Turn errors of clustering into those that a user can act on."""
     try:
-        return label_jointly(
-            *vectors,
-            k1=settings.k1,
-            k2=settings.k2,
-            eps=settings.eps,
-            min_samples=settings.min_samples,
-            method=settings.method,
-            device=str(device),
-        )
+        yield
     except TooManyPairsError as error:
-        hint = "lower labelling.joint.eps, or train longer first"
-        raise DegenerateClustering(f"images of both modalities: {error}", hint=hint) from error
+        raise DegenerateClustering(f"{images}: {error}", hint=f"lower {section}.eps, or train longer first") from error
     except ValueError as error:
         raise TrainingError(
-            f"the images cannot be clustered together on {device}: {error}",
+            f"the {images} cannot be clustered on {device}: {error}",
             hint="use another execution.device, or lower optimisation.learning_rate where features are not finite",
         ) from error
 

@@ -9,7 +9,7 @@ from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 from clustering.dbscan import OUTLIER
-from clustering.partners import confidence
+from clustering.partners import NO_PARTNER, confidence
 from models.encoder import Head
 from models.losses import cross_contrast, prototype_contrast, unified_contrast
 from models.memory import PrototypeMemory
@@ -18,9 +18,6 @@ from models.rows import normalise_rows
 from models.transfer import upload
 from pipeline.methods.cclnet.clusters import Clusters
 from pipeline.training.objective import Batch, Term
-
-NONE = -1
-"""No partner."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,7 +85,7 @@ def contrast_term(
     device, partners = memories.visible.prototypes.device, cross_modal.partners[modality]
     own, other = memories[modality], memories[modality.other]
     label = upload(labels, device)
-    partner, excluded = (_per_image(one, labels, NONE, device) for one in (partners.cluster, partners.nearest))
+    partner, excluded = (_per_image(one, labels, NO_PARTNER, device) for one in (partners.cluster, partners.nearest))
     weight = _per_image(partners.confidence, labels, 0, device)
 
     def unified(batch: Batch) -> Tensor:
@@ -151,18 +148,18 @@ def _partners(
     similarity: Float32[np.ndarray, "own others"], partner: Int64[np.ndarray, " own"], temperature: float | None
 ) -> Partners:
     """Confidences are 1 without a temperature, 0 without a partner."""
-    rows = np.flatnonzero(partner != NONE)
+    rows = np.flatnonzero(partner != NO_PARTNER)
     weight = np.zeros(len(similarity), np.float32)
     pairs = rows, partner[rows]
     weight[rows] = 1.0 if temperature is None else confidence(similarity, pairs, temperature=temperature)
-    return Partners(partner, np.where(partner == NONE, similarity.argmax(axis=1), NONE), weight)
+    return Partners(partner, np.where(partner == NO_PARTNER, similarity.argmax(axis=1), NO_PARTNER), weight)
 
 
 def partner_rows(
     num_clusters: int, own: Int64[np.ndarray, " pairs"], there: Int64[np.ndarray, " pairs"]
 ) -> Int64[np.ndarray, " clusters"]:
     """The partner of each cluster, or -1, from pairs."""
-    partner = np.full(num_clusters, NONE, np.int64)
+    partner = np.full(num_clusters, NO_PARTNER, np.int64)
     partner[own] = there
     return partner
 
@@ -182,4 +179,4 @@ def _per_image(values: np.ndarray, labels: Int64[np.ndarray, " n"], outlier: int
     return upload(np.append(values, values.dtype.type(outlier))[labels], device)
 
 
-assert OUTLIER == NONE  # the last value is that of outliers
+assert OUTLIER == -1  # the last value is that of outliers

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int64
 from torch import Tensor
 
+from clustering.partners import NO_PARTNER
 from models.encoder import Head
 from models.losses import text_classification
 from models.memory import MemoryUpdate, PrototypeMemory
@@ -20,7 +21,6 @@ from models.rows import normalise_rows
 from models.swap import CrossModalSwap
 from models.transfer import upload
 from pipeline.methods.cclnet.contrast import (
-    NONE,
     CrossModal,
     HardPrototypes,
     contrast_term,
@@ -105,7 +105,7 @@ def cross_text_term(modality: Modality, text: TextLoss, device: torch.device) ->
     Source: ours.
     """
     own, other = text.prototypes[modality], text.prototypes[modality.other]
-    partner = upload(np.append(own.partners, NONE)[own.labels], device)
+    partner = upload(np.append(own.partners, NO_PARTNER)[own.labels], device)
     return _text_term(f"{modality}_cross_text", text.cross_weight, modality, other.features, partner, text)
 
 

@@ -232,10 +232,11 @@ def _relabelled(
 def _label_for_export(run: CclnetRun) -> DescribedClusters:
     features, before = run.extract_training_features(Head.NECK), run.state.method.clusters
     assert before is not None, "a round of stage `prepare` is finished"
-    found = _label(run, features).map_with(
+    vectors = features.map(lambda bank: bank.vectors)
+    found = _relabelled(vectors, _label(run, features), run.config.labelling).map_with(
         lambda new, old: new if new.clustering.num_clusters else replace(new, clustering=old), before
     )
-    return match_found(features.map(lambda bank: bank.vectors), found, run.config.matching).described
+    return match_found(vectors, found, run.config.matching).described
 
 
 def _prompt_features(run: CclnetRun) -> PerModality[torch.Tensor]:
@@ -373,6 +374,8 @@ def _draw_clusters(run: CclnetRun, features: PerModality[FeatureBank], clusters:
     save, title = partial(run.record.folder.save_figure, number), f"round {number}"
     curves = clusters.found.map(lambda labelling: labelling.curve)
     eps = PerModality(settings.visible.eps, settings.infrared.eps)
+    if clusters.two_modality_share is not None:
+        eps = PerModality(settings.joint.eps, settings.joint.eps)
     save("eps-curve", partial(figures.draw_eps_curve, curves, eps, title))
     sizes = clusters.labels.map(lambda some: np.bincount(some[some >= 0]))
     save("cluster-sizes", partial(figures.draw_cluster_sizes, sizes, title))

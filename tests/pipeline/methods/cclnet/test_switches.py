@@ -4,6 +4,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+import torch
 
 from clustering.joint import split_by_modality
 from clustering.labelling import label_images
@@ -12,7 +13,7 @@ from pipeline.config.cclnet import CclnetConfig, JointClusteringConfig, Matching
 from pipeline.config.experiment import digest_of
 from pipeline.config.presets import load_config
 from pipeline.errors import ConfigError
-from pipeline.methods.cclnet.clusters import Clusters, label_together, match_found, match_jointly, torch
+from pipeline.methods.cclnet.clusters import Clusters, label_together, match_found, match_jointly
 from pipeline.runs.open import run_path
 from pipeline.storage.run_folder import RunFolder
 from tests.flows.plain_runs import run_plainly
@@ -73,6 +74,7 @@ def test_a_joint_clustering_gives_the_pairs() -> None:
         (("matching.method=transport",), "matches moving prototypes again"),
         (("matching.cost=sub_prototypes",), "matches moving prototypes again"),
         (("labelling.space=joint_balanced",), "gives the pairs"),
+        (("labelling.space=joint_balanced", "labelling.relabel=density", "swap.mode=off"), "choose one"),
         (("labelling.joint.k1=9",), "multiple of 2"),
         (("labelling.joint.k2=20",), "more than half of k1"),
     ],
