@@ -51,11 +51,11 @@ def _checked(command: Callable[..., Any]) -> Callable[..., Any]:
         }
         inputs = [path for name, value in values.items() if name not in outputs for path in _existing(value)]
         for name, mark in outputs.items():
-            others = [values[other] for other in outputs if other < name]
             if mark.kind is None:
                 check_folder(values[name], mark.option)
             else:
-                check_file(values[name], mark.kind, mark.option, [*inputs, *others])
+                others = [values[other] for other in outputs if other != name]
+                check_file(values[name], mark.kind, mark.option, inputs, others)
         return command(**values)
 
     return _call

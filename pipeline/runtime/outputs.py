@@ -65,20 +65,23 @@ CAPTIONS = OutputKind("captions (.jsonl)", lambda _: True, streams=False)
 MANIFEST = OutputKind("a manifest (.csv)", _starts_with(b"path,modality,camera"))
 
 
-def check_file(path: Path, kind: OutputKind, option: str, inputs: Iterable[Path] = ()) -> None:
+def check_file(
+    path: Path, kind: OutputKind, option: str, inputs: Iterable[Path] = (), outputs: Iterable[Path] = ()
+) -> None:
     """Refuse an output file that would destroy something, or that cannot be written.
 
     Devices and pipes are allowed: `write_output` writes into them.
 
     Raises:
-        ConfigError: `path` is one of `inputs` (also by another spelling or a link), a folder, a link, a block device,
-            an existing file of another kind, write-protected, or in a folder that cannot be written.
+        ConfigError: `path` is one of `inputs` or other `outputs` (by any spelling or link), a folder, a link, a block
+            device, an existing file of another kind, write-protected, or in a folder that cannot be written.
 
     Cost: a few system calls; makes no file.
     """
     hint = f"name another file with {option}"
     try:
-        _refuse_inputs(path, option, inputs)
+        _refuse_same(path, option, inputs, "an input")
+        _refuse_same(path, option, outputs, "another output")
         if is_special(path) and kind.streams:
             return
         if path.is_symlink():
@@ -191,10 +194,10 @@ def _check_place(folder: Path, path: Path, option: str) -> None:
         ) from error
 
 
-def _refuse_inputs(path: Path, option: str, inputs: Iterable[Path]) -> None:
-    for one in inputs:
+def _refuse_same(path: Path, option: str, others: Iterable[Path], role: str) -> None:
+    for one in others:
         if _is_same(path, one):
-            message = f"{option} {path} is also an input of this command" + f", {one}" * (one != path)
+            message = f"{option} {path} is also {role} of this command" + f", {one}" * (one != path)
             raise ConfigError(message, hint=f"name another place with {option}")
 
 

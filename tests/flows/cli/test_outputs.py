@@ -211,3 +211,8 @@ def test_a_name_beside_the_output_is_kept(vireid: Call, tmp_path: Path) -> None:
     (tmp_path / "labels.npy.tmp").write_text("notes")
     assert vireid("label", str(given), "--k1", "6", "--k2", "2", "-o", str(tmp_path / "labels.npy"))[0] == 0
     assert (tmp_path / "labels.npy.tmp").read_text() == "notes"
+
+
+def test_two_outputs_are_two_files(vireid: Call, tmp_path: Path) -> None:
+    both = str(tmp_path / "x.npz")
+    _refused(vireid, ["evaluate", str(tmp_path), "--features", both, "--per-query", both], "is also another output")
