@@ -30,7 +30,7 @@ from clustering.rows import check_unit_rows
 
 if TYPE_CHECKING:
     import torch
-    from jaxtyping import Float32, Int32, Int64
+    from jaxtyping import Float32, Int64
     from torch import Tensor
 
     from clustering.joint import BalancedLengths
@@ -119,18 +119,6 @@ def join_balanced_on_device(
         )  # fmt: skip
 
 
-def lists_on_device(
-    features: Float32[np.ndarray, "n d"], queries: range, targets: range, k: int, device: torch.device
-) -> Int32[np.ndarray, "q k"]:
-    """The lists of `search_between`, found on a device."""
-    import torch
-
-    with memory_named(features, device), full_precision(device):
-        ranks = ranks_between_on_device(torch.tensor(features, device=device), queries, targets, k)
-        lists: Int32[np.ndarray, "q k"] = ranks.int().cpu().numpy()
-    return lists
-
-
 @contextmanager
 def memory_named(features: Float32[np.ndarray, "n d"], device: torch.device) -> Iterator[None]:
     """Turn a lack of device memory into a `ValueError` with the size of the features."""
@@ -176,6 +164,7 @@ def join_ranks(
     listed = overlap_distances(listed_overlaps_on_device(weights, ranks, images), weights.scale)
     return Joined(
         graph=graph,
+        ranks=ranks.int().cpu().numpy(),
         distance_quantiles=distance_quantiles(listed),
         max_in_degree=in_degree,
         recall=recall,

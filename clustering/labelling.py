@@ -32,6 +32,7 @@ class Joined:
     """The radius graph of some images, diagnostics as in `Labelling`, and seconds of the search and of the rest."""
 
     graph: RadiusGraph
+    ranks: Int32[np.ndarray, "n k"]
     distance_quantiles: dict[str, float] | None
     max_in_degree: int
     recall: float | None
@@ -80,6 +81,7 @@ def join_lists(
     quantiles = distance_quantiles(listed_distances(weights, neighbours, images_for_quantiles(len(features))))
     return Joined(
         graph=graph,
+        ranks=neighbours.ranks,
         distance_quantiles=quantiles,
         max_in_degree=int(np.bincount(neighbours.ranks.ravel()).max(initial=0)),
         recall=neighbours.recall,
@@ -115,8 +117,9 @@ class Labelling:
     smaller eps if the pairs are too many to hold; "louvain", which is slow, at eps only. `distance_quantiles` ("p01",
     "p05", "p50") are of Jaccard distances of images to the others in their lists; None without others. `max_in_degree`
     is that of the k-NN graph (hubness). `k1` and `k2` are clamped to the number of images. `seconds` are those of
-    "neighbours", "graph" and "dbscan" (any method, with the curve). `recall` is measured on sampled images; None for an
-    exact search. `search` names library, index and device.
+    "neighbours", "graph" and "dbscan" (any method, with the curve). `ranks` are the neighbour lists, from the most
+    similar image; the image itself is the first. `recall` is measured on sampled images; None for an exact search.
+    `search` names library, index and device.
     """
 
     clustering: Clustering
@@ -127,6 +130,7 @@ class Labelling:
     k1: int
     k2: int
     seconds: dict[str, float]
+    ranks: Int32[np.ndarray, "n k"]
     recall: float | None = None
     search: str = ""
 
@@ -199,6 +203,7 @@ def labelled(joined: Joined, *, k1: int, k2: int, eps: float, min_samples: int, 
         k1=k1,
         k2=k2,
         seconds=seconds,
+        ranks=joined.ranks,
         recall=joined.recall,
         search=joined.search,
     )

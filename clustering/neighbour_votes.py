@@ -7,10 +7,7 @@ from jaxtyping import Float32, Int32, Int64
 from scipy.sparse import csr_array
 
 from clustering.dbscan import OUTLIER
-from clustering.neighbours import search_between
-from clustering.rows import check_unit_rows
 
-NEIGHBOURS = 30  # N-ULC on SYSU-MM01; 20 on RegDB
 ONE_HOT_SHARE = 0.7  # of a target; the rest is the neighbours'
 DOUBT_SCALE = 10.0
 
@@ -43,8 +40,8 @@ def soft_labels(
 
     Args:
         ranks: Neighbours as rows of `labels`; within one modality the image itself is the first.
-        labels: Clusters of the images that vote, or `OUTLIER`; of the other modality for the cross-modal form.
-        own: Cluster of each image among those of `labels`, or -1: its label, or its matched cluster.
+        labels: Clusters of the images that vote, or `OUTLIER`.
+        own: Cluster of each image among those of `labels`, or `OUTLIER`.
         one_hot_share: Share of the own cluster, in [0, 1].
 
     Raises:
@@ -52,7 +49,7 @@ def soft_labels(
 
     Cost: 24 bytes a neighbour; never images by clusters.
 
-    Source: N-ULC, AAAI 2025, released code.
+    Source: N-ULC, AAAI 2025, released code. Differs: neighbours of the image's own modality only.
     """
     if not 0.0 <= one_hot_share <= 1.0:
         raise ValueError(f"one_hot_share must be from 0 to 1, not {one_hot_share}")
@@ -81,50 +78,3 @@ def soft_labels(
     )  # entries of one place are added
     weights = np.where(clustered & voted, np.exp(-DOUBT_SCALE * (1.0 - own_share) ** 2), 0.0)
     return SoftLabels(targets.astype(np.float32), weights.astype(np.float32))
-
-
-def soft_labels_within(
-    features: Float32[np.ndarray, "n d"], labels: Int64[np.ndarray, "n"], *, k: int = NEIGHBOURS, device: str = "cpu"
-) -> SoftLabels:
-    """Soft targets of images from the k nearest of their own modality, the image itself counted; k is clamped to n.
-
-    `features` are unit rows; `device` is that of the search, see `label_images`.
-
-    Cost: n^2 d multiplications.
-    """
-    everything = range(len(features))
-    return soft_labels(_nearest(features, everything, everything, k, device), labels, labels)
-
-
-def soft_labels_across(
-    features: Float32[np.ndarray, "n d"],
-    others: Float32[np.ndarray, "m d"],
-    other_labels: Int64[np.ndarray, "m"],
-    own: Int64[np.ndarray, "n"],
-    *,
-    k: int = NEIGHBOURS,
-    device: str = "cpu",
-) -> SoftLabels:
-    """Soft targets of images over the clusters of the other modality, from their k nearest there (clamped to m).
-
-    `own` is the matched cluster of each image's cluster, or -1; features are unit rows. `device` as above.
-
-    Cost: n m d multiplications, and a copy of the features.
-    """
-    queries, targets = range(len(own)), range(len(own), len(own) + len(others))
-    ranks = _nearest(np.concatenate([features, others]), queries, targets, k, device)
-    return soft_labels(ranks - np.int32(len(own)), other_labels, own)
-
-
-def _nearest(
-    features: Float32[np.ndarray, "n d"], queries: range, targets: range, k: int, device: str
-) -> Int32[np.ndarray, "q _"]:
-    if k < 1:
-        raise ValueError(f"k must be at least 1, not {k}")
-    check_unit_rows(features)
-    k = min(k, len(targets))
-    if device == "cpu":
-        return search_between(features, queries, targets, k)[0]
-    from clustering.joined_torch import lists_on_device, torch_device  # here, as in `labelling`
-
-    return lists_on_device(features, queries, targets, k, torch_device(device))

@@ -23,6 +23,17 @@ def prototype_contrast(logits: Float[Tensor, "batch clusters"], labels: Int64[Te
     return _mean_cross_entropy(logits, labels, smoothing=0.0)
 
 
+def share_contrast(
+    logits: Float[Tensor, "batch clusters"], clusters: Int64[Tensor, "batch some"], shares: Float[Tensor, "batch some"]
+) -> Float[Tensor, ""]:
+    """Mean cross entropy with soft targets: each row has `shares` of some `clusters`, which sum to the row's weight.
+
+    A share of 0 is padding, whatever its cluster. With one share of 1 a row, it is `prototype_contrast`.
+    """
+    scores = torch.log_softmax(logits, dim=1)
+    return -(shares * scores.gather(1, clusters)).sum(dim=1).mean()
+
+
 def cross_contrast(
     logits: Float[Tensor, "batch clusters"], partners: Int64[Tensor, " batch"], weights: Float[Tensor, " batch"]
 ) -> Float[Tensor, ""]:
@@ -37,16 +48,17 @@ def cross_contrast(
 def unified_contrast(
     own: Float[Tensor, "batch clusters"],
     other: Float[Tensor, "batch others"],
-    labels: Int64[Tensor, " batch"],
+    clusters: Int64[Tensor, "batch some"],
+    shares: Float[Tensor, "batch some"],
     partners: Int64[Tensor, " batch"],
     excluded: Int64[Tensor, " batch"],
     weights: Float[Tensor, " batch"],
 ) -> Float[Tensor, ""]:
     """Contrast of images with the prototypes of both modalities in one softmax.
 
-    Positives are the image's own prototype (`labels`) with weight 1 and, unless `partners` is -1, its partner in the
-    other modality with `weights`, in [0, 1]. Column `excluded` of the other modality is neither positive nor negative;
-    -1 excludes none.
+    Positives are the image's own `clusters` with `shares`, as in `share_contrast`, and, unless `partners` is -1, its
+    partner in the other modality with `weights`, in [0, 1], times the sum of the shares. Column `excluded` of the other
+    modality is neither positive nor negative; -1 excludes none.
 
     Returns:
         Mean over the rows of the weighted mean of the positives' negative log probabilities.
@@ -58,10 +70,10 @@ def unified_contrast(
     scores = torch.log_softmax(torch.cat([own, allowed], dim=1), dim=1)
     paired = partners != IGNORED
     weight = torch.where(paired, weights, 0.0)
-    of_own = scores.gather(1, labels[:, None]).squeeze(1)
+    of_own = (shares * scores.gather(1, clusters)).sum(dim=1)
     place = (own.shape[1] + partners.clamp(min=0)).clamp(max=scores.shape[1] - 1)
     of_partner = scores.gather(1, place[:, None]).squeeze(1)
-    positive = of_own + weight * torch.where(paired, of_partner, 0.0)
+    positive = of_own + shares.sum(dim=1) * weight * torch.where(paired, of_partner, 0.0)
     return -(positive / (1.0 + weight)).mean()
 
 

@@ -114,6 +114,14 @@ class LabellingConfig(BaseModel, **STRICT):
     """Share of joint clusters with images of both modalities below which a round clusters each modality alone."""
     relabel: Literal["none", "density"] = "none"
     """`density`: move each clustered image to the nearest prototype of the densest images of a cluster."""
+    subset: float = Field(1.0, gt=0, le=1)
+    """Share of the visible images in a joint clustering, chosen anew each round; the others are outliers in it."""
+    outliers: Literal["drop", "assign"] = "drop"
+    """`assign`: outliers that are nearer to a cluster than its median image join it, with half the weight."""
+    soft: Literal["none", "neighbours"] = "none"
+    """`neighbours`: the clusters of an image's neighbours are a share of its target, and weigh it."""
+    soft_neighbours: int = Field(30, ge=2)
+    """Neighbours that count for `soft`, the image itself included; at most the smaller `k1`."""
     visible: ClusteringConfig = ClusteringConfig()
     infrared: ClusteringConfig = ClusteringConfig()
     joint: JointClusteringConfig = JointClusteringConfig()
@@ -294,6 +302,20 @@ class CclnetConfig(BaseModel, **STRICT):
                 "loss.distillation needs augmentation.channel = 'exchange', which gives visible images two views, "
                 "and loss.contrast = 'unified'"
             )
+        labelling = self.labelling
+        listed = min(labelling.visible.k1, labelling.infrared.k1)
+        if labelling.soft == "neighbours" and labelling.soft_neighbours > listed:
+            raise ValueError(
+                f"labelling.soft_neighbours is {labelling.soft_neighbours}, more than the smaller labelling k1 = "
+                f"{listed}: lower it, or raise labelling.visible.k1 and labelling.infrared.k1"
+            )
+        if labelling.soft != "none" and labelling.space != "per_modality":
+            raise ValueError(
+                "labelling.soft counts neighbours within a modality, and labelling.space = 'joint_balanced' has those "
+                "of both: choose one"
+            )
+        if labelling.subset < 1 and labelling.space == "per_modality":
+            raise ValueError("labelling.subset needs labelling.space = 'joint_balanced'")
         if self.labelling.space != "per_modality" and self.labelling.relabel != "none":
             raise ValueError(
                 "labelling.relabel moves images within a modality, and labelling.space = 'joint_balanced' pairs both: "

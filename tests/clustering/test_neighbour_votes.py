@@ -2,17 +2,12 @@
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clustering import joined_torch
 from clustering.dbscan import OUTLIER
-from clustering.labelling import label_images
-from clustering.neighbour_votes import soft_labels, soft_labels_across, soft_labels_within
-from tests.reference import clustering as reference_lists
+from clustering.neighbour_votes import soft_labels
 from tests.reference import relabelling as reference
-from tests.reference.feature_sets import identity_features
 
 
 def lists(*rows):
@@ -78,44 +73,7 @@ def test_no_images_and_no_clusters_give_empty_targets():
     assert (outliers.targets.shape, outliers.weights.tolist()) == ((1, 0), [0.0])
 
 
-def test_own_and_other_modality_are_searched_for_neighbours():
-    people = identity_features(160, 5, 32)
-    visible, infrared = people[:100], people[100:]
-    labels = label_images(visible, k1=10).clustering.labels
-    other_labels = label_images(infrared, k1=10).clustering.labels
-    found = soft_labels_within(visible, labels, k=8)
-    ranks = reference_lists.ranked(visible)[:, :8]
-    targets, weights = reference.soft_labels(ranks, labels, labels, 0.7)
-    np.testing.assert_allclose(found.targets.toarray(), targets, atol=1e-6)
-    np.testing.assert_allclose(found.weights, weights, atol=1e-6)
-    own = np.where(labels == OUTLIER, OUTLIER, labels % 2)
-    across = soft_labels_across(visible, infrared, other_labels, own, k=8)
-    ranks = np.argsort(-(visible.astype(np.float64) @ infrared.T.astype(np.float64)), axis=1)[:, :8]
-    targets, weights = reference.soft_labels(ranks, other_labels, own, 0.7)
-    np.testing.assert_allclose(across.targets.toarray(), targets, atol=1e-6)
-    np.testing.assert_allclose(across.weights, weights, atol=1e-6)
-    assert soft_labels_across(visible, infrared[:3], np.zeros(3, np.int64), own // 2).targets.shape == (100, 1)
-
-
-@pytest.mark.parametrize("modality", ["own", "other"])
-def test_a_torch_device_gives_the_labels_of_the_cpu(modality, monkeypatch):
-    people = identity_features(160, 5, 32)
-    labels = np.arange(160) % 5
-
-    def found(device):
-        if modality == "own":
-            return soft_labels_within(people, labels, k=8, device=device)
-        return soft_labels_across(people[:60], people[60:], labels[60:], labels[:60], k=8, device=device)
-
-    expected = found("cpu")
-    monkeypatch.setattr(joined_torch, "torch_device", lambda _: torch.device("cpu"))
-    assert np.array_equal(found("cuda").targets.toarray(), expected.targets.toarray())
-    assert np.array_equal(found("cuda").weights, expected.weights)
-
-
 def test_bad_arguments_are_refused():
-    with pytest.raises(ValueError, match="k must be at least 1, not 0"):
-        soft_labels_within(identity_features(10, 2, 8), np.zeros(10, np.int64), k=0)
     with pytest.raises(ValueError, match="one_hot_share must be from 0 to 1"):
         soft_labels(lists([0]), np.array([0]), np.array([0]), one_hot_share=1.5)
     with pytest.raises(ValueError, match="an image is in cluster 3 of 1"):

@@ -12,6 +12,7 @@ from models.losses import (
     cross_contrast,
     prompt_contrast,
     prototype_contrast,
+    share_contrast,
     text_classification,
     text_contrast,
     unified_contrast,
@@ -197,7 +198,42 @@ PAIRED = st.lists(
 def pairs_of(rows):
     labels, partners, weights, leaves_out = (list(column) for column in zip(*rows, strict=True))
     excluded = [1 if leaves and partner == -1 else -1 for leaves, partner in zip(leaves_out, partners, strict=True)]
-    return torch.tensor(labels), torch.tensor(partners), torch.tensor(excluded), torch.tensor(weights).double()
+    clusters, shares = torch.tensor(labels)[:, None], torch.ones(len(rows), 1).double()
+    return clusters, shares, torch.tensor(partners), torch.tensor(excluded), torch.tensor(weights).double()
+
+
+SHARED = st.tuples(st.integers(0, 3), st.integers(0, 3), st.floats(0, 1))
+
+
+def test_soft_targets_are_shares_of_the_log_probabilities():
+    # Two equal prototypes: each has probability 1/2, so a row costs its weight times log 2.
+    logits, clusters = torch.zeros(2, 2).double(), torch.tensor([[0, 1], [1, 0]])
+    shares = torch.tensor([[0.75, 0.25], [0.5, 0.0]]).double()
+    assert share_contrast(logits, clusters, shares).item() == pytest.approx((1 + 0.5) / 2 * math.log(2))
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3), st.floats(0, 1)), min_size=1, max_size=6),
+    st.integers(0, 99),
+)
+def test_soft_targets_equal_their_twin(rows, seed):
+    clusters = torch.tensor([row[:2] for row in rows])
+    shares = torch.tensor([[row[2], 1 - row[2]] for row in rows]).double()
+    assert_same(
+        lambda logits: share_contrast(logits, clusters, shares),
+        lambda logits: reference.share_contrast(logits, clusters, shares),
+        random_tensor((len(rows), 4), seed),
+    )
+
+
+def test_one_share_of_one_is_the_contrast_with_labels():
+    labels = torch.tensor([0, 3, 2])
+    assert_same(
+        lambda logits: share_contrast(logits, labels[:, None], torch.ones(3, 1).double()),
+        lambda logits: prototype_contrast(logits, labels),
+        random_tensor((3, 4), 1),
+    )
 
 
 @settings(max_examples=30, deadline=None)
@@ -214,29 +250,39 @@ def test_unified_contrast_equals_its_twin(rows, seed):
 
 def test_unified_contrast_with_an_empty_memory_is_the_contrast_of_the_other():
     own, labels = random_tensor((5, 3), 1), torch.tensor([0, 2, 1, 1, 0])
-    nobody, weights = torch.full((5,), -1), torch.zeros(5).double()
+    nobody, weights, ones = torch.full((5,), -1), torch.zeros(5).double(), torch.ones(5, 1).double()
     assert_same(
-        lambda logits: unified_contrast(logits, logits[:, :0], labels, nobody, nobody, weights),
+        lambda logits: unified_contrast(logits, logits[:, :0], labels[:, None], ones, nobody, nobody, weights),
         lambda logits: prototype_contrast(logits, labels),
         own,
     )
 
 
 def test_unified_contrast_does_not_depend_on_the_order_of_the_other_memory():
-    labels, partners, excluded, weights = pairs_of([(0, 2, 1.0, False), (1, -1, 0.0, True), (2, 0, 0.5, False)])
+    labels, ones, partners, excluded, weights = pairs_of([(0, 2, 1.0, False), (1, -1, 0.0, True), (2, 0, 0.5, False)])
     own, other, order = random_tensor((3, 3), 1), random_tensor((3, 4), 2), torch.tensor([2, 0, 3, 1])
     place = torch.cat([order.argsort(), torch.tensor([-1])])
-    value = unified_contrast(own, other, labels, partners, excluded, weights)
-    again = unified_contrast(own, other[:, order], labels, place[partners], place[excluded], weights)
+    value = unified_contrast(own, other, labels, ones, partners, excluded, weights)
+    again = unified_contrast(own, other[:, order], labels, ones, place[partners], place[excluded], weights)
     assert torch.allclose(value, again)
 
 
 def test_the_excluded_column_is_no_negative():
     own, other = torch.zeros(1, 1).double(), torch.tensor([[9.0, 0.0]]).double()
-    labels, nobody, weights = torch.tensor([0]), torch.tensor([-1]), torch.zeros(1).double()
-    kept_out = unified_contrast(own, other, labels, nobody, torch.tensor([0]), weights)
+    labels, nobody, weights = torch.tensor([[0]]), torch.tensor([-1]), torch.zeros(1).double()
+    one = torch.ones(1, 1).double()
+    kept_out = unified_contrast(own, other, labels, one, nobody, torch.tensor([0]), weights)
     assert kept_out.item() == pytest.approx(math.log(2))
-    assert unified_contrast(own, other, labels, nobody, nobody, weights).item() > 9
+    assert unified_contrast(own, other, labels, one, nobody, nobody, weights).item() > 9
+
+
+@settings(max_examples=20, deadline=None)
+@given(PAIRED, st.integers(0, 1000))
+def test_a_row_of_half_the_weight_has_half_the_unified_contrast(rows, seed):
+    own, other = random_tensor((len(rows), 3), seed), random_tensor((len(rows), 4), seed + 1)
+    clusters, shares, *pairs = pairs_of(rows)
+    half = unified_contrast(own, other, clusters, shares / 2, *pairs)
+    assert torch.allclose(half, unified_contrast(own, other, clusters, shares, *pairs) / 2)
 
 
 @settings(max_examples=20, deadline=None)

@@ -31,17 +31,28 @@ def smoothed_cross_entropy(logits, labels, smoothing):
     return sum(terms) / len(terms) if terms else logits.sum() * 0.0
 
 
-def unified_contrast(own, other, labels, partners, excluded, weights):
-    """One softmax over both memories; own prototype counts 1, the partner its weight; one column may be missing."""
+def share_contrast(logits, clusters, shares):
+    """Shares of the negative log probabilities of some prototypes, summed over these, mean over the rows."""
+    terms = []
+    for row, own, parts in zip(logits, clusters, shares, strict=True):
+        log_total = torch.log(sum(torch.exp(value) for value in row))
+        terms.append(sum(part * (log_total - row[int(one)]) for one, part in zip(own, parts, strict=True)))
+    return sum(terms) / len(terms)
+
+
+def unified_contrast(own, other, clusters, shares, partners, excluded, weights):
+    """One softmax over both memories; own prototypes count their shares, the partner its weight times their sum; one
+    column may be missing."""
     terms = []
     for row in range(len(own)):
-        label, partner, missing = int(labels[row]), int(partners[row]), int(excluded[row])
+        partner, missing = int(partners[row]), int(excluded[row])
         allowed = [own[row, column] for column in range(own.shape[1])]
         allowed += [other[row, column] for column in range(other.shape[1]) if column != missing]
         total = torch.log(sum(torch.exp(value) for value in allowed))
-        term, mass = total - own[row, label], 1.0
+        pairs = list(zip(clusters[row].tolist(), shares[row], strict=True))
+        term, mass = sum(share * (total - own[row, one]) for one, share in pairs), 1.0
         if partner != -1:
-            term = term + weights[row] * (total - other[row, partner])
+            term = term + shares[row].sum() * weights[row] * (total - other[row, partner])
             mass = mass + weights[row]
         terms.append(term / mass)
     return sum(terms) / len(terms)

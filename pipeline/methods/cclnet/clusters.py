@@ -24,6 +24,7 @@ from pipeline.config.cclnet import ClusteringConfig, JointClusteringConfig, Labe
 from pipeline.errors import DegenerateClustering, TrainingError
 from pipeline.features import FeatureBank
 from pipeline.methods.cclnet.state import DescribedClusters
+from pipeline.methods.cclnet.targets import Targets
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +39,8 @@ class Clusters:
     `found` has the clustering of each modality with its diagnostics, `prototypes` one unit vector a cluster, `matching`
     the visible and infrared clusters of the same person, one to one; the others have no partner there. `partners` may
     have several clusters with one partner. `assign` paired them; swapping pairs the moving prototypes by it.
-    `two_modality_share` is that of a joint clustering, else None.
+    `two_modality_share` is that of a joint clustering, else None. `targets` are what images are classified to, where it
+    is more than their cluster.
     """
 
     found: PerModality[Labelling]
@@ -47,6 +49,7 @@ class Clusters:
     assign: Assign
     partners: DirectedMatching
     two_modality_share: float | None = None
+    targets: PerModality[Targets] | None = None
 
     @property
     def clusterings(self) -> PerModality[Clustering]:
@@ -171,6 +174,7 @@ def pack_labelling(labelling: Labelling) -> dict[str, Any]:
     packed = asdict(labelling)
     packed["clustering"] = {name: torch.from_numpy(array) for name, array in packed["clustering"].items()}
     packed["curve"] = [asdict(point) for point in labelling.curve]
+    packed["ranks"] = torch.from_numpy(labelling.ranks)
     return packed
 
 
@@ -178,7 +182,8 @@ def unpack_labelling(packed: Mapping[str, Any]) -> Labelling:
     """Inverse of `pack_labelling`."""
     clustering = Clustering(**{name: tensor.numpy() for name, tensor in packed["clustering"].items()})
     curve = tuple(EpsPoint(**point) for point in packed["curve"])
-    return Labelling(**(dict(packed) | {"clustering": clustering, "curve": curve}))
+    arrays = {"clustering": clustering, "curve": curve, "ranks": packed["ranks"].numpy()}
+    return Labelling(**(dict(packed) | arrays))
 
 
 def usable_labels(

@@ -11,12 +11,13 @@ from torch import Tensor
 from clustering.dbscan import OUTLIER
 from clustering.partners import NO_PARTNER, confidence
 from models.encoder import Head
-from models.losses import cross_contrast, prototype_contrast, unified_contrast
+from models.losses import cross_contrast, prototype_contrast, share_contrast, unified_contrast
 from models.memory import PrototypeMemory
 from models.modality import Modality, PerModality
 from models.rows import normalise_rows
 from models.transfer import upload
 from pipeline.methods.cclnet.clusters import Clusters
+from pipeline.methods.cclnet.targets import Targets, hard_targets
 from pipeline.training.objective import Batch, Term
 
 
@@ -62,14 +63,23 @@ def partners_of(clusters: Clusters, temperature: float, *, weighted: bool) -> Pe
 
 
 def own_contrast(
-    modality: Modality, memory: PrototypeMemory, labels: Int64[np.ndarray, " n"], temperature: float
+    modality: Modality,
+    memory: PrototypeMemory,
+    labels: Int64[np.ndarray, " n"],
+    temperature: float,
+    targets: Targets | None = None,
 ) -> Term:
-    """Contrast of a modality's images with the prototypes of that modality after the last step."""
-    own = upload(labels, memory.prototypes.device)
+    """Contrast of a modality's images with the prototypes of that modality after the last step.
+
+    `targets` are soft ones in place of labels.
+    """
+    device = memory.prototypes.device
+    own = upload(labels, device)
+    soft = None if targets is None else (upload(targets.clusters, device), upload(targets.shares, device))
 
     def loss(batch: Batch) -> Tensor:
-        logits = memory.logits(batch.once(unit_necks)[modality], temperature)
-        return prototype_contrast(logits, own[batch.positions[modality]])
+        logits, at = memory.logits(batch.once(unit_necks)[modality], temperature), batch.positions[modality]
+        return prototype_contrast(logits, own[at]) if soft is None else share_contrast(logits, soft[0][at], soft[1][at])
 
     return Term(f"{modality}_prototype", 1.0, frozenset({Head.NECK}), loss)
 
@@ -80,36 +90,45 @@ def contrast_term(
     labels: Int64[np.ndarray, " n"],
     cross_modal: CrossModal,
     temperature: float,
+    targets: Targets | None = None,
 ) -> Term:
-    """The contrast of a modality's images with both memories."""
+    """The contrast of a modality's images with both memories; `targets` are soft ones in place of labels."""
     device, partners = memories.visible.prototypes.device, cross_modal.partners[modality]
     own, other = memories[modality], memories[modality.other]
-    label = upload(labels, device)
+    within = own_contrast(modality, own, labels, temperature, targets)
+    goal = targets or hard_targets(labels)
+    clusters, shares = upload(goal.clusters, device), upload(goal.shares, device)
     partner, excluded = (_per_image(one, labels, NO_PARTNER, device) for one in (partners.cluster, partners.nearest))
     weight = _per_image(partners.confidence, labels, 0, device)
 
     def unified(batch: Batch) -> Tensor:
         at, features = batch.positions[modality], batch.once(unit_necks)[modality]
         logits = own.logits(features, temperature), other.logits(features, temperature)
-        return unified_contrast(*logits, label[at], partner[at], excluded[at], weight[at])
+        return unified_contrast(*logits, clusters[at], shares[at], partner[at], excluded[at], weight[at])
 
     def cross(batch: Batch) -> Tensor:
         at, features = batch.positions[modality], batch.once(unit_necks)[modality]
-        across = cross_contrast(other.logits(features, temperature), partner[at], weight[at])
-        return prototype_contrast(own.logits(features, temperature), label[at]) + cross_modal.weight * across
+        weights = shares[at].sum(dim=1) * weight[at]
+        across = cross_contrast(other.logits(features, temperature), partner[at], weights)
+        return within.loss(batch) + cross_modal.weight * across
 
     loss = unified if cross_modal.form == "unified" else cross
     return Term(f"{modality}_{cross_modal.form}", 1.0, frozenset({Head.NECK}), loss)
 
 
 def with_hardest(
-    term: Term, modality: Modality, hard: HardPrototypes, labels: Int64[np.ndarray, " n"], temperature: float
+    term: Term,
+    modality: Modality,
+    hard: HardPrototypes,
+    labels: Int64[np.ndarray, " n"],
+    temperature: float,
+    targets: Targets | None = None,
 ) -> Term:
     """Half of what `term` exceeds the margin by, and half of the contrast with the hardest images' prototypes.
 
     Source: PCLHD, NeurIPS 2024, released code, first stage.
     """
-    other = own_contrast(modality, hard.memories[modality], labels, temperature)
+    other = own_contrast(modality, hard.memories[modality], labels, temperature, targets)
 
     def loss(batch: Batch) -> Tensor:
         return 0.5 * (torch.relu(term.loss(batch) - hard.margin) + other.loss(batch))

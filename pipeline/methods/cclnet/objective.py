@@ -30,6 +30,7 @@ from pipeline.methods.cclnet.contrast import (
     with_hardest,
 )
 from pipeline.methods.cclnet.state import TextPrototypes
+from pipeline.methods.cclnet.targets import Targets
 from pipeline.training.objective import Batch, Objective, Term
 
 
@@ -57,6 +58,7 @@ def cluster_objective(
     text: TextLoss | None = None,
     cross_modal: CrossModal | None = None,
     hard: HardPrototypes | None = None,
+    targets: PerModality[Targets] | None = None,
     extra_terms: Sequence[Term] = (),
 ) -> Objective:
     """The terms of one epoch, and the updates of its memories after each step.
@@ -71,13 +73,13 @@ def cluster_objective(
     device = memories.visible.prototypes.device
 
     def contrast(modality: Modality) -> Term:
-        own = labels[modality]
+        own, soft = labels[modality], None if targets is None else targets[modality]
         term = (
-            own_contrast(modality, memories[modality], own, temperature)
+            own_contrast(modality, memories[modality], own, temperature, soft)
             if cross_modal is None
-            else contrast_term(modality, memories, own, cross_modal, temperature)
+            else contrast_term(modality, memories, own, cross_modal, temperature, soft)
         )
-        return term if hard is None else with_hardest(term, modality, hard, own, temperature)
+        return term if hard is None else with_hardest(term, modality, hard, own, temperature, soft)
 
     terms = [
         *map(contrast, Modality),

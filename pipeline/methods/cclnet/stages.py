@@ -2,22 +2,19 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 import torch
 
-from clustering.joint import split_by_modality
 from clustering.labelling import Labelling
 from clustering.matching import Assign
-from clustering.relabelling import relabel_by_density
 from models.encoder import Head
 from models.memory import MemoryUpdate, PrototypeMemory, memory_update
 from models.modality import PerModality
 from models.swap import CrossModalSwap
-from pipeline.config.cclnet import CclnetConfig, LabellingConfig, PromptsConfig
+from pipeline.config.cclnet import CclnetConfig, PromptsConfig
 from pipeline.data.samplers.sampling import cross_modal_batches
 from pipeline.data.transforms.augmentation import Transform, training_views
 from pipeline.data.transforms.channel_augmentation import channel_views
@@ -25,17 +22,9 @@ from pipeline.errors import CheckpointError, DegenerateClustering
 from pipeline.evaluation.report import EvaluationReport
 from pipeline.features import FeatureBank
 from pipeline.methods.cclnet import prompts
-from pipeline.methods.cclnet.clusters import (
-    Clusters,
-    label_modality,
-    label_together,
-    match_found,
-    match_jointly,
-    pack_labelling,
-    unpack_labelling,
-    usable_labels,
-)
+from pipeline.methods.cclnet.clusters import Clusters
 from pipeline.methods.cclnet.contrast import CrossModal, HardPrototypes, partners_of
+from pipeline.methods.cclnet.finding import clusters_for_export, find_clusters
 from pipeline.methods.cclnet.objective import TextLoss, cluster_objective
 from pipeline.methods.cclnet.schedule import agreement_with_text, learning_rate_of, starts_anew
 from pipeline.methods.cclnet.state import CclnetRun, DescribedClusters, TextPrototypes, pack_texts, unpack_texts
@@ -61,7 +50,7 @@ def begin_stage(run: CclnetRun) -> None:
     if round_.number == 1:
         return
     if config.stages.label_export == "after_training":
-        state.method.exported = _label_for_export(run)
+        state.method.exported = clusters_for_export(run)
     if not config.stages.carry_over:
         state.encoder = run.new_encoder()
     state.stage = round_.stage
@@ -70,18 +59,11 @@ def begin_stage(run: CclnetRun) -> None:
 
 @stage(uses_device=True)
 def cluster(run: CclnetRun, features: PerModality[FeatureBank], assign: Assign | None = None) -> Clusters:
-    """Cluster each modality alone, and pair visible with infrared clusters by their prototypes.
+    """Cluster the training images, by default each modality alone, and pair visible with infrared clusters.
 
     `assign` pairs clusters here and in swapping, in place of `matching.method`.
     """
-    config = run.config
-    vectors = features.map(lambda bank: bank.vectors)
-    joint = _cluster_jointly(run, vectors) if assign is None else None
-    if joint is not None:
-        return joint
-    found = _relabelled(vectors, _label(run, features), config.labelling)
-    usable = usable_labels(found, run.state.method.clusters, config.labelling, config.batches.clusters_per_batch)
-    return match_found(vectors, usable, config.matching, assign)
+    return find_clusters(run, features, assign)
 
 
 @stage(uses_device=True)
@@ -147,6 +129,7 @@ def train(
         text=_text_loss(text, config.prompts),
         cross_modal=_cross_modal(run, clusters),
         hard=HardPrototypes(memories(), memory.momentum, memory.hard_margin) if memory.hard else None,
+        targets=clusters.targets,
         extra_terms=extra_terms,
     )
     batches = cross_modal_batches(
@@ -190,53 +173,6 @@ def log_round(
 @rank_zero
 def _keep_texts(run: CclnetRun, packed: Mapping[str, Any]) -> None:
     run.record.folder.save_pending(run.round.number, "texts", packed)
-
-
-def _label(run: CclnetRun, features: PerModality[FeatureBank]) -> PerModality[Any]:
-    settings = PerModality(run.config.labelling.visible, run.config.labelling.infrared)
-    return features.map_with(
-        lambda bank, own: unpack_labelling(
-            run.processes.from_rank_zero(lambda: pack_labelling(label_modality(bank, own, run.device)))
-        ),
-        settings,
-    )
-
-
-def _cluster_jointly(run: CclnetRun, vectors: PerModality[np.ndarray]) -> Clusters | None:
-    """One clustering of both modalities; None where the settings have none, or its clusters hold one modality each."""
-    settings = run.config.labelling
-    if settings.space == "per_modality" or run.round.epoch < settings.start:
-        return None
-    packed = run.processes.from_rank_zero(lambda: pack_labelling(label_together(vectors, settings.joint, run.device)))
-    joint = unpack_labelling(packed)
-    parts = split_by_modality(joint.clustering, *vectors)
-    if min(parts.visible.num_clusters, parts.infrared.num_clusters) == 0 or (
-        parts.two_modality_share < settings.min_two_modality_share
-    ):
-        logger.info(
-            "round %d clusters each modality alone: %.0f%% of the joint clusters hold both, fewer than %.0f%%",
-            run.round.number, 100 * parts.two_modality_share, 100 * settings.min_two_modality_share,
-        )  # fmt: skip
-        return None
-    return match_jointly(vectors, joint, parts, run.config.matching)
-
-
-def _relabelled(
-    vectors: PerModality[np.ndarray], found: PerModality[Labelling], settings: LabellingConfig
-) -> PerModality[Labelling]:
-    if settings.relabel == "none":
-        return found
-    return found.map_with(lambda own, rows: replace(own, clustering=relabel_by_density(rows, own.clustering)), vectors)
-
-
-def _label_for_export(run: CclnetRun) -> DescribedClusters:
-    features, before = run.extract_training_features(Head.NECK), run.state.method.clusters
-    assert before is not None, "a round of stage `prepare` is finished"
-    vectors = features.map(lambda bank: bank.vectors)
-    found = _relabelled(vectors, _label(run, features), run.config.labelling).map_with(
-        lambda new, old: new if new.clustering.num_clusters else replace(new, clustering=old), before
-    )
-    return match_found(vectors, found, run.config.matching).described
 
 
 def _prompt_features(run: CclnetRun) -> PerModality[torch.Tensor]:

@@ -21,7 +21,15 @@ def labelling(labels: list[int], **changes: object) -> Labelling:
     array = np.array(labels, dtype=np.int64)
     pseudo = Clustering(labels=array, core=array != OUTLIER)
     plain = Labelling(
-        clustering=pseudo, num_edges=0, curve=(), distance_quantiles=None, max_in_degree=1, k1=30, k2=6, seconds={}
+        clustering=pseudo,
+        num_edges=0,
+        curve=(),
+        distance_quantiles=None,
+        max_in_degree=1,
+        k1=30,
+        k2=6,
+        seconds={},
+        ranks=np.arange(len(array), dtype=np.int32)[:, None],
     )
     return replace(plain, **changes)
 
