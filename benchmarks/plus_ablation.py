@@ -1,15 +1,15 @@
 """What each switch beyond CCLNet is worth on synthetic people, alone, on top of others, and left out of the bundle.
 
 Choices are made on drawing seeds 1 and 3; seeds 2 and 4 are for the report. Rows that leave stage `prepare` as it is
-share it. A run that was interrupted goes on, so the script can be stopped and started again; it gathers what is
-finished. Writes `plus_ablation.json` and prints a table for each drawing seed.
+share it. Results are kept in `plus_ablation.json`, one by one; what it has is not run again, and a run that was
+interrupted goes on. Prints a table for each drawing seed.
 
     OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 python -m benchmarks.plus_ablation --people 1,3 --seeds 1 --parallel 2
 """
 
 import json
 import sys
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Annotated, Any
@@ -26,6 +26,9 @@ from pipeline.runs.open import run_path
 
 UNIFIED = ("matching.method=mutual", "swap.mode=off", "loss.contrast=unified", "loss.start=9")
 LIGHT_TEXT = "prompts.text_weight=0.3"
+EXCHANGE = "augmentation.channel=exchange"
+U = (*UNIFIED, LIGHT_TEXT)
+JOINT = ("labelling.space=joint_balanced", "labelling.start=3", "matching.method=hungarian")
 
 ROWS: dict[str, tuple[str, ...]] = {
     "base": (),
@@ -33,24 +36,32 @@ ROWS: dict[str, tuple[str, ...]] = {
     "no text": ("prompts.text_weight=0",),
     "cosine logits": ("prompts.logits=cosine",),
     "mutual pairs": ("matching.method=mutual",),
-    "cross contrast": ("matching.method=mutual", "swap.mode=off", "loss.contrast=cross", "loss.start=9"),
-    "channel exchange": ("augmentation.channel=exchange",),
-    "hard prototypes": ("memory.hard=true",),
-    "refresh by agreement": ("prompts.refresh_agreement=0.9", "prompts.init=warm", "prompts.feature_source=current"),
-    "unified contrast": UNIFIED,
-    "unified, text .3": (*UNIFIED, LIGHT_TEXT),
-    "unified, no text": (*UNIFIED, "prompts.text_weight=0"),
-    "unified, text .3, cosine": (*UNIFIED, LIGHT_TEXT, "prompts.logits=cosine"),
-    "unified, text .3, shared texts": (*UNIFIED, LIGHT_TEXT, "prompts.shared=true"),
-    "unified, text .3, cross text": (*UNIFIED, LIGHT_TEXT, "prompts.cross_weight=0.3"),
-    "unified, text .3, confidence": (*UNIFIED, LIGHT_TEXT, "loss.confidence=true"),
-    "unified, text .3, exchange": (*UNIFIED, LIGHT_TEXT, "augmentation.channel=exchange"),
-    "unified, text .3, exchange, distillation": (
-        *UNIFIED, LIGHT_TEXT, "augmentation.channel=exchange", "loss.distillation=1",
+    "progressive pairs and cross contrast": (
+        "matching.method=progressive", "swap.mode=off", "loss.contrast=cross", "loss.start=9",
     ),
-    "unified, text .3, hard prototypes": (*UNIFIED, LIGHT_TEXT, "memory.hard=true"),
+    "transport": ("matching.method=transport", "swap.every=none"),
+    "sub-prototypes": ("matching.cost=sub_prototypes", "swap.every=none"),
+    "channel exchange": (EXCHANGE,),
+    "hard prototypes": ("memory.hard=true",),
+    "relabelling": ("labelling.relabel=density",),
+    "outliers assigned": ("labelling.outliers=assign",),
+    "soft labels": ("labelling.soft=neighbours", "labelling.soft_neighbours=10"),
+    "joint clustering": (*JOINT, "swap.every=none"),
+    "refresh by agreement": ("prompts.refresh_agreement=0.9", "prompts.init=warm", "prompts.feature_source=current"),
+    "U": U,
+    "U, no text": (*UNIFIED, "prompts.text_weight=0"),
+    "U, start by guard": (*U, "loss.start=1", "loss.min_mutual_share=0.6"),
+    "U + cosine logits": (*U, "prompts.logits=cosine"),
+    "U + shared texts": (*U, "prompts.shared=true"),
+    "U + cross text": (*U, "prompts.cross_weight=0.3"),
+    "U + confidence": (*U, "loss.confidence=true"),
+    "U + exchange": (*U, EXCHANGE),
+    "U + exchange + distillation": (*U, EXCHANGE, "loss.distillation=1"),
+    "U + hard prototypes": (*U, "memory.hard=true"),
+    "U + relabelling": (*U, "labelling.relabel=density"),
+    "U + joint clustering": (*U, *JOINT),
 }  # fmt: skip
-"""Changes to preset `demo`, by the name of the row."""
+"""Changes to preset `demo`, by the name of the row; U is unified contrast on mutual pairs with text weight 0.3."""
 
 IN_PREPARE = ("augmentation.", "memory.hard", "labelling.")
 """Settings that change stage `prepare`."""
@@ -64,33 +75,31 @@ def main(
     runs: Annotated[Path, typer.Option(help="Folder of runs.")] = Path("runs/plus"),
     people: Annotated[str, typer.Option(help="Drawing seeds, separated by commas.")] = "1,3",
     seeds: Annotated[str, typer.Option(help="Training seeds, separated by commas.")] = "1",
-    rows: Annotated[str, typer.Option(help="Parts of names of rows, separated by commas; all by default.")] = "",
+    rows: Annotated[str, typer.Option(help="Names of rows, separated by semicolons; all by default.")] = "",
+    unpaired: Annotated[float, typer.Option(help="Share of the training people that one modality lacks.")] = 0.0,
     parallel: Annotated[int, typer.Option(help="Runs at once, one thread each.")] = 2,
     out: Annotated[Path, typer.Option(help="Folder of plus_ablation.json.")] = Path("benchmarks/results"),
 ) -> None:
-    """Run what is missing, then gather everything that is finished."""
-    wanted = [part.strip() for part in rows.split(",") if part.strip()]
-    chosen = {name: row for name, row in ROWS.items() if not wanted or any(part in name for part in wanted)}
+    """Run what `plus_ablation.json` lacks, add each result to it at once, and print all."""
+    names = [name.strip() for name in rows.split(";") if name.strip()] or list(ROWS)
     drawings, training = ([int(seed) for seed in some.split(",")] for some in (people, seeds))
-    for drawing in drawings:
-        if not (data / f"demo-{drawing}").exists():
-            generate_dataset(data / f"demo-{drawing}", size="demo", seed=drawing)
-    jobs: dict[Key, AnyConfig] = {
-        (name, drawing, seed): _configure(row, drawing, seed, data, runs)
-        for seed in training for drawing in drawings for name, row in chosen.items()
-    }  # fmt: skip
-    shared = {
-        (drawing, seed): _configure(("stages.clip_rounds=0",), drawing, seed, data, runs)
-        for drawing in drawings for seed in training
-    }  # fmt: skip
+    file = out / "plus_ablation.json"
+    keys = [(name, drawing, seed) for seed in training for drawing in drawings for name in names]
+    missing = [key for key in keys if (*key, unpaired) not in _finished(file)]
+    for drawing in {key[1] for key in missing}:
+        _generate(data, drawing, unpaired)
+    shared = {key[1:]: _configure(("stages.clip_rounds=0",), *key[1:], data, runs, unpaired) for key in missing}
+    jobs = {key: _configure(ROWS[key[0]], *key[1:], data, runs, unpaired) for key in missing}
+    alike = {key for key in missing if not any(change.startswith(IN_PREPARE) for change in ROWS[key[0]])}
     with ProcessPoolExecutor(parallel, mp_context=get_context("spawn"), initializer=set_up_logging) as pool:
-        list(pool.map(train, shared.values()))
-        for (name, drawing, seed), config in jobs.items():
-            if not any(change.startswith(IN_PREPARE) for change in chosen[name]):
-                hand_on(shared[drawing, seed], config)
-        list(pool.map(train, jobs.values()))
-    results = _merged(out / "plus_ablation.json", {key: gather(config) for key, config in jobs.items()})
-    sys.stdout.write("\n".join(_table(drawing, results) for drawing in sorted({one["people"] for one in results})))
+        list(pool.map(train, [shared[some] for some in {key[1:] for key in alike}]))
+        for key in alike:
+            hand_on(shared[key[1:]], jobs[key])
+        waiting = {pool.submit(train, config): key for key, config in jobs.items()}
+        for done in as_completed(waiting):
+            done.result()
+            _add(file, waiting[done], unpaired, gather(jobs[waiting[done]]))
+    sys.stdout.write(_tables(file))
 
 
 def gather(config: AnyConfig) -> dict[str, Any]:
@@ -108,36 +117,69 @@ def gather(config: AnyConfig) -> dict[str, Any]:
     return retrieval(rounds[-1]) | series | {"minutes": minutes}
 
 
-def _configure(row: tuple[str, ...], drawing: int, seed: int, data: Path, runs: Path) -> AnyConfig:
+def _folder(drawing: int, unpaired: float) -> str:
+    return f"demo-{drawing}" + (f"-unpaired-{unpaired:g}" if unpaired else "")
+
+
+def _generate(data: Path, drawing: int, unpaired: float) -> None:
+    folder = data / _folder(drawing, unpaired)
+    if not folder.exists():
+        generate_dataset(folder, size="demo", seed=drawing, difficulty="moderate", unpaired=unpaired)
+
+
+def _configure(row: tuple[str, ...], drawing: int, seed: int, data: Path, runs: Path, unpaired: float) -> AnyConfig:
+    folder = _folder(drawing, unpaired)
     folders = {
-        "data": {"root": str(data / f"demo-{drawing}")},
-        "execution": {"runs_folder": str(runs / f"people-{drawing}"), "tracking": False, "figures": False},
+        "data": {"root": str(data / folder)},
+        "execution": {"runs_folder": str(runs / folder), "tracking": False, "figures": False},
     }
     return load_config("demo", [f"seed={seed}", *row], folders)
 
 
-def _merged(file: Path, found: dict[Key, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Add results to those in the file, which may come from other rows and seeds."""
-    before = json.loads(file.read_text())["results"] if file.exists() else []
-    results = {(one["row"], one["people"], one["seed"]): one for one in before}
-    for (name, drawing, seed), one in found.items():
-        results[name, drawing, seed] = {"row": name, "people": drawing, "seed": seed, **one}
+def _read(file: Path) -> list[dict[str, Any]]:
+    results: list[dict[str, Any]] = json.loads(file.read_text())["results"] if file.exists() else []
+    return results
+
+
+def _finished(file: Path) -> set[tuple[str, int, int, float]]:
+    """Keys of results whose settings are those of the row today."""
+    return {
+        (one["row"], one["people"], one["seed"], one["unpaired"])
+        for one in _read(file) if one["changes"] == list(ROWS.get(one["row"], ()))
+    }  # fmt: skip
+
+
+def _add(file: Path, key: Key, unpaired: float, found: dict[str, Any]) -> None:
+    """Write a result, in place of an older one of the same row, people and seed."""
+    name, drawing, seed = key
+    own = {"row": name, "people": drawing, "unpaired": unpaired, "seed": seed, "changes": list(ROWS[name])}
+    same = {one: value for one, value in own.items() if one != "changes"}
+    others = [one for one in _read(file) if any(one[part] != value for part, value in same.items())]
+    results = sorted([*others, own | found], key=lambda one: (one["people"], one["unpaired"], one["row"], one["seed"]))
     file.parent.mkdir(parents=True, exist_ok=True)
-    ordered = [results[key] for key in sorted(results)]
-    file.write_text(json.dumps({"changes": {name: list(row) for name, row in ROWS.items()}, "results": ordered}) + "\n")
-    return ordered
+    file.write_text(json.dumps({"results": results}, indent=1) + "\n")
 
 
-def _table(drawing: int, results: list[dict[str, Any]]) -> str:
-    lines = [f"people of drawing seed {drawing}", "", "| row | seeds | Rank-1 | mAP | pairs right | minutes |"]
-    lines.append("|---|---|---|---|---|---|")
+def _tables(file: Path) -> str:
+    results = _read(file)
+    of = sorted({(one["people"], one["unpaired"]) for one in results})
+    return "\n".join(
+        _table(people, unpaired, [one for one in results if (one["people"], one["unpaired"]) == (people, unpaired)])
+        for people, unpaired in of
+    )
+
+
+def _table(drawing: int, unpaired: float, results: list[dict[str, Any]]) -> str:
+    apart = f", {unpaired:.0%} of the training people in one modality" if unpaired else ""
+    lines = [f"people of drawing seed {drawing}{apart}", ""]
+    lines += ["| row | seeds | Rank-1 | mAP | pairs right | matched | minutes |", "|---|---|---|---|---|---|---|"]
     for name in ROWS:
-        own = [one for one in results if (one["row"], one["people"]) == (name, drawing)]
+        own = [one for one in results if one["row"] == name]
         if own:
             numbers = [percent([one[key] for one in own]) for key in ("r1", "map")]
-            right = percent([one["pairs_right"][-1] for one in own])
+            ends = [percent([one[key][-1] for one in own]) for key in ("pairs_right", "matched")]
             minutes = f"{sum(one['minutes'] for one in own) / len(own):.1f}"
-            lines.append("| " + " | ".join([name, str(len(own)), *numbers, right, minutes]) + " |")
+            lines.append("| " + " | ".join([name, str(len(own)), *numbers, *ends, minutes]) + " |")
     return "\n".join(lines) + "\n"
 
 

@@ -6,7 +6,9 @@ from typing import Any, TypeVar
 
 import torch
 
+from pipeline.config.cclnet import CclnetConfig
 from pipeline.config.experiment import AnyConfig
+from pipeline.config.presets import load_config
 from pipeline.evaluation.report import EvaluationReport
 from pipeline.methods import train
 from pipeline.runs.open import run_path
@@ -21,6 +23,22 @@ Config = TypeVar("Config", bound=AnyConfig)
 def run_plainly(config: AnyConfig) -> EvaluationReport | None:
     """Train without Prefect."""
     return train(config)
+
+
+BUNDLE = (
+    "matching.method=mutual", "swap.mode=off", "loss.contrast=unified", "loss.confidence=true", "loss.distillation=1",
+    "augmentation.channel=exchange", "memory.hard=true", "labelling.outliers=assign", "labelling.relabel=density",
+    "labelling.soft=neighbours", "labelling.soft_neighbours=6", "prompts.shared=true", "prompts.cross_weight=0.3",
+    "prompts.logits=cosine",
+)  # fmt: skip
+"""Every switch beyond CCLNet that goes with the others."""
+
+
+def bundled(config: CclnetConfig) -> CclnetConfig:
+    """The same experiment with all of `BUNDLE`."""
+    switched = load_config("smoke", BUNDLE, config.model_dump(mode="json"))
+    assert isinstance(switched, CclnetConfig)
+    return switched
 
 
 def checkpoint_of(config: AnyConfig) -> dict[str, Any]:

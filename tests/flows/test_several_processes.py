@@ -12,7 +12,7 @@ from pipeline.runs.open import run_path
 from pipeline.runtime.launcher import launch
 from pipeline.storage.run_folder import RunFolder
 from tests.flows import several_processes
-from tests.flows.plain_runs import run_plainly
+from tests.flows.plain_runs import bundled, run_plainly
 
 
 def with_runs(config: CclnetConfig, runs: Path, **execution: object) -> CclnetConfig:
@@ -74,10 +74,13 @@ def test_a_rank_with_other_weights_ends_the_epoch_on_all_ranks(exchanged: Path) 
 
 
 @pytest.mark.slow
-def test_two_processes_train_what_one_trains_with_the_same_batches(smoke_config: CclnetConfig, tmp_path: Path) -> None:
+@pytest.mark.parametrize("bundle", [False, True], ids=["cclnet", "bundle"])
+def test_two_processes_train_what_one_trains_with_the_same_batches(
+    smoke_config: CclnetConfig, tmp_path: Path, bundle: bool
+) -> None:
     # In float64: in float32 the order of a sum decides on last bits, which Adam's division blows up (to 6e-4 in three
     # rounds of preset `smoke`).
-    preset = three_rounds(smoke_config)
+    preset = three_rounds(bundled(smoke_config) if bundle else smoke_config)
     for count in (1, 2):
         memories = tmp_path / f"memories-{count}"
         memories.mkdir()
