@@ -36,6 +36,9 @@ def synth(
     layout: Annotated[str, typer.Option(help="sysu, regdb, llcm, or manifest.")] = "sysu",
     seed: Annotated[int, typer.Option(help="Other seeds give other people.")] = 1,
     difficulty: Annotated[str, typer.Option(help="easy, moderate, default, or hard.")] = "default",
+    unpaired: Annotated[
+        float, typer.Option(min=0.0, max=1.0, help="Share of the training people who are in one modality only.")
+    ] = 0.0,
     height: Annotated[int | None, typer.Option(help="Rows of pixels.")] = None,
     width: Annotated[int | None, typer.Option(help="Columns of pixels.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes.", show_default="one for each core")] = None,
@@ -44,7 +47,15 @@ def synth(
     from pipeline.data.synthetic.writer import generate_dataset
 
     generate_dataset(
-        out, size=size, layout=layout, seed=seed, difficulty=difficulty, height=height, width=width, workers=workers
+        out,
+        size=size,
+        layout=layout,
+        seed=seed,
+        difficulty=difficulty,
+        unpaired=unpaired,
+        height=height,
+        width=width,
+        workers=workers,
     )
 
 

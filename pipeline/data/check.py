@@ -106,3 +106,19 @@ def drawn_split_counts(drawn: Mapping[str, Any], splits: tuple[str, ...]) -> dic
         raise DataError(
             f"{DRAWN_FILE} lacks the numbers of people and images of each modality in each split", hint=MAKE_AGAIN
         ) from error
+
+
+def unpaired_people(drawn: Mapping[str, Any] | None) -> PerModality[int]:
+    """Number of training people who are in images of that modality only; 0 of photographs, for which it is unknown."""
+    try:
+        recorded = (drawn or {}).get("unpaired", {})
+        return PerModality.build(lambda modality: int(recorded.get(f"{modality}_only", 0)))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise DataError(f"{DRAWN_FILE} has no numbers of unpaired people", hint=MAKE_AGAIN) from error
+
+
+def unpaired_notes(drawn: Mapping[str, Any] | None) -> list[str]:
+    """One line about the training people of a synthetic data set who are in one modality only, if there are any."""
+    only = unpaired_people(drawn)
+    each = " and ".join(f"{number:,} in {modality} images only" for modality, number in only.items())
+    return [f"unpaired training people: {each}"] if any(only) else []

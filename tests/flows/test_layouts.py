@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.config.cclnet import CclnetConfig
 from pipeline.config.presets import load_config
 from pipeline.data.synthetic.writer import generate_dataset
 from tests.flows.plain_runs import run_plainly
@@ -23,6 +24,15 @@ PUBLISHED = {
         ("manifest/manifest/visible_to_infrared/full", "visible_to_infrared", "person", "none", 1),
     ],
 }
+
+
+def test_the_method_runs_on_people_in_one_modality_only(smoke_config: CclnetConfig, tmp_path: Path) -> None:
+    data = tmp_path / "data"
+    generate_dataset(data, size="smoke", difficulty="easy", height=64, width=32, workers=1, unpaired=0.5)
+    changes = ["matching.method=mutual", "swap.mode=off", "loss.contrast=unified", "stages.prepare_rounds=1"]
+    config = load_config("smoke", changes, {**smoke_config.model_dump(mode="json"), "data": {"root": str(data)}})
+    report = run_plainly(config)
+    assert report is not None and report.data.kind == "drawn"
 
 
 @pytest.mark.parametrize("layout", PUBLISHED)

@@ -17,7 +17,15 @@ from typing import Any
 
 from models.modality import Modality, PerModality
 from pipeline.config import datasets
-from pipeline.data.check import MAKE_AGAIN, CheckRow, DatasetCheck, SplitCounts, accept, drawn_split_counts
+from pipeline.data.check import (
+    MAKE_AGAIN,
+    CheckRow,
+    DatasetCheck,
+    SplitCounts,
+    accept,
+    drawn_split_counts,
+    unpaired_notes,
+)
 from pipeline.data.datasets.spec import DatasetSpec
 from pipeline.data.listing import (
     LabelledPath,
@@ -263,6 +271,7 @@ def _notes(archive: LlcmArchive) -> Iterator[str]:
         pairs = {(row.person, row.camera) for row in archive.test_rows(modality)}
         cameras = ", ".join(str(camera) for camera in sorted({camera for _, camera in pairs})) or "none"
         yield f"gallery of {modality} images: {len(pairs):,}, one a person and camera; test cameras: {cameras}"
+    yield from unpaired_notes(archive.drawn)
 
 
 def _offenders(archive: LlcmArchive) -> Iterator[str]:

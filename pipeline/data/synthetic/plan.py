@@ -2,14 +2,15 @@
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Final, Literal
 
 import numpy as np
 
-from models.modality import Modality
+from models.modality import Modality, PerModality
 from pipeline.data.synthetic.cameras import Station
+from pipeline.runtime.seeds import numpy_generator
 
 Size = Literal["smoke", "demo", "large"]
 Split = Literal["train", "val", "test"]
@@ -46,12 +47,19 @@ SIZES: Final[dict[str, PictureSize]] = {
 """The default image size of each data set size."""
 
 
+_NOBODY: Final[PerModality[tuple[int, ...]]] = PerModality((), ())
+
+
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """All shots in adapter order, and the people of each split in ascending order."""
+    """All shots in adapter order, and the people of each split in ascending order.
+
+    `unpaired` has the training people who are in that modality only.
+    """
 
     people: dict[Split, tuple[int, ...]]
     shots: tuple[Shot, ...]
+    unpaired: PerModality[tuple[int, ...]] = _NOBODY
 
     @property
     def num_people(self) -> int:
@@ -88,6 +96,21 @@ def stations_passed(rng: np.random.Generator, missing: float, stations: Sequence
         if rng.random() < missing and left > least[modality]:
             passed.remove(number)
     return tuple(passed)
+
+
+def with_unpaired(plan: Plan, share: float, seed: int, stations: Sequence[Station]) -> Plan:
+    """The same data set without one modality of a share of the people of `train`, chosen by the seed.
+
+    Half of them are in visible images only, one more where their number is odd, the others in infrared images only.
+    The people of `val` and `test` keep both modalities. All other images are those of the whole data set.
+    """
+    trained = plan.people["train"]
+    chosen = numpy_generator(seed, "drawn", "unpaired").permutation(trained)[: int(share * len(trained) + 0.5)]
+    middle = (len(chosen) + 1) // 2
+    only = PerModality(*(tuple(sorted(half.tolist())) for half in (chosen[:middle], chosen[middle:])))
+    modality_of = {station.number: station.modality for station in stations}
+    shots = tuple(shot for shot in plan.shots if shot.person not in only[modality_of[shot.station].other])
+    return replace(plan, shots=shots, unpaired=only)
 
 
 @dataclass(frozen=True, slots=True)

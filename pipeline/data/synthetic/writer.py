@@ -37,7 +37,7 @@ from pipeline.data.synthetic.layouts import (
     write_regdb_lists,
     write_sysu_lists,
 )
-from pipeline.data.synthetic.plan import SIZES, Listing, PictureSize, Plan, Shot, Size
+from pipeline.data.synthetic.plan import SIZES, Listing, PictureSize, Plan, Shot, Size, with_unpaired
 from pipeline.errors import ConfigError, DataError
 from pipeline.runtime import atomic_files
 from pipeline.runtime.children import end_with_parent
@@ -92,6 +92,7 @@ def generate_dataset(
     layout: str = "sysu",
     seed: int = 1,
     difficulty: str = "default",
+    unpaired: float = 0.0,
     height: int | None = None,
     width: int | None = None,
     workers: int | None = None,
@@ -105,13 +106,14 @@ def generate_dataset(
         layout: `sysu`, `regdb`, `llcm` or `manifest`: the data set whose folders and lists are written.
         seed: Equal arguments give equal pixels on every machine.
         difficulty: `easy`, `moderate`, `default` or `hard`.
+        unpaired: Share of the people of `train` who are in one modality only, half of them in either, in [0, 1].
         height: Of images, in pixels; by default that of size and layout.
         width: Likewise.
         workers: Processes; by default one a core, one for small sets. Does not change a pixel.
         knobs: Overrides those of `difficulty`, which then is only a label.
 
     Raises:
-        ConfigError: No such size, layout or difficulty.
+        ConfigError: No such size, layout, difficulty or share; unpaired people of `regdb`.
         DataError: `out` is not empty or cannot be made, or another process generates it.
 
     Cost: about 1.3 ms of one core an image at 64 x 128, 4.2 ms at 144 x 288; 5 KB and 20 KB on disk, or 17 KB and 81 KB
@@ -124,6 +126,9 @@ def generate_dataset(
         raise DataError(f"{out} exists and is not empty", hint="choose another folder, or remove this one")
     started = time.monotonic()
     plan = chosen.plan(size, seed, knobs)
+    if unpaired != 0:
+        _refuse_unpaired(layout, unpaired)
+        plan = with_unpaired(plan, unpaired, seed, chosen.stations)
     settings = StudioSettings(
         seed, plan.num_people, knobs, chosen.stations, height or picture.height, width or picture.width
     )
@@ -131,7 +136,12 @@ def generate_dataset(
         rows = _draw_all(folder, plan.shots, settings, workers)
         digest = hashlib.sha256("".join(row["pixels"] for row in rows).encode()).hexdigest()
         chosen.write_lists(folder, Listing(plan, seed, tuple(row["caption"] for row in rows)))
-        description = {"size": size, "layout": layout, "difficulty": difficulty, "pixel_digest": digest}
+        description: dict[str, Any] = {"size": size, "layout": layout, "difficulty": difficulty, "pixel_digest": digest}
+        if unpaired != 0:
+            description["unpaired"] = {
+                "share": unpaired,
+                **{f"{one}_only": len(who) for one, who in plan.unpaired.items()},
+            }
         _write_truth(folder, rows, plan, settings, description)
     num_infrared = sum(row["modality"] == Modality.INFRARED.value for row in rows)
     seconds = time.monotonic() - started
@@ -146,6 +156,16 @@ def _known(what: str, name: str, options: Mapping[str, Any]) -> Any:
     if name not in options:
         raise ConfigError(f"no {what} {name!r} of synthetic data", hint=f"one of {', '.join(options)}")
     return options[name]
+
+
+def _refuse_unpaired(layout: str, share: float) -> None:
+    if not 0 <= share <= 1:
+        raise ConfigError(f"the share of unpaired people is {share}", hint="choose a number from 0 to 1")
+    if layout == "regdb":
+        raise ConfigError(
+            "the layout regdb has no unpaired people: everyone is tested in some of its ten splits, in both modalities",
+            hint="choose the layout sysu, llcm or manifest",
+        )
 
 
 @contextmanager
@@ -291,7 +311,7 @@ def _draw_chunk(folder: Path, studio: Studio, shots: Sequence[Shot]) -> list[dic
 
 
 def _write_truth(
-    folder: Path, rows: list[dict[str, Any]], plan: Plan, settings: StudioSettings, description: dict[str, str]
+    folder: Path, rows: list[dict[str, Any]], plan: Plan, settings: StudioSettings, description: Mapping[str, Any]
 ) -> None:
     """Write `drawn.json`, `captions.jsonl` (no person) with its description, and `truth/` (everything)."""
     (folder / "truth").mkdir()

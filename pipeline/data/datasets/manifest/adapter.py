@@ -16,7 +16,7 @@ import numpy as np
 
 from models.modality import Modality, PerModality
 from pipeline.config import datasets
-from pipeline.data.check import MAKE_AGAIN, CheckRow, DatasetCheck, drawn_split_counts
+from pipeline.data.check import MAKE_AGAIN, CheckRow, DatasetCheck, drawn_split_counts, unpaired_notes
 from pipeline.data.datasets.manifest.checks import (
     FEW_PEOPLE,
     ROLES,
@@ -126,7 +126,7 @@ def check_manifest(path: Path, *, images_root: Path | None = None, allow_overlap
     """Find all mistakes of a manifest; a synthetic one is also compared with its recorded counts."""
     manifest = _open(path, images_root, allow_overlap)
     rows = [CheckRow("mistakes", 0, len(manifest.mistakes), _advice(manifest))]
-    drawn = read_drawn(manifest.root)
+    drawn, notes = read_drawn(manifest.root), [*manifest.notes, *_notes(manifest.rows)]
     # A user's manifest of synthetic images may put them into other splits.
     as_drawn = manifest.path.name == FILE_NAMES[0] and manifest.path.parent.samefile(manifest.root)
     if drawn is not None and drawn.get("layout") == "manifest" and as_drawn:
@@ -136,9 +136,8 @@ def check_manifest(path: Path, *, images_root: Path | None = None, allow_overlap
                 CheckRow(f"{split}, {modality} images", counts.images[modality], found[split, modality], MAKE_AGAIN)
                 for modality in Modality
             ]
-    return DatasetCheck(
-        tuple(rows), tuple(manifest.shown()), (*manifest.notes, *_notes(manifest.rows), *_warnings(manifest.rows))
-    )
+        notes += unpaired_notes(drawn)
+    return DatasetCheck(tuple(rows), tuple(manifest.shown()), (*notes, *_warnings(manifest.rows)))
 
 
 def _open(path: Path, images_root: Path | None, allow_overlap: bool) -> _Manifest:
