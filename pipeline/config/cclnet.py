@@ -107,7 +107,8 @@ class LabellingConfig(BaseModel, **STRICT):
     """Pseudo-labels of each modality."""
 
     space: Literal["per_modality", "joint_balanced"] = "per_modality"
-    """`joint_balanced`: one clustering of all images with neighbours of both modalities, which gives the pairs."""
+    """`joint_balanced`: one clustering of all images with neighbours of both modalities, which gives the pairs; rounds
+    before `start`, and those with too few two-modality clusters, use `visible`, `infrared` and section `matching`."""
     start: int = Field(1, ge=1)
     """First round of each stage with a joint clustering."""
     min_two_modality_share: float = Field(0.05, ge=0, le=1)
@@ -281,27 +282,45 @@ class CclnetConfig(BaseModel, **STRICT):
     execution: ExecutionConfig = ExecutionConfig()
 
     @model_validator(mode="after")
-    def _sections_agree(self) -> Self:
-        optimisation, prompts = self.optimisation, self.prompts
+    def _evaluation_fits(self) -> Self:
         if "projection_neck" in self.evaluation.heads:
             raise ValueError("evaluation.heads: cclnet learns no 'projection_neck'; it has 'neck' and 'projection'")
-        if (optimisation.at_swap == "fixed") != (optimisation.fixed_swap_learning_rate is not None):
-            raise ValueError("optimisation.fixed_swap_learning_rate and optimisation.at_swap = 'fixed' need each other")
-        if (
-            (prompts.refresh_every or prompts.refresh_agreement)
-            and prompts.feature_source == "initial"
-            and self.stages.carry_over
-        ):
+        refuse_unfit_evaluation(self.data, self.evaluation)
+        return self
+
+    @model_validator(mode="after")
+    def _prompts_agree(self) -> Self:
+        prompts = self.prompts
+        refreshed = prompts.refresh_every or prompts.refresh_agreement
+        if refreshed and prompts.feature_source == "initial" and self.stages.carry_over:
             raise ValueError(
                 "prompts.feature_source = 'initial' cannot be refreshed with stages.carry_over: choose 'current'"
             )
-        if self.loss.contrast == "unified" and self.swap.mode != "off":
+        if prompts.text_weight == 0 and (prompts.shared or prompts.cross_weight > 0):
+            raise ValueError("prompts.shared and prompts.cross_weight need prompts.text_weight above 0")
+        return self
+
+    @model_validator(mode="after")
+    def _contrast_agrees(self) -> Self:
+        loss = self.loss
+        if loss.contrast == "unified" and self.swap.mode != "off":
             raise ValueError("loss.contrast = 'unified' and swapping exclude each other: set swap.mode = 'off'")
-        if self.loss.distillation > 0 and (self.augmentation.channel == "grayscale" or self.loss.contrast != "unified"):
+        if loss.distillation > 0 and (self.augmentation.channel == "grayscale" or loss.contrast != "unified"):
             raise ValueError(
                 "loss.distillation needs augmentation.channel = 'exchange', which gives visible images two views, "
                 "and loss.contrast = 'unified'"
             )
+        if loss.confidence and loss.contrast == "per_modality":
+            raise ValueError(
+                "loss.confidence weighs terms across modalities, and loss.contrast = 'per_modality' has none: choose "
+                "'cross' or 'unified'"
+            )
+        if self.memory.hard and self.memory.update != "momentum":
+            raise ValueError("memory.hard and memory.update = 'hard' exclude each other: choose one")
+        return self
+
+    @model_validator(mode="after")
+    def _labelling_agrees(self) -> Self:
         labelling = self.labelling
         listed = min(labelling.visible.k1, labelling.infrared.k1)
         if labelling.soft == "neighbours" and labelling.soft_neighbours > listed:
@@ -316,27 +335,30 @@ class CclnetConfig(BaseModel, **STRICT):
             )
         if labelling.subset < 1 and labelling.space == "per_modality":
             raise ValueError("labelling.subset needs labelling.space = 'joint_balanced'")
-        if self.labelling.space != "per_modality" and self.labelling.relabel != "none":
+        if labelling.space != "per_modality" and labelling.relabel != "none":
             raise ValueError(
                 "labelling.relabel moves images within a modality, and labelling.space = 'joint_balanced' pairs both: "
                 "choose one"
             )
-        if self.memory.hard and self.memory.update != "momentum":
-            raise ValueError("memory.hard and memory.update = 'hard' exclude each other: choose one")
-        moving = self.swap.mode != "off" and self.swap.every is not None
-        if moving and (self.matching.method in ("progressive", "transport") or self.matching.cost != "prototype"):
+        return self
+
+    @model_validator(mode="after")
+    def _swapping_agrees(self) -> Self:
+        optimisation, matching, swap = self.optimisation, self.matching, self.swap
+        if (optimisation.at_swap == "fixed") != (optimisation.fixed_swap_learning_rate is not None):
+            raise ValueError("optimisation.fixed_swap_learning_rate and optimisation.at_swap = 'fixed' need each other")
+        if swap.mode == "off" or swap.every is None:
+            return self
+        if matching.method in ("progressive", "transport") or matching.cost != "prototype":
             raise ValueError(
                 "swap.every matches moving prototypes again, by matching.method = 'hungarian' or 'mutual' and "
                 "matching.cost = 'prototype' only: choose these, swap.every = none, or swap.mode = 'off'"
             )
-        if moving and self.labelling.space != "per_modality":
+        if self.labelling.space != "per_modality":
             raise ValueError(
                 "labelling.space = 'joint_balanced' gives the pairs, and swap.every matches again: set "
                 "swap.every = none or swap.mode = 'off'"
             )
-        if prompts.text_weight == 0 and (prompts.shared or prompts.cross_weight > 0):
-            raise ValueError("prompts.shared and prompts.cross_weight need prompts.text_weight above 0")
-        refuse_unfit_evaluation(self.data, self.evaluation)
         return self
 
     @property

@@ -113,6 +113,7 @@ def test_unified_contrast_has_a_gradient_towards_the_partner(modality: Modality)
     [
         (("loss.contrast=unified", "swap.mode=released"), "exclude each other"),
         (("loss.distillation=1", "swap.mode=off"), "needs augmentation.channel"),
+        (("loss.confidence=true",), r"loss\.confidence weighs terms across modalities, and loss\.contrast"),
         (("memory.hard=true", "memory.update=hard"), "exclude each other"),
         (("prompts.shared=true", "prompts.text_weight=0"), "need prompts.text_weight above 0"),
         (("prompts.cross_weight=0.5", "prompts.text_weight=0"), "need prompts.text_weight above 0"),
