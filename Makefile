@@ -25,11 +25,12 @@ STAMP := .venv/set-up-$(EXTRA)-$(shell cat pyproject.toml constraints.txt | cksu
 INSTALL := install --quiet -c constraints.txt -e '.[$(EXTRA),test]'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test test-slow test-all demo-clip server deploy ui clean
+.PHONY: help setup check test test-slow test-all plus-demo demo-clip server deploy ui clean
 
 help:  ## list these targets
 	@sed 's/^%/METHOD/' Makefile | awk -F ':.*## ' '/^[A-Za-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }'
 	@echo 'METHOD is unsupervised (CCLNet, without identities), csdn or eees (with identities)'
+	@echo 'PRESET=NAME chooses another preset of that method and data set: make unsupervised-sysu PRESET=plus-sysu'
 
 setup: $(STAMP)  ## create .venv with all dependencies; does nothing if nothing changed
 
@@ -67,20 +68,25 @@ test-slow: setup  ## the slow tests: whole runs, servers, killed processes
 test-all: setup  ## all tests
 	$(PYTEST)
 
-# METHOD is the name of a flow: unsupervised (CCLNet), csdn or eees; a new method has the same targets.
-PRESET = $(patsubst unsupervised,cclnet,$*)
+# The stem is the name of a flow: unsupervised (CCLNet), csdn or eees; a new method has the same targets.
+METHOD = $(patsubst unsupervised,cclnet,$*)
+# PRESET takes the place of the target's own preset; vireid refuses one of another method or data set.
+PRESET_OF = $(if $(PRESET),"$(PRESET)" --method $(METHOD) --dataset $(1),$(METHOD)-$(1))
 
 %-demo: setup  ## train on synthetic people with the demo CLIP; no data set needed: make unsupervised-demo
-	$(BIN)/vireid demo --method $(PRESET)
+	$(BIN)/vireid demo --method $(METHOD)$(if $(PRESET), --preset "$(PRESET)")
 
 %-sysu: setup  ## train on SYSU-MM01: make unsupervised-sysu DATA=/folder/of/SYSU-MM01
-	$(BIN)/vireid train $(PRESET)-sysu $(if $(DATA),--data "$(DATA)")
+	$(BIN)/vireid train $(call PRESET_OF,sysu) $(if $(DATA),--data "$(DATA)")
 
 %-regdb: setup  ## train on RegDB, a model a split: make unsupervised-regdb DATA=/folder/of/RegDB SPLITS=1-10
-	$(BIN)/vireid train $(PRESET)-regdb --splits "$(SPLITS)" $(if $(DATA),--data "$(DATA)")
+	$(BIN)/vireid train $(call PRESET_OF,regdb) --splits "$(SPLITS)" $(if $(DATA),--data "$(DATA)")
 
 %-llcm: setup  ## train on LLCM: make unsupervised-llcm DATA=/folder/of/LLCM
-	$(BIN)/vireid train $(PRESET)-llcm $(if $(DATA),--data "$(DATA)")
+	$(BIN)/vireid train $(call PRESET_OF,llcm) $(if $(DATA),--data "$(DATA)")
+
+plus-demo: setup  ## train CCLNet with the switches of bundle `plus` on the same synthetic people
+	$(BIN)/vireid demo --preset plus-demo
 
 demo-clip: setup  ## train the demo CLIP again, as it is shipped
 	$(BIN)/vireid demo-clip

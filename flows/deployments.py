@@ -19,7 +19,7 @@ from flows.prefect_local import cancelled_if_stopped, with_or_without_prefect
 from flows.tasks import measure_again, train_as_tasks
 from flows.terminal_runs import HOST_TAG
 from pipeline.config.experiment import AnyConfig, method_name, with_split
-from pipeline.config.presets import load_config, validate_config
+from pipeline.config.presets import is_demonstration, load_config, validate_config
 from pipeline.config.shared import UserPath
 from pipeline.errors import ConfigError, VireidError
 from pipeline.evaluation.report import AverageReport, EvaluationReport, average_reports
@@ -145,7 +145,7 @@ def preset_changes(preset: str) -> dict[str, Any]:
     """Every value of a preset, for the form of a deployment; demo presets with their synthetic data set."""
     config = load_config(preset)
     values: dict[str, Any] = config.model_dump(mode="json")
-    if preset == config.demo_preset:
+    if is_demonstration(preset, config):
         values["data"]["root"] = str(DEMO_DATA)
     return values
 
@@ -159,7 +159,7 @@ def _resolve(preset: str | None, changes: Mapping[str, Any], settings: type[AnyC
             hint="choose a preset of this method, or the deployment of the other method",
         )
     root = config.data.root
-    if root == DEMO_DATA or (root is None and preset == config.demo_preset):
+    if root == DEMO_DATA or (root is None and is_demonstration(preset, config)):
         return config.model_copy(update={"data": config.data.model_copy(update={"root": draw_demo_once()})})
     return config
 

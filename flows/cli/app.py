@@ -133,14 +133,17 @@ def train(
         int | None,
         typer.Option(min=1, help="Number of ranks, one GPU each.", show_default="the preset's"),
     ] = None,
+    method: Annotated[str | None, typer.Option(help="Refuse a preset of another method.")] = None,
+    dataset: Annotated[str | None, typer.Option(help="Refuse a preset of another data set.")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Train with the method of a preset; resumes an interrupted run of the same configuration."""
-    from pipeline.config.presets import load_config
+    from pipeline.config.presets import load_config, refuse_other
 
     # If torchrun has started the ranks, no option changes their number.
     execution = _given(device=device, runs_folder=runs, processes=ranks_of_torchrun() or processes)
     config = load_config(preset, changes or (), {"data": _given(root=data), "execution": execution})
+    refuse_other(preset, config, method=method, dataset=dataset)
     if splits is None:
         _run(config, None, as_json)
         return
@@ -155,21 +158,30 @@ def train(
 @app.command()
 def demo(
     method: Annotated[
-        str, typer.Option(help="; ".join(f"{method_name(one)} trains {one.summary}" for one in CONFIGS) + ".")
-    ] = method_name(CONFIGS[0]),
+        str | None,
+        typer.Option(
+            help="; ".join(f"{method_name(one)} trains {one.summary}" for one in CONFIGS) + ".",
+            show_default=method_name(CONFIGS[0]),
+        ),
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Another preset, such as plus-demo.", show_default="the method's")
+    ] = None,
     changes: SetOption = None,
     runs: RunsOption = None,
     device: DeviceOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Generate the demonstration data set once, and train on it with the demo CLIP."""
-    from pipeline.config.presets import load_config
+    from pipeline.config.presets import load_config, refuse_other
 
     presets = {method_name(one): one.demo_preset for one in CONFIGS}
-    if method not in presets:
+    if method is not None and method not in presets:
         raise ConfigError(f"there is no method {method!r}", hint=f"choose one of {', '.join(presets)}")
+    preset = preset or presets[method or method_name(CONFIGS[0])]
     values = {"data": {"root": DEMO_DATA}, "execution": _given(device=device, runs_folder=runs)}
-    config = load_config(presets[method], changes or (), values)
+    config = load_config(preset, changes or (), values)
+    refuse_other(preset, config, method=method, dataset="sysu")  # the layout of the demonstration's images
     draw_demo_once()
     _run(config, None, as_json)
 

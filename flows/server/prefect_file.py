@@ -5,8 +5,9 @@ from pathlib import Path
 
 from pipeline.config.datasets import OPTIONS
 from pipeline.config.experiment import CONFIGS, AnyConfig, method_name
-from pipeline.config.presets import preset_names
+from pipeline.config.presets import BUNDLES, preset_names
 
+_PEOPLE = "synthetic people"
 FILE = Path(__file__).resolve().parents[2] / "prefect.yaml"
 
 _HEAD = """\
@@ -71,19 +72,28 @@ _TAIL = """\
 def prefect_file() -> str:
     """The content of `prefect.yaml`."""
     entries = [
-        _ENTRY.format(
-            flow=config.flow, title=config.title, summary=config.summary, data=data, images=images, preset=preset
-        )
+        _ENTRY.format(flow=config.flow, title=title, summary=config.summary, data=name, images=images, preset=preset)
         for config in CONFIGS
-        for data, images, preset in _deployed(config)
+        for name, title, images, preset in _deployed(config)
     ]
     return _HEAD + "".join(entries) + _TAIL
 
 
-def _deployed(config: type[AnyConfig]) -> Iterator[tuple[str, str, str]]:
-    yield "demo", "synthetic people", config.demo_preset
+def _deployed(config: type[AnyConfig]) -> Iterator[tuple[str, str, str, str]]:
+    """Name, title, images and preset of each deployment of a method: its own presets, then those of its bundles."""
+    yield "demo", config.title, _PEOPLE, config.demo_preset
+    for data, images, preset in _of_data_sets(method_name(config)):
+        yield data, config.title, images, preset
+    for bundle in BUNDLES.get(method_name(config), ()):
+        title = f"{config.title} with the switches of bundle {bundle}"
+        yield f"{bundle}-demo", title, _PEOPLE, f"{bundle}-demo"
+        for _, images, preset in _of_data_sets(bundle):
+            yield preset, title, images, preset
+
+
+def _of_data_sets(prefix: str) -> Iterator[tuple[str, str, str]]:
     for options in OPTIONS:
-        preset = f"{method_name(config)}-{options.name}"
+        preset = f"{prefix}-{options.name}"
         if preset in preset_names():
             one_split = "one split of " if options.model_per_split else ""
             note = ", data.split" if options.model_per_split else ""

@@ -23,6 +23,10 @@ _LONGEST = 200  # characters of a name that a message shows
 _LARGEST = 2**63  # TOML integers have 64 bits
 
 
+BUNDLES: Mapping[str, tuple[str, ...]] = {"cclnet": ("plus",)}
+"""By method, sets of switches with presets of their own: `plus` has `plus-demo`, `plus-sysu` and so on."""
+
+
 def preset_names() -> list[str]:
     """Names of the built-in presets, sorted."""
     return sorted(entry.name.removesuffix(".toml") for entry in _FOLDER.iterdir() if entry.name.endswith(".toml"))
@@ -44,6 +48,21 @@ def load_config(preset: str, overrides: Sequence[str] = (), values: Mapping[str,
     for override in overrides:
         _override(tree, override)
     return validate_config(tree)
+
+
+def is_demonstration(preset: str | None, config: AnyConfig) -> bool:
+    """Whether a preset is one of those for the synthetic people of the demonstration."""
+    return preset in (config.demo_preset, *(f"{bundle}-demo" for bundle in BUNDLES.get(config.method, ())))
+
+
+def refuse_other(preset: str, config: AnyConfig, *, method: str | None = None, dataset: str | None = None) -> None:
+    """Raise `ConfigError` unless a preset has the method and the data set that are named; None names any."""
+    for wanted, found, what in ((method, config.method, "method"), (dataset, config.data.name, "data set")):
+        if wanted not in (None, found):
+            raise ConfigError(
+                f"preset {_short(preset)} is of {what} {found}, not {wanted}",
+                hint=f"choose a preset of {wanted}; `vireid train {preset}` trains this one",
+            )
 
 
 def validate_config(tree: Mapping[str, Any]) -> AnyConfig:

@@ -16,16 +16,48 @@ TARGETS = {
 }
 
 
-@pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
+
+
+def command_of(*arguments: str) -> str:
+    """The command line that a target would start."""
+    command = ["make", "--dry-run", "--no-print-directory", *arguments, "EXTRA=cpu"]
+    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    (line,) = [line for line in answer.stdout.splitlines() if line.startswith(".venv/bin/vireid")]
+    return line.rstrip()
+
+
 @pytest.mark.parametrize("target", TARGETS)
 def test_a_target_starts_its_preset(target: str) -> None:
     data, preset, method = TARGETS[target]
-    command = ["make", "--dry-run", "--no-print-directory", target, "DATA=/folder/of/data", "EXTRA=cpu"]
-    answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    (line,) = [line for line in answer.stdout.splitlines() if line.startswith(".venv/bin/vireid")]
+    line = command_of(target, "DATA=/folder/of/data")
     if data == "demo":
         assert line == f".venv/bin/vireid demo --method {method}"
         return
     splits = ' --splits "1-10"' if data == "regdb" else ""
     assert line == f'.venv/bin/vireid train {preset}{splits} --data "/folder/of/data"'
     assert preset in preset_names()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("unsupervised-demo", "PRESET=plus-demo"), 'demo --method cclnet --preset "plus-demo"'),
+        (("unsupervised-sysu", "PRESET=plus-sysu"), 'train "plus-sysu" --method cclnet --dataset sysu'),
+        (("csdn-llcm", "PRESET=my own.toml"), 'train "my own.toml" --method csdn --dataset llcm'),
+        (
+            ("unsupervised-regdb", "PRESET=plus-regdb", "SPLITS=1"),
+            'train "plus-regdb" --method cclnet --dataset regdb --splits "1"',
+        ),
+        (("plus-demo",), "demo --preset plus-demo"),
+        (("plus-sysu",), "train plus-sysu"),
+    ],
+)
+def test_another_preset_takes_the_place_of_the_targets_own(arguments: tuple[str, ...], line: str) -> None:
+    assert command_of(*arguments) == f".venv/bin/vireid {line}"
+
+
+def test_help_lists_the_targets_and_how_a_preset_is_chosen() -> None:
+    answer = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert {"METHOD-demo", "METHOD-sysu", "METHOD-regdb", "METHOD-llcm", "plus-demo"} <= set(answer.split())
+    assert "PRESET=plus-sysu" in answer

@@ -92,6 +92,44 @@ def test_without_a_data_set_the_error_says_how_one_is_obtained(vireid: Call, tmp
     assert list(tmp_path.iterdir()) == [other], "nothing is left behind"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "message", "hint"),
+    [
+        (
+            ("train", "csdn-sysu", "--method", "cclnet", "--dataset", "sysu"),
+            "is of method csdn, not cclnet",
+            "csdn-sysu",
+        ),
+        (
+            ("train", "plus-llcm", "--method", "cclnet", "--dataset", "sysu"),
+            "is of data set llcm, not sysu",
+            "plus-llcm",
+        ),
+        (("demo", "--preset", "plus-regdb"), "is of data set regdb, not sysu", "plus-regdb"),
+        (("demo", "--preset", "csdn-demo", "--method", "cclnet"), "is of method csdn, not cclnet", "csdn-demo"),
+        (("demo", "--method", "plus"), "there is no method 'plus'", "cclnet"),
+    ],
+)
+def test_a_preset_of_another_method_or_data_set_is_refused(
+    vireid: Call, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], message: str, hint: str
+) -> None:
+    monkeypatch.setattr(app, "_run", lambda *_: pytest.fail("it trains"))
+    monkeypatch.setattr(app, "draw_demo_once", lambda: pytest.fail("it generates images"))
+    code, out, err = vireid(*arguments)
+    assert (code, out) == (1, "")
+    assert message in err.partition("hint:")[0] and hint in err.partition("hint:")[2]
+
+
+def test_a_preset_of_the_method_and_the_data_set_is_trained(vireid: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    monkeypatch.setattr(app, "_run", lambda config, *_: seen.append((config.name, str(config.data.root))))
+    monkeypatch.setattr(app, "draw_demo_once", lambda: None)
+    assert vireid("train", "plus-sysu", "--method", "cclnet", "--dataset", "sysu")[0] == 0
+    assert vireid("demo", "--preset", "plus-demo")[0] == 0
+    assert vireid("demo", "--preset", "eees-demo")[0] == 0
+    assert seen == [("plus-sysu", "None"), ("plus-demo", "data/drawn-demo"), ("eees-demo", "data/drawn-demo")]
+
+
 def test_an_unknown_preset_names_those_that_exist(vireid: Call) -> None:
     code, _, err = vireid("config", "show", "cclnet-mars")
     assert code == 1

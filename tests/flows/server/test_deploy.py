@@ -18,7 +18,7 @@ from flows.partial_config import changed_values
 from flows.server.deploy import CHECKOUT, POOL_VARIABLE, enter_checkout, preset_values
 from flows.server.prefect_file import prefect_file
 from pipeline.config.datasets import OPTIONS
-from pipeline.config.presets import load_config, preset_names
+from pipeline.config.presets import BUNDLES, load_config, preset_names
 from tests.flows.command_line import Call
 
 FILE = yaml.safe_load((CHECKOUT / "prefect.yaml").read_text())
@@ -30,13 +30,15 @@ TRAINING = [entry for entry in FILE["deployments"] if entry["name"] != "run"]
 
 
 def implied() -> dict[str, str]:
-    """Every deployment that a preset `method-dataset` asks for, with that preset."""
+    """Every deployment that a preset `method-dataset` or `bundle-dataset` asks for, with that preset."""
     parts = {preset: preset.rpartition("-") for preset in preset_names()}
-    return {
+    bundles = {bundle: FLOWS[method] for method, names in BUNDLES.items() for bundle in names}
+    own = {
         f"{FLOWS[method]}/{data}": preset
         for preset, (method, _, data) in parts.items()
         if method in FLOWS and data in DATA_SETS
     }
+    return own | {f"{bundles[first]}/{preset}": preset for preset, (first, _, _) in parts.items() if first in bundles}
 
 
 def flow_of(entry: Mapping[str, Any]) -> Flow[..., Any]:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.config.experiment import differences, digest_of, record_of
+from pipeline.config.cclnet import CclnetConfig
+from pipeline.config.experiment import differences, digest_of, flat, record_of
 from pipeline.config.presets import load_config, preset_names, validate_config
 from pipeline.errors import ConfigError
 
@@ -23,6 +24,26 @@ def test_the_published_preset_holds_the_values_of_the_released_code() -> None:
     assert (config.memory.temperature, config.memory.momentum) == (0.05, 0.1)
     assert config.optimisation.milestones == (30, 50)
     assert config.prompts.refresh_every is None
+
+
+def test_presets_of_a_bundle_differ_from_their_methods_in_the_same_switches() -> None:
+    def changes(data: str) -> dict[str, object]:
+        base = dict(flat(record_of(load_config("demo" if data == "demo" else f"cclnet-{data}"))))
+        return {
+            name: value
+            for name, value in flat(record_of(load_config(f"plus-{data}")))
+            if value != base[name] and name not in ("name", "loss.start")
+        }
+
+    assert changes("demo") == changes("sysu") == changes("regdb") == changes("llcm") != {}
+
+
+@pytest.mark.parametrize(("bundle", "base"), [("plus-demo", "demo"), ("plus-sysu", "cclnet-sysu")])
+def test_contrast_across_modalities_begins_where_the_method_swaps(bundle: str, base: str) -> None:
+    plus, plain = load_config(bundle), load_config(base)
+    assert isinstance(plus, CclnetConfig) and isinstance(plain, CclnetConfig)
+    assert plus.loss.start == plain.swap.start
+    assert plus.swap.mode == "off"
 
 
 def test_a_preset_takes_from_its_parent_what_it_does_not_say(tmp_path: Path) -> None:
