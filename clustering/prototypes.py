@@ -1,5 +1,7 @@
 """Cluster prototypes, and the prototype nearest to each image."""
 
+from dataclasses import dataclass
+
 import numpy as np
 from jaxtyping import Float32, Float64, Int, Int64
 
@@ -39,6 +41,32 @@ def cluster_prototypes(
         raise ValueError(f"the features of cluster {cancelled[0]} cancel out, so their mean has no direction")
     prototypes: Float32[np.ndarray, "c d"] = (sums / lengths).astype(np.float32)
     return prototypes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class CameraProxies:
+    """One unit row for each cluster and camera with images of it, by ascending cluster, then camera.
+
+    `clusters` is the cluster of each proxy, `of_images` the proxy of each image, or `OUTLIER`.
+    """
+
+    prototypes: Float32[np.ndarray, "p d"]
+    clusters: Int64[np.ndarray, "p"]
+    of_images: Int64[np.ndarray, "n"]
+
+
+def camera_proxies(
+    features: Float32[np.ndarray, "n d"], labels: Int64[np.ndarray, "n"], cameras: Int64[np.ndarray, "n"]
+) -> CameraProxies:
+    """Split clusters by camera, and average each part as `cluster_prototypes` does.
+
+    Source: Wang et al., AAAI 2021 (CAP), camera-aware proxies.
+    """
+    clustered = labels != OUTLIER
+    parts, of_clustered = np.unique(np.stack([labels, cameras])[:, clustered], axis=1, return_inverse=True)
+    of_images = np.full(len(labels), OUTLIER, np.int64)
+    of_images[clustered] = of_clustered.ravel()
+    return CameraProxies(cluster_prototypes(features, of_images), parts[0], of_images)
 
 
 def nearest_prototypes(

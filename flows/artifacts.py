@@ -13,6 +13,7 @@ import httpx
 from prefect.artifacts import create_markdown_artifact, create_progress_artifact, update_progress_artifact
 from prefect.exceptions import PrefectHTTPStatusError
 
+from pipeline.config.experiment import marks_of, record_of
 from pipeline.console import enable_logging, watched_by
 from pipeline.errors import VireidError
 from pipeline.reports import round_table
@@ -59,7 +60,7 @@ def show_rounds(run: Run[Any, Any]) -> None:
     if links:
         parts.append("In MLflow: " + ", ".join(links))
     title = f"{run.state.completed} of {len(run.rounds)} rounds of {run.config.name}, seed {run.config.seed}"
-    _publish("rounds", "\n\n".join(parts), title)
+    _publish("rounds", "\n\n".join(parts), ", ".join((title, *marks_of(record_of(run.config)))))
 
 
 def show_error(error: VireidError) -> None:

@@ -77,6 +77,34 @@ def unified_contrast(
     return -(positive / (1.0 + weight)).mean()
 
 
+def camera_contrast(
+    logits: Float[Tensor, "batch proxies"],
+    own: Int64[Tensor, " batch"],
+    clusters: Int64[Tensor, " proxies"],
+    num_negatives: int,
+) -> Float[Tensor, ""]:
+    """Contrast of images with the proxies of their cluster in other cameras.
+
+    `own` is the proxy of an image's cluster and camera, -1 excludes the row; `clusters` is the cluster of each proxy.
+    Each positive is compared with the `num_negatives` most similar proxies of other clusters, and with nothing else.
+
+    Returns:
+        Mean over the images with a proxy in another camera of the mean over these proxies.
+
+    Source: Wang et al., AAAI 2021 (CAP), inter-camera loss, and its released code. Differs: an image's own camera is no
+    positive, positives are not in each other's denominators, and images without a positive do not count in the mean.
+    """
+    same = clusters == clusters[own.clamp(min=0)][:, None]
+    columns = torch.arange(len(clusters), device=clusters.device)
+    positive = same & (columns != own[:, None]) & (own[:, None] != IGNORED)
+    others = logits.masked_fill(same, torch.finfo(logits.dtype).min)  # minus infinity has no gradient in a sum of none
+    nearest = others.topk(min(num_negatives, len(clusters)), dim=1).values
+    losses = torch.logaddexp(torch.logsumexp(nearest, dim=1, keepdim=True), logits) - logits
+    counts = positive.sum(dim=1)
+    per_image = (losses * positive).sum(dim=1) / counts.clamp(min=1)
+    return per_image.sum() / (counts > 0).sum().clamp(min=1)
+
+
 def text_classification(
     logits: Float[Tensor, "batch texts"], labels: Int64[Tensor, " batch"], smoothing: float = 0.1
 ) -> Float[Tensor, ""]:

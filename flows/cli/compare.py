@@ -44,11 +44,11 @@ def compare(
 
 def _runs(comparison: "Comparison") -> Table:
     result = Table(title="runs", title_justify="left")
-    for column in ("", "run", "rounds", "state", "search"):
+    for column in ("", "run", "method", "rounds", "state", "search"):
         result.add_column(column, overflow="fold")
     for letter, run in zip(comparison.letters, comparison.runs, strict=True):
         rounds = f"{len(run.rounds)} of {run.planned}"
-        result.add_row(letter, str(run.path), rounds, run.state, run.headline or "not measured")
+        result.add_row(letter, str(run.path), run.method, rounds, run.state, run.headline or "not measured")
     return result
 
 

@@ -66,6 +66,8 @@ def print_average(average: "AverageReport") -> None:
     notes = _notes(average.kind, average.weights, average.selection, average.features, average.seed)
     splits = f"mean over one model of each of the splits {', '.join(map(str, average.splits))}"
     print_searches(f"retrieval ({', '.join([splits, *notes, *['partial'] * average.partial])})", average.searches)
+    for warning in average.warnings:
+        stdout().print(f"warning: {warning}")
 
 
 def print_searches(title: str, searches: "Sequence[SearchReport]") -> None:

@@ -70,7 +70,7 @@ def _table(found: "list[RecordedRun]") -> Table:
         last, best = run.scores[-1] if run.scores else None, run.best
         result.add_row(
             run.name,
-            run.config.method,
+            run.method,
             run.data,
             str(run.config.seed),
             run.digest,

@@ -159,6 +159,12 @@ class MemoryConfig(BaseModel, **STRICT):
     """Keep a second memory of each cluster's hardest images; the first one then follows the clusters' mean images."""
     hard_margin: float = Field(0.2, ge=0)
     """Loss below which the first memory's contrast is ignored, with `hard`."""
+    cameras: Literal["ignored", "proxies"] = "ignored"
+    """`proxies`: contrast with the parts of a cluster by other cameras; reports are then marked `cameras used`."""
+    camera_weight: float = Field(0.5, gt=0)
+    """Weight of that contrast, with `cameras = "proxies"`."""
+    camera_negatives: int = Field(50, ge=1)
+    """Most similar proxies of other clusters that are its negatives."""
 
 
 class SwapConfig(BaseModel, **STRICT):

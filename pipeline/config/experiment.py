@@ -98,7 +98,9 @@ _ADDED_TO: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             "joint": {"k1": 30, "k2": 6, "eps": 0.6, "min_samples": 4, "method": "dbscan"},
         },
         "matching": {"cost": "prototype"},
-        "memory": {"hard": False, "hard_margin": 0.2},
+        "memory": {
+            "hard": False, "hard_margin": 0.2, "cameras": "ignored", "camera_weight": 0.5, "camera_negatives": 50,
+        },
         "prompts": {
             "logits": "product", "scale": 20.0, "shared": False, "cross_weight": 0.0, "refresh_agreement": None,
         },
@@ -159,6 +161,11 @@ def flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, A
 def recorded_values(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted names and values of recorded settings, with those that earlier versions lack."""
     return dict(flat({**_ADDED, **_ADDED_TO.get(str(settings.get("method")), {})})) | dict(flat(settings))
+
+
+def marks_of(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """Marks in the reports of a run whose results belong in a table of their own, from its recorded settings."""
+    return ("cameras used",) if recorded_values(settings).get("memory.cameras") == "proxies" else ()
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:

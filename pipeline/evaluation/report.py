@@ -271,7 +271,7 @@ class AverageReport:
     """The results of several models, one per split of RegDB, and their average.
 
     Each search has one trial per model; `deviation` is the spread over splits. `partial`: image counts of some split
-    differ from the published ones.
+    differ from the published ones. `warnings` are those of all splits.
     """
 
     runs: tuple[str, ...]
@@ -283,6 +283,7 @@ class AverageReport:
     seed: int
     features: FeatureRecord
     searches: tuple[SearchReport, ...]
+    warnings: tuple[str, ...] = ()
     format: Literal[2] = 2
 
     def to_dict(self) -> dict[str, Any]:
@@ -332,6 +333,7 @@ def average_reports(reports: Sequence[EvaluationReport]) -> AverageReport:
         seed=first.model.seed,
         features=first.features,
         searches=tuple(_average(_named(name, splits), [one[name] for one in searches]) for name in searches[0]),
+        warnings=tuple(dict.fromkeys(warning for split in splits for warning in of_split[split].warnings)),
     )
 
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from models.encoder import Descriptor, DualStemEncoder
 from models.modality import Modality, PerModality
-from pipeline.config.experiment import record_of
+from pipeline.config.experiment import marks_of, record_of
 from pipeline.data.transforms.augmentation import colour_statistics
 from pipeline.errors import ConfigError, TrainingError
 from pipeline.inference.encoder import RunEncoder
@@ -165,6 +165,7 @@ def _description(encoder: RunEncoder, form: Format, files: list[str]) -> dict[st
         "format": form,
         "files": files,
         "run": encoder.name,
+        "marks": list(marks_of(record_of(encoder.config))),
         "round": encoder.round,
         "encoder": encoder.digest,
         "input": {

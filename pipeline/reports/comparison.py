@@ -172,7 +172,7 @@ def _runs(comparison: Comparison) -> Iterator[str]:
     rows = []
     for place, (letter, run) in enumerate(zip(comparison.letters, comparison.runs, strict=True)):
         last, best = run.scores[-1] if run.scores else None, run.best
-        facts = [run.name, run.config.method, run.data, str(run.config.seed), run.digest]
+        facts = [run.name, run.method, run.data, str(run.config.seed), run.digest]
         facts += [f"{len(run.rounds)} of {run.planned}", run.state, run.headline or ""]
         facts += [*_percent(last), "" if best is None else f"{_percent(best)[0]} in round {best.round}"]
         mark = f'<span class="mark" style="background:{COLOURS[place % len(COLOURS)]}"></span>'

@@ -12,7 +12,7 @@ from jaxtyping import Int64
 from clustering.matching import Matching
 from models.encoder import DualStemEncoder
 from models.modality import PerModality
-from pipeline.config.experiment import AnyConfig, Round
+from pipeline.config.experiment import AnyConfig, Round, marks_of, record_of
 from pipeline.data.dataset import Dataset
 from pipeline.data.images import TestImages
 from pipeline.errors import ConfigError, DataError
@@ -141,9 +141,9 @@ class IdentityEvaluator:
             ),
             searches=searches,
             validation=tuple(result.report for result in validation),
-            warnings=suspicions(searches) if final else (),
+            warnings=(*marks_of(record_of(config)), *(suspicions(searches) if final else ())),
         )
-        for warning in report.warnings:
+        for warning in report.warnings if final else ():
             logger.warning("%s", warning)
         return Measurement(report, banks if dataset.test is not None else None, results)
 

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from models.encoder import Descriptor, Head
 from models.modality import Modality
 from models.saved_encoder import save_encoder
-from pipeline.config.experiment import AnyConfig, record_of
+from pipeline.config.experiment import AnyConfig, marks_of, record_of
 from pipeline.data.image_files import search_reading
 from pipeline.data.transforms.augmentation import Normalisation, preprocess
 from pipeline.runs.run import Run
@@ -76,6 +76,7 @@ def export_result(run: Run[Any, Any]) -> None:
     size = config.images.height, config.images.width
     reading = json.dumps(search_reading(config.data.orientation, config.data.deep_range).to_dict())
     tags = {"vireid.run": folder.path.name, "vireid.round": str(number), READING: reading}
+    tags |= dict.fromkeys(marks_of(record_of(config)), "true")
     try:
         for modality in Modality:
             name = registered_name(config, modality)

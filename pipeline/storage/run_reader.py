@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pipeline.config.datasets import options_of
-from pipeline.config.experiment import AnyConfig
+from pipeline.config.experiment import AnyConfig, marks_of
 from pipeline.config.presets import validate_config
 from pipeline.errors import CheckpointError, ConfigError, VireidError
 from pipeline.runtime.folder_lock import lock_holder
@@ -56,6 +56,11 @@ class RecordedRun:
         return self.path.name
 
     @property
+    def method(self) -> str:
+        """The method, with the marks of its settings: `cclnet, cameras used`."""
+        return ", ".join((self.config.method, *marks_of(self.recorded)))
+
+    @property
     def data(self) -> str:
         """The data set, with the split unless it is the default."""
         data = self.config.data
@@ -97,6 +102,7 @@ class RecordedRun:
         return {
             "run": str(self.path),
             "method": self.config.method,
+            "marks": list(marks_of(self.recorded)),
             "data": self.config.data.name,
             "split": self.config.data.split,
             "seed": self.config.seed,

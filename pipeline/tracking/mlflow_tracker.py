@@ -26,7 +26,7 @@ from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_PARENT_RUN_ID
 
-from pipeline.config.experiment import flat
+from pipeline.config.experiment import flat, marks_of
 from pipeline.errors import TrackingError
 from pipeline.secrets import clickable, masked
 from pipeline.storage.run_folder import RunFolder
@@ -248,12 +248,13 @@ class MlflowTracker:
     def _created(self, client: MlflowClient, experiment_id: str) -> _Record:
         """A new run; or one that a killed process created for this folder without a note of it."""
         name, digest = self._folder.path.name, self._folder.digest
+        tags = {_DIGEST_TAG: digest, **dict.fromkeys(marks_of(self._folder.config), "true")}
         open_runs = client.search_runs(
             [experiment_id], f"tags.`{_DIGEST_TAG}` = '{digest}' and attributes.status = 'RUNNING'"
         )
         # Parameters are logged after the note is written.
         unnoted = [run for run in open_runs if run.info.run_name == name and not run.data.params]
-        run = unnoted[0] if unnoted else client.create_run(experiment_id, tags={_DIGEST_TAG: digest}, run_name=name)
+        run = unnoted[0] if unnoted else client.create_run(experiment_id, tags=tags, run_name=name)
         default = self.uri == default_uri(self._runs)
         write_note(self._folder.path, TrackingNote(run.info.run_id, store=None if default else masked(self.uri)))
         return _Record(client, experiment_id, run.info.run_id, run.info.start_time / 1000)

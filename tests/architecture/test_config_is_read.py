@@ -55,7 +55,10 @@ FEEDS: dict[type[BaseModel], tuple[list[Callable[..., Any]], set[str]]] = {
     ),
     method_config.ClusteringConfig: ([label_images], set()),
     method_config.MatchingConfig: ([match_clusters], {"cost"}),
-    method_config.MemoryConfig: ([cluster_objective, memory_update, HardPrototypes.__init__], {"hard_margin"}),
+    method_config.MemoryConfig: (
+        [cluster_objective, memory_update, HardPrototypes.__init__],
+        {"hard_margin", "camera_weight", "camera_negatives"},
+    ),
     method_config.SwapConfig: ([CrossModalSwap.__init__], {"start"}),
     method_config.BatchesConfig: ([cross_modal_batches], {"batch_norm"}),
     method_config.AugmentationConfig: ([augment], {"channel"}),

@@ -5,7 +5,7 @@ import inspect
 import numpy as np
 import pytest
 
-from clustering.prototypes import cluster_prototypes
+from clustering.prototypes import camera_proxies, cluster_prototypes
 from tests.reference import clustering as reference
 from tests.reference.feature_sets import identity_features
 
@@ -58,3 +58,12 @@ def test_a_cluster_whose_features_cancel_out_is_refused():
     features = np.array([[1.0, 0.0], [-1.0, 0.0]], dtype=np.float32)
     with pytest.raises(ValueError, match="features of cluster 0 cancel out"):
         cluster_prototypes(features, np.array([0, 0]))
+
+
+def test_a_proxy_is_the_unit_mean_of_a_clusters_images_of_one_camera():
+    # Cluster 0 has camera 6 alone; cluster 1 has (1, 0) and (0, 1) in camera 3, (0, -1) in camera 6.
+    features = np.array([[1, 0], [0, -1], [0, 1], [-1, 0], [0, -1]], dtype=np.float32)
+    found = camera_proxies(features, np.array([1, 1, 1, -1, 0]), np.array([3, 6, 3, 3, 6]))
+    np.testing.assert_allclose(found.prototypes, [[0, -1], [0.5**0.5, 0.5**0.5], [0, -1]], atol=1e-7)
+    assert found.clusters.tolist() == [0, 1, 1]
+    assert found.of_images.tolist() == [1, 2, 1, -1, 0]

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from torch.nn import functional
 
 from models.losses import (
+    camera_contrast,
     cross_contrast,
     prompt_contrast,
     prototype_contrast,
@@ -298,3 +299,50 @@ def test_cross_contrast_of_equal_weights_is_plain_contrast(partners, seed):
     logits = random_tensor((len(partners), 4), seed)
     half = cross_contrast(logits, partners, weights / 2)
     assert torch.allclose(half, cross_contrast(logits, partners, weights) / 2)
+
+
+CLUSTERS_OF_PROXIES = torch.tensor([0, 0, 0, 1, 1, 2, 3])
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(-1, 6), min_size=1, max_size=8), st.sampled_from([1, 2, 50]), st.integers(0, 1000))
+def test_camera_contrast_equals_its_twin(own, num_negatives, seed):
+    own = torch.tensor(own)
+    assert_same(
+        lambda logits: camera_contrast(logits, own, CLUSTERS_OF_PROXIES, num_negatives),
+        lambda logits: reference.camera_contrast(logits, own, CLUSTERS_OF_PROXIES, num_negatives),
+        random_tensor((len(own), 7), seed),
+    )
+
+
+def test_the_mean_over_other_cameras_is_that_of_logarithms():
+    # Positives have logits log 3 and 0, the two nearest of the negatives log 2 and 0: 6/3 and 4/1.
+    logits = torch.tensor([[9.0, math.log(3), 0.0, 0.0, -9.0, math.log(2), -9.0]])
+    value = camera_contrast(logits, torch.tensor([0]), CLUSTERS_OF_PROXIES, 2)
+    assert value.item() == pytest.approx((math.log(6 / 3) + math.log(4)) / 2)
+
+
+def test_proxies_of_one_cluster_are_never_negatives_of_each_other():
+    # The most similar proxy is that of the image's cluster in its own camera: neither a positive nor a negative.
+    logits = random_tensor((1, 7), 4)
+    value, (gradient,) = value_and_gradients(
+        lambda x: camera_contrast(x, torch.tensor([0]), CLUSTERS_OF_PROXIES, 50), logits
+    )
+    assert gradient[0, 0] == 0
+    assert (gradient[0, 1:3] < 0).all()
+    assert (gradient[0, 3:] > 0).all()
+    changed = logits.clone()
+    changed[0, 0] = 100.0
+    assert camera_contrast(changed, torch.tensor([0]), CLUSTERS_OF_PROXIES, 50) == value
+
+
+@pytest.mark.parametrize(
+    ("own", "clusters"),
+    [([3, 3, -1], [0, 1, 2, 3]), ([0, 2, 1], [0, 0, 0, 0])],
+    ids=["no other camera", "no other cluster"],
+)
+def test_without_another_camera_or_another_cluster_there_is_exactly_nothing_to_learn(own, clusters):
+    assert_zero_with_zero_gradients(
+        lambda logits: camera_contrast(logits, torch.tensor(own), torch.tensor(clusters), 50),
+        random_tensor((3, 4), 0, torch.float32),
+    )

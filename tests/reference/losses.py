@@ -56,3 +56,19 @@ def unified_contrast(own, other, clusters, shares, partners, excluded, weights):
             mass = mass + weights[row]
         terms.append(term / mass)
     return sum(terms) / len(terms)
+
+
+def camera_contrast(logits, own, clusters, num_negatives):
+    """CAP, AAAI 2021: every proxy of the image's cluster in another camera against the nearest of other clusters."""
+    per_image = []
+    for row, proxy in zip(logits, own.tolist(), strict=True):
+        if proxy == -1:
+            continue
+        cluster = int(clusters[proxy])
+        others = [row[column] for column in range(len(row)) if int(clusters[column]) != cluster]
+        nearest = sorted(others, key=lambda one: float(one.detach()), reverse=True)[:num_negatives]
+        positives = [row[column] for column in range(len(row)) if int(clusters[column]) == cluster and column != proxy]
+        terms = [torch.log(torch.exp(one) + sum(torch.exp(other) for other in nearest)) - one for one in positives]
+        if terms:
+            per_image.append(sum(terms) / len(terms))
+    return sum(per_image) / len(per_image) if per_image else logits.sum() * 0.0

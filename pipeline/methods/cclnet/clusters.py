@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -16,7 +16,7 @@ from clustering.joint import JointClusters, label_jointly
 from clustering.labelling import Labelling, label_images
 from clustering.matching import Assign, Matching, match_clusters, mutual_nearest
 from clustering.partners import DirectedMatching, directed, find_partners
-from clustering.prototypes import cluster_prototypes
+from clustering.prototypes import CameraProxies, cluster_prototypes
 from clustering.sub_prototypes import sub_prototype_similarity, sub_prototypes
 from models.modality import Modality, PerModality
 from models.swap import best_assignment
@@ -40,7 +40,7 @@ class Clusters:
     the visible and infrared clusters of the same person, one to one; the others have no partner there. `partners` may
     have several clusters with one partner. `assign` paired them; swapping pairs the moving prototypes by it.
     `two_modality_share` is that of a joint clustering, else None. `targets` are what images are classified to, where it
-    is more than their cluster.
+    is more than their cluster; `proxies` are the clusters split by camera, where training contrasts with these.
     """
 
     found: PerModality[Labelling]
@@ -50,6 +50,7 @@ class Clusters:
     partners: DirectedMatching
     two_modality_share: float | None = None
     targets: PerModality[Targets] | None = None
+    proxies: PerModality[CameraProxies | None] = field(default_factory=lambda: PerModality(None, None))
 
     @property
     def clusterings(self) -> PerModality[Clustering]:

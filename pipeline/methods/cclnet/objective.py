@@ -20,6 +20,7 @@ from models.modality import Modality, PerModality
 from models.rows import normalise_rows
 from models.swap import CrossModalSwap
 from models.transfer import upload
+from pipeline.methods.cclnet.cameras import CameraContrast
 from pipeline.methods.cclnet.contrast import (
     CrossModal,
     HardPrototypes,
@@ -59,13 +60,15 @@ def cluster_objective(
     cross_modal: CrossModal | None = None,
     hard: HardPrototypes | None = None,
     targets: PerModality[Targets] | None = None,
+    cameras: Sequence[CameraContrast] = (),
     extra_terms: Sequence[Term] = (),
 ) -> Objective:
     """The terms of one epoch, and the updates of its memories after each step.
 
     `labels` is the cluster of each training image, -1 for outliers, which are in no batch. The epoch changes
     `memories`. `update` moves the prototypes of a batch's clusters. `swap` is None before its round, `text` in stage
-    `prepare`, `cross_modal` in rounds without contrast across modalities. `hard` replaces `update`.
+    `prepare`, `cross_modal` in rounds without contrast across modalities. `hard` replaces `update`; the proxies of
+    `cameras` follow `update` in any case.
 
     Source: Chen et al., ACM MM 2023; released code, stages 0 and 2. Differs: memories change after the optimiser, by
     name, not inside `backward`.
@@ -84,11 +87,12 @@ def cluster_objective(
     terms = [
         *map(contrast, Modality),
         *(() if cross_modal is None else (distillation_term(memories, cross_modal.distillation, temperature),)),
+        *(one.term(temperature) for one in cameras),
         *(() if text is None else (text_term(modality, text, device) for modality in Modality)),
         *(() if text is None else (cross_text_term(modality, text, device) for modality in Modality)),
         *extra_terms,
     ]
-    return Objective(tuple(terms), MemoryUpdates(labels, memories, update, swap, hard))
+    return Objective(tuple(terms), MemoryUpdates(labels, memories, update, swap, hard, cameras))
 
 
 def text_term(modality: Modality, text: TextLoss, device: torch.device) -> Term:
@@ -138,6 +142,7 @@ class MemoryUpdates:
     update: MemoryUpdate
     swap: CrossModalSwap | None
     hard: HardPrototypes | None = None
+    cameras: Sequence[CameraContrast] = ()
 
     def settle(self) -> None:
         """Complete the swap of the last step."""
@@ -153,5 +158,7 @@ class MemoryUpdates:
         else:
             move = partial(PrototypeMemory.update_with_hardest, momentum=self.hard.momentum)
             self.memories.map_with(move, self.hard.memories, features, labels)
+        for one in self.cameras:
+            one.update(batch, self.update)
         if self.swap is not None:
             self.swap.prepare(self.memories, labels)

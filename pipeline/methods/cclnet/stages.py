@@ -22,6 +22,7 @@ from pipeline.errors import CheckpointError, DegenerateClustering
 from pipeline.evaluation.report import EvaluationReport
 from pipeline.features import FeatureBank
 from pipeline.methods.cclnet import prompts
+from pipeline.methods.cclnet.cameras import camera_contrasts, split_by_camera, warn_of_single_cameras
 from pipeline.methods.cclnet.clusters import Clusters
 from pipeline.methods.cclnet.contrast import CrossModal, HardPrototypes, partners_of
 from pipeline.methods.cclnet.finding import clusters_for_export, find_clusters
@@ -48,6 +49,7 @@ def begin_stage(run: CclnetRun) -> None:
     """
     config, state, round_ = run.config, run.state, run.round
     if round_.number == 1:
+        warn_of_single_cameras(run.images, config.memory)
         return
     if config.stages.label_export == "after_training":
         state.method.exported = clusters_for_export(run)
@@ -63,7 +65,8 @@ def cluster(run: CclnetRun, features: PerModality[FeatureBank], assign: Assign |
 
     `assign` pairs clusters here and in swapping, in place of `matching.method`.
     """
-    return find_clusters(run, features, assign)
+    found = find_clusters(run, features, assign)
+    return split_by_camera(found, features.map(lambda bank: bank.vectors), run.images, run.config.memory)
 
 
 @stage(uses_device=True)
@@ -130,6 +133,7 @@ def train(
         cross_modal=_cross_modal(run, clusters),
         hard=HardPrototypes(memories(), memory.momentum, memory.hard_margin) if memory.hard else None,
         targets=clusters.targets,
+        cameras=camera_contrasts(clusters, memory, run.device),
         extra_terms=extra_terms,
     )
     batches = cross_modal_batches(

@@ -1,6 +1,7 @@
 """The mean over RegDB's splits: a model a split, named as published tables are only when all ten are there."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -51,6 +52,11 @@ def test_numbers_are_means_over_models_and_deviations_are_over_splits():
     assert [trial.trial for trial in to_visible.trials] == [1, 2, 3]
     assert [trial.cmc[0] for trial in to_visible.trials] == [0.2, 0.4, 0.9]
     assert (to_visible.queries, to_visible.gallery, to_visible.rank_by) == (10, 20, "image")
+
+
+def test_warnings_of_the_splits_are_kept_once():
+    reports = [replace(report_of(split), warnings=("cameras used",)) for split in (1, 2)]
+    assert average_reports(reports).warnings == ("cameras used",)
 
 
 def test_ten_splits_have_the_name_that_published_tables_use():

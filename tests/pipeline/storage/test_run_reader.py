@@ -181,6 +181,13 @@ def test_runs_are_read_without_torch() -> None:
     run_fresh("import sys, pipeline.storage.run_reader; sys.exit('torch' in sys.modules)")
 
 
+def test_a_run_with_camera_proxies_is_marked(tmp_path: Path) -> None:
+    run = read_run(make_run(tmp_path / "one", TWO, "memory.cameras=proxies"))
+    assert run.method == "cclnet, cameras used"
+    assert run.to_dict()["marks"] == ["cameras used"]
+    assert read_run(make_run(tmp_path / "other", TWO)).method == "cclnet"
+
+
 def test_the_record_is_plain_json(tmp_path: Path) -> None:
     record = read_run(make_run(tmp_path / "one", TWO)).to_dict()
     assert json.loads(json.dumps(record)) == record

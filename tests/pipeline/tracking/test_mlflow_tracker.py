@@ -76,6 +76,14 @@ def test_a_run_is_named_after_its_folder_and_holds_the_flat_configuration(tracke
     assert json.loads(Path(saved).read_text()) == CONFIG
 
 
+def test_a_run_that_uses_cameras_has_a_tag(runs_folder, client, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    config = {"method": "cclnet", "memory": {"cameras": "proxies"}}
+    with RunFolder.open(runs_folder / "cameras", config, "bbbb") as folder:
+        MlflowTracker(runs_folder, folder).start(config)
+        assert client.get_run(parent_id(folder)).data.tags["cameras used"] == "true"
+
+
 def test_the_store_and_its_files_lie_beside_the_runs(tracker, folder, runs_folder, client):
     assert (runs_folder / "mlflow.db").is_file()
     artifacts = client.get_run(parent_id(folder)).info.artifact_uri

@@ -98,6 +98,7 @@ def test_defaults_leave_the_digest_and_a_switch_changes_it() -> None:
         ("swap.mode=off", "matching.method=mutual", "loss.contrast=unified", "prompts.logits=cosine"),
         ("swap.mode=off", "matching.method=progressive", "loss.contrast=cross", "loss.confidence=true"),
         ("augmentation.channel=exchange", "swap.mode=off", "loss.contrast=unified", "loss.distillation=1"),
+        ("memory.cameras=proxies",),
         (
             "memory.hard=true",
             "labelling.relabel=density",
@@ -124,6 +125,9 @@ def test_a_run_with_switches_ends_and_has_other_losses(smoke_config: CclnetConfi
     run_plainly(config)
     with RunFolder.reopen(run_path(config)) as folder:
         rows = folder.read_metrics()
+        evaluation = folder.read_evaluation()
+    assert evaluation is not None
+    assert ("cameras used" in evaluation["warnings"]) == (config.memory.cameras == "proxies")
     run_plainly(smoke_config)
     with RunFolder.reopen(run_path(smoke_config)) as folder:
         plain = folder.read_metrics()
