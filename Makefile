@@ -19,6 +19,8 @@ export PREFECT_SERVER_ANALYTICS_ENABLED = false
 export DO_NOT_TRACK = 1
 export MLFLOW_DISABLE_TELEMETRY = true
 export MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT = true
+# OpenMP's threads sleep while they wait, and leave the cores to other programs.
+export OMP_WAIT_POLICY ?= PASSIVE
 
 BIN := .venv/bin
 STAMP := .venv/set-up-$(EXTRA)-$(shell cat pyproject.toml constraints.txt | cksum | tr -s ' ' '-')

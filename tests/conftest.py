@@ -12,7 +12,9 @@ from hypothesis import settings
 
 from pipeline.config.cclnet import CclnetConfig
 from pipeline.config.presets import load_config
+from pipeline.runtime.user_environment import WAIT_POLICY
 
+os.environ.setdefault("OMP_WAIT_POLICY", WAIT_POLICY)  # before anything imports torch; workers and children inherit it
 settings.register_profile("vireid", deadline=None)  # a busy machine is no failure
 settings.load_profile("vireid")
 

@@ -201,6 +201,9 @@ def evaluate(
     as_json: JsonOption = False,
 ) -> None:
     """Evaluate a run's last finished round again, or the round that was selected as its result."""
+    from pipeline.runs.inputs import expect_inputs_of
+
+    expect_inputs_of(run, data, root, split)
     from flows.deployments import at_terminal
     from flows.prefect_local import prefect_at_terminal, with_or_without_prefect
 
@@ -264,13 +267,17 @@ check_outputs_of(app)
 
 
 def _run(config: "AnyConfig", splits: list[int] | None, as_json: bool) -> None:
+    from pipeline.config.experiment import with_split
+    from pipeline.runs.inputs import expect_inputs
+
+    configs = [config] if splits is None else [with_split(config, split) for split in splits]
+    for one in configs:
+        expect_inputs(one)  # before torch and Prefect are imported, which takes seconds
     from flows.deployments import train, train_splits
     from flows.prefect_local import prefect_at_terminal, with_or_without_prefect
     from flows.tasks import rank_zero_of_torchrun
-    from pipeline.config.experiment import with_split
     from pipeline.runs.open import run_path
 
-    configs = [config] if splits is None else [with_split(config, split) for split in splits]
     with rank_zero_of_torchrun(configs) as is_rank_zero, prefect_at_terminal():
         if not is_rank_zero:
             return

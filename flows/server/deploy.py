@@ -12,10 +12,9 @@ from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.exceptions import ObjectNotFound
 from prefect.settings import PREFECT_API_URL
 
-from flows import deployments as deployed
 from flows.prefect_local import answering
 from pipeline.errors import ConfigError
-from pipeline.runtime.device import count_gpus
+from pipeline.runtime.user_environment import prepare_environment
 from pipeline.secrets import clickable
 
 POOL_VARIABLE = "VIREID_POOL"
@@ -24,17 +23,26 @@ POOL_VARIABLE = "VIREID_POOL"
 GPU_LIMIT = "tag:gpu"
 """Prefect's name for the concurrency limit of tasks with the tag `gpu`."""
 
+DEPLOYMENTS = "flows.deployments"
+"""The module of the flows; it imports torch, so functions here import it only where they need it."""
+
 CHECKOUT = Path(__file__).resolve().parents[2]
 """The folder of `prefect.yaml`, and the base of relative paths in parameters."""
 
 
 def preset_values(preset: str) -> dict[str, Any]:
     """A build step of `prefect.yaml`: all current values of a preset, as its output `of_preset`."""
-    return {"of_preset": deployed.preset_changes(preset)}
+    from flows import deployments
+
+    return {"of_preset": deployments.preset_changes(preset)}
 
 
 def enter_checkout() -> dict[str, str]:
-    """A pull step of `prefect.yaml`: change to the folder of this package on the worker's machine, and return it."""
+    """A pull step of `prefect.yaml`: change to the folder of this package on the worker's machine, and return it.
+
+    It comes before the flow and torch are imported, so the environment is prepared here as by the command line.
+    """
+    prepare_environment()
     os.chdir(CHECKOUT)
     return {"directory": str(CHECKOUT)}
 
@@ -59,11 +67,13 @@ def deploy_all(names: Sequence[str], pool: str, gpu_tasks: int | None) -> None:
     Raises:
         ConfigError: The server does not answer, or refuses a deployment.
     """
+    from pipeline.runtime.device import count_gpus
+
     ensure_pool(pool)
     with answering(), get_client(sync_client=True) as client:
         client.upsert_global_concurrency_limit_by_name(GPU_LIMIT, gpu_tasks or max(1, count_gpus()))
     # Prefect compares the whole entrypoint; of a pattern it would keep the part after the slash only.
-    wanted = [part for name in names for part in ("--name", f"{deployed.__name__}.{name}")] or ["--all"]
+    wanted = [part for name in names for part in ("--name", f"{DEPLOYMENTS}.{name}")] or ["--all"]
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", *wanted]
     environment = os.environ | {POOL_VARIABLE: pool, "PREFECT_API_URL": PREFECT_API_URL.value() or ""}
     done = subprocess.run(  # noqa: S603 - our own interpreter

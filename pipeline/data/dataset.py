@@ -5,61 +5,23 @@ from dataclasses import replace
 from pathlib import Path
 
 from models.modality import PerModality
-from pipeline.config.datasets import DeepRange, Orientation, Split
+from pipeline.config.datasets import DeepRange, Orientation
 from pipeline.data.check import MAX_OFFENDERS, CheckRow, DatasetCheck
 from pipeline.data.datasets import DATASETS
 from pipeline.data.datasets.spec import DatasetSpec
 from pipeline.data.decoding import inspect_images
 from pipeline.data.image_files import AS_STORED, ImageReading, adjustment_lines
 from pipeline.data.images import ImageTable, TestImages, TrainingImages
+from pipeline.data.read import read_dataset, refuse_other_layout, spec_of
 from pipeline.data.store import ImageStore, damaged_arrays, open_store, store_key, stores_below
 from pipeline.data.truth import Dataset, SplitTables
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import DataError
 from pipeline.runtime.seeds import numpy_generator
 
 __all__ = [
     "Dataset", "SplitTables", "check_dataset", "damaged_copies", "held_out_images", "inspect_dataset", "read_dataset",
     "reading_of", "spec_of", "training_images", "verified_store",
 ]  # fmt: skip
-
-
-def spec_of(name: str, datasets: Sequence[DatasetSpec] = DATASETS) -> DatasetSpec:
-    """The data set of a name."""
-    for spec in datasets:
-        if spec.name == name:
-            return spec
-    raise ConfigError(f"there is no data set {name!r}", hint=f"choose from: {', '.join(one.name for one in datasets)}")
-
-
-def read_dataset(
-    name: str,
-    root: Path,
-    *,
-    split: Split | None = None,
-    images_root: Path | None = None,
-    allow_overlap: bool = False,
-    allow_partial: bool = False,
-    datasets: Sequence[DatasetSpec] = DATASETS,
-) -> Dataset:
-    """List the images of a data set and compare them with its known counts; no image is opened.
-
-    Arguments are those of section `data` of the settings; `split=None` is the usual split, if there is one.
-    `pipeline.data.store.open_store` decodes.
-
-    Raises:
-        ConfigError: No such data set or split, or an option does not apply to it.
-        DataError: The folder is something else, or is not complete.
-    """
-    spec = spec_of(name, datasets)
-    given = spec.applicable(
-        {"images_root": images_root, "allow_overlap": allow_overlap, "allow_partial": allow_partial}
-    )
-    if spec.options.splits:
-        given["split"] = spec.options.default_split if split is None else split
-    elif split is not None:
-        raise ConfigError(f"data set {name} has one split only, not {split!r}", hint="omit the split")
-    _refuse_other_layout(spec, root, datasets)
-    return spec.read(root, **given)
 
 
 def reading_of(
@@ -83,20 +45,8 @@ def check_dataset(
 ) -> DatasetCheck:
     """Compare a data set with its known counts; no image is opened. Arguments as for `read_dataset`."""
     spec = spec_of(name, datasets)
-    _refuse_other_layout(spec, root, datasets)
+    refuse_other_layout(spec, root, datasets)
     return spec.check(root, **spec.applicable({"images_root": images_root, "allow_overlap": allow_overlap}))
-
-
-def _refuse_other_layout(spec: DatasetSpec, root: Path, datasets: Sequence[DatasetSpec]) -> None:
-    if spec.has_layout(root):
-        return
-    for other in datasets:
-        if other.has_layout(root):
-            title = other.options.title or f"a {other.name}"
-            raise DataError(
-                f"{root} is laid out like {title}, not like {spec.options.title or f'a {spec.name}'}",
-                hint=f"the name of that data set is {other.name}: data.name={other.name} in the settings of a run",
-            )
 
 
 def training_images(dataset: Dataset, store: ImageStore, seed: int) -> PerModality[TrainingImages]:

@@ -17,28 +17,24 @@ from models.modality import PerModality
 from pipeline.config.datasets import options_of
 from pipeline.config.experiment import AnyConfig, digest_of, record_of, with_split
 from pipeline.config.presets import validate_config
-from pipeline.config.shared import DataConfig
 from pipeline.data.dataset import (
     Dataset,
     SplitTables,
     held_out_images,
-    read_dataset,
     reading_of,
-    spec_of,
     training_images,
     verified_store,
 )
 from pipeline.data.images import TestImages
-from pipeline.data.roots import describe_absent
 from pipeline.data.store import open_store, store_key
 from pipeline.data.supervision import Supervision
-from pipeline.errors import CheckpointError, ConfigError, DataError, WeightsError
+from pipeline.errors import CheckpointError, WeightsError
 from pipeline.runs.evaluator import IdentityEvaluator, refuse_unmeasurable
+from pipeline.runs.inputs import log_counts, present_data, read_data
 from pipeline.runs.record import RunRecord
 from pipeline.runs.run import Method, Run
 from pipeline.runtime.device import device_name, recorded_precision, resolve_device, resolve_precision, using_device
 from pipeline.runtime.distributed import ALONE, Processes
-from pipeline.runtime.names import is_there
 from pipeline.storage.layout import ENVIRONMENT
 from pipeline.storage.run_folder import RunFolder
 from pipeline.tracking.tracker import SilentTracker, Tracker, UninterruptedTracker
@@ -66,7 +62,8 @@ def open_run(config: AnyConfig, method: Method[Any, Any]) -> Iterator[Run[Any, A
     device = resolve_device(config.execution.device, processes.local_rank, processes.local_count)
     precision = resolve_precision(config.execution.precision, device)
     with using_device(device, precision, processes.local_count):
-        dataset = _read_data(config.data)
+        dataset = read_data(config.data)
+        log_counts(dataset)
         refuse_unmeasurable(dataset, config)
         clip = _load_weights(config)
         if not processes.is_rank_zero:
@@ -119,18 +116,14 @@ def reopen_run(
     """
     with RunFolder.reopen(run_folder, reading=True) as folder:
         recorded = validate_config(folder.config)
-        if split is not None and split != recorded.data.split:
-            raise ConfigError(
-                f"{run_folder} was trained on split {recorded.data.split}: it has seen test people of split {split}",
-                hint="train a model for each split: `vireid train cclnet-regdb --splits 1-10`",
-            )
-        data = _present_data(run_folder, recorded.data, data_root, images_root)
+        data = present_data(run_folder, recorded.data, data_root, images_root, split)
         place = resolve_device(device)
         precision = recorded_precision(recorded.execution.precision, place)
         changes = {"device": device, "runs_folder": run_folder.parent, "tracking": False, "precision": precision}
         execution = recorded.execution.model_copy(update=changes)
         config = recorded.model_copy(update={"data": data, "execution": execution})
-        dataset = _read_data(data)
+        dataset = read_data(data)
+        log_counts(dataset)
         _check_images(folder, dataset)
         record = RunRecord(folder, SilentTracker())
         with using_device(place, precision), _images_folder(config, dataset) as images:
@@ -154,23 +147,6 @@ def _images_folder(config: AnyConfig, dataset: Dataset) -> Iterator[Path]:
     with TemporaryDirectory(prefix="vireid-") as temporary:
         logger.info("%s cannot be written: the images are decoded into a temporary folder", folder)
         yield Path(temporary)
-
-
-def _present_data(run_folder: Path, recorded: DataConfig, root: Path | None, images_root: Path | None) -> DataConfig:
-    """The recorded data set in its present folders; the error for a missing one names the option for it."""
-    places = (
-        ("root", root, "name the data set with --data"),
-        ("images_root", images_root, "name the folder that the manifest's paths start from with --root"),
-    )
-    for name, now, hint in places:
-        before = getattr(recorded, name)
-        place = now or before
-        if place is None or is_there(place):
-            continue
-        reason = describe_absent(place, "file or folder")
-        trained = f"{run_folder} was trained on {before}, which is not there: {reason}"
-        raise DataError(reason if now else trained, hint=hint)
-    return recorded.model_copy(update={name: now for name, now, _ in places if now is not None})
 
 
 def _new_run(
@@ -227,29 +203,6 @@ def splits_path(config: AnyConfig) -> Path:
     """File of the average over the splits of RegDB, in the runs folder."""
     everything = with_split(config, None)
     return config.execution.runs_folder / f"{config.name}-s{config.seed}-{digest_of(everything)[:8]}-splits.json"
-
-
-def _read_data(data: DataConfig) -> Dataset:
-    if data.root is None:
-        raise DataError(
-            "no data set is named",
-            hint="give its folder: `vireid train PRESET --data FOLDER`, or DATA=FOLDER after `make`; "
-            f"{spec_of(data.name).obtain}; `vireid demo` needs no data set",
-        )
-    dataset = read_dataset(
-        data.name,
-        data.root,
-        split=data.split,
-        images_root=data.images_root,
-        allow_overlap=data.allow_overlap,
-        allow_partial=data.allow_partial,
-    )
-    parts = {"training": dataset.training, "validation": dataset.validation, "test": dataset.test}
-    for part, tables in parts.items():
-        if tables is not None:
-            images = tables.images
-            logger.info("%s images: %d visible, %d infrared", part, len(images.visible), len(images.infrared))
-    return dataset
 
 
 def _check_images(folder: RunFolder, dataset: Dataset) -> None:

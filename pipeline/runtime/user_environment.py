@@ -1,4 +1,4 @@
-"""The process environment: no proxy between processes of this machine, and folders for caches that can be written."""
+"""The process environment: no proxy between processes of this machine, threads that do not spin, folders for caches."""
 
 import logging
 import os
@@ -12,19 +12,22 @@ logger = logging.getLogger(__name__)
 
 LOOPBACK_NAMES = ("127.0.0.1", "localhost", "::1")
 _BYPASS = ("no_proxy", "NO_PROXY")
+WAIT_POLICY = "PASSIVE"
+"""OpenMP's threads sleep while they wait. Spinning ones keep the cores from other programs, and from each other."""
 
 
 def prepare_environment() -> None:
-    """Change `os.environ` for this process and its children; called before Prefect, MLflow and numba are imported.
+    """Change `os.environ` for this process and its children; called before Prefect, MLflow, torch and numba are imported.
 
     A missing TMPDIR or HOME is replaced. Where the home folder cannot be written, caches, Prefect's database and
     matplotlib's settings are kept in a private folder below the temporary folder. Variables that the user has set to
-    folders that can be written stay. Cost: a few system calls.
+    folders that can be written stay, and OMP_WAIT_POLICY. Cost: a few system calls.
 
     Raises:
         ConfigError: No temporary folder can be written.
     """
     _bypass_proxies()
+    os.environ.setdefault("OMP_WAIT_POLICY", WAIT_POLICY)
     if "TMPDIR" in os.environ and not _is_writable(Path(os.environ["TMPDIR"])):
         os.environ["TMPDIR"] = str(_temporary_folder())
     if not os.environ.get("HOME"):

@@ -1,5 +1,6 @@
 """prefect.yaml names what the presets imply, and says of every parameter what the flows say."""
 
+import os
 from collections.abc import Iterator, Mapping
 from importlib import import_module
 from pathlib import Path
@@ -20,6 +21,7 @@ from flows.server.prefect_file import prefect_file
 from pipeline.config.datasets import OPTIONS
 from pipeline.config.presets import BUNDLES, load_config, preset_names
 from tests.flows.command_line import Call
+from tests.fresh_process import run_fresh
 
 FILE = yaml.safe_load((CHECKOUT / "prefect.yaml").read_text())
 FLOWS = {"": "unsupervised", "cclnet": "unsupervised", "csdn": "csdn", "eees": "eees"}
@@ -136,7 +138,16 @@ def test_the_pull_step_works_where_the_package_is_installed_from(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     ((step, inputs),) = FILE["pull"][0].items()
     assert (step, inputs) == ("flows.server.deploy.enter_checkout", {})
     assert enter_checkout() == {"directory": str(Path.cwd())}
     assert (Path.cwd() / "prefect.yaml").is_file()
+    assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+
+
+@pytest.mark.slow
+def test_the_pull_step_prepares_the_environment_before_torch_reads_it() -> None:
+    program = "import sys, flows.server.deploy; print(sorted({'torch', 'faiss'} & sys.modules.keys()))"
+    assert run_fresh(program).strip() == "[]"

@@ -6,25 +6,25 @@ import pytest
 
 from pipeline.config.shared import DataConfig
 from pipeline.errors import DataError
-from pipeline.runs.open import _present_data
+from pipeline.runs.inputs import present_data
 
 
 def test_recorded_folders_that_moved_are_named_with_their_options(tmp_path: Path) -> None:
     gone, table = tmp_path / "gone", tmp_path / "site.csv"
     table.touch()
     with pytest.raises(DataError, match=f"R was trained on {gone}, which is not there: there is no") as caught:
-        _present_data(Path("R"), DataConfig(root=gone), None, None)
+        present_data(Path("R"), DataConfig(root=gone), None, None)
     assert caught.value.hint == "name the data set with --data"
     recorded = DataConfig(name="manifest", root=table, images_root=gone)
     with pytest.raises(DataError, match=f"R was trained on {gone}, which is not there") as caught:
-        _present_data(Path("R"), recorded, None, None)
+        present_data(Path("R"), recorded, None, None)
     assert "with --root" in caught.value.hint
-    assert _present_data(Path("R"), recorded, None, tmp_path).images_root == tmp_path
-    assert _present_data(Path("R"), DataConfig(root=gone), tmp_path, None).root == tmp_path
+    assert present_data(Path("R"), recorded, None, tmp_path).images_root == tmp_path
+    assert present_data(Path("R"), DataConfig(root=gone), tmp_path, None).root == tmp_path
 
 
 def test_a_given_folder_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "People").mkdir()
     with pytest.raises(DataError, match="there is no file or folder people; 'People' is there"):
-        _present_data(Path("R"), DataConfig(root=tmp_path), Path("people"), None)
+        present_data(Path("R"), DataConfig(root=tmp_path), Path("people"), None)

@@ -18,7 +18,7 @@ FOLDERS = ("PREFECT_HOME", "XDG_CACHE_HOME", "MPLCONFIGDIR", "HF_HOME", "TORCH_H
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home and a temporary folder of the test's own; the environment is restored afterwards."""
     monkeypatch.setattr(os, "environ", os.environ.copy())
-    for name in (*FOLDERS, "XDG_CONFIG_HOME", "no_proxy", "NO_PROXY"):
+    for name in (*FOLDERS, "XDG_CONFIG_HOME", "no_proxy", "NO_PROXY", "OMP_WAIT_POLICY"):
         os.environ.pop(name, None)
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
@@ -38,11 +38,12 @@ def read_only(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> None:
     monkeypatch.setattr(os, "access", access)
 
 
-def test_in_an_ordinary_environment_only_hosts_without_proxy_are_added(home: Path) -> None:
+def test_in_an_ordinary_environment_only_hosts_without_proxy_and_waiting_threads_are_added(home: Path) -> None:
     before = dict(os.environ)
     prepare_environment()
     added = {name: value for name, value in os.environ.items() if before.get(name) != value}
-    assert added == dict.fromkeys(("no_proxy", "NO_PROXY"), "127.0.0.1,localhost,::1")
+    hosts = dict.fromkeys(("no_proxy", "NO_PROXY"), "127.0.0.1,localhost,::1")
+    assert added == hosts | {"OMP_WAIT_POLICY": "PASSIVE"}
     assert list(home.iterdir()) == []
 
 
@@ -52,6 +53,12 @@ def test_hosts_that_the_user_excludes_from_the_proxy_stay_and_nothing_is_added_t
     prepare_environment()
     assert os.environ["no_proxy"] == os.environ["NO_PROXY"] == "inner.example,localhost,.lab,127.0.0.1,::1"
     assert os.environ["ALL_PROXY"] == PROXY
+
+
+def test_a_user_who_lets_threads_spin_keeps_them_spinning(home: Path) -> None:
+    os.environ["OMP_WAIT_POLICY"] = "ACTIVE"
+    prepare_environment()
+    assert os.environ["OMP_WAIT_POLICY"] == "ACTIVE"
 
 
 @pytest.mark.parametrize("name", ["absent", "file", ""])
