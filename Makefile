@@ -111,4 +111,4 @@ ui: setup  ## compare runs and rounds in MLflow, on this machine only
 
 clean:  ## remove .venv and caches; runs and data stay
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis *.egg-info build
-	find clustering models pipeline flows tests -name __pycache__ -type d -prune -exec rm -rf {} +
+	find clustering models pipeline flows vireid tests -name __pycache__ -type d -prune -exec rm -rf {} +

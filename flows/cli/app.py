@@ -1,6 +1,5 @@
 """The command line `vireid`: commands that start flows and print results. Errors are caught here, once."""
 
-import json
 import os
 import shlex
 import sys
@@ -16,6 +15,7 @@ from rich.text import Text
 
 from flows.cli.caption import caption, caption_merge
 from flows.cli.compare import compare
+from flows.cli.config import config_app
 from flows.cli.data import data_app
 from flows.cli.encoder import embed, export, search
 from flows.cli.features import label, rank
@@ -25,6 +25,7 @@ from flows.cli.options import (
     ManifestRootOption,
     Output,
     PerQueryOption,
+    SetOption,
     check_outputs_of,
     renamed,
 )
@@ -54,7 +55,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Find the same person across visible and infrared cameras.",
 )
-config_app = typer.Typer(no_args_is_help=True, help="Print configurations.")
 app.add_typer(data_app, name="data")
 app.add_typer(config_app, name="config")
 app.add_typer(runs_app, name="runs")
@@ -68,7 +68,6 @@ SIGNALLED = 128
 """Exit code after a signal, less its number."""
 
 DataOption = Annotated[Path | None, typer.Option("--data", help="The folder that holds the data set.")]
-SetOption = Annotated[list[str] | None, typer.Option("--set", help="Change a value: section.key=value. Repeatable.")]
 RunsOption = Annotated[
     Path | None, typer.Option("--runs", help="Where runs are kept.", show_default="runs"), Output("--runs")
 ]
@@ -232,18 +231,6 @@ def demo_clip(
     from pipeline.demo_clip.making import make_demo_clip
 
     make_demo_clip(out or demo_clip_folder(), minutes=minutes, seed=seed)
-
-
-@config_app.command("show")
-def config_show(
-    preset: Annotated[str, typer.Argument(help="A preset, or the path of a .toml file.")], changes: SetOption = None
-) -> None:
-    """Print every value of a preset as JSON, with the digest that names its runs."""
-    from pipeline.config.experiment import digest_of, record_of
-    from pipeline.config.presets import load_config
-
-    config = load_config(preset, changes or ())
-    typer.echo(json.dumps({"digest": digest_of(config)} | record_of(config), indent=2))
 
 
 def _version(wanted: bool) -> None:

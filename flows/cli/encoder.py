@@ -70,7 +70,6 @@ def embed(
         print_line(f"{out}: {written}")
 
 
-INDEXES = Path("indexes")
 MOST_SHOWN = 20
 FILES = (".csv", ".tsv", ".jsonl", ".txt")
 METHODS = ("auto", "exact", "ivf")
@@ -118,7 +117,7 @@ def search(
     kind = one_of("--method", method, METHODS)
     from models.modality import Modality
     from pipeline.data.image_list import list_images
-    from pipeline.inference.index import GallerySource
+    from pipeline.inference.index import INDEXES, GallerySource
     from pipeline.inference.index_refresh import Kind, open_or_refresh
     from pipeline.inference.run_encoder import open_encoder
     from pipeline.inference.searching import search_gallery

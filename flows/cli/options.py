@@ -85,6 +85,7 @@ DeepRangeOption = Annotated[
     str | None,
     typer.Option(help="Black and white of images of more than 8 bits: LOW,HIGH; or image, its own limits."),
 ]
+SetOption = Annotated[list[str] | None, typer.Option("--set", help="Change a value: section.key=value. Repeatable.")]
 RunsOption = Annotated[Path, typer.Option("--runs", help="The folder of runs.")]
 DatasetArgument = Annotated[str, typer.Argument(metavar="DATASET", help="sysu, regdb, llcm, or manifest.")]
 DatasetPathArgument = Annotated[Path, typer.Argument(help="The folder of the data set, or the manifest file.")]

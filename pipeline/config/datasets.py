@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pipeline.errors import ConfigError
+from pipeline.runtime.names import did_you_mean
 
 DIRECTIONS = ("infrared_to_visible", "visible_to_infrared")
 Split = int | str
@@ -81,8 +82,9 @@ def options_of(name: str) -> DatasetOptions:
     for options in OPTIONS:
         if options.name == name:
             return options
-    known = ", ".join(options.name for options in OPTIONS)
-    raise ConfigError(f"there is no data set {name!r}", hint=f"choose from: {known}")
+    known = [options.name for options in OPTIONS]
+    hint = f"{did_you_mean(name, known)}choose from: {', '.join(known)}"
+    raise ConfigError(f"there is no data set {name!r}", hint=hint)
 
 
 def readers_of(setting: str) -> str:

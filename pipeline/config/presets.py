@@ -1,8 +1,9 @@
 """Presets: TOML files with the values of a method on a data set, each with its origin; overrides; validation."""
 
+import difflib
 import os
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, get_args
@@ -11,12 +12,12 @@ from pydantic import BaseModel, ValidationError
 
 from pipeline.config.experiment import CONFIGS, AnyConfig, method_name
 from pipeline.errors import ConfigError
-from pipeline.runtime.names import is_there
+from pipeline.runtime.names import did_you_mean, is_there
 from pipeline.runtime.text_files import read_text
 
 _FOLDER = resources.files("pipeline.config") / "presets"
 _MODELS = {method_name(config): config for config in CONFIGS}
-_EVERY_KEY = "`vireid config show PRESET` lists every key with its value"
+_EVERY_KEY = "`vireid config show PRESET` lists every key with its value, `vireid config explain KEY` its meaning"
 _RENAMED = {"swap.min_similarity": "matching.floor"}
 _MAX_DEPTH = 8  # of nested sections; no configuration has more than three
 _LONGEST = 200  # characters of a name that a message shows
@@ -30,6 +31,11 @@ BUNDLES: Mapping[str, tuple[str, ...]] = {"cclnet": ("plus",)}
 def preset_names() -> list[str]:
     """Names of the built-in presets, sorted."""
     return sorted(entry.name.removesuffix(".toml") for entry in _FOLDER.iterdir() if entry.name.endswith(".toml"))
+
+
+def preset_text(name: str) -> str:
+    """The file of a built-in preset."""
+    return (_FOLDER / f"{name}.toml").read_text(encoding="utf-8")
 
 
 def load_config(preset: str, overrides: Sequence[str] = (), values: Mapping[str, Any] | None = None) -> AnyConfig:
@@ -67,18 +73,45 @@ def refuse_other(preset: str, config: AnyConfig, *, method: str | None = None, d
 
 def validate_config(tree: Mapping[str, Any]) -> AnyConfig:
     """Turn nested values into a config; the `ConfigError` lists every invalid key."""
+    model = _model_of(tree)
     try:
-        return _model_of(tree).model_validate(dict(tree))
+        return model.model_validate(dict(tree))
     except ValidationError as error:
         problems = "; ".join(_describe(problem) for problem in error.errors())
-        raise ConfigError(f"the configuration is not valid: {problems}", hint=_EVERY_KEY) from error
+        unknown = [_key(problem) for problem in error.errors() if problem["type"] == "extra_forbidden"]
+        similar = dict.fromkeys(did_you_mean_key(key, [*_keys(model)]) for key in unknown if key not in _RENAMED)
+        raise ConfigError(f"the configuration is not valid: {problems}", hint="".join(similar) + _EVERY_KEY) from error
+
+
+def did_you_mean_key(key: str, known: Sequence[str]) -> str:
+    """The beginning of a hint for an unknown dotted key: a very similar one, those of its last part, or a similar one.
+
+    >>> did_you_mean_key("labelling.eps", ["labelling.visible.eps", "labelling.joint.eps", "seed"])
+    'did you mean labelling.joint.eps, or labelling.visible.eps? '
+    """
+    same = [one for one in known if one.rpartition(".")[2] == key.rpartition(".")[2]]
+    similar = (
+        difflib.get_close_matches(key, known, n=1, cutoff=0.9)
+        or difflib.get_close_matches(key, same, n=3, cutoff=0)
+        or difflib.get_close_matches(key, known, n=1)
+    )
+    return f"did you mean {', or '.join(similar)}? " if similar else ""
+
+
+def _keys(model: type[Any], prefix: str = "") -> Iterator[str]:
+    """Dotted names of all sections and settings."""
+    for name, field in model.model_fields.items():
+        yield f"{prefix}{name}"
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _keys(field.annotation, f"{prefix}{name}.")
 
 
 def _model_of(tree: Mapping[str, Any]) -> type[AnyConfig]:
     """The settings class of the named method; CCLNet by default."""
     method = tree.get("method", method_name(CONFIGS[0]))
     if not isinstance(method, str) or method not in _MODELS:
-        raise ConfigError(f"there is no method {method!r}", hint=f"choose from: {', '.join(_MODELS)}")
+        similar = did_you_mean(method, _MODELS) if isinstance(method, str) else ""
+        raise ConfigError(f"there is no method {method!r}", hint=f"{similar}choose from: {', '.join(_MODELS)}")
     return _MODELS[method]
 
 
@@ -126,9 +159,10 @@ def _read_toml(place: str, name: str) -> dict[str, Any]:
     if not _is_file(name):
         if name not in preset_names():
             file = Path(f"{name}.toml")
-            hint = f"{file} is a file: name it with its ending" if name and is_there(file) else known
+            hint = did_you_mean(name[:_LONGEST], preset_names()) + known
+            hint = f"{file} is a file: name it with its ending" if name and is_there(file) else hint
             raise ConfigError(f"there is no preset {_short(name)}", hint=hint)
-        return tomllib.loads((_FOLDER / f"{name}.toml").read_text(encoding="utf-8"))
+        return tomllib.loads(preset_text(name))
     text = read_text(Path(place), kind="preset", origin=known, error=ConfigError)
     try:
         return tomllib.loads(text)
@@ -203,8 +237,12 @@ def _knows_none(model: type[Any], dotted: str) -> bool:
     return "none" in {value for choice in choices for value in get_args(choice)}
 
 
+def _key(problem: Any) -> str:
+    return ".".join(str(part) for part in problem["loc"])
+
+
 def _describe(problem: Any) -> str:
-    key = ".".join(str(part) for part in problem["loc"])
+    key = _key(problem)
     match problem["type"]:
         case "extra_forbidden":
             return f"{key} is called {_RENAMED[key]} now" if key in _RENAMED else f"{key} does not exist"

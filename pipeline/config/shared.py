@@ -22,6 +22,7 @@ from pydantic import (
 )
 
 from pipeline.config.datasets import OPTIONS, DeepRange, Orientation, Split, options_of, readers_of
+from pipeline.runtime.names import did_you_mean
 
 STRICT = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
 """Of every section: unknown keys are errors, and the sentence under a field is its description."""
@@ -42,7 +43,7 @@ Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$")]
 
 def _known_name(name: str) -> str:
     if name not in _NAMES:
-        raise ValueError(f"there is no data set {name!r}; one of {', '.join(_NAMES)}")
+        raise ValueError(f"there is no data set {name!r}; {did_you_mean(name, _NAMES)}one of {', '.join(_NAMES)}")
     return name
 
 

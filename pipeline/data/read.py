@@ -8,6 +8,7 @@ from pipeline.data.datasets import DATASETS
 from pipeline.data.datasets.spec import DatasetSpec
 from pipeline.data.truth import Dataset
 from pipeline.errors import ConfigError, DataError
+from pipeline.runtime.names import did_you_mean
 
 
 def spec_of(name: str, datasets: Sequence[DatasetSpec] = DATASETS) -> DatasetSpec:
@@ -15,7 +16,9 @@ def spec_of(name: str, datasets: Sequence[DatasetSpec] = DATASETS) -> DatasetSpe
     for spec in datasets:
         if spec.name == name:
             return spec
-    raise ConfigError(f"there is no data set {name!r}", hint=f"choose from: {', '.join(one.name for one in datasets)}")
+    known = [one.name for one in datasets]
+    hint = f"{did_you_mean(name, known)}choose from: {', '.join(known)}"
+    raise ConfigError(f"there is no data set {name!r}", hint=hint)
 
 
 def read_dataset(

@@ -25,6 +25,8 @@ INDEX = "index.json"
 FORMAT = 1
 _PARTS_OF_INDEX = re.compile(r"\.?(vectors-\d{6}\.npy|files-\d{6}\.jsonl|lists-\d{6}\.faiss)(\.tmp)?")
 _REMAKE = "name a new folder with --index, or remove index.json, vectors-*, files-* and lists-* in this one"
+INDEXES = Path("indexes")
+"""The default folder of index folders."""
 
 
 @dataclass(frozen=True, slots=True)

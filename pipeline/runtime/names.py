@@ -1,5 +1,6 @@
 """Names that look alike: other Unicode forms, spaces and characters without width, upper and lower case."""
 
+import difflib
 import os
 import re
 import unicodedata
@@ -102,6 +103,16 @@ class FileNames:
             except OSError:
                 self._folders[folder] = Names(())
         return self._folders[folder]
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The beginning of a hint that names the most similar known name; empty without one.
+
+    >>> did_you_mean("cclnet-sysy", ["cclnet-sysu", "demo"])
+    'did you mean cclnet-sysu? '
+    """
+    similar = difflib.get_close_matches(name.lower(), list(known), n=1)
+    return f"did you mean {similar[0]}? " if similar else ""
 
 
 def is_there(path: Path) -> bool:

@@ -17,7 +17,7 @@ WAIT_POLICY = "PASSIVE"
 
 
 def prepare_environment() -> None:
-    """Change `os.environ` for this process and its children; called before Prefect, MLflow, torch and numba are imported.
+    """Change `os.environ` for this process and its children; called before torch, Prefect and MLflow are imported.
 
     A missing TMPDIR or HOME is replaced. Where the home folder cannot be written, caches, Prefect's database and
     matplotlib's settings are kept in a private folder below the temporary folder. Variables that the user has set to

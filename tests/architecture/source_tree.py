@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES = ("clustering", "models", "pipeline", "flows")
+PACKAGES = ("clustering", "models", "pipeline", "flows", "vireid")
 
 
 @dataclass(frozen=True, slots=True)

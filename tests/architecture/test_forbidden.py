@@ -31,7 +31,7 @@ def test_results_go_through_the_console_never_through_print():
 
 
 ENVIRONMENT = {"pipeline.runtime.user_environment", "flows.proxies"}
-"""Modules that change variables of this process, which libraries and children read; called by the command line and workers."""
+"""Modules that change variables of this process, for libraries and children; called by commands and workers."""
 
 
 @pytest.mark.parametrize("target", ["sys.stdout", "sys.stderr", "sys.path", "os.environ", "torch.backends"])

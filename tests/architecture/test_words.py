@@ -41,6 +41,7 @@ PLAIN_ROOMS = (
     "pipeline.runtime",
     "pipeline.training",
     "flows",
+    "vireid",
     "pipeline.config",
     "pipeline.errors",
     "pipeline.reports",
