@@ -10,6 +10,8 @@ from pipeline.data.truth import Dataset
 from pipeline.errors import ConfigError, DataError
 from pipeline.runtime.names import did_you_mean
 
+__all__ = ["Dataset", "read_dataset", "refuse_other_layout", "spec_of"]
+
 
 def spec_of(name: str, datasets: Sequence[DatasetSpec] = DATASETS) -> DatasetSpec:
     """The data set of a name."""

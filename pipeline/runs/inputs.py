@@ -9,9 +9,8 @@ from pathlib import Path
 from models.file_kinds import FOLDER, PICKLE, SAFETENSORS, STATE_DICT, TORCHSCRIPT, what_is
 from pipeline.config.experiment import AnyConfig
 from pipeline.config.shared import DataConfig
-from pipeline.data.read import read_dataset, spec_of
+from pipeline.data.read import Dataset, read_dataset, spec_of
 from pipeline.data.roots import describe_absent
-from pipeline.data.truth import Dataset
 from pipeline.errors import ConfigError, DataError, WeightsError
 from pipeline.runtime.names import is_there
 from pipeline.storage.run_reader import read_run
