@@ -34,7 +34,7 @@ from pipeline.data.store import open_store, store_key
 from pipeline.data.supervision import Supervision
 from pipeline.errors import CheckpointError, ConfigError, DataError, WeightsError
 from pipeline.runs.evaluator import IdentityEvaluator, refuse_unmeasurable
-from pipeline.runs.record import RunRecord
+from pipeline.runs.record import FLOW_RUN_PAGE, RunRecord
 from pipeline.runs.run import Method, Run
 from pipeline.runtime.device import device_name, recorded_precision, resolve_device, resolve_precision, using_device
 from pipeline.runtime.distributed import ALONE, Processes
@@ -80,6 +80,7 @@ def open_run(config: AnyConfig, method: Method[Any, Any]) -> Iterator[Run[Any, A
                 run = _new_run(config, method, dataset, clip, device, processes, record)
                 made_with = {"device": device_name(device), "processes": processes.count, "precision": run.precision}
                 made_with |= {"weights": asdict(clip.origin), "data": dataset.fingerprint}
+                made_with |= {"data_set": dataset.description, "flow_run": FLOW_RUN_PAGE.get()}
                 record.begin(run.state, record_of(config), made_with)
                 yield run
 
