@@ -121,6 +121,7 @@ class _FlowRun:
         if current is None:
             return None
         assert current.flow is not None
+        page = None if current.flow_run is None else url_for(current.flow_run)
         context = current.serialize()
         # A flow cannot be pickled; the other process imports it.
         del context["flow"]
@@ -130,7 +131,7 @@ class _FlowRun:
             str(current.client.api_url),
             PREFECT_API_AUTH_STRING.value(),
             is_reported(),
-            clickable(url_for(current.flow_run) or "") or None if current.flow_run is not None else None,
+            page and clickable(page),
         )
 
 

@@ -44,9 +44,10 @@ def _lines(run: RecordedRun, made_with: dict[str, Any]) -> Iterator[tuple[str, s
 
 def _data(run: RecordedRun, made_with: dict[str, Any]) -> str:
     data = run.config.data
-    text = options_of(data.name).title or data.name
+    options = options_of(data.name)
+    text = options.title or data.name
     text = f"**synthetic** people in the layout of {text}, not photographs" if run.synthetic else text
-    text += f", split {data.split}" if data.split is not None else ""
+    text += "" if data.split in (None, options.default_split) else f", split {data.split}"
     images = (made_with.get("data_set") or {}).get("images") or {}
     parts = [f"{part} {one['visible']:,} visible, {one['infrared']:,} infrared images" for part, one in images.items()]
     return "; ".join([text, *parts])

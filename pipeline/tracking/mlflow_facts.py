@@ -95,9 +95,14 @@ def log_figures(client: MlflowClient, run_id: str, number: int, files: Sequence[
     for path in figures:
         key, time = path.stem.rpartition("-")[0], time_ms or path.stat().st_mtime_ns // 1_000_000
         start = f"{key}+step+{number}+timestamp+{time}+"
-        if not any(name.startswith(start) and name.endswith(".webp") for name in known):
-            with Image.open(path) as image:
-                client.log_image(run_id, image.convert("RGB"), key=key, step=number, timestamp=time, synchronous=True)
+        if any(name.startswith(start) and name.endswith(".webp") for name in known):
+            continue
+        try:
+            with Image.open(path) as opened:
+                image = opened.convert("RGB")
+        except (OSError, ValueError, SyntaxError):
+            continue  # a damaged figure; its file is with the round
+        client.log_image(run_id, image, key=key, step=number, timestamp=time, synchronous=True)
 
 
 def _digest(text: str) -> str:

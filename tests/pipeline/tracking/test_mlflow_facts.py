@@ -41,7 +41,7 @@ def leave_run(path: Path, *changes: str) -> Path:
             ]
         )
         for number in (1, 2):
-            folder.save_figure(number, "eps-curve", Image.new("RGB", (8, 6), "red").save)
+            folder.save_figure(number, "eps-curve", lambda file: Image.new("RGB", (8, 6), "red").save(file, "PNG"))
     return path
 
 
