@@ -22,6 +22,9 @@ export MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT = true
 # OpenMP's threads sleep while they wait, and leave the cores to other programs.
 export OMP_WAIT_POLICY ?= PASSIVE
 
+# Address in the links that runs print, unless it is set already.
+export VIREID_MLFLOW_UI ?= http://127.0.0.1:$(PORT)
+
 BIN := .venv/bin
 STAMP := .venv/set-up-$(EXTRA)-$(shell cat pyproject.toml constraints.txt | cksum | tr -s ' ' '-')
 INSTALL := install --quiet -c constraints.txt -e '.[$(EXTRA),test]'
@@ -104,8 +107,7 @@ deploy: setup  ## register the deployments on the server of `make server`
 
 ui: setup  ## compare runs and rounds in MLflow, on this machine only
 	@mkdir -p "$(RUNS)"
-	@$(BIN)/python -m pipeline.tracking.store "$(RUNS)"
-	@echo 'open http://127.0.0.1:$(PORT) and choose "Model training" at the top left'
+	@$(BIN)/python -m pipeline.tracking.store "$(RUNS)" http://127.0.0.1:$(PORT)
 	MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false exec $(BIN)/mlflow server --host 127.0.0.1 --port $(PORT) \
 		--backend-store-uri "sqlite:///$(RUNS)/mlflow.db"
 

@@ -55,7 +55,8 @@ def show_rounds(run: Run[Any, Any]) -> None:
     rows, seconds = run.state.metrics, [timing["seconds/total"] for timing in run.state.timings]
     table = round_table.markdown(rows, seconds, run.evaluator.headline_search)
     parts = [f"Run folder: `{run.record.folder.path}`", table]
-    pages = {"this run": run.record.tracker.run_url, "rounds side by side": run.record.tracker.compare_url}
+    tracker = run.record.tracker
+    pages = {"this run": tracker.run_url, "all runs": tracker.table_url, "rounds side by side": tracker.compare_url}
     links = [f"[{name}]({url})" for name, page in pages.items() if (url := page(ui_address())) is not None]
     if links:
         parts.append("In MLflow: " + ", ".join(links))

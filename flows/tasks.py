@@ -11,6 +11,7 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext, hydrated_context
 from prefect.logging.configuration import setup_logging
 from prefect.settings import PREFECT_API_AUTH_STRING, PREFECT_API_URL, temporary_settings
+from prefect.utilities.urls import url_for
 
 from flows.artifacts import is_reported, reported, show_rounds
 from flows.prefect_local import prefect_at_terminal
@@ -20,11 +21,13 @@ from pipeline.evaluation.report import EvaluationReport
 from pipeline.methods import METHODS, train
 from pipeline.runs.evaluator import IdentityEvaluator
 from pipeline.runs.open import run_path
+from pipeline.runs.record import FLOW_RUN_PAGE
 from pipeline.runs.run import Run
 from pipeline.runs.stages import Stage, stages_run_by
 from pipeline.runtime.device import resolve_device
 from pipeline.runtime.distributed import Processes, joined_if_torchrun
 from pipeline.runtime.launcher import launch
+from pipeline.secrets import clickable
 from pipeline.storage.run_folder import RunFolder
 
 
@@ -64,6 +67,7 @@ def measure_again(
 def train_as_tasks(config: AnyConfig) -> EvaluationReport | None:
     """Train in this process, or start `execution.processes` ranks; called by a flow. Raises the error of a rank."""
     flow_run = _FlowRun.here()
+    FLOW_RUN_PAGE.set(flow_run.page if flow_run is not None and flow_run.deployed else None)
     if config.execution.processes == 1 or Processes.here().count > 1:
         with nullcontext() if flow_run is None else stages_run_by(run_as_task):
             return train(config)
@@ -90,6 +94,7 @@ def rank_zero_of_torchrun(configs: Sequence[AnyConfig]) -> Iterator[bool]:
 
 def _work(config: AnyConfig, flow_run: "_FlowRun | None") -> None:
     if flow_run is not None and Processes.here().is_rank_zero:
+        FLOW_RUN_PAGE.set(flow_run.page if flow_run.deployed else None)
         with _part_of(flow_run), stages_run_by(run_as_task):
             train(config)
     else:
@@ -100,7 +105,7 @@ def _work(config: AnyConfig, flow_run: "_FlowRun | None") -> None:
 class _FlowRun:
     """A flow run, sent to the process of rank 0: its flow's name, Prefect's context, the server's address and password.
 
-    `deployed`: whether a worker started it, and not the command line; then it logs to Prefect.
+    `deployed`: whether a worker started it, and not the command line; then it logs to Prefect. `page` shows it there.
     """
 
     flow: str
@@ -108,6 +113,7 @@ class _FlowRun:
     api: str
     password: str | None = field(repr=False)
     deployed: bool
+    page: str | None
 
     @staticmethod
     def here() -> "_FlowRun | None":
@@ -115,11 +121,17 @@ class _FlowRun:
         if current is None:
             return None
         assert current.flow is not None
+        page = None if current.flow_run is None else url_for(current.flow_run)
         context = current.serialize()
         # A flow cannot be pickled; the other process imports it.
         del context["flow"]
         return _FlowRun(
-            current.flow.name, context, str(current.client.api_url), PREFECT_API_AUTH_STRING.value(), is_reported()
+            current.flow.name,
+            context,
+            str(current.client.api_url),
+            PREFECT_API_AUTH_STRING.value(),
+            is_reported(),
+            page and clickable(page),
         )
 
 

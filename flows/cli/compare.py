@@ -48,7 +48,8 @@ def _runs(comparison: "Comparison") -> Table:
         result.add_column(column, overflow="fold")
     for letter, run in zip(comparison.letters, comparison.runs, strict=True):
         rounds = f"{len(run.rounds)} of {run.planned}"
-        result.add_row(letter, str(run.path), run.method, rounds, run.state, run.headline or "not measured")
+        search = (run.headline or "not measured") + (", synthetic" if run.synthetic else "")
+        result.add_row(letter, str(run.path), run.method, rounds, run.state, search)
     return result
 
 

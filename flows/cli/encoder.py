@@ -167,6 +167,8 @@ def _print_hits(result: "GallerySearchResult") -> None:
             f"{score.queries:,} queries whose person is in the gallery: Rank-1 {100 * score.rank1:.2f} %, "
             f"{100 * score.found_in_hits:.2f} % within the retrieved images"
         )
+    if result.caution:
+        print_line(result.caution)
     if result.recall is not None:
         print_line(f"approximate search: recall {result.recall:.1%} of the exact results")
 

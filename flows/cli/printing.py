@@ -107,7 +107,7 @@ def print_check(check: "DatasetCheck") -> None:
 
 def _notes(kind: str, weights: str, selection: str, features: "FeatureRecord", seed: int) -> list[str]:
     return [
-        f"{kind} data",
+        f"{'synthetic' if kind == 'drawn' else kind} data",
         f"weights: {weights}",
         f"selection: {selection}",
         f"feature: {features.name}, flip {features.flip}",

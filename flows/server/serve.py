@@ -77,7 +77,7 @@ def serve(port: int, mlflow_port: int, pool: str, runs: Path) -> None:
     api, worker_name = f"http://{LOOPBACK}:{port}/api", socket.gethostname()
     refuse_unusable_proxies(api)
     folder = _log_folder(runs)
-    _prepare_stores(runs)
+    pages = _prepare_stores(runs, f"http://{LOOPBACK}:{mlflow_port}")
     given = PREFECT_SERVER_API_AUTH_STRING.value()
     password = given or kept_password(folder)
     settings = {PREFECT_API_URL: api, PREFECT_API_AUTH_STRING: password}
@@ -92,7 +92,7 @@ def serve(port: int, mlflow_port: int, pool: str, runs: Path) -> None:
                 ensure_pool(pool)
                 _resume_orphaned_runs(pool, worker_name, grace_seconds=0)
                 worker.start()
-                _log_addresses(api, port, mlflow_port, folder, with_file=given is None)
+                _log_addresses(api, port, pages, folder, with_file=given is None)
             while not stopping.wait(_POLL_SECONDS):
                 _restart_ended([*servers, worker], worker, pool, worker_name)
         finally:
@@ -114,12 +114,13 @@ def _log_folder(runs: Path) -> Path:
     return folder
 
 
-def _prepare_stores(runs: Path) -> None:
-    """Refuse databases that the servers cannot use; a missing `mlflow.db` is made whole."""
+def _prepare_stores(runs: Path, ui: str) -> str:
+    """Refuse databases that the servers cannot use; a missing `mlflow.db` is made whole. Returns the page of runs."""
     expect_usable_store()
-    from pipeline.tracking.store import prepare_store  # takes seconds
+    from pipeline.tracking.store import page_of_runs, prepare_store  # takes seconds
 
     prepare_store(runs)
+    return page_of_runs(runs, ui)
 
 
 def _services(
@@ -197,11 +198,11 @@ def _stop_signals() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
-def _log_addresses(api: str, port: int, mlflow_port: int, folder: Path, *, with_file: bool) -> None:
+def _log_addresses(api: str, port: int, pages: str, folder: Path, *, with_file: bool) -> None:
     password = str(password_file(folder.resolve()))
     where = password if with_file else "PREFECT_SERVER_API_AUTH_STRING"
     logger.info("Prefect: http://%s:%d (password: %s)", LOOPBACK, port, where)
-    logger.info('MLflow:  http://%s:%d (choose "Model training" at the top left)', LOOPBACK, mlflow_port)
+    logger.info("MLflow:  %s", pages)
     logger.info("logs:    %s", folder)
     exported = f'"$(cat {shlex.quote(password)})"' if with_file else '"$PREFECT_SERVER_API_AUTH_STRING"'
     logger.info(

@@ -80,7 +80,7 @@ Stage = str
 """The name of a training stage, such as `prepare`; each method has its own."""
 
 _SHOWN = 4
-_PATHS = {"data": ("root", "images_root"), "captions": ("path",)}
+PATHS = {"data": ("root", "images_root"), "captions": ("path",)}
 """Settings that are paths: the digest omits them, since a resumed run compares digests of the files themselves."""
 _ADDED: Mapping[str, Mapping[str, Any]] = {"data": {"orientation": None, "deep_range": "image"}}
 """Settings that runs of earlier versions lack, with the values that these runs have: the digest omits these values."""
@@ -132,8 +132,8 @@ def digest_of(config: AnyConfig) -> str:
     """
     values = record_of(config)
     execution = values.pop("execution")
-    for section in _PATHS.keys() & values.keys():
-        values[section] = {name: value for name, value in values[section].items() if name not in _PATHS[section]}
+    for section in PATHS.keys() & values.keys():
+        values[section] = {name: value for name, value in values[section].items() if name not in PATHS[section]}
     for section, added in {**_ADDED, **_ADDED_TO.get(config.method, {})}.items():
         kept = {name: value for name, value in values[section].items() if name not in added or value != added[name]}
         if kept:

@@ -10,7 +10,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from pipeline.config.experiment import CONFIGS, AnyConfig, method_name
+from pipeline.config.experiment import CONFIGS, PATHS, AnyConfig, method_name, record_of, recorded_values
 from pipeline.errors import ConfigError
 from pipeline.runtime.names import did_you_mean, is_there
 from pipeline.runtime.text_files import read_text
@@ -69,6 +69,23 @@ def refuse_other(preset: str, config: AnyConfig, *, method: str | None = None, d
                 f"preset {_short(preset)} is of {what} {found}, not {wanted}",
                 hint=f"choose a preset of {wanted}; `vireid train {preset}` trains this one",
             )
+
+
+def changed_from_preset(recorded: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Dotted names and values of recorded settings that differ from the built-in preset of their name.
+
+    Folders and `execution` change no result and are omitted. None if there is no such preset.
+    """
+    name = recorded.get("name")
+    if name not in preset_names():
+        return None
+    usual, now = recorded_values(record_of(load_config(name))), recorded_values(recorded)
+    places = {f"{section}.{key}" for section, keys in PATHS.items() for key in keys}
+    return {
+        key: value
+        for key, value in now.items()
+        if value != usual.get(key) and key not in places and not key.startswith("execution.")
+    }
 
 
 def validate_config(tree: Mapping[str, Any]) -> AnyConfig:

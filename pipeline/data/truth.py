@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Int64
@@ -81,6 +82,17 @@ class Dataset:
         """The digests of the file lists of training and test, separately: RegDB's splits differ in nothing else."""
         parts = {"training": self.training, "test": self.test}
         return {name: file_list_digest(tables.images) for name, tables in parts.items() if tables is not None}
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """Name, kind, and number of images of each part, as plain JSON types: a run records them."""
+        parts = {"training": self.training, "validation": self.validation, "test": self.test}
+        images = {
+            part: {table.modality.value: len(table) for table in tables.images}
+            for part, tables in parts.items()
+            if tables is not None
+        }
+        return {"name": self.name, "kind": self.kind, "images": images}
 
     def stored_rows(self, table: ImageTable) -> Int64[np.ndarray, " n"]:
         """The row in `images` of the same modality of each image of a table."""

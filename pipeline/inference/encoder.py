@@ -51,6 +51,11 @@ class TrainedEncoder(Protocol):
         """How image files become its pixels."""
         ...
 
+    @property
+    def synthetic(self) -> bool:
+        """Whether it was trained on synthetic people."""
+        ...
+
     def encode(self, pixels: UInt8[np.ndarray, "n height width 3"], modality: Modality) -> Float32[np.ndarray, "n dim"]:
         """One vector an image, not always of unit length.
 
@@ -94,6 +99,7 @@ class RunEncoder:
     device: torch.device
     precision: Precision
     reading: ImageReading = FROM_ANYWHERE
+    synthetic: bool = False
 
     @cached_property
     def digest(self) -> str:

@@ -12,7 +12,8 @@ from pipeline.inference.encoder import RunEncoder
 from pipeline.inference.saved_encoder import read_saved_encoder, registered_as_graphs
 from pipeline.runtime.device import PrecisionSetting
 from pipeline.tracking.mlflow_models import FORM_TAG, SAVED
-from pipeline.tracking.store import answering, check, tracking_uri
+from pipeline.tracking.places import present_place
+from pipeline.tracking.store import answering, check, sqlite_file, tracking_uri
 
 _ABSENT = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE", "NOT_FOUND")
 _FORM = "name models:/NAME/VERSION, models:/NAME@ALIAS or runs:/RUN_ID; MLFLOW_TRACKING_URI if they are not in runs/"
@@ -58,7 +59,8 @@ def _download(client: MlflowClient, name: str, uri: str) -> Path:
         raise registered_as_graphs(name)
     newest = max(saved, key=lambda version: int(version.version))
     # Its location instead of `models:/...`, which MLflow resolves in the default store of the process.
-    place = client.get_model_version_download_uri(newest.name, newest.version)
+    place, file = client.get_model_version_download_uri(newest.name, newest.version), sqlite_file(uri)
+    place = place if file is None else present_place(file, place)
     return Path(download_artifacts(artifact_uri=place, tracking_uri=uri))
 
 

@@ -19,6 +19,7 @@ from pipeline.inference.encoder import RunEncoder, TrainedEncoder
 from pipeline.methods import method_of
 from pipeline.runtime.device import PrecisionSetting, recorded_precision, resolve_device, resolve_precision
 from pipeline.storage import layout as run_files
+from pipeline.storage.origin import is_synthetic
 from pipeline.storage.run_folder import read_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -96,7 +97,8 @@ def read_run_encoder(path: Path, device: str = "auto", precision: PrecisionSetti
             hint=f"the run took its architecture from {config.model.weights}: restore it there",
         ) from error
     logger.info("%s: %s, after round %d", folder.name, config.method, round_)
-    return RunEncoder(folder.name, encoder.to(place).eval(), config, round_, place, computed_in, reading)
+    network, synthetic = encoder.to(place).eval(), is_synthetic(folder)
+    return RunEncoder(folder.name, network, config, round_, place, computed_in, reading, synthetic)
 
 
 def _result(checkpoint: dict[str, Any], path: Path, *, last: bool) -> tuple[int, dict[str, torch.Tensor]]:

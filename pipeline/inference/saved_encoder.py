@@ -40,7 +40,8 @@ def read_saved_encoder(
     number = settings.get("round")
     number = number if isinstance(number, int) else 0
     reading = search_reading(config.data.orientation, config.data.deep_range)
-    return RunEncoder(name, encoder.to(place), config, number, place, computed_in, reading)
+    synthetic = settings.get("synthetic") is True
+    return RunEncoder(name, encoder.to(place), config, number, place, computed_in, reading, synthetic)
 
 
 def registered_as_graphs(name: str) -> WeightsError:

@@ -18,6 +18,7 @@ from PIL import Image
 
 from pipeline.data.image_files import FROM_ANYWHERE, ImageReading, Unreadable, open_image, without_pillow_warnings
 from pipeline.data.image_list import ImageList
+from pipeline.data.synthetic.record import shows_synthetic
 from pipeline.evaluation.ranking import unit_rows
 from pipeline.inference.embedding import embed_images, require_some
 from pipeline.inference.encoder import TrainedEncoder
@@ -60,12 +61,18 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class GallerySearchResult:
-    """The hits of all queries."""
+    """The hits of all queries; `synthetic` names which of `encoder`, `queries` and `gallery` are so."""
 
     queries: tuple[FoundByQuery, ...]
     unreadable: tuple[Unreadable, ...]
     score: Score | None
     recall: float | None
+    synthetic: tuple[str, ...] = ()
+
+    @property
+    def caution(self) -> str | None:
+        """A line that says what is synthetic; None if nothing is."""
+        return f"synthetic people, not photographs: {', '.join(self.synthetic)}" if self.synthetic else None
 
     def to_dict(self) -> dict[str, Any]:
         """As plain JSON types."""
@@ -88,6 +95,8 @@ def search_gallery(
     queries: Float32[np.ndarray, "q dim"] = unit_rows(embedded.vectors, "queries").astype(np.float32)
     hits = gallery.search(queries, k)
     people = {file.person for file in gallery.files if file.person}
+    drawn = {"queries": shows_synthetic(images.root / images.paths[0]), "gallery": shows_synthetic(gallery.root)}
+    origins = {"encoder": encoder.synthetic, **drawn}
     found = tuple(
         _found(readable, query, [gallery.files[row] for row in rows], similarities)
         for query, (rows, similarities) in enumerate(zip(hits.rows, hits.similarities, strict=True))
@@ -97,6 +106,7 @@ def search_gallery(
         unreadable=embedded.unreadable,
         score=_score([one for one in found if one.person in people]),
         recall=None if gallery.lists is None else gallery.lists.recall,
+        synthetic=tuple(name for name, is_so in origins.items() if is_so),
     )
 
 
@@ -164,6 +174,8 @@ def _page(
         score = result.score
         yield f"; of {score.queries:,} queries whose person is there, {100 * score.rank1:.2f} % found the person first"
     yield ".</p>\n"
+    if result.caution:
+        yield f"<p>{escape(result.caution)}.</p>\n"
     if len(shown) < len(result.queries):
         yield f"<p>The first {len(shown):,} of them are shown.</p>\n"
     if any(hit.right is not None for query in shown for hit in query.hits):

@@ -21,6 +21,7 @@ from pipeline.data.image_files import search_reading
 from pipeline.data.transforms.augmentation import Normalisation, preprocess
 from pipeline.runs.run import Run
 from pipeline.runtime.atomic_files import TEMPORARY
+from pipeline.storage.origin import is_synthetic
 from pipeline.tracking.replay import MODELS_FORM, read_note
 
 logger = logging.getLogger(__name__)
@@ -75,8 +76,10 @@ def export_result(run: Run[Any, Any]) -> None:
     heads = [Head(name) for name in config.evaluation.heads]
     size = config.images.height, config.images.width
     reading = json.dumps(search_reading(config.data.orientation, config.data.deep_range).to_dict())
+    synthetic = is_synthetic(folder.path)
     tags = {"vireid.run": folder.path.name, "vireid.round": str(number), READING: reading}
     tags |= dict.fromkeys(marks_of(record_of(config)), "true")
+    tags |= {"vireid.data": "synthetic"} if synthetic else {}
     try:
         for modality in Modality:
             name = registered_name(config, modality)
@@ -85,7 +88,7 @@ def export_result(run: Run[Any, Any]) -> None:
             with _placed(folder.unregistered / str(modality)) as path:
                 save_model(model, _example(*size), path, tags | {"vireid.model": name})
         with _placed(folder.unregistered / "table") as path:
-            settings = {"run": folder.path.name, "round": number, "config": record_of(config)}
+            settings = {"run": folder.path.name, "round": number, "config": record_of(config), "synthetic": synthetic}
             write = partial(save_encoder, encoder=encoder, architecture=run.clip.architecture, settings=settings)
             save_table_model(write, _LOADER, path, tags | {"vireid.model": registered_name(config)})
     except ModelExportError as error:

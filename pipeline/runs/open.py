@@ -31,7 +31,7 @@ from pipeline.data.supervision import Supervision
 from pipeline.errors import CheckpointError, WeightsError
 from pipeline.runs.evaluator import IdentityEvaluator, refuse_unmeasurable
 from pipeline.runs.inputs import log_counts, present_data, read_data
-from pipeline.runs.record import RunRecord
+from pipeline.runs.record import FLOW_RUN_PAGE, RunRecord
 from pipeline.runs.run import Method, Run
 from pipeline.runtime.device import device_name, recorded_precision, resolve_device, resolve_precision, using_device
 from pipeline.runtime.distributed import ALONE, Processes
@@ -77,6 +77,7 @@ def open_run(config: AnyConfig, method: Method[Any, Any]) -> Iterator[Run[Any, A
                 run = _new_run(config, method, dataset, clip, device, processes, record)
                 made_with = {"device": device_name(device), "processes": processes.count, "precision": run.precision}
                 made_with |= {"weights": asdict(clip.origin), "data": dataset.fingerprint}
+                made_with |= {"data_set": dataset.description, "flow_run": FLOW_RUN_PAGE.get()}
                 record.begin(run.state, record_of(config), made_with)
                 yield run
 

@@ -5,6 +5,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Mapping
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +30,9 @@ UI_VARIABLE = "VIREID_MLFLOW_UI"
 
 UI_ADDRESS = "http://127.0.0.1:5000"
 """Address of `make ui`."""
+
+FLOW_RUN_PAGE: ContextVar[str | None] = ContextVar("flow_run_page", default=None)
+"""The page of the Prefect flow run that trains here; None for a command at a terminal, whose server ends with it."""
 
 _PAUSE = 10
 """Back-off: after a failed call of t seconds, wait 10 t."""
@@ -90,9 +94,10 @@ class RunRecord:
         if self._unreachable:
             logger.warning("MLflow misses a part of this run: `vireid runs sync %s` sends it", self.folder.path)
             return
-        page = self.tracker.compare_url(ui_address())
-        if page is not None:
-            logger.info("rounds side by side, while `make ui` runs: %s", page)
+        ui = ui_address()
+        for what, page in (("runs", self.tracker.table_url(ui)), ("rounds side by side", self.tracker.compare_url(ui))):
+            if page is not None:
+                logger.info("MLflow, while `make ui` runs: %s: %s", what, page)
 
     def _is_kept(self, number: int) -> bool:
         match self.keep_checkpoints:

@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from datetime import UTC, datetime
 from functools import wraps
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
@@ -18,6 +19,7 @@ from pipeline.runs.export_result import export_result
 from pipeline.runs.figures import draw_learning
 from pipeline.runs.run import Run
 from pipeline.runtime.environment import peak_memory
+from pipeline.storage.layout import ENDED
 from pipeline.training.state import SelectedRound
 
 logger = logging.getLogger(__name__)
@@ -163,6 +165,7 @@ def record_round(
     run.state.metrics.append(row)
     seconds = run.clock.seconds()
     spent = {f"seconds/{name}": value for name, value in seconds.items()}
-    run.state.timings.append({"search": search} | spent | peak_memory())
+    ended = datetime.now(UTC).isoformat(timespec="milliseconds")
+    run.state.timings.append({"search": search, ENDED: ended} | spent | peak_memory())
     run.record.finish_round(run.state, labels, report)
     logger.info(round_table.line(row, seconds["total"], headline))

@@ -24,7 +24,10 @@ LOCK = "lock"
 FORMAT = 2
 """Version of config record, checkpoint and rows together; runs without a number are of format 1."""
 
-ROW_LABELS = ("round", "stage", "epoch", "search")
+ENDED = "ended"
+"""Time of a round's end in a row of `timings.jsonl`: ISO 8601, UTC. Runs of earlier versions have none."""
+
+ROW_LABELS = ("round", "stage", "epoch", "search", ENDED)
 """Entries of a row of `metrics.jsonl` or `timings.jsonl` that are not measurements."""
 
 WRITTEN = (CONFIG, CHECKPOINT, METRICS, TIMINGS, EVALUATION, ENVIRONMENT)

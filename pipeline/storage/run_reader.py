@@ -1,6 +1,6 @@
 """Read runs without opening them: no lock, no writes, no torch."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,6 +12,7 @@ from pipeline.config.presets import validate_config
 from pipeline.errors import CheckpointError, ConfigError, VireidError
 from pipeline.runtime.folder_lock import lock_holder
 from pipeline.storage import layout as run_files
+from pipeline.storage.origin import is_synthetic
 
 RunState = Literal["running", "finished", "interrupted"]
 
@@ -62,10 +63,15 @@ class RecordedRun:
 
     @property
     def data(self) -> str:
-        """The data set, with the split unless it is the default."""
+        """The data set, with the split unless it is the default, and `synthetic` where it is."""
         data = self.config.data
         usual = data.split in (None, options_of(data.name).default_split)
-        return data.name if usual else f"{data.name}, split {data.split}"
+        return data.name + ("" if usual else f", split {data.split}") + (", synthetic" if self.synthetic else "")
+
+    @property
+    def synthetic(self) -> bool:
+        """Whether its images show synthetic people."""
+        return is_synthetic(self.path)
 
     @property
     def state(self) -> RunState:
@@ -77,9 +83,7 @@ class RecordedRun:
     @property
     def headline(self) -> str | None:
         """The first search of the run's rounds, as `test/NAME`, or `val/NAME` without test images."""
-        names = [name for row in self.rounds.values() for name in row if name.endswith("/r1")]
-        first = [name for part in ("test/", "val/") for name in names if name.startswith(part)]
-        return first[0].removesuffix("/r1") if first else None
+        return headline_of(self.rounds.values())
 
     @property
     def scores(self) -> tuple[RoundScore, ...]:
@@ -104,6 +108,7 @@ class RecordedRun:
             "method": self.config.method,
             "marks": list(marks_of(self.recorded)),
             "data": self.config.data.name,
+            "synthetic": self.synthetic,
             "split": self.config.data.split,
             "seed": self.config.seed,
             "digest": self.digest,
@@ -115,6 +120,17 @@ class RecordedRun:
             "best_by_test": None if best is None else best.to_dict(),
             "written": self.written.isoformat(timespec="seconds"),
         }
+
+
+def headline_of(rows: Iterable[Mapping[str, Any]]) -> str | None:
+    """The first search of some rounds, as `test/NAME`, or `val/NAME` without test images; None if none was measured.
+
+    >>> headline_of([{"round": 1}, {"round": 2, "val/sysu/all/r1": 0.5, "test/sysu/all/r1": 0.5}])
+    'test/sysu/all'
+    """
+    names = [name for row in rows for name in row if name.endswith("/r1")]
+    first = [name for part in ("test/", "val/") for name in names if name.startswith(part)]
+    return first[0].removesuffix("/r1") if first else None
 
 
 def read_run(path: Path) -> RecordedRun:

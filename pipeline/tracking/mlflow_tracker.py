@@ -30,8 +30,11 @@ from pipeline.config.experiment import flat, marks_of
 from pipeline.errors import TrackingError
 from pipeline.secrets import clickable, masked
 from pipeline.storage.run_folder import RunFolder
+from pipeline.storage.run_reader import headline_of
+from pipeline.tracking.mlflow_facts import is_measured, log_data_set, log_description, log_figures, source_tags
 from pipeline.tracking.mlflow_models import register_model
-from pipeline.tracking.replay import MODELS_FORM, TrackingNote, read_note, write_note
+from pipeline.tracking.places import EXPERIMENT, MODEL_TRAINING, artifact_location, runs_page
+from pipeline.tracking.replay import HEADLINE_NAMES, MODELS_FORM, TrackingNote, read_note, span_of, write_note
 from pipeline.tracking.store import (
     StoreError,
     answering,
@@ -44,11 +47,10 @@ from pipeline.tracking.store import (
     tracking_uri,
 )
 from pipeline.tracking.system_metrics import Monitors, SystemSampler
-from pipeline.tracking.tracker import Numbers, Status
+from pipeline.tracking.tracker import Numbers, Span, Status
 
 logger = logging.getLogger(__name__)
 
-_EXPERIMENT = "vireid"
 _ROUND_TAG = "vireid.round"
 _DIGEST_TAG = "vireid.digest"
 _AT_THE_START = (
@@ -75,15 +77,19 @@ class MlflowTracker:
 
     Runs are addressed by identifier, never as MLflow's active run, which belongs to one thread: tasks run in several.
     Repeated calls record nothing twice; for a changed number MLflow shows the newer one. The run's folder keeps the
-    identifier for the process that resumes the run. `monitors` measure the machine while the run is recorded.
+    identifier for the process that resumes the run. `monitors` measure the machine while the run is recorded. A run
+    that is not `live` ends when its last round did.
     """
 
     records = True
 
-    def __init__(self, runs_folder: Path, folder: RunFolder, *, monitors: Monitors | None = None) -> None:
+    def __init__(
+        self, runs_folder: Path, folder: RunFolder, *, monitors: Monitors | None = None, live: bool = True
+    ) -> None:
         self.uri = tracking_uri(runs_folder)
         self._runs = runs_folder
         self._folder = folder
+        self._live = live
         self._started: _Record | None = None
         self._notes = threading.Lock()
         self._monitors = monitors or []
@@ -105,27 +111,39 @@ class MlflowTracker:
             record = self._found(client) or self._created(client, experiment_id)
             _log_params(client, record.run_id, config)
             client.log_dict(record.run_id, dict(config), "config.json")
+            log_data_set(client, record.run_id, self._folder)
+            log_description(client, record.run_id, self._folder)
             self._started = record
         if self._monitors:
             self._sampler = SystemSampler(self._log_sample, self._monitors)
 
-    def round(self, number: int, metrics: Numbers, params: Mapping[str, Any], artifacts: Sequence[Path] = ()) -> None:
-        """Record a round as a child run, and its metrics also in the parent run.
+    def round(
+        self,
+        number: int,
+        metrics: Numbers,
+        params: Mapping[str, Any],
+        artifacts: Sequence[Path] = (),
+        span: Span | None = None,
+    ) -> None:
+        """Record a round as a child run; its metrics also in the parent run, and there its figures by step.
 
         Infinite and undefined metrics become gaps in curves; of repeated `params` the first value is kept.
         """
         with self._answering():
             record = self._record()
+            began, ended = (None, None) if span is None else map(_milliseconds, span)
             repeated = number in record.rounds
             if not repeated:
-                record.rounds[number] = _create_round(record.client, record.experiment_id, record.run_id, number)
+                record.rounds[number] = _create_round(record, number, began)
             child = record.rounds[number]
             _log_params(record.client, child, params)
-            _log_points(record.client, child, number, metrics, repeated)
-            _log_points(record.client, record.run_id, number, metrics, repeated)
+            _log_points(record.client, child, number, metrics, repeated, ended)
+            _log_points(record.client, record.run_id, number, metrics, repeated, ended)
             for path in artifacts:
                 record.client.log_artifact(child, str(path))
-            _terminate(record.client, child, "FINISHED")
+            log_figures(record.client, record.run_id, number, artifacts, ended)
+            log_description(record.client, record.run_id, self._folder)
+            _terminate(record.client, child, "FINISHED", ended)
             self._remember(rounds=number)
 
     def attach(self, path: Path) -> None:
@@ -150,27 +168,36 @@ class MlflowTracker:
             return
         try:
             with self._answering():
-                _terminate(self._started.client, self._started.run_id, status)
+                log_description(self._started.client, self._started.run_id, self._folder)
+                span = None if self._live else self._last_span()
+                _terminate(self._started.client, self._started.run_id, status, span and _milliseconds(span[1]))
                 self._remember(ended=status)
         except TrackingError as error:
             logger.warning("MLflow did not record the end of the run: %s (%s)", error.message, error.hint)
 
     def compare_url(self, ui: str) -> str:
-        """The page of MLflow's user interface that compares the recorded rounds.
+        """The page of MLflow's user interface that compares the measured rounds; all if none was measured.
 
-        `ui` is its address, such as `http://127.0.0.1:5000`; ignored if a server records the run.
+        The page shows the first number that all rounds have in common, which is `rank1`. `ui` is the address, such as
+        `http://127.0.0.1:5000`; ignored if a server records the run.
         """
         record = self._record()
-        runs = [record.rounds[number] for number in sorted(record.rounds)]
-        query = (("runs", runs), ("experiments", [record.experiment_id]))
-        return f"{self._ui(ui)}/#/compare-runs?" + "&".join(
-            f"{name}={quote(json.dumps(value))}" for name, value in query
-        )
+        rows = self._folder.read_metrics()
+        headline = headline_of(rows)
+        measured = {int(row["round"]) for row in rows if row.get(f"{headline}/r1") is not None}
+        numbers = sorted(measured & record.rounds.keys()) or sorted(record.rounds)
+        query = (("runs", [record.rounds[one] for one in numbers]), ("experiments", [record.experiment_id]))
+        parts = [f"{name}={quote(json.dumps(value))}" for name, value in query]
+        return f"{self._ui(ui)}/#/compare-runs?" + "&".join([*parts, MODEL_TRAINING])
 
     def run_url(self, ui: str) -> str:
         """The run's page of MLflow's user interface; `ui` as for `compare_url`."""
         record = self._record()
-        return f"{self._ui(ui)}/#/experiments/{record.experiment_id}/runs/{record.run_id}"
+        return f"{self._ui(ui)}/#/experiments/{record.experiment_id}/runs/{record.run_id}?{MODEL_TRAINING}"
+
+    def table_url(self, ui: str) -> str:
+        """The table of runs in MLflow's user interface; `ui` as for `compare_url`."""
+        return runs_page(self._ui(ui), self._record().experiment_id)
 
     def _ui(self, ui: str) -> str:
         return clickable(self.uri).rstrip("/") if self.uri.startswith("http") else ui
@@ -182,6 +209,11 @@ class MlflowTracker:
     def _answering(self, way_on: str | None = None) -> contextlib.AbstractContextManager[None]:
         sync = f"`vireid runs sync {shlex.quote(str(self._folder.path))}` sends what is missing"
         return answering(self.uri, self._runs, "record this run", way_on or sync)
+
+    def _last_span(self, *, first: bool = False) -> Span | None:
+        """When the last round, or the `first` one, began and ended."""
+        rows = self._folder.read_timings()
+        return span_of(rows[0 if first else -1]) if rows else None
 
     def _log_sample(self, numbers: Numbers) -> None:
         """Record measurements of the machine; the step is the time in s since the run was created."""
@@ -227,12 +259,14 @@ class MlflowTracker:
 
     def _experiment(self, client: MlflowClient) -> str:
         """The identifier of the experiment, which is created, or restored, if it has to be."""
-        experiment = client.get_experiment_by_name(_EXPERIMENT)
+        experiment = client.get_experiment_by_name(EXPERIMENT)
         if experiment is None:
+            file = sqlite_file(self.uri)  # MLflow's default folder is the working directory
             try:
-                return str(client.create_experiment(_EXPERIMENT, artifact_location=_artifact_location(self.uri)))
+                location = None if file is None else artifact_location(file)
+                return str(client.create_experiment(EXPERIMENT, artifact_location=location))
             except MlflowException as error:
-                experiment = client.get_experiment_by_name(_EXPERIMENT)  # created by another run meanwhile
+                experiment = client.get_experiment_by_name(EXPERIMENT)  # created by another run meanwhile
                 if experiment is None:
                     raise error from error.__cause__
         number = str(experiment.experiment_id)
@@ -241,8 +275,8 @@ class MlflowTracker:
                 client.restore_experiment(number)
             except MlflowException as error:
                 hint = f"restore it: `{restore_command(self.uri, 'experiment', number)}`"
-                raise StoreError(f"its experiment {_EXPERIMENT} (number {number}) was deleted", hint) from error
-            logger.warning("MLflow's experiment %s (%s) was deleted: restored, with its runs", _EXPERIMENT, number)
+                raise StoreError(f"its experiment {EXPERIMENT} (number {number}) was deleted", hint) from error
+            logger.warning("MLflow's experiment %s (%s) was deleted: restored, with its runs", EXPERIMENT, number)
         return number
 
     def _created(self, client: MlflowClient, experiment_id: str) -> _Record:
@@ -254,7 +288,15 @@ class MlflowTracker:
         )
         # Parameters are logged after the note is written.
         unnoted = [run for run in open_runs if run.info.run_name == name and not run.data.params]
-        run = unnoted[0] if unnoted else client.create_run(experiment_id, tags=tags, run_name=name)
+        if unnoted:
+            run = unnoted[0]
+        else:
+            span, tags = self._last_span(first=True), tags | source_tags(self._folder)
+            run = client.create_run(experiment_id, span and _milliseconds(span[0]), tags=tags, run_name=name)
+        if is_measured(self._folder):
+            # Pages begin with the numbers that were logged first; until the first evaluation they are gaps.
+            first = dict.fromkeys(HEADLINE_NAMES, math.nan)
+            _log_points(client, run.info.run_id, 0, first, repeated=bool(unnoted))
         default = self.uri == default_uri(self._runs)
         write_note(self._folder.path, TrackingNote(run.info.run_id, store=None if default else masked(self.uri)))
         return _Record(client, experiment_id, run.info.run_id, run.info.start_time / 1000)
@@ -285,15 +327,14 @@ def _readable(uri: str) -> MlflowClient:
     return MlflowClient(tracking_uri=uri)
 
 
-def _artifact_location(uri: str) -> str | None:
-    """A folder beside a database file (MLflow's default is the working directory); None for a server."""
-    file = sqlite_file(uri)
-    return None if file is None else (file.resolve().parent / "mlflow-artifacts").as_uri()
+def _milliseconds(seconds: float) -> int:
+    return int(1000 * seconds)
 
 
-def _create_round(client: MlflowClient, experiment_id: str, parent: str, number: int) -> str:
-    tags = {MLFLOW_PARENT_RUN_ID: parent, _ROUND_TAG: str(number)}
-    return str(client.create_run(experiment_id, tags=tags, run_name=f"round-{number:03d}").info.run_id)
+def _create_round(record: _Record, number: int, began: int | None) -> str:
+    tags = {MLFLOW_PARENT_RUN_ID: record.run_id, _ROUND_TAG: str(number)}
+    run = record.client.create_run(record.experiment_id, began, tags=tags, run_name=f"round-{number:03d}")
+    return str(run.info.run_id)
 
 
 def _find_rounds(client: MlflowClient, experiment_id: str, parent: str) -> dict[int, str]:
@@ -312,9 +353,11 @@ def _log_params(client: MlflowClient, run_id: str, params: Mapping[str, Any]) ->
         client.log_batch(run_id, params=new[first : first + _MAX_PARAMS])
 
 
-def _log_points(client: MlflowClient, run_id: str, step: int, metrics: Numbers, repeated: bool) -> None:
-    """Log one value per metric; of a repeated round, only missing or changed ones."""
-    now = time.time_ns() // 1_000_000
+def _log_points(
+    client: MlflowClient, run_id: str, step: int, metrics: Numbers, repeated: bool, at: int | None = None
+) -> None:
+    """Log one value per metric, at a time in ms or now; of a repeated round, only missing or changed ones."""
+    now = at or time.time_ns() // 1_000_000
     # Stores replace infinity by the largest number, which spoils charts; NaN is shown as a gap.
     finite = {name: float(value) if math.isfinite(value) else math.nan for name, value in metrics.items()}
     points = [Metric(name, value, now, step) for name, value in finite.items()]
@@ -333,9 +376,9 @@ def _text(value: Any) -> str:
     return text if len(text) <= _MAX_VALUE_LENGTH else text[: _MAX_VALUE_LENGTH - 1] + "…"
 
 
-def _terminate(client: MlflowClient, run_id: str, status: Status) -> None:
-    """End a run, whether or not it has ended before."""
+def _terminate(client: MlflowClient, run_id: str, status: Status, at: int | None = None) -> None:
+    """End a run at a time in ms or now, whether or not it has ended before."""
     # With a server MLflow prints the address of each ended run, with its password, to stdout, which is for results.
     with contextlib.redirect_stdout(StringIO()) as printed:
-        client.set_terminated(run_id, status)
+        client.set_terminated(run_id, status, at)
     sys.stderr.write(clickable(printed.getvalue()))

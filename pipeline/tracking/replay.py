@@ -5,16 +5,24 @@ The tracker is fed from files only, so it never sees unsaved data, and rounds mi
 
 import math
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
+from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from pipeline.runtime import atomic_files
-from pipeline.storage.layout import ROW_LABELS, TRACKING
+from pipeline.storage.layout import ENDED, ROW_LABELS, TRACKING
 from pipeline.storage.run_folder import RunFolder
-from pipeline.tracking.tracker import Status, Tracker
+from pipeline.storage.run_reader import headline_of
+from pipeline.tracking.tracker import Span, Status, Tracker
 
 MODELS_FORM = 2
 """Of the registered models: since 2, that of tables holds the weights as safetensors instead of two graphs."""
+
+
+HEADLINE_NAMES = {"rank1": "r1", "mAP": "map"}
+"""Names in MLflow of the headline search's numbers in percent, and their names in a round's row."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +67,7 @@ def record_rounds(folder: RunFolder, tracker: Tracker, *, checkpoints: bool = Fa
     if note is not None and note.rounds > len(rounds):  # the user went back to a kept checkpoint
         note = replace(note, rounds=len(rounds))
         write_note(folder.path, note)
-    known = 0 if note is None else note.rounds
+    known, headline = 0 if note is None else note.rounds, headline_of(metrics for metrics, _ in rounds)
     for metrics, timings in rounds[known:]:
         row = metrics | timings
         number = int(row["round"])
@@ -67,7 +75,26 @@ def record_rounds(folder: RunFolder, tracker: Tracker, *, checkpoints: bool = Fa
         numbers = {name: math.nan if one is None else one for name, one in row.items() if name not in ROW_LABELS}
         kept = folder.kept_checkpoint(number)
         files = folder.round_files(number) + [kept] * (checkpoints and kept.exists())
-        tracker.round(number, numbers, {name: row[name] for name in ROW_LABELS}, files)
+        labels = {name: row[name] for name in ROW_LABELS if name in row and name != ENDED}
+        tracker.round(number, headline_numbers(row, headline) | numbers, labels, files, span_of(row))
+
+
+def headline_numbers(row: Mapping[str, Any], headline: str | None) -> dict[str, float]:
+    """Rank-1 and mAP of the headline search in percent, of a round that was measured.
+
+    MLflow's pages begin with the numbers that were logged first, so these come first.
+    """
+    names = {name: f"{headline}/{short}" for name, short in HEADLINE_NAMES.items()}
+    return {name: 100.0 * row[full] for name, full in names.items() if row.get(full) is not None}
+
+
+def span_of(row: Mapping[str, Any]) -> Span | None:
+    """When a round began and ended, in s since 1970; None of a run of an earlier version."""
+    try:
+        ended = datetime.fromisoformat(row[ENDED]).timestamp()
+    except (KeyError, ValueError):
+        return None
+    return ended - (row.get("seconds/total") or 0.0), ended
 
 
 def record_result(folder: RunFolder, tracker: Tracker) -> None:

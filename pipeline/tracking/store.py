@@ -25,6 +25,7 @@ from pipeline.errors import TrackingError
 from pipeline.runtime.atomic_files import TEMPORARY
 from pipeline.runtime.sqlite_files import SqliteContent, SqliteFileError, explain_sqlite, is_empty, read_sqlite
 from pipeline.secrets import mask_handlers
+from pipeline.tracking.places import experiment_number, follow_move, runs_page
 
 URI_VARIABLE = "MLFLOW_TRACKING_URI"
 
@@ -79,17 +80,26 @@ def prepare_store(runs: Path) -> None:
         prepare(uri)
 
 
+def page_of_runs(runs: Path, ui: str) -> str:
+    """The page of MLflow's user interface `ui` that shows the runs in the existing `mlflow.db` of a folder."""
+    uri = default_uri(runs)
+    with answering(uri, runs):
+        return runs_page(ui, experiment_number(runs.resolve() / _DATABASE))
+
+
 def prepare(uri: str) -> None:
     """Make the database of an SQLite address if it is missing; refuse one that MLflow cannot write to.
 
     MLflow makes a database in hundreds of steps, and cannot use one that lacks some of them. It is therefore made
-    beside its place and renamed, by one process at a time. Nothing is done for other addresses.
+    beside its place and renamed, by one process at a time. Paths in one that was moved follow it. Nothing is done for
+    other addresses.
     """
     file = sqlite_file(uri)
     if file is not None:
         if not file.exists() or file.stat().st_size == 0:
             _make(file.resolve())  # a link stays
         check(uri, writing=True)
+        follow_move(file)
 
 
 def check(uri: str, *, writing: bool) -> None:
@@ -341,5 +351,6 @@ def _quiet_libraries() -> None:
 if __name__ == "__main__":  # `make ui`
     try:
         prepare_store(Path(sys.argv[1]))
+        sys.stdout.write(f"open {page_of_runs(Path(sys.argv[1]), sys.argv[2])}\n")
     except TrackingError as problem:
         sys.exit(f"error: {problem.message}\nhint: {problem.hint}")

@@ -54,7 +54,7 @@ def sync_run(path: Path) -> SyncedRun:
     """
     with RunFolder.reopen(path) as folder:
         config, before = validate_config(folder.config), read_note(path)
-        tracker = MlflowTracker(path.resolve().parent, folder)
+        tracker = MlflowTracker(path.resolve().parent, folder, live=False)
         tracker.start(folder.config | {"digest": folder.digest})
         if (path / ENVIRONMENT).exists():
             tracker.attach(path / ENVIRONMENT)

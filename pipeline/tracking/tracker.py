@@ -31,6 +31,8 @@ class UninterruptibleThread:
 
 Status = Literal["FINISHED", "FAILED", "KILLED"]
 Numbers = Mapping[str, float | int]
+Span = tuple[float, float]
+"""Start and end in seconds since 1970."""
 
 
 @runtime_checkable
@@ -44,8 +46,15 @@ class Tracker(Protocol):
     def start(self, config: Mapping[str, Any]) -> None:
         """Start the record, or resume that of the interrupted run."""
 
-    def round(self, number: int, metrics: Numbers, params: Mapping[str, Any], artifacts: Sequence[Path] = ()) -> None:
-        """Record a finished round."""
+    def round(
+        self,
+        number: int,
+        metrics: Numbers,
+        params: Mapping[str, Any],
+        artifacts: Sequence[Path] = (),
+        span: Span | None = None,
+    ) -> None:
+        """Record a finished round; `span` is when it began and ended, now if None."""
 
     def attach(self, path: Path) -> None:
         """Record a file of the whole run."""
@@ -58,6 +67,9 @@ class Tracker(Protocol):
 
     def compare_url(self, ui: str) -> str | None:
         """The page at the user interface `ui` that compares the rounds; None if nothing is recorded."""
+
+    def table_url(self, ui: str) -> str | None:
+        """The table of runs at the user interface `ui`; None if nothing is recorded."""
 
     def run_url(self, ui: str) -> str | None:
         """The run's page at the user interface `ui`; None if nothing is recorded."""
@@ -79,6 +91,7 @@ class UninterruptedTracker:
     register = _whole_call("register")
     finish = _whole_call("finish")
     compare_url = _whole_call("compare_url")
+    table_url = _whole_call("table_url")
     run_url = _whole_call("run_url")
 
     def __init__(self, tracker: Tracker) -> None:
@@ -99,4 +112,4 @@ class SilentTracker:
     def start(self, *_: Any) -> None:
         """Do nothing, as every other call."""
 
-    round = attach = register = finish = compare_url = run_url = start
+    round = attach = register = finish = compare_url = table_url = run_url = start

@@ -107,8 +107,10 @@ def test_a_run_at_a_terminal_reports_nothing(pages: Pages) -> None:
 
 
 def test_the_table_of_rounds_links_to_mlflow(pages: Pages, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("VIREID_MLFLOW_UI", "http://127.0.0.1:5005")
-    tracker = SimpleNamespace(run_url=lambda ui: f"{ui}/#/run", compare_url=lambda ui: f"{ui}/#/compare")
+    ui = "http://127.0.0.1:5005"
+    monkeypatch.setenv("VIREID_MLFLOW_UI", ui)
+    urls = {f"{page}_url": (lambda ui, page=page: f"{ui}/#/{page}") for page in ("run", "table", "compare")}
+    tracker = SimpleNamespace(**urls)
     with reported():
         show_rounds(run(tracker))
     ((key, title, text),) = pages.markdown
@@ -121,7 +123,7 @@ def test_the_table_of_rounds_links_to_mlflow(pages: Pages, monkeypatch: pytest.M
         "| 1 | image | 2.500 | 50.00 | 40.00 | 3.0 |",
         "| 2 | image | 2.500 | 50.00 | 50.00 | 4.0 |",
         "",
-        "In MLflow: [this run](http://127.0.0.1:5005/#/run), [rounds side by side](http://127.0.0.1:5005/#/compare)",
+        f"In MLflow: [this run]({ui}/#/run), [all runs]({ui}/#/table), [rounds side by side]({ui}/#/compare)",
     ]
 
 

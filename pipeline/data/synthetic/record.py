@@ -20,3 +20,11 @@ def read_drawn(root: Path) -> Mapping[str, Any] | None:
         return read_json(root / DRAWN_FILE)
     except CheckpointError as error:
         raise DataError(error.message, hint="generate the data set again") from error
+
+
+def shows_synthetic(images: Path) -> bool:
+    """Whether a file or folder of images belongs to a synthetic data set: `drawn.json` lies in it or above it."""
+    try:
+        return any((folder / DRAWN_FILE).is_file() for folder in (images, *images.absolute().parents))
+    except (OSError, ValueError):  # a folder that cannot be read, or a null byte in its name
+        return False

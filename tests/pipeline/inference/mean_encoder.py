@@ -16,6 +16,7 @@ class MeanEncoder:
     height = 8
     width = 4
     reading = FROM_ANYWHERE
+    synthetic = False
 
     def __init__(self, digest: str = "mean", lasts: int = 1_000_000) -> None:
         self.name = "mean"

@@ -305,6 +305,14 @@ class TestSearch:
         assert "http" not in page.replace("http-equiv", "") and "<script" not in page
         assert "50.00 % found the person first" in page
 
+    def test_synthetic_people_are_said_to_be_synthetic(self, tmp_path: Path) -> None:
+        assert self.found(tmp_path)[0].caution is None
+        (tmp_path / "drawn.json").write_text("{}")
+        result, queries, gallery = self.found(tmp_path)
+        assert result.caution == "synthetic people, not photographs: queries, gallery"
+        write_search_page(result, queries, gallery, tmp_path / "page.html")
+        assert f"<p>{result.caution}.</p>" in (tmp_path / "page.html").read_text()
+
     def test_names_cannot_break_the_page(self, tmp_path: Path) -> None:
         paint(tmp_path / "g" / "<b>&\"'.png", (9, 9, 9))
         paint(tmp_path / "g" / "x.png", (8, 8, 8)).rename(tmp_path / "g" / os.fsdecode(b"\xff.png"))

@@ -47,6 +47,8 @@ class Moody(SilentTracker):
     def compare_url(self, _: str) -> None:
         """None."""
 
+    table_url = compare_url
+
 
 @pytest.fixture(autouse=True)
 def no_time_passes(monkeypatch: pytest.MonkeyPatch) -> None:
