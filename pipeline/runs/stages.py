@@ -5,10 +5,10 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import replace
 from functools import wraps
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
-from clustering.dbscan import Clustering
 from models.encoder import Head
 from models.modality import PerModality
 from pipeline.evaluation.report import EvaluationReport
@@ -18,6 +18,7 @@ from pipeline.runs.export_result import export_result
 from pipeline.runs.figures import draw_learning
 from pipeline.runs.run import Run
 from pipeline.runtime.environment import peak_memory
+from pipeline.storage.label_files import RoundLabels
 from pipeline.training.state import SelectedRound
 
 logger = logging.getLogger(__name__)
@@ -146,13 +147,13 @@ def record_round(
     numbers: Mapping[str, Any],
     report: EvaluationReport | None,
     *,
-    labels: PerModality[Clustering] | None = None,
+    labels: RoundLabels | None = None,
     search: str = "",
 ) -> None:
     """Write the completed round: labels, checkpoint, metrics, MLflow, a line at the terminal.
 
-    `numbers` have their names in MLflow and depend on settings and data only; `search` is the method of the
-    nearest-neighbour search.
+    `numbers` have their names in MLflow and depend on settings and data only; `labels` get the paths of their images
+    here; `search` is the method of the nearest-neighbour search.
     """
     round_ = run.round
     row = {"round": round_.number, "stage": round_.stage, "epoch": round_.epoch} | dict(numbers)
@@ -164,5 +165,11 @@ def record_round(
     seconds = run.clock.seconds()
     spent = {f"seconds/{name}": value for name, value in seconds.items()}
     run.state.timings.append({"search": search} | spent | peak_memory())
+    if labels is not None:
+        labels = replace(labels, paths=run.evaluator.training_paths)
     run.record.finish_round(run.state, labels, report)
+    heading = round_table.header(row, headline)
+    if heading != run.heading:
+        run.heading = heading
+        logger.info(heading)
     logger.info(round_table.line(row, seconds["total"], headline))
