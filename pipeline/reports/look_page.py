@@ -147,7 +147,7 @@ class _Page:
         shown = clusters[:most]
         if kind:
             limit = f"; the {most} largest are shown" if len(shown) < len(clusters) else ""
-            yield f"<p>{len(clusters)} {modality} clusters {kind}{limit}.</p>\n"
+            yield f"<p>{modality} clusters {kind}: {len(clusters)}{limit}.</p>\n"
         strips = [self._cluster(modality, one) for one in shown]
         self._load(images for _, images in strips)
         parts = [f'<div class="entry">{self._strip(caption, images)}</div>\n' for caption, images in strips]
@@ -181,18 +181,22 @@ class _Page:
                 yield from self._split(modality, one)
             for one in merges[:_CHANGES]:
                 parts = ", ".join(map(str, one.parts))
-                yield from self._entry(f"{modality} {parts} became one", [(modality, one.whole)])
+                yield from self._entry(
+                    f"{modality} {parts} of round {look.number - 1} became one", [(modality, one.whole)]
+                )
         yield f"<p>{len(changes.repaired)} visible clusters have another partner than before.</p>\n"
         for change in changes.repaired[:_CHANGES]:
-            before = "none" if change.before is None else f"infrared {change.before} of that round"
+            before = "none" if change.before is None else f"infrared {change.before} in round {look.number - 1}"
             now: list[tuple[Modality, int]] = [(Modality.VISIBLE, change.visible)]
             now += [] if change.now is None else [(Modality.INFRARED, change.now)]
             after = "none now" if change.now is None else f"infrared {change.now} now"
-            yield from self._entry(f"partner of visible {change.visible}: {before} before, {after}", now)
+            yield from self._entry(f"partner of visible {change.visible}: {before}, {after}", now)
 
     def _split(self, modality: Modality, split: Regrouping) -> Iterator[str]:
         clusters = [(modality, part) for part in split.parts]
-        yield from self._entry(f"{modality} {split.whole} of that round became {len(clusters)}", clusters)
+        yield from self._entry(
+            f"{modality} {split.whole} of round {self.look.number - 1} became {len(clusters)}", clusters
+        )
 
     def _entry(self, text: str, clusters: Sequence[tuple[Modality, int]]) -> Iterator[str]:
         strips = [self._cluster(*one) for one in clusters[:3]]
