@@ -34,7 +34,7 @@ VARIANTS: dict[str, tuple[str, ...]] = {
     "seed 2": ("seed=2",),
     "eps 0.45": tuple(one.format(0.45) for one in EPS),
     "eps 0.75": tuple(one.format(0.75) for one in EPS),
-    "random weights": ("model.weights=random",),
+    "random weights": ("model.architecture=tiny", "model.weights=random"),
     "learning rate 0.03": ("optimisation.learning_rate=0.03",),
 }
 SIGNS = {

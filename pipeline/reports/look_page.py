@@ -118,7 +118,10 @@ class _Page:
             yield " Wrong pairs, and images of another person than most of their cluster, are marked in orange."
         yield "</p>\n"
         strips = [
-            PerModality.build(lambda one, at=place: self._cluster(one, int(getattr(look.pairs, one)[at])))
+            PerModality(
+                self._cluster(Modality.VISIBLE, int(look.pairs.visible[place])),
+                self._cluster(Modality.INFRARED, int(look.pairs.infrared[place])),
+            )
             for place in shown
         ]
         self._load(images for both in strips for _, images in both)
