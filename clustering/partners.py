@@ -151,13 +151,13 @@ def confidence(
     rows, columns = pairs
     factors = [
         np.tanh(np.maximum(margins, 0.0) / (2.0 * temperature))
-        for margins in (_margins(similarity, rows, columns), _margins(similarity.T, columns, rows))
+        for margins in (margins(similarity, rows, columns), margins(similarity.T, columns, rows))
     ]
     certain: Float32[np.ndarray, "m"] = np.sqrt(factors[0] * factors[1]).astype(np.float32)
     return certain
 
 
-def _margins(
+def margins(
     similarity: Float32[np.ndarray, "c1 c2"], rows: Int64[np.ndarray, "m"], columns: Int64[np.ndarray, "m"]
 ) -> Float64[np.ndarray, "m"]:
     """Similarity of each pair less that of the best other column of its row; infinite without others."""

@@ -19,6 +19,7 @@ from flows.cli.config import config_app
 from flows.cli.data import data_app
 from flows.cli.encoder import embed, export, search
 from flows.cli.features import label, rank
+from flows.cli.look import look
 from flows.cli.options import (
     Commands,
     JsonOption,
@@ -29,7 +30,7 @@ from flows.cli.options import (
     check_outputs_of,
     renamed,
 )
-from flows.cli.printing import print_average, print_json, print_note, print_report, stdout
+from flows.cli.printing import print_average, print_json, print_note, print_report, print_result
 from flows.cli.runs import runs_app
 from flows.cli.server import deploy, server
 from flows.demo_data import DEMO_DATA, draw_demo_once
@@ -58,7 +59,7 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.add_typer(config_app, name="config")
 app.add_typer(runs_app, name="runs")
-for command in (rank, label, compare, embed, search, export, caption, caption_merge, server, deploy):
+for command in (rank, label, compare, look, embed, search, export, caption, caption_merge, server, deploy):
     app.command()(command)
 
 INTERRUPTED = 130
@@ -273,9 +274,7 @@ def _run(config: "AnyConfig", splits: list[int] | None, as_json: bool) -> None:
         else:
             report, path = train(config), run_path(config)
     if splits is None:
-        if not as_json:
-            _print_rounds(config, report)
-        print_report(report, as_json)
+        print_result(config, report, as_json)
     elif as_json:
         print_json(average.to_dict())
     else:
@@ -288,18 +287,6 @@ def _print_places(config: "AnyConfig", result: Path) -> None:
     if config.execution.tracking:
         folder = shlex.quote(str(config.execution.runs_folder)).replace("$", "$$")
         print_note(f"compare rounds: make ui RUNS={folder}")
-
-
-def _print_rounds(config: "AnyConfig", report: "EvaluationReport | None") -> None:
-    from pipeline.reports.round_table import table
-    from pipeline.runs.open import run_path
-    from pipeline.storage.run_folder import RunFolder
-
-    with RunFolder.reopen(run_path(config)) as folder:
-        rows, timings = folder.read_metrics(), folder.read_timings()
-    seconds = [timing["seconds/total"] for timing in timings]
-    headline = report.searches[0].name if report is not None and report.searches else None
-    stdout().print(table(rows, seconds, headline, f"{config.name}, seed {config.seed}"))
 
 
 def _split_numbers(text: str, known: "Sequence[Split]") -> list[int]:

@@ -1,6 +1,7 @@
 """Results on stdout: tables, or one JSON value."""
 
 import json
+import shlex
 import sys
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -12,6 +13,7 @@ from rich.table import Table
 from pipeline.console import plain_console
 
 if TYPE_CHECKING:
+    from pipeline.config.experiment import AnyConfig
     from pipeline.data.check import DatasetCheck
     from pipeline.evaluation.report import AverageReport, EvaluationReport, FeatureRecord, SearchReport
 
@@ -59,6 +61,48 @@ def print_report(report: "EvaluationReport | None", as_json: bool) -> None:
         print_searches(f"for comparison, the last round, {report.last.round}", report.last.searches)
     for warning in report.warnings:
         stdout().print(f"warning: {warning}")
+
+
+def print_result(config: "AnyConfig", report: "EvaluationReport | None", as_json: bool) -> None:
+    """The table of rounds and the result; without test images, the numbers that need no identities."""
+    from pipeline.reports.quality import MEANING, quality_of
+    from pipeline.reports.round_table import table
+    from pipeline.runs.open import run_path
+    from pipeline.storage.run_folder import RunFolder
+
+    path = run_path(config)
+    with RunFolder.reopen(path) as folder:
+        rows, timings = folder.read_metrics(), folder.read_timings()
+    quality = quality_of(rows[-1]) if rows else {}
+    if not as_json:
+        headline = report.searches[0].name if report is not None and report.searches else None
+        seconds = [timing["seconds/total"] for timing in timings]
+        stdout().print(table(rows, seconds, headline, f"{config.name}, seed {config.seed}"))
+    if not quality or (report is not None and report.searches):
+        print_report(report, as_json)
+    elif as_json:
+        print_json(({} if report is None else report.to_dict()) | {"quality": quality})
+    else:
+        stdout().print(quality_table(quality, f"no test images; quality without identities, round {rows[-1]['round']}"))
+        print_line(MEANING)
+        if report is not None:
+            print_report(report, as_json)  # of validation images
+    if quality:
+        print_note(f"look at pairs and clusters: vireid look {shlex.quote(str(path))}")
+
+
+def quality_table(quality: "Mapping[str, float]", title: str) -> Table:
+    """The numbers of a round that need no identities, with their meaning."""
+    from pipeline.reports.quality import SIGNS
+
+    result = Table(title=title, title_justify="left", show_header=False)
+    result.add_column(no_wrap=True)
+    result.add_column(justify="right", no_wrap=True)
+    result.add_column(overflow="fold")
+    for sign in SIGNS:
+        if text := sign.text(quality):
+            result.add_row(sign.title, text, sign.meaning)
+    return result
 
 
 def print_average(average: "AverageReport") -> None:

@@ -2,7 +2,6 @@
 
 import numpy as np
 from jaxtyping import Int64
-from sklearn.metrics import adjusted_rand_score, homogeneity_completeness_v_measure
 
 from clustering.dbscan import OUTLIER
 from clustering.matching import Matching
@@ -21,6 +20,9 @@ def label_diagnostics(labels: Int64[np.ndarray, "n"], person_ids: Int64[np.ndarr
 
     Source: Hubert and Arabie, 1985 (ARI); Rosenberg and Hirschberg, 2007 (V-measure).
     """
+    # Not above: it takes seconds to import, and `majority_people` does without it.
+    from sklearn.metrics import adjusted_rand_score, homogeneity_completeness_v_measure
+
     clustered = labels != OUTLIER
     alone = labels.copy()
     alone[~clustered] = labels.max(initial=OUTLIER) + 1 + np.arange(np.count_nonzero(~clustered))

@@ -23,6 +23,7 @@ FIGURES = {
     "eps-curve": "Clusters at other values of eps",
     "feature-map": "Training features in the plane of their first two principal components",
     "learning-curves": "Losses and results of all rounds so far",
+    "pairs": "Matched clusters of visible and infrared images, their most typical images first",
     "prototype-similarity": "Similarity of visible and infrared prototypes",
     "retrieval": "Queries and their most similar gallery images: matches in blue, others crossed out",
     "text-similarity": "Similarity of visible and infrared text prototypes",

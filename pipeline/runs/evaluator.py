@@ -33,6 +33,7 @@ from pipeline.evaluation.report import (
     suspicions,
 )
 from pipeline.evaluation.searches import samples_of
+from pipeline.evaluation.worst_queries import find_worst
 from pipeline.features import FeatureBank, encoder_digest
 from pipeline.runs.run import Run
 from pipeline.runtime.seeds import numpy_generator
@@ -81,11 +82,18 @@ class IdentityEvaluator:
         """Whether the data set has images for evaluation."""
         return self.test is not None or self.validation is not None
 
+    @property
+    def training_paths(self) -> PerModality[tuple[str, ...]]:
+        """The path of each training image in the shuffled order, relative to the data set's folder."""
+        return self.dataset.images.map_with(lambda table, rows: tuple(table.paths[row] for row in rows), self.rows)
+
     def evaluate(self, run: Run[Any, Any]) -> EvaluationReport:
-        """Run every search with the current encoder; plot some queries of the headline search."""
-        measurement = self.measure(run, run.round, final=run.round == run.rounds[-1])
-        if run.config.execution.figures and measurement.features is not None:
-            self._draw_retrieval(run, measurement.features)
+        """Run every search with the current encoder; plot some queries of the headline search, keep its worst ones."""
+        measurement = self.measure(run, run.round, final=run.round == run.rounds[-1], keep_queries=True)
+        if measurement.features is not None:
+            self._keep_worst_queries(run, measurement.results[0], measurement.features)
+            if run.config.execution.figures:
+                self._draw_retrieval(run, measurement.features)
         return measurement.report
 
     def evaluate_result(self, run: Run[Any, Any], last: EvaluationReport) -> EvaluationReport:
@@ -214,6 +222,13 @@ class IdentityEvaluator:
             visible=0 if self.test is None else len(self.test.visible),
             infrared=0 if self.test is None else len(self.test.infrared),
         )
+
+    def _keep_worst_queries(
+        self, run: Run[Any, Any], headline: SearchResult, features: PerModality[FeatureBank]
+    ) -> None:
+        assert self.dataset.test is not None
+        worst = find_worst(headline.report.name, headline.queries[0], features, samples_of(self.dataset.test))
+        run.record.folder.save_queries(run.round.number, worst.to_dict())
 
     def _draw_retrieval(self, run: Run[Any, Any], features: PerModality[FeatureBank]) -> None:
         assert self.test is not None and self.dataset.test is not None

@@ -9,10 +9,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from models.modality import PerModality
+from pipeline.data.images import gather_pixels
 from pipeline.reports import cluster_figures as figures
 from pipeline.reports.cluster_figures import spread
 from pipeline.reports.curves import Curve, draw_learning_curves
+from pipeline.reports.pair_figure import ShownPair, draw_pairs, sample_typical
 from pipeline.runs.run import Run
+from pipeline.storage.label_files import RoundLabels
 
 SHOWN = 48
 """Rows and columns of a plotted similarity matrix."""
@@ -35,6 +38,19 @@ def draw_text_similarity(run: Run[Any, Any], texts: PerModality[Float[Tensor, "_
     title = f"text prototypes, round {run.round.number}: {len(rows)} of {len(units.visible)} {unit}"
     draw = partial(figures.draw_similarity, similarity[:, shown], np.searchsorted(shown, marked), title, legend)
     run.record.folder.save_figure(run.round.number, "text-similarity", draw)
+
+
+def draw_typical_pairs(run: Run[Any, Any], labels: RoundLabels) -> None:
+    """Draw the most typical images of some matched pairs; nothing without pairs."""
+    sample = sample_typical(labels)
+    if not sample:
+        return
+    shown = [
+        ShownPair(caption, run.images.map_with(lambda images, at: list(gather_pixels(images, at)), rows))
+        for caption, rows in sample
+    ]
+    title = f"round {run.round.number}: {len(shown)} of {len(labels.pairs or ())} pairs, the most certain one first"
+    run.record.folder.save_figure(run.round.number, "pairs", partial(draw_pairs, shown, title))
 
 
 def draw_learning(run: Run[Any, Any], row: Mapping[str, Any], headline: str | None) -> None:

@@ -9,13 +9,12 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any
 
-from clustering.dbscan import Clustering
-from models.modality import PerModality
 from pipeline.config.shared import KeptCheckpoints
 from pipeline.errors import TrackingError
 from pipeline.evaluation.report import EvaluationReport
 from pipeline.runtime.environment import describe_environment
 from pipeline.secrets import clickable
+from pipeline.storage.label_files import RoundLabels
 from pipeline.storage.run_folder import RunFolder
 from pipeline.tracking.replay import record_result, record_rounds
 from pipeline.tracking.tracker import Tracker
@@ -66,7 +65,7 @@ class RunRecord:
         self.publish(state)
 
     def finish_round(
-        self, state: TrainingState[Any], labels: PerModality[Clustering] | None, report: EvaluationReport | None
+        self, state: TrainingState[Any], labels: RoundLabels | None, report: EvaluationReport | None
     ) -> None:
         """Write the completed round of `state`; it counts once the checkpoint is in place."""
         if labels is not None:

@@ -22,7 +22,6 @@ from pipeline.data.pixel_supply import PixelSupply, supply_pixels
 from pipeline.errors import CheckpointError
 from pipeline.evaluation.report import EvaluationReport
 from pipeline.features import FeatureBank, extract_features
-from pipeline.reports import round_table
 from pipeline.runs.record import RunRecord
 from pipeline.runtime.device import resolve_precision
 from pipeline.runtime.distributed import ALONE, Processes
@@ -51,11 +50,12 @@ class RoundClock:
 
 
 class Run(Generic[Config, State]):
-    """State and resources of an opened run; only `state`, `round` and `clock` change from round to round.
+    """State and resources of an opened run; only `state`, `round`, `clock` and `heading` change from round to round.
 
     `images` are the training images, shuffled once, without identities. `evaluator` knows identities and returns
     numbers; it exists on rank 0 only. `supervision` contains the people of a supervised method, else None. `state` is
-    that after the last finished round; `round` is in training, and `clock` measures its seconds.
+    that after the last finished round; `round` is in training, and `clock` measures its seconds. `heading` is that of
+    the last row in the terminal's table of rounds.
     """
 
     def __init__(
@@ -81,6 +81,7 @@ class Run(Generic[Config, State]):
         self.supervision = supervision
         self.rounds = planned_rounds(config)
         self.clock = RoundClock()
+        self.heading = ""
         self._record = record
         self._evaluator = evaluator
         # Ranks other than 0 have no folder: they may be on a machine that does not see it.
@@ -114,10 +115,7 @@ class Run(Generic[Config, State]):
 
     def rounds_left(self) -> Iterator[Round]:
         """Every round after the last finished one; `round` and `clock` are those of the round that is yielded."""
-        left = self.rounds[self.state.completed :]
-        if left:
-            logger.info(round_table.header())
-        for round_ in left:
+        for round_ in self.rounds[self.state.completed :]:
             self.round, self.clock = round_, RoundClock()
             yield round_
 
@@ -238,6 +236,10 @@ class Evaluator(Protocol):
     @property
     def can_evaluate(self) -> bool:
         """Whether the data set has images for evaluation."""
+
+    @property
+    def training_paths(self) -> PerModality[tuple[str, ...]]:
+        """The path of each training image in the shuffled order, for label files."""
 
     def evaluate(self, run: Run[Any, Any]) -> EvaluationReport:
         """Run every search with the current encoder; plot some queries."""

@@ -6,10 +6,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from dataclasses import replace
 from functools import wraps
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
-from clustering.dbscan import Clustering
 from models.encoder import Head
 from models.modality import PerModality
 from pipeline.evaluation.report import EvaluationReport
@@ -20,6 +20,7 @@ from pipeline.runs.figures import draw_learning
 from pipeline.runs.run import Run
 from pipeline.runtime.environment import peak_memory
 from pipeline.storage.layout import ENDED
+from pipeline.storage.label_files import RoundLabels
 from pipeline.training.state import SelectedRound
 
 logger = logging.getLogger(__name__)
@@ -148,13 +149,13 @@ def record_round(
     numbers: Mapping[str, Any],
     report: EvaluationReport | None,
     *,
-    labels: PerModality[Clustering] | None = None,
+    labels: RoundLabels | None = None,
     search: str = "",
 ) -> None:
     """Write the completed round: labels, checkpoint, metrics, MLflow, a line at the terminal.
 
-    `numbers` have their names in MLflow and depend on settings and data only; `search` is the method of the
-    nearest-neighbour search.
+    `numbers` have their names in MLflow and depend on settings and data only; `labels` get the paths of their images
+    here; `search` is the method of the nearest-neighbour search.
     """
     round_ = run.round
     row = {"round": round_.number, "stage": round_.stage, "epoch": round_.epoch} | dict(numbers)
@@ -167,5 +168,11 @@ def record_round(
     spent = {f"seconds/{name}": value for name, value in seconds.items()}
     ended = datetime.now(UTC).isoformat(timespec="milliseconds")
     run.state.timings.append({"search": search, ENDED: ended} | spent | peak_memory())
+    if labels is not None:
+        labels = replace(labels, paths=run.evaluator.training_paths)
     run.record.finish_round(run.state, labels, report)
+    heading = round_table.header(row, headline)
+    if heading != run.heading:
+        run.heading = heading
+        logger.info(heading)
     logger.info(round_table.line(row, seconds["total"], headline))

@@ -62,6 +62,7 @@ FEATURES = OutputKind("features (.npz)", _holds("features.npy"))
 QUERIES = OutputKind("results of queries (.npz)", _holds("inverse_negative_penalty.npy"))
 PAGE = OutputKind("a page of this program", _is_page)
 CAPTIONS = OutputKind("captions (.jsonl)", lambda _: True, streams=False)
+PAIRS = OutputKind("pairs of `vireid look` (.csv)", _starts_with(b"visible,infrared,similarity"))
 MANIFEST = OutputKind("a manifest (.csv)", _starts_with(b"path,modality,camera"))
 
 

@@ -5,9 +5,12 @@ Generators are keyed by name, stage and round, so that consumers do not influenc
 """
 
 import hashlib
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
+
+if TYPE_CHECKING:
+    import torch
 
 
 def derive_seed(seed: int, *purpose: str | int) -> int:
@@ -27,6 +30,8 @@ def numpy_generator(seed: int, *purpose: str | int) -> np.random.Generator:
     return np.random.default_rng(derive_seed(seed, *purpose))
 
 
-def torch_generator(seed: int, *purpose: str | int, device: torch.device | str = "cpu") -> torch.Generator:
+def torch_generator(seed: int, *purpose: str | int, device: "torch.device | str" = "cpu") -> "torch.Generator":
     """A torch generator for one purpose, on the device where its numbers are used."""
+    import torch  # not above: commands that read data sets do without it
+
     return torch.Generator(device=device).manual_seed(derive_seed(seed, *purpose))

@@ -14,6 +14,7 @@ METRICS = "metrics.jsonl"
 TIMINGS = "timings.jsonl"
 PENDING = "pending"
 LABELS = "labels"
+QUERIES = "queries"
 FIGURES = "figures"
 EVALUATION = "evaluation.json"
 ENVIRONMENT = "environment.json"
@@ -33,7 +34,7 @@ ROW_LABELS = ("round", "stage", "epoch", "search", ENDED)
 WRITTEN = (CONFIG, CHECKPOINT, METRICS, TIMINGS, EVALUATION, ENVIRONMENT)
 """Files whose modification times give the run's; opening a run changes none of them."""
 
-PHOTOGRAPHS = frozenset({"retrieval"})
+PHOTOGRAPHS = frozenset({"pairs", "retrieval"})
 """Figures made of images: as JPEG they have a seventh of the size."""
 
 MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg"}
@@ -99,6 +100,16 @@ def write_record(path: Path, digest: str, config: Mapping[str, Any]) -> None:
 def kept_checkpoint(path: Path, number: int) -> Path:
     """Path of the kept checkpoint of a round: `checkpoints/round-012.pt`."""
     return path / CHECKPOINTS / f"round-{number:03d}.pt"
+
+
+def labels_path(path: Path, number: int) -> Path:
+    """Path of the pseudo-labels of a round: `labels/round-012.npz`."""
+    return path / LABELS / f"round-{number:03d}.npz"
+
+
+def queries_path(path: Path, number: int) -> Path:
+    """Path of the worst queries of a round: `queries/round-012.json`."""
+    return path / QUERIES / f"round-{number:03d}.json"
 
 
 def pending_path(path: Path, name: str, number: int) -> Path:

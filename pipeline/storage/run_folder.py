@@ -10,15 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clustering.dbscan import Clustering
 from models.clip_files import READ_ERRORS, load_reason
 from models.file_kinds import what_is
-from models.modality import PerModality
 from pipeline.config.experiment import differences
 from pipeline.errors import CheckpointError
 from pipeline.runtime import atomic_files as files
 from pipeline.runtime.folder_lock import is_lockable, lock_folder
 from pipeline.storage import layout as names
+from pipeline.storage.label_files import RoundLabels
 
 
 class RunFolder:
@@ -132,18 +131,23 @@ class RunFolder:
         """The rows of `timings.jsonl`, oldest round first."""
         return names.read_rows(self.path / names.TIMINGS)
 
-    def save_labels(self, number: int, labels: PerModality[Clustering]) -> Path:
-        """Write `visible_labels`, `visible_core` and so on of a round, in the order of the training table."""
+    def save_labels(self, number: int, labels: RoundLabels) -> Path:
+        """Write the label file of a round."""
         path = self.labels_path(number)
         path.parent.mkdir(exist_ok=True)
-        arrays = {f"{modality}_labels": one.labels for modality, one in labels.items()}
-        cores = {f"{modality}_core": one.core for modality, one in labels.items()}
+        arrays = labels.to_arrays()
 
         def write(file: BinaryIO) -> None:
-            np.savez_compressed(file, allow_pickle=False, **arrays, **cores)
+            np.savez_compressed(file, allow_pickle=False, **arrays)
 
         files.replace_file(path, write, archive=True)
         return path
+
+    def save_queries(self, number: int, record: Mapping[str, Any]) -> Path:
+        """Write the worst queries of a round."""
+        path = names.queries_path(self.path, number)
+        path.parent.mkdir(exist_ok=True)
+        return files.write_json(path, record)
 
     @property
     def checkpoint_path(self) -> Path:
@@ -152,7 +156,7 @@ class RunFolder:
 
     def labels_path(self, number: int) -> Path:
         """Path of the pseudo-labels of a round."""
-        return self.path / names.LABELS / f"round-{number:03d}.npz"
+        return names.labels_path(self.path, number)
 
     def save_figure(self, number: int, name: str, draw: Callable[[BinaryIO], None]) -> Path:
         """Write a figure of a round; `draw` writes to the open file."""
@@ -222,7 +226,8 @@ def _refuse_other_content(path: Path) -> None:
 
 
 def _remove_leftovers(path: Path) -> None:
-    for folder in (path, *(path / name for name in (names.LABELS, names.FIGURES, names.CHECKPOINTS, names.PENDING))):
+    written = (names.LABELS, names.QUERIES, names.FIGURES, names.CHECKPOINTS, names.PENDING)
+    for folder in (path, *(path / name for name in written)):
         for leftover in folder.glob(f".*{files.TEMPORARY}"):
             leftover.unlink()
 

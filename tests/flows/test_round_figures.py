@@ -11,7 +11,7 @@ from pipeline.runs.open import run_path
 from pipeline.storage.layout import figure_path
 from tests.flows.plain_runs import run_plainly
 
-CLUSTERS = {"cluster-sizes", "eps-curve", "feature-map", "learning-curves", "prototype-similarity"}
+CLUSTERS = {"cluster-sizes", "eps-curve", "feature-map", "learning-curves", "pairs", "prototype-similarity"}
 
 
 def with_execution(config: CclnetConfig, **changes: object) -> CclnetConfig:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from clustering.dbscan import Clustering
 from clustering.labelling import Labelling
 from clustering.matching import Assign
 from models.encoder import Head
@@ -27,11 +28,12 @@ from pipeline.methods.cclnet.clusters import Clusters
 from pipeline.methods.cclnet.contrast import CrossModal, HardPrototypes, partners_of
 from pipeline.methods.cclnet.finding import clusters_for_export, find_clusters
 from pipeline.methods.cclnet.objective import TextLoss, cluster_objective
+from pipeline.methods.cclnet.quality import describe_clusters, describe_quality
 from pipeline.methods.cclnet.schedule import agreement_with_text, learning_rate_of, starts_anew
 from pipeline.methods.cclnet.state import CclnetRun, DescribedClusters, TextPrototypes, pack_texts, unpack_texts
 from pipeline.reports import cluster_figures as figures
 from pipeline.reports.cluster_figures import principal_plane, sample_map, sample_pairs
-from pipeline.runs.figures import SHOWN, draw_text_similarity
+from pipeline.runs.figures import SHOWN, draw_text_similarity, draw_typical_pairs
 from pipeline.runs.stages import complete_round, rank_zero, record_round, stage
 from pipeline.runtime.seeds import numpy_generator, torch_generator
 from pipeline.training.loop import Compute, EpochSteps, run_epoch
@@ -166,12 +168,12 @@ def log_round(
     report: EvaluationReport | None,
 ) -> None:
     """Store clusters and text prototypes in the state, and record the round, which counts from its checkpoint on."""
-    state, round_ = run.state.method, run.round
+    state, round_, before = run.state.method, run.round, run.state.method.clusters
     state.clusters, state.text = clusters.clusterings, text
     if round_.stage == "prepare" and round_.last_of_stage:
         state.exported = clusters.described
     complete_round(run, report)
-    record(run, features, clusters, text, trained, report)
+    record(run, features, clusters, text, trained, report, before)
 
 
 @rank_zero
@@ -267,10 +269,17 @@ def record(
     text: PerModality[TextPrototypes] | None,
     trained: Mapping[str, float],
     report: EvaluationReport | None,
+    before: PerModality[Clustering] | None = None,
 ) -> None:
-    """Draw the figures of the completed round, and write its numbers, labels and checkpoint."""
+    """Draw the figures of the completed round, and write its numbers, labels and checkpoint.
+
+    `before` are the labels of the round before.
+    """
+    vectors = features.map(lambda bank: bank.vectors)
+    labels = describe_clusters(clusters, vectors)
     if run.config.execution.figures:
         _draw_clusters(run, features, clusters)
+        draw_typical_pairs(run, labels)
     if text is not None:
         draw_text_similarity(run, text.map(lambda one: one.features), same_order=False)
     numbers: dict[str, Any] = {
@@ -279,14 +288,11 @@ def record(
     numbers |= {f"train/{name}": value for name, value in trained.items()}
     for modality, labelling in clusters.found.items():
         numbers |= _describe_labels(f"labels/{modality}", labelling)
-    numbers["labels/matched_share"] = clusters.matched_share
-    if clusters.two_modality_share is not None:
-        numbers["labels/two_modality_share"] = clusters.two_modality_share
-    numbers["labels/mutual_share"] = clusters.mutual_share
+    numbers |= describe_quality(clusters, labels, vectors, run.images.map(lambda some: some.cameras), before)
     if text is not None:
         numbers["labels/agreement_with_text"] = agreement_with_text(text, clusters)
     numbers |= run.evaluator.diagnose(clusters.labels, clusters.matching)
-    record_round(run, numbers, report, labels=clusters.clusterings, search=clusters.found.visible.search)
+    record_round(run, numbers, report, labels=labels, search=clusters.found.visible.search)
 
 
 def _describe_labels(prefix: str, labelling: Labelling) -> dict[str, float]:

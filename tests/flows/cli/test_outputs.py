@@ -44,7 +44,7 @@ def test_every_option_that_writes_is_marked() -> None:
     written = {
         "caption out", "caption-merge out", "compare html", "data index cache", "data manifest out", "data synth out",
         "demo runs", "demo-clip out", "embed out", "evaluate features", "evaluate per_query", "export out", "label out",
-        "rank per_query", "search html", "search index", "server runs", "train runs",
+        "look html", "look table", "rank per_query", "search html", "search index", "server runs", "train runs",
     }  # fmt: skip
     assert set(NAMES) == written
     for line in _words_of_help():

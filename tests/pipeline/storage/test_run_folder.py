@@ -18,6 +18,7 @@ import torch
 from clustering.dbscan import Clustering
 from models.modality import PerModality
 from pipeline.errors import CheckpointError
+from pipeline.storage.label_files import RoundLabels
 from pipeline.storage.run_folder import RunFolder
 from pipeline.tracking.replay import TrackingNote, read_note, write_note
 
@@ -29,9 +30,9 @@ def open_run(path: Path, config=CONFIG, digest: str = "aaaa") -> RunFolder:
     return RunFolder.open(path, config, digest)
 
 
-def some_labels(last: int) -> PerModality[Clustering]:
+def some_labels(last: int) -> RoundLabels:
     one = Clustering(labels=np.array([0, -1, 1, last]), core=np.array([True, False, True, False]))
-    return PerModality(one, Clustering(labels=np.array([0, -1]), core=np.array([True, False])))
+    return RoundLabels(PerModality(one, Clustering(labels=np.array([0, -1]), core=np.array([True, False]))))
 
 
 @contextmanager
@@ -313,7 +314,7 @@ def test_labels_of_several_rounds_are_kept(tmp_path):
         assert [path.name for path in (first, second)] == ["round-009.npz", "round-012.npz"]
         for path, last in ((first, 1), (second, 0)):
             with np.load(path, allow_pickle=False) as loaded:
-                for modality, expected in some_labels(last).items():
+                for modality, expected in some_labels(last).clusterings.items():
                     np.testing.assert_array_equal(loaded[f"{modality}_labels"], expected.labels)
                     np.testing.assert_array_equal(loaded[f"{modality}_core"], expected.core)
 
