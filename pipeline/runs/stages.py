@@ -5,8 +5,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
-from datetime import UTC, datetime
 from dataclasses import replace
+from datetime import UTC, datetime
 from functools import wraps
 from typing import Any, Concatenate, Generic, ParamSpec, Protocol, TypeVar
 
@@ -19,8 +19,8 @@ from pipeline.runs.export_result import export_result
 from pipeline.runs.figures import draw_learning
 from pipeline.runs.run import Run
 from pipeline.runtime.environment import peak_memory
-from pipeline.storage.layout import ENDED
 from pipeline.storage.label_files import RoundLabels
+from pipeline.storage.layout import ENDED
 from pipeline.training.state import SelectedRound
 
 logger = logging.getLogger(__name__)
