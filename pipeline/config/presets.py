@@ -4,13 +4,14 @@ import difflib
 import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from pipeline.config.experiment import CONFIGS, AnyConfig, method_name
+from pipeline.config.experiment import CONFIGS, AnyConfig, changed_settings, method_name, record_of
 from pipeline.errors import ConfigError
 from pipeline.runtime.names import did_you_mean, is_there
 from pipeline.runtime.text_files import read_text
@@ -69,6 +70,23 @@ def refuse_other(preset: str, config: AnyConfig, *, method: str | None = None, d
                 f"preset {_short(preset)} is of {what} {found}, not {wanted}",
                 hint=f"choose a preset of {wanted}; `vireid train {preset}` trains this one",
             )
+
+
+def changes_from_preset(config: AnyConfig) -> dict[str, Any] | None:
+    """Settings that differ from the preset of the experiment's name, by dotted name; None if that is no preset.
+
+    Seed, RegDB's split, `execution` and paths are omitted.
+    """
+    preset = _record_of_preset(config.name)
+    if preset is None or preset["method"] != config.method:
+        return None
+    return changed_settings(preset, record_of(config))
+
+
+@cache
+def _record_of_preset(name: str) -> Mapping[str, Any] | None:
+    """The values of a built-in preset, read once: a list of runs compares each run with them."""
+    return record_of(load_config(name)) if name in preset_names() else None
 
 
 def validate_config(tree: Mapping[str, Any]) -> AnyConfig:
