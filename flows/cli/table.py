@@ -37,7 +37,8 @@ def numbers_of(option: str, text: str, example: str) -> list[int]:
     for part in text.split(","):
         first, _, last = part.strip().partition("-")
         if not (first.isdecimal() and (last or first).isdecimal()) or int(last or first) - int(first) >= _MOST:
-            raise ConfigError(f"{option} {text!r} is not a list of numbers, at most {_MOST}", hint=f"write {example}")
+            what = option.removeprefix("--")
+            raise ConfigError(f"{option} {text!r} is not a list of {what}, at most {_MOST}", hint=f"write {example}")
         numbers |= set(range(int(first), int(last or first) + 1))
     if not numbers:
         raise ConfigError(f"{option} {text!r} names no number", hint=f"write {example}")
