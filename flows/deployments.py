@@ -10,21 +10,21 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.objects import FlowRunPolicy, State
 from prefect.context import FlowRunContext
 from prefect.states import Failed
-from pydantic import BaseModel
+from pydantic import BaseModel, WithJsonSchema
 
-from flows.artifacts import reported, show_error
+from flows.artifacts import is_reported, reported, show_error, show_result
 from flows.demo_data import DEMO_DATA, draw_demo_once
-from flows.partial_config import ChangesTo, changed_values
+from flows.partial_config import ChangesTo, changed_values, changes_from
 from flows.prefect_local import cancelled_if_stopped, with_or_without_prefect
 from flows.tasks import measure_again, train_as_tasks
 from flows.terminal_runs import HOST_TAG
 from pipeline.config.experiment import AnyConfig, method_name, with_split
-from pipeline.config.presets import is_demonstration, load_config, validate_config
+from pipeline.config.presets import is_demonstration, load_config, preset_names, validate_config
 from pipeline.config.shared import UserPath
 from pipeline.errors import ConfigError, VireidError
 from pipeline.evaluation.report import AverageReport, EvaluationReport, average_reports
 from pipeline.methods import METHODS, MethodSpec, method_of
-from pipeline.runs.open import reopen_run, splits_path
+from pipeline.runs.open import reopen_run, run_path, splits_path
 from pipeline.runtime import atomic_files
 
 RETRIES = 2
@@ -33,22 +33,35 @@ RETRIES = 2
 RETRY_SECONDS = 30
 
 
+def _presets_of(settings: type[AnyConfig]) -> list[str]:
+    return [name for name in preset_names() if isinstance(load_config(name), settings)]
+
+
 def flow_of(method: MethodSpec) -> Flow[..., Any]:
     """The flow that trains a method: `flows.deployments.unsupervised` for CCLNet, else named after the method."""
     settings = method.config
 
+    presets = Annotated[str | None, WithJsonSchema({"type": "string", "enum": _presets_of(settings)})]
+
     def train(
-        preset: str | None = settings.demo_preset,
+        preset: presets = settings.demo_preset,
         config: Annotated[BaseModel | None, ChangesTo(settings)] = None,
     ) -> EvaluationReport | State[Any] | None:
-        changes = changed_values(config)
-        return _guarded(lambda: train_as_tasks(_resolve(preset, changes, settings)))
+        def work() -> EvaluationReport | None:
+            resolved = _resolve(preset, _changes(preset, config), settings)
+            _name_flow_run(run_path(resolved).name)
+            report = train_as_tasks(resolved)
+            if report is not None:
+                show_result(report, run_path(resolved).name)
+            return report
+
+        return _guarded(work)
 
     train.__doc__ = f"""Train {settings.summary}; resumes an interrupted run of the same settings.
 
     Args:
-        preset: The source of all values that `config` does not set; without it, `config` is complete.
-        config: The settings, or those that differ from the preset.
+        preset: The source of all values that are not changed below.
+        config: The settings. Values equal to those of the deployment's own preset count as not changed.
     """
     return flow(
         name=settings.flow,
@@ -120,7 +133,7 @@ def at_terminal(name: str, run_name: str | None = None) -> Flow[..., Any]:
 def train(config: AnyConfig) -> EvaluationReport | None:
     """Run the flow of the settings' method from the command line."""
     values = {"method": config.method} | config.model_dump(mode="json", exclude_unset=True)
-    flow = at_terminal(config.flow, config.name)
+    flow = at_terminal(config.flow, run_path(config).name)
     report: EvaluationReport | None = with_or_without_prefect(flow, {"preset": None, "config": values})
     return report
 
@@ -150,6 +163,35 @@ def preset_changes(preset: str) -> dict[str, Any]:
     return values
 
 
+def _changes(preset: str | None, config: BaseModel | None) -> Mapping[str, Any]:
+    """What a flow run changes of its preset.
+
+    The form of a deployment sends every value of the deployment's own preset. If another preset is chosen there, the
+    values that are still those of the deployment's own count as not set.
+    """
+    changes, own = changed_values(config), _preset_of_deployment()
+    return changes if own in (None, preset) else changes_from(preset_changes(str(own)), changes)
+
+
+def _preset_of_deployment() -> str | None:
+    """The preset of the deployment that started this flow run; None at a terminal."""
+    context = FlowRunContext.get()
+    if context is None or context.flow_run is None or context.flow_run.deployment_id is None:
+        return None
+    with get_client(sync_client=True) as client:
+        deployment = client.read_deployment(context.flow_run.deployment_id)
+    own = deployment.parameters.get("preset")
+    return own if isinstance(own, str) else None
+
+
+def _name_flow_run(name: str) -> None:
+    """Name a flow run of a deployment after the run folder; at a terminal it has that name already."""
+    context = FlowRunContext.get()
+    if context is not None and context.flow_run is not None and is_reported():
+        with get_client(sync_client=True) as client:
+            client.update_flow_run(context.flow_run.id, name=name)
+
+
 def _resolve(preset: str | None, changes: Mapping[str, Any], settings: type[AnyConfig]) -> AnyConfig:
     """The settings of a flow run; `ConfigError` if the preset is of another method or settings are invalid."""
     config = validate_config(changes) if preset is None else load_config(preset, values=changes)
@@ -175,10 +217,11 @@ def _guarded(work: Callable[[], EvaluationReport | None]) -> EvaluationReport | 
         try:
             return work()
         except VireidError as error:
-            show_error(error)
-            if error.transient:
-                raise
             with get_client(sync_client=True) as client:
+                flow_run = client.read_flow_run(context.flow_run.id)
+                show_error(error, flow_run.name)
+                if error.transient and flow_run.run_count <= RETRIES:
+                    raise
                 policy = FlowRunPolicy(retries=0, retry_delay=0)
                 client.update_flow_run(context.flow_run.id, empirical_policy=policy)
             return Failed(message=f"{error.message}\nhint: {error.hint}")

@@ -3,7 +3,7 @@
 import os
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from importlib import metadata
 from io import TextIOWrapper
@@ -33,6 +33,7 @@ from flows.cli.options import (
 from flows.cli.printing import print_average, print_json, print_note, print_report, print_result
 from flows.cli.runs import runs_app
 from flows.cli.server import deploy, server
+from flows.cli.table import numbers_of, table
 from flows.demo_data import DEMO_DATA, draw_demo_once
 from pipeline.config.datasets import options_of
 from pipeline.config.experiment import CONFIGS, method_name
@@ -45,7 +46,6 @@ from pipeline.runtime.user_environment import prepare_environment
 from pipeline.secrets import print_masked
 
 if TYPE_CHECKING:
-    from pipeline.config.datasets import Split
     from pipeline.config.experiment import AnyConfig
     from pipeline.evaluation.report import EvaluationReport
 
@@ -59,7 +59,7 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.add_typer(config_app, name="config")
 app.add_typer(runs_app, name="runs")
-for command in (rank, label, compare, look, embed, search, export, caption, caption_merge, server, deploy):
+for command in (rank, label, compare, table, look, embed, search, export, caption, caption_merge, server, deploy):
     app.command()(command)
 
 INTERRUPTED = 130
@@ -127,6 +127,9 @@ def train(
         str | None, typer.Option(help="Splits of RegDB, such as 1-10: a model for each, and their mean.")
     ] = None,
     _trials: Annotated[str | None, renamed("--trials", "--splits")] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="Seeds, such as 1-3: a run for each, one after another, and their mean.")
+    ] = None,
     runs: RunsOption = None,
     device: DeviceOption = None,
     processes: Annotated[
@@ -144,15 +147,11 @@ def train(
     execution = _given(device=device, runs_folder=runs, processes=ranks_of_torchrun() or processes)
     config = load_config(preset, changes or (), {"data": _given(root=data), "execution": execution})
     refuse_other(preset, config, method=method, dataset=dataset)
-    if splits is None:
-        _run(config, None, as_json)
-        return
-    options = options_of(config.data.name)
-    if not options.model_per_split:
-        raise ConfigError(
-            f"--splits is for RegDB; data.name is {config.data.name}", hint="omit it, or use preset cclnet-regdb"
-        )
-    _run(config, _split_numbers(splits, options.splits), as_json)
+    chosen = None if splits is None else _split_numbers(splits, config)
+    if seeds is None:
+        _run(config, chosen, as_json)
+    else:
+        _run_seeds(config, numbers_of("--seeds", seeds, "1-3, or 1,4,7"), chosen, as_json)
 
 
 @app.command()
@@ -282,25 +281,73 @@ def _run(config: "AnyConfig", splits: list[int] | None, as_json: bool) -> None:
     _print_places(config, path)
 
 
+def _run_seeds(config: "AnyConfig", seeds: list[int], splits: list[int] | None, as_json: bool) -> None:
+    """Train a run for each seed, or for each seed and split, and print the mean; finished runs are only read."""
+    from flows.deployments import train
+    from flows.prefect_local import prefect_at_terminal
+    from flows.tasks import rank_zero_of_torchrun
+    from pipeline.config.experiment import with_seed, with_split
+    from pipeline.reports.result_table import formatted, result_table
+    from pipeline.runs.open import run_path
+    from pipeline.storage.run_reader import read_run
+
+    configs = [with_seed(config, seed) for seed in seeds]
+    if splits is not None:
+        configs = [with_split(one, split) for one in configs for split in splits]
+    measured = True
+    with rank_zero_of_torchrun(configs) as is_rank_zero, prefect_at_terminal():
+        if not is_rank_zero:
+            return
+        for number, one in enumerate(configs, start=1):
+            print_note(f"run {number} of {len(configs)}: {run_path(one)}")
+            report = train(one)
+            measured &= report is not None and bool(report.searches)
+    if not measured:
+        print_report(None, as_json)
+    else:
+        result = result_table([read_run(run_path(one)) for one in configs])
+        if as_json:
+            print_json(result.to_dict())
+        else:
+            typer.echo(formatted(result, "md"), nl=False)
+    _print_address(config)
+
+
 def _print_places(config: "AnyConfig", result: Path) -> None:
     print_note(f"run: {result}")
+    _print_address(config)
+
+
+def _print_address(config: "AnyConfig") -> None:
     if config.execution.tracking:
         folder = shlex.quote(str(config.execution.runs_folder)).replace("$", "$$")
         print_note(f"compare rounds: make ui RUNS={folder}")
 
 
-def _split_numbers(text: str, known: "Sequence[Split]") -> list[int]:
-    """Parse `1-10`, `3`, or `1,4,7-9`."""
-    numbers: set[int] = set()
-    for part in text.split(","):
-        first, _, last = part.strip().partition("-")
-        if not (first.isdecimal() and (last or first).isdecimal()):
-            raise ConfigError(f"--splits {text!r} is not a list of splits", hint="write 1-10, or 1,4,7")
-        numbers |= set(range(int(first), int(last or first) + 1))
-    if not numbers or not numbers <= set(known):
+def _print_rounds(config: "AnyConfig", report: "EvaluationReport | None") -> None:
+    from pipeline.reports.round_table import table
+    from pipeline.runs.open import run_path
+    from pipeline.storage.run_folder import RunFolder
+
+    with RunFolder.reopen(run_path(config)) as folder:
+        rows, timings = folder.read_metrics(), folder.read_timings()
+    seconds = [timing["seconds/total"] for timing in timings]
+    headline = report.searches[0].name if report is not None and report.searches else None
+    stdout().print(table(rows, seconds, headline, f"{config.name}, seed {config.seed}"))
+
+
+def _split_numbers(text: str, config: "AnyConfig") -> list[int]:
+    """The splits of RegDB that `--splits` names."""
+    options = options_of(config.data.name)
+    if not options.model_per_split:
+        raise ConfigError(
+            f"--splits is for RegDB; data.name is {config.data.name}", hint="omit it, or use preset cclnet-regdb"
+        )
+    numbers, known = numbers_of("--splits", text, "1-10, or 1,4,7"), options.splits
+    if not set(numbers) <= set(known):
         message = f"--splits {text!r}: the splits are {known[0]} to {known[-1]}"
         raise ConfigError(message, hint="write 1-10, or 1,4,7")
-    return sorted(numbers)
+    return numbers
 
 
 def _installed_version(name: str) -> str | None:

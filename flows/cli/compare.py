@@ -24,7 +24,7 @@ def compare(
     ),
     as_json: JsonOption = False,
 ) -> None:
-    """Compare rounds and settings of runs; writes an HTML page that opens without a server."""
+    """Compare rounds, settings and figures of runs; writes an HTML page that opens without a server."""
     from pipeline.reports.comparison import compare_runs, write_page
     from pipeline.storage.run_reader import read_run
 
@@ -36,7 +36,7 @@ def compare(
     if as_json:
         print_json(comparison.to_dict())
     else:
-        for table in (_runs(comparison), _settings(comparison), _rounds(comparison)):
+        for table in (_runs(comparison), _groups(comparison), _settings(comparison), _rounds(comparison)):
             if table.row_count:
                 stdout().print(table)
     print_note(f"page: {html}")
@@ -50,6 +50,17 @@ def _runs(comparison: "Comparison") -> Table:
         rounds = f"{len(run.rounds)} of {run.planned}"
         search = (run.headline or "not measured") + (", synthetic" if run.synthetic else "")
         result.add_row(letter, str(run.path), run.method, rounds, run.state, search)
+    return result
+
+
+def _groups(comparison: "Comparison") -> Table:
+    from pipeline.reports.comparison import GROUP_HEADS, group_cells
+
+    result = Table(title="runs that differ in seed or split only: mean ± standard deviation", title_justify="left")
+    for column in ("", *GROUP_HEADS):
+        result.add_column(column, overflow="fold")
+    for group in comparison.groups:
+        result.add_row(comparison.letters_of(group), *group_cells(group))
     return result
 
 

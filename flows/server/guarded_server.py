@@ -4,9 +4,11 @@ Prefect's own start accepts requests of any web page. Here a request must name t
 sends it, the page must be of this server. The password is Prefect's: PREFECT_SERVER_API_AUTH_STRING.
 """
 
+import os
 import socket
 import sys
 from collections.abc import Awaitable, Callable, MutableMapping
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -16,13 +18,31 @@ LOOPBACK = LOOPBACK_NAMES[0]
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
-Application = Callable[[Scope, Callable[[], Awaitable[Message]], Callable[[Message], Awaitable[None]]], Awaitable[None]]
+Send = Callable[[Message], Awaitable[None]]
+Application = Callable[[Scope, Callable[[], Awaitable[Message]], Send], Awaitable[None]]
 
 _GRACE_SECONDS = 5
 
+_POLICY = "default-src 'self' 'unsafe-inline' 'unsafe-eval' data: blob:"
+"""Of Prefect's pages: browsers then refuse requests to other hosts, such as those of its trackers."""
+
+_FIRST_SCRIPT = b"""<script>
+localStorage.setItem('prefect-show-promotional-content', 'false');
+if (!localStorage.getItem('prefect-password')) {
+  if (location.pathname !== '/login')
+    location.replace('/login?redirect=' + encodeURIComponent(location.pathname));
+  new MutationObserver(() => {
+    const notice = document.querySelector('.p-toast__card');
+    if (location.pathname === '/login' && notice && notice.textContent.includes('Something went wrong'))
+      notice.querySelector('.p-toast__close-btn, button').click();
+  }).observe(document, {childList: true, subtree: true});
+}
+</script>"""
+"""First in Prefect's pages: before the first login they advertise, and report the missing password as an error."""
+
 
 def own_pages_only(application: Application, port: int) -> Application:
-    """Answer requests of other hosts or origins with 403, also for websockets."""
+    """Answer requests of other hosts or origins with 403, also for websockets; pages may load from this server only."""
     from starlette.datastructures import Headers
     from starlette.responses import PlainTextResponse
 
@@ -32,9 +52,42 @@ def own_pages_only(application: Application, port: int) -> Application:
             if not is_own(headers.getlist("host"), headers.getlist("origin"), port):
                 await PlainTextResponse("refused: not a request of this server's pages\n", 403)(scope, receive, send)
                 return
-        await application(scope, receive, send)
+            # Compressed pages could not be changed, and nothing is gained on one machine.
+            kept = [(name, value) for name, value in scope["headers"] if name != b"accept-encoding"]
+            scope = {**scope, "headers": kept}
+        await application(scope, receive, _QuietPages(send))
 
     return guarded
+
+
+class _QuietPages:
+    """Sends pages with a policy that forbids other hosts, and with our script."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self._start: Message | None = None
+        self._body = b""
+
+    async def __call__(self, message: Message) -> None:
+        from starlette.datastructures import MutableHeaders
+
+        if message["type"] == "http.response.start":
+            headers = MutableHeaders(scope=message)
+            headers["Content-Security-Policy"] = _POLICY
+            if headers.get("content-type", "").startswith("text/html"):
+                self._start = message  # its length changes
+                return
+        elif self._start is not None and message["type"] == "http.response.body":
+            self._body += message.get("body", b"")
+            if message.get("more_body", False):
+                return
+            start, self._start = self._start, None
+            body = self._body.replace(b"<head>", b"<head>" + _FIRST_SCRIPT, 1)
+            if self._body:  # not of a HEAD request
+                MutableHeaders(scope=start)["Content-Length"] = str(len(body))
+            await self._send(start)
+            message = {**message, "body": body}
+        await self._send(message)
 
 
 def is_own(hosts: list[str], origins: list[str], port: int) -> bool:
@@ -69,12 +122,15 @@ def _parts(address: str) -> tuple[str | None, int | None]:
 
 def main() -> None:
     """Serve until SIGTERM."""
+    import prefect
     import uvicorn
     from prefect.server.api.server import create_app
     from prefect.settings import get_current_settings
 
     *kind, number = sys.argv[1:]
     listener = socket.socket(fileno=int(number)) if kind == ["fd"] else socket.create_server((LOOPBACK, int(number)))
+    # The newer pages call a tracker at every start. Without their files, the others do not link to them.
+    prefect.__ui_v2_static_path__ = Path(os.devnull) / "none"
     settings = get_current_settings().server
     port: int = listener.getsockname()[1]
     config = uvicorn.Config(

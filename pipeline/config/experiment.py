@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 from pipeline.config.cclnet import CclnetConfig
 from pipeline.config.csdn import CsdnConfig
-from pipeline.config.datasets import Split
+from pipeline.config.datasets import Split, options_of
 from pipeline.config.eees import EeesConfig
 from pipeline.config.shared import DataConfig, EvaluationConfig, ExecutionConfig, ImagesConfig, ModelConfig
 
@@ -119,6 +119,11 @@ def with_split(config: AnyConfig, split: Split | None) -> AnyConfig:
     return config.model_copy(update={"data": config.data.model_copy(update={"split": split})})
 
 
+def with_seed(config: AnyConfig, seed: int) -> AnyConfig:
+    """The same experiment with another seed."""
+    return config.model_copy(update={"seed": seed})
+
+
 def record_of(config: AnyConfig) -> dict[str, Any]:
     """The resolved values as plain JSON types."""
     return config.model_dump(mode="json")
@@ -166,6 +171,22 @@ def recorded_values(settings: Mapping[str, Any]) -> dict[str, Any]:
 def marks_of(settings: Mapping[str, Any]) -> tuple[str, ...]:
     """Marks in the reports of a run whose results belong in a table of their own, from its recorded settings."""
     return ("cameras used",) if recorded_values(settings).get("memory.cameras") == "proxies" else ()
+
+
+def changed_settings(before: Mapping[str, Any], after: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of `after` that differ from `before`, sorted by dotted name; without seed, `execution` and paths.
+
+    The split is omitted where each split has a model of its own.
+
+    >>> changed_settings({"seed": 1, "swap": {"mode": "released"}}, {"seed": 2, "swap": {"mode": "off"}})
+    {'swap.mode': 'off'}
+    """
+    then, now = recorded_values(before), recorded_values(after)
+    omitted = {"seed"} | {f"{section}.{name}" for section, names in PATHS.items() for name in names}
+    if "data.name" in now and options_of(now["data.name"]).model_per_split:
+        omitted.add("data.split")
+    names = sorted(name for name in now.keys() - omitted if not name.startswith("execution."))
+    return {name: now[name] for name in names if now[name] != then.get(name)}
 
 
 def differences(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:

@@ -4,13 +4,14 @@ import difflib
 import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from pipeline.config.experiment import CONFIGS, PATHS, AnyConfig, method_name, record_of, recorded_values
+from pipeline.config.experiment import CONFIGS, AnyConfig, changed_settings, method_name, record_of
 from pipeline.errors import ConfigError
 from pipeline.runtime.names import did_you_mean, is_there
 from pipeline.runtime.text_files import read_text
@@ -71,21 +72,21 @@ def refuse_other(preset: str, config: AnyConfig, *, method: str | None = None, d
             )
 
 
-def changed_from_preset(recorded: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Dotted names and values of recorded settings that differ from the built-in preset of their name.
+def changes_from_preset(config: AnyConfig) -> dict[str, Any] | None:
+    """Settings that differ from the preset of the experiment's name, by dotted name; None if that is no preset.
 
-    Folders and `execution` change no result and are omitted. None if there is no such preset.
+    Seed, RegDB's split, `execution` and paths are omitted.
     """
-    name = recorded.get("name")
-    if name not in preset_names():
+    preset = _record_of_preset(config.name)
+    if preset is None or preset["method"] != config.method:
         return None
-    usual, now = recorded_values(record_of(load_config(name))), recorded_values(recorded)
-    places = {f"{section}.{key}" for section, keys in PATHS.items() for key in keys}
-    return {
-        key: value
-        for key, value in now.items()
-        if value != usual.get(key) and key not in places and not key.startswith("execution.")
-    }
+    return changed_settings(preset, record_of(config))
+
+
+@cache
+def _record_of_preset(name: str) -> Mapping[str, Any] | None:
+    """The values of a built-in preset, read once: a list of runs compares each run with them."""
+    return record_of(load_config(name)) if name in preset_names() else None
 
 
 def validate_config(tree: Mapping[str, Any]) -> AnyConfig:

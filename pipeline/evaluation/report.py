@@ -309,7 +309,7 @@ def average_reports(reports: Sequence[EvaluationReport]) -> AverageReport:
             hint="give one result of each split, each from a model that was trained on that split",
         )
     splits = tuple(sorted(of_split))
-    searches = [{_without_split(search.name): search for search in of_split[split].searches} for split in splits]
+    searches = [{without_split(search.name): search for search in of_split[split].searches} for split in splits]
     for split, names in zip(splits, searches, strict=True):
         if list(names) != list(searches[0]):
             raise DataError(
@@ -344,7 +344,7 @@ def _average(name: str, searches: Sequence[SearchReport]) -> SearchReport:
     return replace(searches[0], name=name, trials=trials, mean=mean, deviation=deviation, chance_r1=chance)
 
 
-def _without_split(name: str) -> str:
+def without_split(name: str) -> str:
     """`regdb/split-3/infrared_to_visible` becomes `regdb/infrared_to_visible`, the published name."""
     data_set, _, search = name.split("/", 2)
     return f"{data_set}/{search}"

@@ -2,7 +2,6 @@
 
 import base64
 import difflib
-import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from html import escape
@@ -13,11 +12,18 @@ from pipeline.config.experiment import recorded_values
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.reports import html as html_page
 from pipeline.reports.curves import COLOURS, Curve, draw_curves
+from pipeline.reports.groups import Group, group_runs, setting_text
 from pipeline.storage import layout as run_files
 from pipeline.storage.run_reader import RecordedRun, RoundScore
 
 _SIGNATURES = {".png": b"\x89PNG\r\n\x1a\n", ".jpg": b"\xff\xd8\xff"}
 _FACTS = ("run", "method", "data", "seed", "digest", "rounds", "state", "search", "Rank-1", "mAP", "best Rank-1")
+GROUP_HEADS = ("settings", "runs", "round", "Rank-1", "mAP")
+"""Column heads of `group_cells`."""
+
+_PICKED = 8
+"""Rounds whose figures a page holds: of two demonstration runs about 8 MB."""
+
 FIGURES = {
     "cluster-sizes": "Histogram of cluster sizes",
     "eps-curve": "Clusters at other values of eps",
@@ -82,6 +88,16 @@ class Comparison:
         values = {name: tuple(one.get(name) for one in settings) for name in names}
         return tuple(Difference(name, of) for name, of in values.items() if any(value != of[0] for value in of))
 
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """Groups of runs that differ in seed or split only; empty if every run is a group of its own."""
+        groups = group_runs(self.runs)
+        return groups if len(groups) < len(self.runs) else ()
+
+    def letters_of(self, group: Group) -> str:
+        """The short names of a group's runs."""
+        return ", ".join(self.letters[place] for place in group.places)
+
     def value(self, column: Column, place: int, number: int) -> float | None:
         """A metric of the run at `place` after a round, or None."""
         name = column.names[place]
@@ -93,6 +109,7 @@ class Comparison:
         places = range(len(self.runs))
         return {
             "runs": [run.to_dict() for run in self.runs],
+            "groups": [_group(group) for group in self.groups],
             "differences": [{"setting": one.setting, "values": list(one.values)} for one in self.differences],
             "rounds": [
                 {"round": number}
@@ -134,6 +151,22 @@ def compare_runs(runs: Sequence[RecordedRun], metrics: Sequence[str] = ()) -> Co
     return Comparison(tuple(runs), tuple(columns))
 
 
+def _group(group: Group) -> dict[str, Any]:
+    """A group as plain JSON types."""
+    record: dict[str, Any] = {"label": group.label, "runs": [str(run.path) for run in group.runs]}
+    scores = group.scores()
+    if scores is not None:
+        record |= {"round": scores[0], "r1": scores[1].to_dict(), "map": scores[2].to_dict()}
+    return record
+
+
+def group_cells(group: Group) -> tuple[str, ...]:
+    """Label, seeds and splits, round, Rank-1 and mAP of a group, as text."""
+    scores = group.scores()
+    numbers = ("", "", "") if scores is None else (str(scores[0]), scores[1].text(), scores[2].text())
+    return group.label, group.varied, *numbers
+
+
 def _letter(place: int) -> str:
     """A for 0, Z for 25, AA for 26.
 
@@ -145,27 +178,28 @@ def _letter(place: int) -> str:
 
 
 def write_page(comparison: Comparison, file: Path) -> None:
-    """Write the page: runs, settings that differ, rounds, learning curves, and the last figures of each run.
+    """Write the page: runs and their groups, settings that differ, rounds, learning curves, figures beside each other.
 
     Raises:
         ConfigError: The file cannot be written, or exists and is not a page.
 
-    Cost: about 0.2 s and 30 KB per curve, and 4/3 of the bytes of the last figures.
+    Cost: about 0.2 s and 30 KB per curve, and 4/3 of the bytes of the figures of eight rounds.
     """
     html_page.write_page(file, _page(comparison))
 
 
 def _page(comparison: Comparison) -> Iterator[str]:
-    yield html_page.page_start("Runs compared")
+    shown = _shown_rounds(comparison)
+    yield html_page.page_start("Runs compared", _picker_style(shown))
     yield from _runs(comparison)
+    yield from _groups(comparison)
     yield from _settings(comparison)
     yield from _rounds(comparison)
     yield '<h2>Learning curves</h2>\n<div class="figures">\n'
     for column in comparison.columns:
         yield _figure(draw_curves(_curves(comparison, column), _title(column)), _title(column))
     yield "</div>\n"
-    for letter, run in zip(comparison.letters, comparison.runs, strict=True):
-        yield from _last_figures(letter, run)
+    yield from _figures(comparison, shown)
     yield html_page.page_end()
 
 
@@ -181,6 +215,15 @@ def _runs(comparison: Comparison) -> Iterator[str]:
     yield _table("", _FACTS, rows)
     yield "<p>Rank-1 and mAP, in percent, are of the search named, after the last evaluated round. The best round is "
     yield "not a result: it is selected on the test set.</p>\n"
+
+
+def _groups(comparison: Comparison) -> Iterator[str]:
+    rows = [(escape(comparison.letters_of(group)), [*map(escape, group_cells(group))]) for group in comparison.groups]
+    if rows:
+        yield "<h2>Runs that differ in seed or split only</h2>\n"
+        yield _table("", GROUP_HEADS, rows)
+        yield "<p>Mean ± standard deviation over the runs of a row, in percent, after the last round in which all of "
+        yield "them were evaluated.</p>\n"
 
 
 def _settings(comparison: Comparison) -> Iterator[str]:
@@ -210,18 +253,55 @@ def _rounds(comparison: Comparison) -> Iterator[str]:
     yield _table("round", heads, rows, numbers=True)
 
 
-def _last_figures(letter: str, run: RecordedRun) -> Iterator[str]:
-    yield f"<h2>Last figures of {escape(letter)}, {escape(run.name)}</h2>\n"
-    shown = []
-    for name, file in run_files.last_figures(run.path).items():
-        try:
-            content = file.read_bytes()
-        except OSError:
-            continue  # replaced or removed meanwhile
-        if content.startswith(_SIGNATURES[file.suffix]):
-            caption = f"{FIGURES.get(name, name)}, round {int(file.stem.rpartition('-')[2])}"
-            shown.append(_figure(content, caption, run_files.MEDIA_TYPES[file.suffix]))
-    yield f'<div class="figures">\n{"".join(shown)}</div>\n' if shown else "<p>None.</p>\n"
+def _shown_rounds(comparison: Comparison) -> tuple[int, ...]:
+    """Rounds with figures, at most `_PICKED` spread over all; of many, those in which a run was evaluated."""
+    drawn = sorted({number for run in comparison.runs for number in run_files.figures_of_rounds(run.path)})
+    if len(drawn) > _PICKED:
+        evaluated = {score.round for run in comparison.runs for score in run.scores}
+        drawn = [number for number in drawn if number in evaluated] or drawn
+    if len(drawn) > _PICKED:
+        drawn = [drawn[round(place * (len(drawn) - 1) / (_PICKED - 1))] for place in range(_PICKED)]
+    return tuple(drawn)
+
+
+def _picker_style(shown: Sequence[int]) -> str:
+    """The chosen round alone is visible: a page that runs no script has no other way."""
+    rules = [f"#round-{number}:checked ~ .round-{number}" for number in shown]
+    return f"{', '.join(rules)} {{ display: block; }}\n" if rules else ""
+
+
+def _figures(comparison: Comparison, shown: Sequence[int]) -> Iterator[str]:
+    """Figures of the runs beside each other, with a picker for the round."""
+    yield "<h2>Figures</h2>\n"
+    if not shown:
+        yield "<p>None.</p>\n"
+        return
+    yield '<div class="picker">Round:\n'
+    for number in shown:
+        checked = " checked" if number == shown[-1] else ""
+        yield f'<input type="radio" name="round" id="round-{number}"{checked}>'
+        yield f'<label for="round-{number}">{number}</label>\n'
+    figures = [run_files.figures_of_rounds(run.path) for run in comparison.runs]
+    for number in shown:
+        yield f'<section class="round-{number}">\n'
+        for name in sorted({name for of_run in figures for name in of_run.get(number, ())}):
+            yield f'<h3>{escape(FIGURES.get(name, name))}, round {number}</h3>\n<div class="figures">\n'
+            for letter, run, of_run in zip(comparison.letters, comparison.runs, figures, strict=True):
+                yield _figure_of(f"{letter}, {run.name}", of_run.get(number, {}).get(name))
+            yield "</div>\n"
+        yield "</section>\n"
+    yield "</div>\n"
+
+
+def _figure_of(caption: str, file: Path | None) -> str:
+    """A figure of a run; nothing if it has none, or one that is damaged or was removed meanwhile."""
+    try:
+        content = b"" if file is None else file.read_bytes()
+    except OSError:
+        content = b""
+    if file is None or not content.startswith(_SIGNATURES[file.suffix]):
+        return ""
+    return _figure(content, caption, run_files.MEDIA_TYPES[file.suffix])
 
 
 def _table(
@@ -259,7 +339,7 @@ def _title(column: Column) -> str:
 def _setting(value: Any) -> str:
     if value is None:
         return '<span class="absent">none</span>'
-    return escape(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
+    return escape(setting_text(value))
 
 
 def _percent(score: RoundScore | None) -> tuple[str, str]:

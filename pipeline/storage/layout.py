@@ -127,11 +127,11 @@ def round_figures(path: Path, number: int) -> list[Path]:
     return sorted(file for file in (path / FIGURES).glob(f"*-{number:03d}.*") if file.suffix in MEDIA_TYPES)
 
 
-def last_figures(path: Path) -> dict[str, Path]:
-    """The latest figure of each kind, by name, sorted."""
-    last: dict[str, tuple[int, Path]] = {}
-    for file in (path / FIGURES).glob("*-*.*"):
+def figures_of_rounds(path: Path) -> dict[int, dict[str, Path]]:
+    """The existing figures of each round, ascending, by name."""
+    found: dict[int, dict[str, Path]] = {}
+    for file in sorted((path / FIGURES).glob("*-*.*")):
         name, _, number = file.stem.rpartition("-")
-        if file.suffix in MEDIA_TYPES and number.isdecimal() and int(number) > last.get(name, (0, file))[0]:
-            last[name] = int(number), file
-    return {name: file for name, (_, file) in sorted(last.items())}
+        if file.suffix in MEDIA_TYPES and number.isdecimal():
+            found.setdefault(int(number), {})[name] = file
+    return dict(sorted(found.items()))

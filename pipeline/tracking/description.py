@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.config.datasets import options_of
-from pipeline.config.presets import changed_from_preset
+from pipeline.config.presets import changes_from_preset
 from pipeline.errors import VireidError
 from pipeline.runtime import atomic_files
 from pipeline.storage.layout import ENVIRONMENT
@@ -65,7 +65,7 @@ def _result(run: RecordedRun) -> str:
 
 
 def _settings(run: RecordedRun) -> str:
-    changed = changed_from_preset(run.recorded)
+    changed = changes_from_preset(run.config)
     if changed is None:
         return f"of {run.config.name}, which is no built-in preset: see the parameters"
     shown = [f"`{name} = {json.dumps(value, ensure_ascii=False)}`" for name, value in changed.items()]

@@ -16,7 +16,8 @@ from flows import deployments as deployed
 from flows.deployments import preset_changes
 from flows.terminal_runs import HOST_TAG
 from pipeline.config.cclnet import CclnetConfig
-from pipeline.config.experiment import digest_of, record_of
+from pipeline.config.experiment import AnyConfig, digest_of, record_of
+from pipeline.config.presets import load_config
 from pipeline.errors import ConfigError, RankError, TrackingError
 from pipeline.runs.open import run_path
 from pipeline.storage.run_folder import RunFolder
@@ -72,7 +73,7 @@ def test_an_error_ends_the_run_at_once_with_its_hint(
         )
     assert run.run_count == 1
     assert [tag.startswith(HOST_TAG) for tag in run.tags] == [True]
-    assert page.key == "error" and f"**Hint**: {hinted}" in str(page.data)
+    assert str(page.key).startswith("error-") and f"**Hint**: {hinted}" in str(page.data)
 
 
 def changes_of(config: CclnetConfig) -> dict[str, Any]:
@@ -89,6 +90,40 @@ def test_a_transient_error_is_tried_again_although_it_has_a_hint(monkeypatch: py
     monkeypatch.setattr(deployed, "train_as_tasks", train)
     state = ended(deployed.unsupervised, {"preset": "smoke"})
     assert state.is_completed() and errors == []
+
+
+def test_a_transient_error_of_the_last_attempt_has_its_hint(monkeypatch: pytest.MonkeyPatch) -> None:
+    def train(_: object) -> None:
+        raise TrackingError("MLflow is away", hint="wait")
+
+    monkeypatch.setattr(deployed, "train_as_tasks", train)
+    state = ended(deployed.unsupervised, {"preset": "smoke"})
+    assert state.is_failed() and state.message == "MLflow is away\nhint: wait"
+
+
+def resolved(monkeypatch: pytest.MonkeyPatch, own: str, preset: str, changes: dict[str, Any]) -> AnyConfig:
+    """The settings of a run that a deployment of preset `own` starts when its form is sent with these changes."""
+    seen: list[AnyConfig] = []
+    monkeypatch.setattr(deployed, "_preset_of_deployment", lambda: own)
+    monkeypatch.setattr(deployed, "train_as_tasks", lambda config: seen.append(config))
+    monkeypatch.setattr(deployed, "draw_demo_once", lambda: Path("demo"))
+    form = preset_changes(own)
+    for name, value in changes.items():
+        form[name] = form[name] | value if isinstance(value, dict) else value
+    assert ended(deployed.unsupervised, {"preset": preset, "config": form}).is_completed()
+    return seen[0]
+
+
+def test_a_changed_preset_alone_runs_that_preset(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = resolved(monkeypatch, "demo", "cclnet-sysu", {})
+    assert config == load_config("cclnet-sysu")
+    config = resolved(monkeypatch, "cclnet-sysu", "demo", {"seed": 7, "data": {"root": "/own"}})
+    assert config == load_config("demo", ("seed=7", "data.root=/own"))
+
+
+def test_values_of_the_form_of_an_unchanged_preset_are_all_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    config = resolved(monkeypatch, "smoke", "smoke", {"stages": {"prepare_rounds": 9}, "data": {"root": "/own"}})
+    assert config == load_config("smoke", ("stages.prepare_rounds=9", "data.root=/own"))
 
 
 def test_what_fails_without_a_hint_is_tried_again_and_goes_on(
@@ -109,7 +144,15 @@ def test_what_fails_without_a_hint_is_tried_again_and_goes_on(
     identifier = state.state_details.flow_run_id
     assert identifier is not None
     with get_client(sync_client=True) as client:
-        assert client.read_flow_run(identifier).run_count == 2
+        flow_run = client.read_flow_run(identifier)
+        pages = client.read_artifacts(
+            artifact_filter=ArtifactFilter(flow_run_id=ArtifactFilterFlowRunId(any_=[identifier]))
+        )
+    assert (flow_run.name, flow_run.run_count) == (run_path(smoke_config).name, 2)
+    # The table of each attempt, which its later rounds update, and the result.
+    key = run_path(smoke_config).name
+    assert sorted(page.key for page in pages if page.key) == [f"result-{key}", f"rounds-{key}", f"rounds-{key}"]
+    assert max(str(page.data).count("| clip |") for page in pages) == 2
 
 
 def test_a_second_run_into_a_folder_ends_at_once_and_says_which_process_has_it(smoke_config: CclnetConfig) -> None:

@@ -5,7 +5,10 @@ import socket
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
+from flows.cli.runs import print_runs
+from pipeline.storage.run_reader import read_run
 from pipeline.tracking.replay import TrackingNote, read_note, write_note
 from tests.flows.command_line import Call
 from tests.pipeline.reports.recorded_runs import begin_run, make_run, row
@@ -15,25 +18,41 @@ def test_every_run_is_a_row_and_what_is_none_is_a_line(vireid: Call, tmp_path: P
     make_run(tmp_path / "done", [row(1, 0.5, 0.25), row(2, 0.375, 0.75)])
     (make_run(tmp_path / "notes", [row(1)]) / "config.json").unlink()
     (tmp_path / "server").mkdir()
+    for name in ("password", "prefect.log", "mlflow.log", "worker.log"):
+        (tmp_path / "server" / name).touch()
     with begin_run(tmp_path / "busy", [row(1)]):
         code, out, err = vireid("runs", "--runs", str(tmp_path))
+        long = vireid("runs", "--runs", str(tmp_path), "--long")[1]
     assert (code, err) == (0, "")
     lines = out.splitlines()
-    (done,) = (line for line in lines if "done" in line)
-    # The last round's numbers, then those of the best round and its number.
-    assert [cell.strip() for cell in done.split("│")][6:13] == [
-        "2 of 2",
-        "finished",
-        "37.50",
-        "75.00",
-        "50.00",
-        "25.00",
-        "1",
-    ]
-    (busy,) = (line for line in lines if "busy" in line)
-    assert "running" in busy and "1 of 2" in busy
-    assert "selected on the test set" in out
+    (done,) = (line.split() for line in lines if line.startswith("done"))
+    assert done == ["done", "sysu", "2/2", "finished", "37.50", "75.00"]
+    (busy,) = (line for line in lines if line.startswith("busy"))
+    assert "running" in busy and "1/2" in busy
     assert [line for line in lines if "skipped" in line] == [f"skipped: {tmp_path / 'notes'} holds no run"]
+    # The best round, which is no result, is in the long list only.
+    assert "selected on the test set" in long and "selected on the test set" not in out
+    (done,) = (line.split() for line in long.splitlines() if line.startswith("done"))
+    assert done[done.index("cclnet") + 3 :][:3] == ["50.00", "25.00", "1"]
+
+
+def test_a_list_of_runs_fits_into_80_columns_and_names_changed_settings(tmp_path: Path) -> None:
+    rows = [row(number, 0.5, 0.25) for number in (1, 2)]
+    make_run(tmp_path / "cclnet-sysu-s1-0123abcd", rows, "swap.mode=off", "seed=3", "execution.device=cpu")
+    make_run(tmp_path / "cclnet-regdb-of-a-long-name-s1-split10-0123abcd", rows, "data.name=regdb", "data.split=10")
+    make_run(tmp_path / "no-preset-s1", rows, "name=my-own")
+    runs = [read_run(path) for path in sorted(tmp_path.iterdir())]
+    with (tmp_path / "list.txt").open("w") as file:
+        print_runs(runs, Console(file=file, width=80), long=False)
+    lines = (tmp_path / "list.txt").read_text().splitlines()
+    assert max(map(len, lines)) <= 80
+    head, *rest = lines
+    assert head.split() == ["run", "data", "rounds", "state", "Rank-1", "mAP"]
+    place = next(place for place, line in enumerate(rest) if line.startswith("cclnet-sysu"))
+    assert rest[place].split() == ["cclnet-sysu-s1-0123abcd", "sysu", "2/2", "finished", "50.00", "25.00"]
+    # Neither seed nor device, but what `make_run` itself changes of preset `smoke`.
+    assert rest[place + 1].strip() == "stages.clip_rounds=0, stages.prepare_rounds=2, swap.mode=off"
+    assert rest[-1].startswith("no-preset-s1")
 
 
 def test_programs_get_json(vireid: Call, tmp_path: Path) -> None:

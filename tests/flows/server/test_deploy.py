@@ -106,6 +106,26 @@ def test_every_field_of_the_form_has_a_description(entry):
 
 
 @pytest.mark.parametrize("entry", TRAINING, ids=name_of)
+def test_the_form_has_a_choice_of_presets_and_its_rare_groups_are_last(entry):
+    schema = parameter_schema(flow_of(entry)).model_dump()
+    method = load_config(entry["parameters"]["preset"]).method
+    assert schema["properties"]["preset"]["enum"] == [
+        name for name in preset_names() if load_config(name).method == method
+    ]
+    groups = list(schema["definitions"][type(load_config(entry["parameters"]["preset"])).__name__]["properties"])
+    assert groups[:3] == ["seed", "data", "stages"] and groups[-2:] == ["name", "method"]
+    assert groups.index("evaluation") < groups.index("augmentation") < groups.index("images")
+
+
+def test_groups_of_the_form_have_titles():
+    schema = parameter_schema(flow_of(TRAINING[0])).model_dump()
+    found = {name: field["title"] for name, field in fields(schema, schema["definitions"]) if "$ref" in field}
+    expected = {"data": "Data", "labelling": "Labelling", "labelling.visible": "Clustering, visible"}
+    expected |= {"labelling.joint": "Joint clustering", "evaluation.rules": "Gallery rules"}
+    assert expected.items() <= {name.removeprefix("config."): title for name, title in found.items()}.items()
+
+
+@pytest.mark.parametrize("entry", TRAINING, ids=name_of)
 def test_what_the_form_shows_makes_the_run_that_the_command_line_makes(entry):
     preset = entry["parameters"]["preset"]
     shown = preset_values(preset)["of_preset"]

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 from starlette.applications import Starlette
-from starlette.responses import PlainTextResponse
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.responses import PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient, WebSocketDenialResponse
 from starlette.websockets import WebSocket
@@ -68,6 +70,24 @@ def test_other_hosts_and_pages_are_refused(headers: dict[str, str], client: Test
     ):
         pass
     assert refused.value.status_code == 403
+
+
+def test_pages_load_from_this_server_alone_and_do_not_advertise() -> None:
+    page = b"<html><head><title>t</title></head></html>"
+    routes = [
+        Route("/page", lambda _: Response(page, media_type="text/html")),
+        Route("/parts", lambda _: StreamingResponse(iter([page[:9], page[9:]]), media_type="text/html")),
+        Route("/data", lambda _: PlainTextResponse("<head>")),
+    ]
+    compressing = Starlette(routes=routes, middleware=[Middleware(GZipMiddleware, minimum_size=1)])
+    client = TestClient(own_pages_only(compressing, PORT), base_url=f"http://{OWN}")
+    for path in ("/page", "/parts"):
+        answer = client.get(path)
+        assert answer.text.startswith("<html><head><script>\nlocalStorage.setItem('prefect-show-promotional-content'")
+        assert answer.text.endswith("<title>t</title></head></html>")
+        assert answer.headers["content-security-policy"].startswith("default-src 'self'")
+    assert client.head("/page").status_code == 200
+    assert client.get("/data").text == "<head>"
 
 
 def test_a_password_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:

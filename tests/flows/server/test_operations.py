@@ -219,12 +219,15 @@ def assert_tasks_are_of_their_attempts(servers: Servers, flow_run: UUID, before:
 
 def assert_pages_show_all_rounds(servers: Servers, config: CclnetConfig) -> None:
     """The last table of rounds is whole, and leads to the run in MLflow."""
-    query = {"artifacts": {"key": {"any_": ["rounds"]}}, "sort": "CREATED_DESC", "limit": 1}
+    query = {"artifacts": {"key": {"any_": [f"rounds-{run_path(config).name}"]}}, "sort": "CREATED_DESC", "limit": 1}
     (page,) = servers.answer("/artifacts/filter", query)
     assert page["description"] == f"{ROUNDS} of {ROUNDS} rounds of demo, seed 1"
     assert [f"| {number} |" in page["data"] for number in range(1, ROUNDS + 1)] == [True] * ROUNDS
     run_id = json.loads((run_path(config) / "tracking.json").read_text())["run_id"]
-    assert f"{servers.pages}/#/experiments/1/runs/{run_id}" in page["data"]
+    query["artifacts"] = {"key": {"any_": [f"mlflow-run-{run_path(config).name}"]}}
+    (link,) = servers.answer("/artifacts/filter", query)
+    assert f"{servers.pages}/#/experiments/1/runs/{run_id}" in link["data"]
+    assert the_flow_run(servers)["name"] == run_path(config).name
 
 
 def assert_mlflow_has_every_round_once(config: CclnetConfig) -> None:

@@ -30,7 +30,7 @@ class Page(HTMLParser):
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.elements.append((tag, dict(attrs)))
-        if tag not in ("meta", "img"):
+        if tag not in ("meta", "img", "input"):
             self.open.append(tag)
 
     def handle_endtag(self, tag: str) -> None:
@@ -97,25 +97,49 @@ def test_what_a_run_is_called_is_text_and_nothing_else(tmp_path: Path) -> None:
     assert "script" not in {tag for tag, _ in page.elements}
 
 
-def test_there_is_a_curve_for_each_number_and_the_last_figure_of_each_kind(tmp_path: Path) -> None:
+def test_there_is_a_curve_for_each_number_and_the_figures_of_a_round_are_beside_each_other(tmp_path: Path) -> None:
     both = comparison(tmp_path)
-    for name, shade in (("eps-curve-001.png", 1), ("eps-curve-002.png", 2), ("other-010.png", 3), ("other-9.png", 4)):
+    for name, shade in (("eps-curve-001.png", 1), ("eps-curve-002.png", 2), ("other-010.png", 3)):
         save_figure(tmp_path / "a", name, a_png(shade))
-    save_figure(tmp_path / "a", "photograph-001.jpg", b"\xff\xd8\xff and so on")
+    save_figure(tmp_path / "b", "eps-curve-001.png", a_png(5))
+    save_figure(tmp_path / "b", "photograph-001.jpg", b"\xff\xd8\xff and so on")
     save_figure(tmp_path / "a", "damaged-003.png", b"no picture")
     save_figure(tmp_path / "a", "retrieval-004.jpg.tmp", b"half a picture")
     save_figure(tmp_path / "a", "notes.txt", b"no figure")
     write_page(both, tmp_path / "page.html")
-    images = [one for tag, one in Page(tmp_path / "page.html").elements if tag == "img"]
-    assert len(images) == 4 + 3  # Rank-1, mAP, loss, seconds; then eps curve, other and photograph
-    assert [one["alt"] for one in images[4:]] == [
-        "Clusters at other values of eps, round 2",
-        "other, round 10",
-        "photograph, round 1",
-    ]
+    page = Page(tmp_path / "page.html")
+    images = [one for tag, one in page.elements if tag == "img"]
+    assert len(images) == 4 + 5  # Rank-1, mAP, loss, seconds; then eps curve of A and B, photograph, eps curve, other
+    assert [one["alt"] for one in images[4:]] == ["A, a", "B, b", "B, b", "A, a", "A, a"]
     contents = [base64.b64decode((one["src"] or "").partition(",")[2]) for one in images[4:]]
-    assert contents == [a_png(2), a_png(3), b"\xff\xd8\xff and so on"]
+    assert contents == [a_png(1), a_png(5), b"\xff\xd8\xff and so on", a_png(2), a_png(3)]
     assert (images[6]["src"] or "").startswith("data:image/jpeg;base64,")
+    assert "Clusters at other values of eps, round 2" in page.text
+
+
+def test_a_picker_shows_one_round_and_the_last_one_first(tmp_path: Path) -> None:
+    both = comparison(tmp_path)
+    for number in range(1, 21):
+        save_figure(tmp_path / "a", f"eps-curve-{number:03d}.png", a_png(number))
+    write_page(both, tmp_path / "page.html")
+    page = Page(tmp_path / "page.html")
+    # Of twenty rounds, those in which a run was evaluated.
+    buttons = [one for tag, one in page.elements if tag == "input"]
+    assert [(one["type"], one["id"], "checked" in one) for one in buttons] == [
+        ("radio", "round-1", False),
+        ("radio", "round-2", True),
+    ]
+    assert [one["class"] for tag, one in page.elements if tag == "section"] == ["round-1", "round-2"]
+    style = (tmp_path / "page.html").read_text().partition("</style>")[0]
+    assert ".picker section { display: none; }" in style
+    assert "#round-1:checked ~ .round-1, #round-2:checked ~ .round-2 { display: block; }" in style
+
+
+def test_runs_that_differ_in_their_seed_are_one_line_with_mean_and_deviation(tmp_path: Path) -> None:
+    page = written(tmp_path)
+    # Round 1 is the last that both measured: (50 + 6.25) / 2, and 43.75 / sqrt(2).
+    assert "28.12 ± 30.94" in page.text and "seeds 1, 7" in page.text
+    assert "differ in seed or split only" not in written(tmp_path / "other", "swap.mode=off").text
 
 
 def test_runs_without_figures_and_without_a_difference_say_so(tmp_path: Path) -> None:
