@@ -30,7 +30,7 @@ from flows.cli.options import (
     check_outputs_of,
     renamed,
 )
-from flows.cli.printing import print_average, print_json, print_note, print_report, print_result
+from flows.cli.printing import print_average, print_json, print_note, print_report, print_result, stdout
 from flows.cli.runs import runs_app
 from flows.cli.server import deploy, server
 from flows.cli.table import numbers_of, table

@@ -10,7 +10,7 @@ from clustering.joined_torch import join_on_device
 from clustering.joint import label_jointly, split_by_modality
 from clustering.labelling import join_on_cpu, label_images
 from clustering.matching import assign_sparsely, match_clusters
-from clustering.neighbour_votes import soft_labels_across, soft_labels_within
+from clustering.neighbour_votes import soft_labels
 from clustering.neighbours import nearest_neighbours
 from clustering.parallel import over_blocks
 from clustering.prototypes import cluster_prototypes
@@ -42,8 +42,7 @@ CALLS = {
     "split_by_modality": lambda: split_by_modality(CLUSTERING, FEATURES[:120], FEATURES[120:]),
     "relabel_by_density": lambda: relabel_by_density(FEATURES, CLUSTERING),
     "assign_outliers": lambda: assign_outliers(FEATURES, CLUSTERING),
-    "soft_labels_within": lambda: soft_labels_within(FEATURES, LABELS),
-    "soft_labels_across": lambda: soft_labels_across(FEATURES, FEATURES, LABELS, LABELS),
+    "soft_labels": lambda: soft_labels(label_images(FEATURES, k1=8).ranks, LABELS, LABELS),
     "sub_prototypes": lambda: sub_prototypes(FEATURES, LABELS),
     "cluster_prototypes": lambda: cluster_prototypes(FEATURES, LABELS),
     "match_clusters": lambda: match_clusters(FEATURES[:20], FEATURES[20:50]),
