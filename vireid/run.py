@@ -3,7 +3,7 @@
 import importlib
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -111,18 +111,28 @@ class Run:
             ConfigError: pandas is missing.
         """
         from models.modality import Modality
+        from pipeline.storage.label_files import read_labels
 
         record = self._record()
         number = max(record.rounds, default=0) if round is None else round
-        arrays = _label_arrays(record.path, number)
+        found = read_labels(record.path, number)
+        if found is None:
+            raise DataError(
+                f"round {number} of {record.path} has no labels",
+                hint="methods with identities make no clusters; see `rounds()`",
+            )
         tables = []
-        for modality in Modality:
-            names = {"file": "paths", "cluster": "labels", "core": "core", "similarity": "similarity"}
-            own = {name: arrays[f"{modality}_{key}"] for name, key in names.items() if f"{modality}_{key}" in arrays}
-            table = _pandas().DataFrame({"modality": str(modality), **own})
-            if f"pair_{modality}" in arrays:
-                partners = dict(zip(arrays[f"pair_{modality}"], arrays[f"pair_{modality.other}"], strict=True))
-                table["pair"] = [partners.get(cluster, -1) for cluster in table["cluster"]]
+        for modality, one in found.clusterings.items():
+            columns: dict[str, Any] = {"cluster": one.labels, "core": one.core}
+            if found.paths is not None:
+                columns = {"file": found.paths[modality]} | columns
+            if found.similarity is not None:
+                columns["similarity"] = found.similarity[modality]
+            table = _pandas().DataFrame({"modality": str(modality), **columns})
+            if found.pairs is not None:
+                sides = {Modality.VISIBLE: found.pairs.visible, Modality.INFRARED: found.pairs.infrared}
+                partners = dict(zip(sides[modality].tolist(), sides[modality.other].tolist(), strict=True))
+                table["pair"] = [partners.get(cluster, -1) for cluster in one.labels.tolist()]
             tables.append(table)
         return _pandas().concat(tables, ignore_index=True)
 
@@ -201,22 +211,6 @@ class Run:
 
     def _record(self) -> RecordedRun:
         return read_run(Path(self.run))
-
-
-def _label_arrays(path: Path, number: int) -> Mapping[str, Any]:
-    from models.modality import Modality
-    from pipeline.runtime.arrays import read_arrays
-    from pipeline.storage.layout import LABELS
-
-    file = path / LABELS / f"round-{number:03d}.npz"
-    if not file.is_file():
-        raise DataError(
-            f"round {number} of {path} has no labels", hint="methods with identities make no clusters; see `rounds()`"
-        )
-    names = [f"{modality}_{name}" for modality in Modality for name in ("paths", "labels", "core", "similarity")]
-    names += [f"pair_{modality}" for modality in Modality]
-    arrays, _ = read_arrays(file, names, "take the file from a copy of the run, or choose another round")
-    return arrays
 
 
 def _listed(images: Images, modality: str | None) -> "ImageList":

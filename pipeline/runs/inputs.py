@@ -29,7 +29,7 @@ def expect_inputs(config: AnyConfig) -> None:
         DataError: The data set is missing, incomplete or unreadable.
         WeightsError: `model.weights` is a path without weights. Names of weights are not checked here.
 
-    Cost: Listing the images, half a second for SYSU-MM01 on a local disk.
+    Cost: Listing the images, which opening the run does again.
     """
     expect_weights(config.model.weights)
     with _quietly():

@@ -86,7 +86,7 @@ def log_description(client: MlflowClient, run_id: str, folder: RunFolder) -> Non
 def log_figures(client: MlflowClient, run_id: str, number: int, files: Sequence[Path], time_ms: int | None) -> None:
     """Log the figures among the files of a round as images with the round as step; known ones are skipped.
 
-    Cost: about 0.1 s a figure, and twice its bytes: MLflow keeps a PNG and a small WebP of each.
+    Cost: MLflow keeps a PNG and a small WebP of each figure.
     """
     figures = [path for path in files if path.parent.name == FIGURES and path.suffix in MEDIA_TYPES]
     if not figures:

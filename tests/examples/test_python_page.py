@@ -80,7 +80,9 @@ def test_labels_have_files_and_pairs_where_they_are_recorded(tmp_path: Path) -> 
     np.savez(run / "labels" / "round-001.npz", **labels, **cores)
     paths = {"visible_paths": np.array(["a", "b", "c"]), "infrared_paths": np.array(["d", "e"])}
     similarity = {"visible_similarity": np.array([0.5, 0.25, 0.125]), "infrared_similarity": np.array([1.0, 0.75])}
+    scores = ("similarity", "visible_margin", "infrared_margin")
     pairs = {"pair_visible": np.array([1]), "pair_infrared": np.array([0])}
+    pairs |= {f"pair_{name}": np.array([0.5]) for name in scores}
     np.savez(run / "labels" / "round-002.npz", **labels, **cores, **paths, **similarity, **pairs)
     opened = vireid.open(run)
     assert opened.labels(1).columns.tolist() == ["modality", "cluster", "core"]
