@@ -1,4 +1,4 @@
-"""Prefect's pages in a browser: the password, the form of a deployment, a run, and no request to another host."""
+"""Pages of Prefect and MLflow in a browser: password, form, run, rounds; no request to another host."""
 
 import subprocess
 from pathlib import Path
@@ -58,6 +58,10 @@ def test_a_run_with_another_preset_is_started_from_the_form_and_shows_what_it_is
         browser.wait_for_text(f"result-{folder.name}")
         assert f"rounds-{folder.name}" in browser.text and f"mlflow-run-{folder.name}" in browser.text
         assert not [word for word in CLOUD if word in browser.text]
+
+        (link,) = servers.answer("/artifacts/filter", {"artifacts": {"key": {"like_": "mlflow-rounds-"}}})
+        browser.open(link["data"].rpartition("(")[2].rstrip(")"))
+        browser.wait(r"document.body && /Metrics:\s*rank1/.test(document.body.innerText)")  # the first number
         assert browser.outside() == [] and len(browser.requests) > 10
 
 

@@ -19,6 +19,7 @@ from pipeline.runs.open import run_path
 from pipeline.storage.label_files import RoundLabels, read_labels
 from pipeline.storage.layout import labels_path
 from pipeline.storage.run_folder import RunFolder
+from tests.browser import chromium, needs_chromium
 from tests.pipeline.reports.recorded_runs import make_run, row
 
 
@@ -165,3 +166,17 @@ def test_a_run_without_labels_names_the_pages_that_exist(run: Path, tmp_path: Pa
     with pytest.raises(CheckpointError, match="has no label files") as caught:
         look_at(made)
     assert "vireid compare" in caught.value.hint
+
+
+@needs_chromium
+@pytest.mark.slow
+def test_the_page_opens_without_a_server_and_fits_a_phone(look: Look, tmp_path: Path) -> None:
+    page = tmp_path / "look.html"
+    write_look(look, page)
+    with chromium(tmp_path / "profile") as browser:
+        browser.call("Emulation.setDeviceMetricsOverride", width=390, height=800, deviceScaleFactor=1, mobile=True)
+        browser.open(page.as_uri())
+        browser.wait_for_text("Pairs, from the least")
+        browser.wait("[...document.images].slice(0, 8).every(one => one.complete && one.naturalWidth > 0)")
+        assert browser.run("document.documentElement.scrollWidth") <= 390
+        assert browser.outside() == []
