@@ -71,7 +71,7 @@ class GallerySearchResult:
 
     @property
     def caution(self) -> str | None:
-        """A line that says what is synthetic; None if nothing is."""
+        """A warning about synthetic images; None without any."""
         return f"synthetic people, not photographs: {', '.join(self.synthetic)}" if self.synthetic else None
 
     def to_dict(self) -> dict[str, Any]:

@@ -15,7 +15,7 @@ _SYNTHETIC = "drawn"  # one of `pipeline.data.images.Kind`
 def is_synthetic(run: Path) -> bool:
     """Whether the images of a run show synthetic people: where its numbers appear, so does the word `synthetic`.
 
-    `environment.json` says it. Runs of earlier versions say it in `evaluation.json`, or by `drawn.json` of their data.
+    It is recorded in `environment.json`; for runs of earlier versions, in `evaluation.json` or the data's `drawn.json`.
     """
     for name, section in ((run_files.ENVIRONMENT, "data_set"), (run_files.EVALUATION, "data")):
         kind = _section(_read(run / name), section).get("kind")

@@ -71,4 +71,4 @@ def _settings(run: RecordedRun) -> str:
     shown = [f"`{name} = {json.dumps(value, ensure_ascii=False)}`" for name, value in changed.items()]
     more = [f"and {len(shown) - _MOST_SETTINGS} more"] if len(shown) > _MOST_SETTINGS else []
     others = ", ".join(shown[:_MOST_SETTINGS] + more)
-    return f"preset `{run.config.name}`" + (f", but {others}" if others else "")
+    return f"preset `{run.config.name}`, seed {run.config.seed}" + (f", but {others}" if others else "")

@@ -73,7 +73,7 @@ def log_data_set(client: MlflowClient, run_id: str, folder: RunFolder) -> None:
 
 
 def log_description(client: MlflowClient, run_id: str, folder: RunFolder) -> None:
-    """Write or renew the description, unless somebody has changed it in MLflow."""
+    """Write or renew the description, unless a user has changed it in MLflow."""
     text = describe(folder.path)
     tags = client.get_run(run_id).data.tags
     there = tags.get(MLFLOW_RUN_NOTE, "")

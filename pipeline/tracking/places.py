@@ -46,8 +46,8 @@ def runs_page(ui: str, experiment_id: str | None) -> str:
 def follow_move(file: Path) -> None:
     """Rewrite the paths in a database whose folder was moved or copied, in one transaction; else do nothing.
 
-    The folder was moved if the experiment's artifacts are said to lie beside another database, and either lie beside
-    this one or are gone there. A database that was moved without them keeps its paths.
+    The folder was moved if the experiment's artifacts are recorded beside another database, and either are beside this
+    one or are gone there. A database that was moved without them keeps its paths.
 
     Raises:
         SqliteFileError: The file cannot be read or written.

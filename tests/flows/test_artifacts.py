@@ -145,7 +145,7 @@ def test_the_table_of_rounds_is_one_page_that_is_updated_beside_links_to_mlflow(
     assert text.splitlines() == [
         "Run folder: `runs/csdn-s1`",
         "",
-        "| round | stage | loss | Rank-1 | mAP | seconds |",
+        "| round | stage | loss | Rank-1 | mAP | sec |",
         "|---:|---:|---:|---:|---:|---:|",
         "| 1 | image | 2.500 | 50.00 | 40.00 | 3.0 |",
         "| 2 | image | 2.500 | 50.00 | 50.00 | 4.0 |",
@@ -171,9 +171,13 @@ def test_the_result_names_what_its_numbers_depend_on(pages: Pages) -> None:
 
 
 @pytest.mark.parametrize("name", ["prefect.flow_runs", "prefect.task_runs", "prefect.engine"])
-def test_prefect_logs_an_error_with_a_hint_without_a_trace(name: str) -> None:
+def test_prefect_logs_an_error_with_a_hint_without_a_trace(
+    name: str, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
     records: list[logging.LogRecord] = []
     logger = logging.getLogger(name)
+    caplog.set_level(logging.ERROR, logger=name)  # another test may have silenced it
+    monkeypatch.setattr(logger, "disabled", False)
     handler = logging.Handler(logging.ERROR)
     handler.emit = records.append  # type: ignore[method-assign]
     logger.addHandler(handler)

@@ -100,7 +100,8 @@ def test_checkpoints_go_to_the_tracker_only_where_that_is_asked_for(config: Ccln
             self.told: dict[int, set[str]] = {}
 
         def round(self, number: int, *given: Any) -> None:
-            self.told[number] = {path.name for path in given[-1] if path.suffix == ".pt"}
+            *_, files, _ = given
+            self.told[number] = {path.name for path in files if path.suffix == ".pt"}
 
     for asked, expected in ((False, set()), (True, {"round-002.pt"})):
         listener = Listener()

@@ -23,7 +23,7 @@ def read_drawn(root: Path) -> Mapping[str, Any] | None:
 
 
 def shows_synthetic(images: Path) -> bool:
-    """Whether a file or folder of images belongs to a synthetic data set: `drawn.json` lies in it or above it."""
+    """Whether a file or folder of images belongs to a synthetic data set: `drawn.json` is in it or above it."""
     try:
         return any((folder / DRAWN_FILE).is_file() for folder in (images, *images.absolute().parents))
     except (OSError, ValueError):  # a folder that cannot be read, or a null byte in its name

@@ -123,7 +123,7 @@ def test_the_description_says_what_was_run_on_which_data_and_the_result(run, cli
         "- **method**: CCLNet, without identities",
         f"- **data set**: **synthetic** people in the layout of SYSU-MM01, not photographs; {data}",
         f"- **result**: Rank-1 50.00 %, mAP 25.00 % after round 2 ({search}); 2 of 2 rounds",
-        "- **settings**: preset `smoke`, but `seed = 3`, `stages.prepare_rounds = 2`, `stages.clip_rounds = 0`",
+        "- **settings**: preset `smoke`, seed 3, but `stages.clip_rounds = 0`, `stages.prepare_rounds = 2`",
         "- **initial weights**: demo_clip (demo)",
         "- **code**: commit `0123456789ab`, with changes",
         "- **pairs, clusters and failures**: `vireid look runs/smoke-s1` in a terminal writes a page of them",
