@@ -39,10 +39,10 @@ def test_presets_of_a_bundle_differ_from_their_methods_in_the_same_switches() ->
 
 
 @pytest.mark.parametrize(("bundle", "base"), [("plus-demo", "demo"), ("plus-sysu", "cclnet-sysu")])
-def test_contrast_across_modalities_begins_where_the_method_swaps(bundle: str, base: str) -> None:
+def test_contrast_across_modalities_begins_with_the_first_drop_of_the_learning_rate(bundle: str, base: str) -> None:
     plus, plain = load_config(bundle), load_config(base)
     assert isinstance(plus, CclnetConfig) and isinstance(plain, CclnetConfig)
-    assert plus.loss.start == plain.swap.start
+    assert plus.loss.start == plain.optimisation.milestones[0]
     assert plus.swap.mode == "off"
 
 
