@@ -2,6 +2,7 @@
 
 import os
 import signal
+from threading import Event
 
 import pytest
 
@@ -13,7 +14,11 @@ from tests.flows.command_line import Call
 def test_a_signal_ends_a_command_with_its_exit_code(
     number: int, expected: int, vireid: Call, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(presets, "load_config", lambda *_: os.kill(os.getpid(), number))
+    def interrupted(*_: object) -> None:
+        os.kill(os.getpid(), number)
+        Event().wait(60)  # the signal may reach another thread first
+
+    monkeypatch.setattr(presets, "load_config", interrupted)
     code, out, err = vireid("config", "show", "smoke")
     assert (code, out) == (expected, "")
     assert "stopped; finished work is kept" in err and "Traceback" not in err
