@@ -126,6 +126,7 @@ def test_values_of_the_form_of_an_unchanged_preset_are_all_kept(monkeypatch: pyt
     assert config == load_config("smoke", ("stages.prepare_rounds=9", "data.root=/own"))
 
 
+@pytest.mark.slow
 def test_what_fails_without_a_hint_is_tried_again_and_goes_on(
     smoke_config: CclnetConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

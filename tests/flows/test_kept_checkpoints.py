@@ -31,6 +31,7 @@ def kept_by(config: CclnetConfig) -> dict[str, int]:
     return {file.name: torch.load(file, weights_only=True)["completed"] for file in files}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("keep", "rounds"), [("last", ()), (3, (3,)), (2, (2, 4)), ("all", (1, 2, 3, 4))])
 def test_the_setting_says_whose_checkpoints_are_kept(
     config: CclnetConfig, keep: str | int, rounds: tuple[int, ...]
@@ -70,6 +71,7 @@ def test_a_kill_between_a_round_and_its_keeping_loses_no_checkpoint(
         assert kept_by(run) == {f"round-{number:03d}.pt": number for number in (1, 2, 3, 4)}
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_from_a_checkpoint_that_was_kept(config: CclnetConfig, tmp_path: Path) -> None:
     run_plainly(config)
     again = with_execution(config, runs_folder=tmp_path / "again")
@@ -79,6 +81,7 @@ def test_a_run_goes_on_from_a_checkpoint_that_was_kept(config: CclnetConfig, tmp
     assert_same_result(config, again)
 
 
+@pytest.mark.slow
 def test_a_disk_without_hard_links_gets_copies(config: CclnetConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: object) -> None:
         raise OSError(errno.EPERM, os.strerror(errno.EPERM))

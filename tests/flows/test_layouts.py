@@ -35,6 +35,7 @@ def test_the_method_runs_on_people_in_one_modality_only(smoke_config: CclnetConf
     assert report is not None and report.data.kind == "drawn"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("layout", PUBLISHED)
 def test_the_method_runs_on_every_layout(layout: str, smoke_tree: dict[str, object], tmp_path: Path) -> None:
     # SYSU-MM01's own layout is what all other flow tests run on.

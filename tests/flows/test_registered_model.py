@@ -53,6 +53,7 @@ METHODS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("preset", "method", "tree"), METHODS, ids=["cclnet", "csdn", "eees"])
 def test_the_registered_model_gives_the_vectors_that_were_measured(
     client: MlflowClient,

@@ -102,6 +102,7 @@ def test_choosing_by_validation_needs_people_that_are_held_out() -> None:
         load_config("cclnet-regdb", ["evaluation.selection=val"])
 
 
+@pytest.mark.slow
 def test_choosing_a_round_changes_no_weight_of_the_last(smoke_config: CclnetConfig, tmp_path: Path) -> None:
     checkpoints = []
     for selection in ("last", "test_best"):

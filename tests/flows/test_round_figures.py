@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import pytest
 from PIL import Image
 
 from pipeline.config.cclnet import CclnetConfig
@@ -39,6 +40,7 @@ def test_a_round_leaves_its_figures_and_they_change_no_number(finished_run: Ccln
         assert (run_path(without) / name).read_bytes() == (run_path(finished_run) / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_the_same_run_draws_the_same_bytes(finished_run: CclnetConfig, tmp_path: Path) -> None:
     again = with_execution(finished_run, runs_folder=tmp_path / "again")
     run_plainly(again)

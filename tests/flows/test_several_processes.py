@@ -39,6 +39,7 @@ def saved(folder: Path, name: str) -> list[dict[str, np.ndarray]]:
     return [dict(np.load(folder / f"{name}-{rank}.npz")) for rank in (0, 1)]
 
 
+@pytest.mark.slow
 def test_processes_tell_each_other_values_rows_and_features_with_gradients(exchanged: Path) -> None:
     first, second = saved(exchanged, "told")
     table = np.arange(15, dtype=np.float32).reshape(5, 3)
@@ -50,6 +51,7 @@ def test_processes_tell_each_other_values_rows_and_features_with_gradients(excha
     assert np.array_equal(gradients, 2 * 2 * np.arange(1, 6)[:, None] * table)
 
 
+@pytest.mark.slow
 def test_batch_norm_over_processes_is_batch_norm_over_their_batches_together(exchanged: Path) -> None:
     first, second = saved(exchanged, "norm")
     generator = torch.Generator().manual_seed(3)
@@ -67,6 +69,7 @@ def test_batch_norm_over_processes_is_batch_norm_over_their_batches_together(exc
     np.testing.assert_allclose(first["scale"] + second["scale"], norm.weight.grad.numpy(), atol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_rank_with_other_weights_ends_the_epoch_on_all_ranks(exchanged: Path) -> None:
     for rank in (0, 1):
         message = (exchanged / f"compared-{rank}.txt").read_text()

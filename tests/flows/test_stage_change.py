@@ -19,6 +19,7 @@ def two_rounds(config: CclnetConfig, runs: Path) -> CclnetConfig:
     return config.model_copy(update={"stages": stage_lengths, "execution": execution})
 
 
+@pytest.mark.slow
 def test_a_stop_after_prompt_learning_keeps_the_end_of_stage_prepare_and_the_texts(
     smoke_config: CclnetConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -92,6 +92,7 @@ def test_two_runs_with_one_seed_write_the_same_metrics_and_another_seed_does_not
     assert same != other
 
 
+@pytest.mark.slow
 def test_measuring_during_training_changes_no_weight(smoke_config: CclnetConfig, tmp_path: Path) -> None:
     often = changed(smoke_config, tmp_path / "often", evaluation={"every": 1})
     seldom = changed(smoke_config, tmp_path / "seldom", evaluation={"every": 100})

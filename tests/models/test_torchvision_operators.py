@@ -17,6 +17,7 @@ assert v2.functional.hflip(torch.tensor([[[1, 2]]])).tolist() == [[[2, 1]]]
 """
 
 
+@pytest.mark.slow
 def test_open_clip_and_transforms_can_be_imported_in_a_fresh_interpreter() -> None:
     run_fresh(FRESH)
 

@@ -92,6 +92,7 @@ def test_the_network_computes_in_that_precision(make_run: MakeRun, monkeypatch: 
     assert seen == ["float32"]
 
 
+@pytest.mark.slow
 def test_embedding_and_searching_by_a_run_folder_import_no_mlflow(make_run: MakeRun, tmp_path: Path) -> None:
     run = str(make_run("auto"))
     for name, colour in (("a", (250, 0, 0)), ("b", (0, 250, 0))):
