@@ -55,6 +55,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "U + shared texts": (*U, "prompts.shared=true"),
     "U + cross text": (*U, "prompts.cross_weight=0.3"),
     "U + confidence": (*U, "loss.confidence=true"),
+    "U, many-to-one": (*U, "matching.method=progressive"),
     "U, many-to-one + confidence": (*U, "matching.method=progressive", "loss.confidence=true"),
     "U + exchange": (*U, EXCHANGE),
     "U + exchange + distillation": (*U, EXCHANGE, "loss.distillation=1"),

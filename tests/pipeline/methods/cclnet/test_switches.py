@@ -118,9 +118,8 @@ def test_defaults_leave_the_digest_and_a_switch_changes_it() -> None:
     ],
     ids=lambda changes: changes[0] if isinstance(changes, tuple) else str(changes),
 )
-def test_a_run_with_switches_ends_and_has_other_losses(smoke_config: CclnetConfig, changes: tuple[str, ...]) -> None:
-    tree = smoke_config.model_dump(mode="json")
-    config = load_config("smoke", (*changes, "name=switched"), tree)
+def test_a_run_with_switches_ends_and_has_other_losses(finished_run: CclnetConfig, changes: tuple[str, ...]) -> None:
+    config = load_config("smoke", (*changes, "name=switched"), finished_run.model_dump(mode="json"))
     assert isinstance(config, CclnetConfig)
     run_plainly(config)
     with RunFolder.reopen(run_path(config)) as folder:
@@ -128,8 +127,7 @@ def test_a_run_with_switches_ends_and_has_other_losses(smoke_config: CclnetConfi
         evaluation = folder.read_evaluation()
     assert evaluation is not None
     assert ("cameras used" in evaluation["warnings"]) == (config.memory.cameras == "proxies")
-    run_plainly(smoke_config)
-    with RunFolder.reopen(run_path(smoke_config)) as folder:
+    with RunFolder.reopen(run_path(finished_run)) as folder:
         plain = folder.read_metrics()
     assert len(rows) == len(plain)
     assert all(np.isfinite(row["train/loss/total"]) for row in rows)
