@@ -12,7 +12,7 @@ import torch
 from models.memory import PrototypeMemory
 from pipeline import features
 from pipeline.config.cclnet import CclnetConfig
-from pipeline.data.transforms import augmentation
+from pipeline.data.transforms import augmentation, channel_augmentation
 from pipeline.data.transforms.augmentation import preprocess
 from pipeline.errors import DataError, TrainingError
 from pipeline.methods import train as plain
@@ -51,7 +51,7 @@ def train_in_float64(config: CclnetConfig, memories: Path) -> None:
         text_loss = stages.TextLoss
         patch.setattr(stages, "TextLoss", lambda texts, *rest: text_loss(texts.map(in_float64), *rest))
         patch.setattr(experiment.DualStemEncoder, "from_clip", lambda *a, **k: build(*a, **k).double())
-        for module in (augmentation, features):
+        for module in (augmentation, channel_augmentation, features):
             patch.setattr(module, "preprocess", lambda *a: preprocess(*a).double())
         train(config)
 

@@ -23,10 +23,11 @@ def test_a_run_for_each_seed_and_their_mean(vireid: Call, smoke_data: Path, tmp_
     first, second = (result["searches"][0]["mean"]["r1"] for result in results)
     assert line["r1"]["mean"] == pytest.approx((first + second) / 2)
     # The same command trains nothing again, and prints what `vireid table` prints of the same runs.
-    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/metrics.jsonl")}
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/checkpoint.pt")}
+    assert len(before) == 2
     code, out, _ = vireid("train", "smoke", *small(tmp_path, smoke_data), "--seeds", "1-2")
     assert code == 0
-    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/metrics.jsonl")} == before
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/checkpoint.pt")} == before
     assert (0, out, "") == vireid("table", *line["runs"])
     assert "synthetic images" in out and "mean ± standard deviation" in out
 

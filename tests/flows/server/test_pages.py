@@ -30,7 +30,7 @@ def test_a_run_with_another_preset_is_started_from_the_form_and_shows_what_it_is
         assert "Authentication failed" not in browser.text
         browser.type("input[type=password]", servers.environment["PREFECT_API_AUTH_STRING"])
         browser.click("button[type=submit]", "Login")
-        browser.wait_for_text("Deployments")
+        browser.wait_for_text("Dashboard")
         assert not [word for word in CLOUD if word in browser.text]
 
         deployment = deployed(servers)
