@@ -20,7 +20,8 @@ needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="there is no chromi
 
 _OPTIONS = (
     "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
-    "--window-size=1280,900", "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-default-apps",
+    "--window-size=1280,900",
+    "--disable-background-networking", "--disable-component-update", "--disable-sync", "--disable-default-apps",
     # No name is looked up; the requests of the page are recorded all the same.
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--remote-debugging-port=0",
 )  # fmt: skip
