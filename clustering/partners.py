@@ -150,8 +150,8 @@ def confidence(
         raise ValueError(f"temperature must be above 0, not {temperature}")
     rows, columns = pairs
     factors = [
-        np.tanh(np.maximum(margins, 0.0) / (2.0 * temperature))
-        for margins in (margins(similarity, rows, columns), margins(similarity.T, columns, rows))
+        np.tanh(np.maximum(lead, 0.0) / (2.0 * temperature))
+        for lead in (margins(similarity, rows, columns), margins(similarity.T, columns, rows))
     ]
     certain: Float32[np.ndarray, "m"] = np.sqrt(factors[0] * factors[1]).astype(np.float32)
     return certain

@@ -28,6 +28,9 @@ from pipeline.methods.cclnet.targets import Targets
 
 logger = logging.getLogger(__name__)
 
+Vectors = PerModality[Float32[np.ndarray, "_ dim"]]
+"""Unit features of the training images."""
+
 HUB_FACTOR = 20
 """An image among the neighbours of more than this many times k1 others points to collapsed features."""
 

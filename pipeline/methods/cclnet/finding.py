@@ -2,10 +2,9 @@
 
 import logging
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Int64
 
 from clustering.joint import split_by_modality
 from clustering.labelling import Labelling
@@ -18,6 +17,7 @@ from pipeline.config.cclnet import LabellingConfig
 from pipeline.features import FeatureBank
 from pipeline.methods.cclnet.clusters import (
     Clusters,
+    Vectors,
     label_modality,
     label_together,
     match_found,
@@ -31,9 +31,6 @@ from pipeline.methods.cclnet.targets import Targets, hard_targets, soft_targets
 from pipeline.runtime.seeds import numpy_generator
 
 logger = logging.getLogger(__name__)
-
-Vectors = PerModality[Float32[np.ndarray, "_ dim"]]
-"""Unit features of the training images."""
 
 
 def find_clusters(run: CclnetRun, features: PerModality[FeatureBank], assign: Assign | None) -> Clusters:
@@ -81,7 +78,7 @@ def with_targets(clusters: Clusters, vectors: Vectors, settings: LabellingConfig
     return replace(clusters, targets=goals)
 
 
-def _label(run: CclnetRun, features: PerModality[FeatureBank]) -> PerModality[Any]:
+def _label(run: CclnetRun, features: PerModality[FeatureBank]) -> PerModality[Labelling]:
     settings = PerModality(run.config.labelling.visible, run.config.labelling.infrared)
     return features.map_with(
         lambda bank, own: unpack_labelling(

@@ -1,15 +1,13 @@
 """Quality of a round's clusters and pairs without identities, and what its label file holds."""
 
 import numpy as np
-from jaxtyping import Float32, Int64
+from jaxtyping import Int64
 
 from clustering.dbscan import Clustering
 from clustering.quality import agreement, one_camera_share, score_pairs, silhouette, similarity_to_prototype
 from models.modality import PerModality
-from pipeline.methods.cclnet.clusters import Clusters
+from pipeline.methods.cclnet.clusters import Clusters, Vectors
 from pipeline.storage.label_files import RoundLabels
-
-Vectors = PerModality[Float32[np.ndarray, "_ dim"]]
 
 
 def describe_clusters(clusters: Clusters, vectors: Vectors) -> RoundLabels:
@@ -30,7 +28,7 @@ def describe_quality(
     `before` are the labels of the round before. A number that does not exist is absent: without pairs, cameras or a
     round before.
 
-    Cost: 0.3 s for the 34,167 images of SYSU-MM01 at 2,048 dimensions.
+    Cost: 1.2 s for 34,167 x 2,048 features in 1,100 clusters, on two cores.
     """
     found: dict[str, float | None] = {"labels/matched_share": clusters.matched_share}
     if clusters.two_modality_share is not None:

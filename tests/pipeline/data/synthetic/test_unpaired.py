@@ -1,4 +1,4 @@
-"""Training people in one modality only: who they are, what of the data set changes, and who is told of it."""
+"""Training people in one modality only: their number, the changes to the data set, and the line in its check."""
 
 import filecmp
 import json
