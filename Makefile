@@ -62,13 +62,16 @@ check: setup  ## style, types, layers
 		echo "error: constraints.txt has lines other than name==version" >&2; exit 1; }
 
 # One thread a worker, and a worker a core: tensors of tests are too small for a second thread.
-PYTEST := OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal
+PYTEST = OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(WORKERS) --dist worksteal \
+	--durations 20
 
 test: setup  ## all tests except the slow ones, and docstring examples
 	$(PYTEST) -m "not slow"
 
+# Only files with slow tests are read; a worker more than there are cores, because these tests also wait for programs.
+test-slow: WORKERS = $(shell $(PYTHON) -c 'import os; print(1 + (os.cpu_count() or 1))')
 test-slow: setup  ## the slow tests: whole runs, servers, killed processes
-	$(PYTEST) -m slow
+	$(PYTEST) -m slow $$(grep -rl 'mark\.slow' --include='test_*.py' tests)
 
 test-all: setup  ## all tests
 	$(PYTEST)

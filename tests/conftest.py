@@ -4,6 +4,8 @@ import fcntl
 import gc
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -105,6 +107,22 @@ def prefect_backend() -> Iterator[None]:
 
     with prefect_test_harness(server_startup_timeout=600):
         yield
+
+
+@pytest.fixture
+def prefect_home(made_once: Callable[[str, Fill], Path], tmp_path: Path) -> Path:
+    """Folder `prefect` of the test's own; its database has its tables, which Prefect needs seconds to make."""
+    program = (
+        "import asyncio, prefect.server.database as database\n"
+        "asyncio.run(database.provide_database_interface().create_db())"
+    )
+
+    def fill(folder: Path) -> None:
+        environment = os.environ | {"PREFECT_HOME": str(folder)}
+        environment.pop("PREFECT_API_DATABASE_CONNECTION_URL", None)
+        subprocess.run([sys.executable, "-c", program], env=environment, check=True, capture_output=True)
+
+    return shutil.copytree(made_once("prefect-home", fill), tmp_path / "prefect")
 
 
 @pytest.fixture(scope="session")

@@ -49,11 +49,13 @@ def checkpoint_of(config: AnyConfig) -> dict[str, Any]:
     return checkpoint
 
 
-def run_calm_and_killed(config: Config, points: Sequence[str], folder: Path) -> tuple[Config, Config]:
+def run_calm_and_killed(
+    config: Config, points: Sequence[str], folder: Path, *, figures: bool = True
+) -> tuple[Config, Config]:
     """Run an experiment twice in processes of its own: undisturbed, and killed at each point in turn."""
     both = []
     for name in ("calm", "killed"):
-        execution = config.execution.model_copy(update={"runs_folder": folder / name / "runs", "figures": True})
+        execution = config.execution.model_copy(update={"runs_folder": folder / name / "runs", "figures": figures})
         both.append(config.model_copy(update={"execution": execution}))
         (folder / f"{name}.json").write_text(both[-1].model_dump_json())
     program = "import sys; from tests.flows.kill_points import main; main(*sys.argv[1:])"

@@ -12,7 +12,7 @@ import pytest
 from tests.flows.command_line import processes_with, small, vireid_command
 from tests.fresh_process import ROOT
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("prefect_home")]
 
 MARK = "VIREID_ENVIRONMENT_TEST"
 
@@ -28,14 +28,11 @@ LAUNCHERS = {
     "SLURM_NTASKS": "4",
     "SLURM_JOB_ID": "7",
 }
-SITUATIONS: dict[str, dict[str, str | None]] = {
-    "http-proxies-launchers-locale": HTTP | LAUNCHERS | {"LC_ALL": "C"},
-    "socks-proxy-no-temporary-folder-no-home": {
-        "ALL_PROXY": "socks5://127.0.0.1:9",
-        "TMPDIR": "/proc/nothing",
-        "HOME": "/proc/nobody",
-        "PREFECT_HOME": None,
-    },
+NO_FOLDERS: dict[str, str | None] = {
+    "ALL_PROXY": "socks5://127.0.0.1:9",
+    "TMPDIR": "/proc/nothing",
+    "HOME": "/proc/nobody",
+    "PREFECT_HOME": None,
 }
 
 
@@ -51,12 +48,11 @@ def left_by(folder: Path) -> dict[int, str]:
     return processes_with(f"{MARK}={folder}")
 
 
-@pytest.mark.parametrize("name", SITUATIONS)
-def test_it_trains_whatever_is_set(name: str, smoke_data: Path, tmp_path: Path) -> None:
+def test_it_trains_with_a_socks_proxy_and_without_temporary_folder_and_home(smoke_data: Path, tmp_path: Path) -> None:
     command = vireid_command("train", "smoke", *small(tmp_path / "runs", smoke_data))
     done = subprocess.run(
         command,
-        env=environment_of(tmp_path, SITUATIONS[name]),
+        env=environment_of(tmp_path, NO_FOLDERS),
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -69,7 +65,9 @@ def test_it_trains_whatever_is_set(name: str, smoke_data: Path, tmp_path: Path) 
     assert [path.name for path in private if path.name != "lock"] == []
 
 
-def test_it_trains_where_only_the_runs_folder_can_be_written(smoke_data: Path, tmp_path: Path) -> None:
+def test_it_trains_with_proxies_and_launchers_where_only_the_runs_folder_can_be_written(
+    smoke_data: Path, tmp_path: Path
+) -> None:
     if subprocess.run(["unshare", "-m", "true"], capture_output=True).returncode != 0:
         pytest.skip("mounts need a name space of their own, which this user may not make")
     home, work = tmp_path / "home", tmp_path / "work"
@@ -77,6 +75,9 @@ def test_it_trains_where_only_the_runs_folder_can_be_written(smoke_data: Path, t
         folder.mkdir()
     mounts = "for one in $LOCKED; do mount --bind $one $one && mount -o remount,ro,bind $one || exit 99; done"
     changes: dict[str, str | None] = {
+        **HTTP,
+        **LAUNCHERS,
+        "LC_ALL": "C",
         "HOME": str(home),
         "TMPDIR": str(tmp_path / "tmp"),
         "PREFECT_HOME": None,

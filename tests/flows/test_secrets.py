@@ -48,6 +48,7 @@ def assert_no_password_in(folder: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("prefect_home")
 def test_a_run_that_is_recorded_behind_a_password_and_one_that_fails(smoke_data: Path, tmp_path: Path) -> None:
     server = Server(tmp_path)
     options = ["train", "smoke", *small(tmp_path / "runs", smoke_data)]
@@ -72,7 +73,6 @@ def test_a_run_that_is_recorded_behind_a_password_and_one_that_fails(smoke_data:
 
 FAILURES = [
     ("MLFLOW_TRACKING_URI", "postgresql://alice:pw-Addre55@127.0.0.1:9/db", 1),
-    ("MLFLOW_TRACKING_URI", "redis://alice:pw-Addre55@127.0.0.1/?token=pw-T0ken", 1),
     ("PREFECT_API_URL", "http://alice:pw-Addre55@127.0.0.1:9/api?token=pw-T0ken", 1),
     # Done without Prefect, with a warning.
     ("PREFECT_API_DATABASE_CONNECTION_URL", "postgresql+asyncpg://alice:pw-Addre55@127.0.0.1:9/prefect", 0),
@@ -80,6 +80,7 @@ FAILURES = [
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("prefect_home")
 @pytest.mark.parametrize(("variable", "address", "expected"), FAILURES)
 def test_an_address_that_fails(smoke_data: Path, tmp_path: Path, variable: str, address: str, expected: int) -> None:
     options = ["train", "smoke", *small(tmp_path / "runs", smoke_data), "--set", "execution.tracking=true"]

@@ -81,11 +81,11 @@ def test_starting_a_finished_run_again_returns_its_report_and_adds_nothing(smoke
 
 @pytest.mark.slow
 def test_two_runs_with_one_seed_write_the_same_metrics_and_another_seed_does_not(
-    smoke_config: CclnetConfig, tmp_path: Path
+    finished_run: CclnetConfig, tmp_path: Path
 ) -> None:
-    runs = [changed(smoke_config, tmp_path / name) for name in ("a", "b")]
-    runs.append(CclnetConfig.model_validate(runs[0].model_dump() | {"seed": 2}))
-    for config in runs:
+    repeated = changed(finished_run, tmp_path / "again", execution={"figures": False})
+    runs = [finished_run, repeated, CclnetConfig.model_validate(repeated.model_dump() | {"seed": 2})]
+    for config in runs[1:]:
         run_plainly(config)
     same, again, other = ((run_path(config) / "metrics.jsonl").read_bytes() for config in runs)
     assert same == again
@@ -93,12 +93,10 @@ def test_two_runs_with_one_seed_write_the_same_metrics_and_another_seed_does_not
 
 
 @pytest.mark.slow
-def test_measuring_during_training_changes_no_weight(smoke_config: CclnetConfig, tmp_path: Path) -> None:
-    often = changed(smoke_config, tmp_path / "often", evaluation={"every": 1})
-    seldom = changed(smoke_config, tmp_path / "seldom", evaluation={"every": 100})
-    for config in (often, seldom):
-        run_plainly(config)
-    left, right = encoder_weights(often), encoder_weights(seldom)
+def test_measuring_during_training_changes_no_weight(finished_run: CclnetConfig, tmp_path: Path) -> None:
+    seldom = changed(finished_run, tmp_path / "seldom", evaluation={"every": 100}, execution={"figures": False})
+    run_plainly(seldom)
+    left, right = encoder_weights(finished_run), encoder_weights(seldom)
     assert all(torch.equal(left[name], right[name]) for name in left)
 
 

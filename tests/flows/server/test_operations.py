@@ -1,4 +1,4 @@
-"""Server, pool, worker and MLflow as `vireid server` starts them: a deployed run outlives its worker."""
+"""Server, pool, worker and MLflow as `vireid server` starts them: a run outlives its worker, and pages show it."""
 
 import json
 import os
@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,17 +22,21 @@ from mlflow import MlflowClient
 from pipeline.config.cclnet import CclnetConfig
 from pipeline.config.presets import load_config
 from pipeline.runs.open import run_path
+from tests.browser import CHROMIUM, chromium
 from tests.flows.command_line import processes_with, vireid_command
 from tests.flows.plain_runs import ROOT, run_plainly
 
-PREPARE_ROUNDS = 7
-"""Enough that the worker dies while there is much left to do."""
+PREPARE_ROUNDS = 4
+"""Enough that the worker dies while there is something left to do."""
 
 KILLED_AFTER = 2
 ROUNDS = PREPARE_ROUNDS + 1
 
 PATIENCE = 600
 """Seconds; less would make a busy machine a defect."""
+
+CLOUD = ("Prefect Cloud", "Upgrade", "V2 UI")
+"""Words of advertising."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +50,12 @@ class Servers:
     log: Path
 
     def answer(self, path: str, query: dict[str, Any]) -> Any:
-        """Prefect's answer to a query with the password."""
+        """Prefect's answer to a query with the password; a busy database (503) is asked again."""
         auth = tuple(self.environment["PREFECT_API_AUTH_STRING"].split(":"))
-        return httpx.post(f"{self.api}{path}", json=query, auth=auth, timeout=PATIENCE).json()
+        while (answer := httpx.post(f"{self.api}{path}", json=query, auth=auth, timeout=PATIENCE)).status_code == 503:
+            time.sleep(0.5)
+        assert answer.is_success, answer.text
+        return answer.json()
 
 
 def free_ports(count: int) -> list[int]:
@@ -111,7 +119,7 @@ def smoke(data: Path, runs: Path) -> CclnetConfig:
         "data": {"root": str(data)},
         "execution": {"device": "cpu", "runs_folder": str(runs)},
     }
-    config = load_config("smoke", ("name=demo", "evaluation.every=1", "evaluation.trials=2"), values)
+    config = load_config("smoke", ("evaluation.every=1", "evaluation.trials=2"), values)
     assert isinstance(config, CclnetConfig)
     return config
 
@@ -135,8 +143,20 @@ def the_flow_run(servers: Servers) -> dict[str, Any]:
     return dict(run)
 
 
+def sent_by_the_form(deployment: dict[str, Any], config: CclnetConfig) -> dict[str, Any]:
+    """Every value of the deployment's own preset, with what the user has changed."""
+    changes = config.model_dump(mode="json", exclude_unset=True)
+    return {
+        name: value | changes.get(name, {}) if isinstance(value, dict) else changes.get(name, value)
+        for name, value in deployment["parameters"]["config"].items()
+    }
+
+
 @pytest.mark.slow
-def test_a_run_whose_worker_is_killed_goes_on_after_its_last_round(smoke_data: Path, tmp_path: Path) -> None:
+@pytest.mark.usefixtures("prefect_home")
+def test_a_run_whose_worker_is_killed_goes_on_after_its_last_round_and_its_pages_show_all(
+    smoke_data: Path, tmp_path: Path
+) -> None:
     config = smoke(smoke_data, tmp_path / "runs")
     with serving(tmp_path) as servers:
         assert_others_are_refused(servers)
@@ -154,7 +174,9 @@ def test_a_run_whose_worker_is_killed_goes_on_after_its_last_round(smoke_data: P
         assert "Validation failed for field 'config.stages.prepare_rounds'" in answer
         assert servers.answer("/flow_runs/filter", {}) == []
 
-        watching = started(servers, config.model_dump(mode="json"), "--watch")
+        (deployment,) = servers.answer("/deployments/filter", {})
+        # Another preset than the deployment's own.
+        watching = started(servers, sent_by_the_form(deployment, config), "--param", "preset=smoke", "--watch")
         wait_until(lambda: finished_rounds(config) >= KILLED_AFTER or watching.poll() is not None)
         mine = processes_with(f"PREFECT_HOME={tmp_path / 'prefect'}")
         of_the_run = mine.keys() & processes_with("PREFECT__FLOW_RUN_ID=").keys()
@@ -175,6 +197,10 @@ def test_a_run_whose_worker_is_killed_goes_on_after_its_last_round(smoke_data: P
         assert (flow_run["state_type"], flow_run["run_count"]) == ("COMPLETED", 2)
         assert_tasks_are_of_their_attempts(servers, UUID(flow_run["id"]), before)
         assert_pages_show_all_rounds(servers, config)
+        if CHROMIUM is None:
+            warnings.warn("no page was looked at: there is no chromium (apt-get install chromium)", stacklevel=1)
+        else:
+            look_at_pages(servers, deployment, run_path(config).name, tmp_path)
     assert_mlflow_has_every_round_once(config)
 
     calm = config.model_copy(
@@ -221,13 +247,43 @@ def assert_pages_show_all_rounds(servers: Servers, config: CclnetConfig) -> None
     """The last table of rounds is whole, and leads to the run in MLflow."""
     query = {"artifacts": {"key": {"any_": [f"rounds-{run_path(config).name}"]}}, "sort": "CREATED_DESC", "limit": 1}
     (page,) = servers.answer("/artifacts/filter", query)
-    assert page["description"] == f"{ROUNDS} of {ROUNDS} rounds of demo, seed 1"
+    assert page["description"] == f"{ROUNDS} of {ROUNDS} rounds of smoke, seed 1"
     assert [f"| {number} |" in page["data"] for number in range(1, ROUNDS + 1)] == [True] * ROUNDS
     run_id = json.loads((run_path(config) / "tracking.json").read_text())["run_id"]
     query["artifacts"] = {"key": {"any_": [f"mlflow-run-{run_path(config).name}"]}}
     (link,) = servers.answer("/artifacts/filter", query)
     assert f"{servers.pages}/#/experiments/1/runs/{run_id}" in link["data"]
     assert the_flow_run(servers)["name"] == run_path(config).name
+
+
+def look_at_pages(servers: Servers, deployment: dict[str, Any], run: str, folder: Path) -> None:
+    """Password, form, run and rounds in Chromium: no request to another host, and no advertising."""
+    address = servers.api.removesuffix("/api")
+    with chromium(folder / "profile") as browser:
+        browser.open(address)
+        browser.wait("document.querySelector('input[type=password]')")
+        assert "Authentication failed" not in browser.text
+        browser.type("input[type=password]", servers.environment["PREFECT_API_AUTH_STRING"])
+        browser.click("button[type=submit]", "Login")
+        browser.wait_for_text("Dashboard")
+        assert not [word for word in CLOUD if word in browser.text]
+
+        browser.open(f"{address}/deployments/deployment/{deployment['id']}/run")
+        browser.wait_for_text("Clustering, visible")
+        for text in ("cclnet-regdb", "Gallery rules", "Data (Optional)"):
+            assert text in browser.text
+
+        browser.open(f"{address}/runs/flow-run/{the_flow_run(servers)['id']}")
+        browser.wait_for_text(run)
+        browser.click("button, a, li, .p-tab", "Artifacts")
+        browser.wait_for_text(f"result-{run}")
+        assert f"rounds-{run}" in browser.text and f"mlflow-run-{run}" in browser.text
+        assert not [word for word in CLOUD if word in browser.text]
+
+        link, *_ = servers.answer("/artifacts/filter", {"artifacts": {"key": {"like_": "mlflow-rounds-"}}})
+        browser.open(link["data"].rpartition("(")[2].rstrip(")"))
+        browser.wait(r"document.body && /Metrics:\s*rank1/.test(document.body.innerText)")  # the first number
+        assert browser.outside() == [] and len(browser.requests) > 10
 
 
 def assert_mlflow_has_every_round_once(config: CclnetConfig) -> None:
@@ -246,6 +302,7 @@ def assert_mlflow_has_every_round_once(config: CclnetConfig) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("prefect_home")
 def test_a_killed_server_takes_all_its_programs_with_it(tmp_path: Path) -> None:
     def left() -> dict[int, str]:
         return processes_with(f"PREFECT_HOME={tmp_path / 'prefect'}")

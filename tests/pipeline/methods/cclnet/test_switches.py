@@ -95,10 +95,21 @@ def test_defaults_leave_the_digest_and_a_switch_changes_it() -> None:
 @pytest.mark.parametrize(
     "changes",
     [
-        ("swap.mode=off", "matching.method=mutual", "loss.contrast=unified", "prompts.logits=cosine"),
-        ("swap.mode=off", "matching.method=progressive", "loss.contrast=cross", "loss.confidence=true"),
-        ("augmentation.channel=exchange", "swap.mode=off", "loss.contrast=unified", "loss.distillation=1"),
-        ("memory.cameras=proxies",),
+        (
+            "augmentation.channel=exchange",
+            "swap.mode=off",
+            "matching.method=mutual",
+            "loss.contrast=unified",
+            "loss.distillation=1",
+            "prompts.logits=cosine",
+        ),
+        (
+            "memory.cameras=proxies",
+            "swap.mode=off",
+            "matching.method=progressive",
+            "loss.contrast=cross",
+            "loss.confidence=true",
+        ),
         (
             "memory.hard=true",
             "labelling.relabel=density",
