@@ -68,8 +68,8 @@ PYTEST = OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 $(BIN)/python -m pytest --numproc
 test: setup  ## all tests except the slow ones, and docstring examples
 	$(PYTEST) -m "not slow"
 
-# Only files with slow tests are read; a worker more than there are cores, because these tests also wait for programs.
-test-slow: WORKERS = $(shell $(PYTHON) -c 'import os; print(1 + (os.cpu_count() or 1))')
+# Only files with slow tests are read; two workers a core, because these tests also wait for programs that they start.
+test-slow: WORKERS = $(shell $(PYTHON) -c 'import os; print(2 * (os.cpu_count() or 1))')
 test-slow: setup  ## the slow tests: whole runs, servers, killed processes
 	$(PYTEST) -m slow $$(grep -rl 'mark\.slow' --include='test_*.py' tests)
 

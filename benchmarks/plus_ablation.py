@@ -2,7 +2,7 @@
 
 Choices are made on drawing seeds 1 and 3; seeds 2 and 4 are for the report. Rows that leave stage `prepare` as it is
 share it. Results are kept in `plus_ablation.json`, one by one; what it has is not run again, and a run that was
-interrupted goes on. Prints a table for each drawing seed.
+interrupted goes on. Prints a table for each drawing seed, and draws `plus_ablation.png`.
 
     OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 python -m benchmarks.plus_ablation --people 1,3 --seeds 1 --parallel 2
 """
@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from matplotlib.figure import Figure
 
 from benchmarks.ablation import percent, retrieval, rounds_of, train
+from benchmarks.clustering_report import BLACK, BLUE, ORANGE, RED
 from benchmarks.demo_ablation import hand_on
 from pipeline.config.experiment import AnyConfig, planned_rounds
 from pipeline.config.presets import load_config
@@ -28,6 +30,7 @@ UNIFIED = ("matching.method=mutual", "swap.mode=off", "loss.contrast=unified", "
 LIGHT_TEXT = "prompts.text_weight=0.3"
 EXCHANGE = "augmentation.channel=exchange"
 U = (*UNIFIED, LIGHT_TEXT)
+MANY = "matching.method=progressive"
 JOINT = ("labelling.space=joint_balanced", "labelling.start=3", "matching.method=hungarian")
 
 ROWS: dict[str, tuple[str, ...]] = {
@@ -55,8 +58,15 @@ ROWS: dict[str, tuple[str, ...]] = {
     "U + shared texts": (*U, "prompts.shared=true"),
     "U + cross text": (*U, "prompts.cross_weight=0.3"),
     "U + confidence": (*U, "loss.confidence=true"),
-    "U, many-to-one": (*U, "matching.method=progressive"),
-    "U, many-to-one + confidence": (*U, "matching.method=progressive", "loss.confidence=true"),
+    "U, many-to-one": (*U, MANY),
+    "U, many-to-one, no text": (*UNIFIED, "prompts.text_weight=0", MANY),
+    "U, many-to-one, start 6": (*U, MANY, "loss.start=6"),
+    "U, many-to-one + cosine logits": (*U, MANY, "prompts.logits=cosine"),
+    "U, many-to-one + confidence": (*U, MANY, "loss.confidence=true"),
+    "U, many-to-one + exchange": (*U, MANY, EXCHANGE),
+    "U, many-to-one + exchange + distillation": (*U, MANY, EXCHANGE, "loss.distillation=1"),
+    "U, many-to-one + hard prototypes": (*U, MANY, "memory.hard=true"),
+    "U, many-to-one + cross text": (*U, MANY, "prompts.cross_weight=0.3"),
     "U + exchange": (*U, EXCHANGE),
     "U + exchange + distillation": (*U, EXCHANGE, "loss.distillation=1"),
     "U + hard prototypes": (*U, "memory.hard=true"),
@@ -101,6 +111,7 @@ def main(
         for done in as_completed(waiting):
             done.result()
             _add(file, waiting[done], unpaired, gather(jobs[waiting[done]]))
+    _draw(_read(file), out / "plus_ablation.png")
     sys.stdout.write(_tables(file))
 
 
@@ -183,6 +194,27 @@ def _table(drawing: int, unpaired: float, results: list[dict[str, Any]]) -> str:
             minutes = f"{sum(one['minutes'] for one in own) / len(own):.1f}"
             lines.append("| " + " | ".join([name, str(len(own)), *numbers, *ends, minutes]) + " |")
     return "\n".join(lines) + "\n"
+
+
+def _draw(results: list[dict[str, Any]], path: Path) -> None:
+    """Each run's mAP less that of `base` with the same people and training seed, where that was run."""
+    conditions = ("people", "seed", "unpaired")
+    base = {tuple(one[key] for key in conditions): one["map"] for one in results if one["row"] == "base"}
+    runs = [one for one in results if one["row"] != "base" and tuple(one[key] for key in conditions) in base]
+    names = [name for name in ROWS if any(one["row"] == name for one in runs)]
+    figure = Figure(figsize=(9, 1.4 + 0.26 * len(names)), dpi=120, layout="constrained")
+    panel = figure.subplots()
+    for drawing, colour in zip(sorted({one["people"] for one in runs}), (BLUE, ORANGE, RED, BLACK), strict=False):
+        own = [one for one in runs if one["people"] == drawing]
+        gains = [100 * (one["map"] - base[tuple(one[key] for key in conditions)]) for one in own]
+        panel.plot(gains, [names.index(one["row"]) for one in own], "o", color=colour, label=f"people {drawing}")
+    panel.axvline(0, color=BLACK, linewidth=0.8)
+    panel.set(yticks=range(len(names)), yticklabels=names, xlabel="mAP against preset demo, in points; a dot a run")
+    panel.invert_yaxis()
+    panel.grid(axis="x", alpha=0.3)
+    panel.spines[["top", "right"]].set_visible(False)
+    panel.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
+    figure.savefig(path)
 
 
 if __name__ == "__main__":

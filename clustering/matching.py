@@ -6,7 +6,6 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Float32, Int64
-from scipy.optimize import linear_sum_assignment
 from scipy.sparse import csr_array
 from scipy.sparse.csgraph import maximum_bipartite_matching, min_weight_full_bipartite_matching
 
@@ -60,6 +59,8 @@ def match_clusters(
             if max(len(visible), len(infrared)) > DENSE_LIMIT:
                 rows, columns = assign_sparsely(visible, infrared)
             else:
+                from scipy.optimize import linear_sum_assignment  # slow to import
+
                 rows, columns = linear_sum_assignment(visible @ infrared.T, maximize=True)
         case "mutual":
             rows, columns = mutual_nearest(visible @ infrared.T)

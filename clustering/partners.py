@@ -5,7 +5,6 @@ from typing import Literal
 
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64
-from scipy.optimize import linear_sum_assignment
 
 from clustering.matching import Matching, mutual_nearest
 from clustering.transport import REGULARISATION, transport_plan
@@ -87,6 +86,8 @@ def find_partners(
         raise ValueError(f"{np.count_nonzero(~np.isfinite(similarity)):,} similarities are not finite")
     match method:
         case "hungarian":
+            from scipy.optimize import linear_sum_assignment  # slow to import
+
             pairs = linear_sum_assignment(similarity, maximize=True)
         case "mutual":
             pairs = mutual_nearest(similarity)
@@ -120,6 +121,8 @@ def progressive_pairs(similarity: Float[np.ndarray, "c1 c2"]) -> Pairs:
         smaller, larger = progressive_pairs(similarity.T)[::-1]
         order = np.lexsort((larger, smaller))
         return smaller[order], larger[order]
+    from scipy.optimize import linear_sum_assignment  # slow to import
+
     left = np.arange(len(similarity))
     partner = np.full(len(similarity), NO_PARTNER)
     while len(left) and similarity.shape[1]:

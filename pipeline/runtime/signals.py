@@ -1,6 +1,8 @@
 """Signals that end a command: SIGTERM and SIGHUP do what Ctrl-C does, so that a command closes what it has opened."""
 
+import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -10,14 +12,15 @@ from types import FrameType
 ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 _REPEATED_SECONDS = 5.0
 """A terminal that closes sends SIGHUP twice; the second one must not interrupt the clean-up."""
+_AGAIN_SECONDS = 0.05
 
 
 @contextmanager
 def ending_signals_as_interrupt() -> Iterator[list[int]]:
     """Raise `KeyboardInterrupt` for SIGTERM and SIGHUP inside the `with` block.
 
-    A signal that is ignored stays so (`nohup`), and so does a handler of the caller. Does nothing outside the main
-    thread.
+    A signal that is ignored stays so (`nohup`), and so does a handler of the caller. An interrupt that is lost, because
+    it fell into a destructor or a callback of the interpreter, comes again. Does nothing outside the main thread.
 
     Yields:
         The signals received so far.
@@ -36,11 +39,21 @@ def ending_signals_as_interrupt() -> Iterator[list[int]]:
         received.append(number)
         raise KeyboardInterrupt
 
+    def again(lost: "sys.UnraisableHookArgs") -> None:
+        nonlocal limit
+        if lost.exc_type is not KeyboardInterrupt:
+            before(lost)
+            return
+        limit, number = 0.0, received.pop() if received else signal.SIGINT
+        threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), number)).start()
+
+    before, sys.unraisablehook = sys.unraisablehook, again
     changed = [number for number in ENDING_SIGNALS if signal.getsignal(number) is signal.SIG_DFL]
     for number in changed:
         signal.signal(number, interrupt)
     try:
         yield received
     finally:
+        sys.unraisablehook = before
         for number in changed:
             signal.signal(number, signal.SIG_DFL)

@@ -9,9 +9,7 @@ from tests.flows.plain_runs import assert_same_result, bundled, checkpoint_of, r
 
 # In the order in which the run meets them; each start goes on from the last finished round.
 KILL_POINTS = (
-    "pipeline.data.pixel_supply:gather_pixels:2",  # extraction of round 1
     "pipeline.methods.cclnet.clusters:label_images:2",  # labelling of round 1, visible done
-    "pipeline.methods.cclnet.clusters:match_clusters:1",  # matching of round 1
     "pipeline.methods.cclnet.contrast:prototype_contrast:5",  # training of round 1, step 3
     "pipeline.runtime.atomic_files:Path.replace:6",  # round 1: labels and evaluation are written, the checkpoint is not
     "pipeline.storage.run_folder:RunFolder.write_metrics:2",  # round 1 counts, its metrics are not written

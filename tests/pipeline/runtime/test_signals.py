@@ -3,6 +3,9 @@
 import os
 import signal
 import threading
+import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -42,3 +45,31 @@ def test_another_thread_changes_nothing() -> None:
     thread.start()
     thread.join()
     assert received == [[]]
+
+
+@contextmanager
+def interruptible() -> Iterator[None]:
+    """Ctrl-C works, also in a program that was started in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_is_lost_in_a_callback_comes_again(number: int, capfd: pytest.CaptureFixture[str]) -> None:
+    class Watched:
+        pass
+
+    def lose(watched: list[Watched]) -> None:
+        watched.clear()
+        threading.Event().wait(60)
+
+    watched = [Watched()]
+    callback = weakref.ref(watched[0], lambda _: os.kill(os.getpid(), number))
+    with interruptible(), ending_signals_as_interrupt() as received, pytest.raises(KeyboardInterrupt):
+        lose(watched)
+    assert callback() is None
+    assert received == ([] if number == signal.SIGINT else [number])
+    assert "Traceback" not in capfd.readouterr().err
