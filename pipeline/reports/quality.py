@@ -63,7 +63,7 @@ SIGNS = (
 
 MEANING = (
     "These numbers need no identities: they show whether clusters are stable and separate, not whether they are right. "
-    "On synthetic people, same and silh followed the true quality best; a high similarity of pairs was no good sign. "
+    "On synthetic people, same followed the true quality best; a high similarity of pairs was no good sign. "
     "Compare rounds and settings on the same images: docs/comparing.md."
 )
 
