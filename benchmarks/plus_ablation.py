@@ -18,12 +18,12 @@ import typer
 from matplotlib.figure import Figure
 
 from benchmarks.ablation import percent, retrieval, rounds_of, train
-from benchmarks.clustering_report import BLACK, BLUE, ORANGE, RED
 from benchmarks.demo_ablation import hand_on
 from pipeline.config.experiment import AnyConfig, planned_rounds
 from pipeline.config.presets import load_config
 from pipeline.console import set_up_logging
 from pipeline.data.synthetic.writer import generate_dataset
+from pipeline.reports.curves import COLOURS
 from pipeline.runs.open import run_path
 
 UNIFIED = ("matching.method=mutual", "swap.mode=off", "loss.contrast=unified", "loss.start=9")
@@ -198,23 +198,28 @@ def _table(drawing: int, unpaired: float, results: list[dict[str, Any]]) -> str:
 
 def _draw(results: list[dict[str, Any]], path: Path) -> None:
     """Each run's mAP less that of `base` with the same people and training seed, where that was run."""
-    conditions = ("people", "seed", "unpaired")
-    base = {tuple(one[key] for key in conditions): one["map"] for one in results if one["row"] == "base"}
-    runs = [one for one in results if one["row"] != "base" and tuple(one[key] for key in conditions) in base]
+    base = {_conditions(one): one["map"] for one in results if one["row"] == "base"}
+    runs = [one for one in results if one["row"] != "base" and _conditions(one) in base]
     names = [name for name in ROWS if any(one["row"] == name for one in runs)]
     figure = Figure(figsize=(9, 1.4 + 0.26 * len(names)), dpi=120, layout="constrained")
     panel = figure.subplots()
-    for drawing, colour in zip(sorted({one["people"] for one in runs}), (BLUE, ORANGE, RED, BLACK), strict=False):
-        own = [one for one in runs if one["people"] == drawing]
-        gains = [100 * (one["map"] - base[tuple(one[key] for key in conditions)]) for one in own]
-        panel.plot(gains, [names.index(one["row"]) for one in own], "o", color=colour, label=f"people {drawing}")
-    panel.axvline(0, color=BLACK, linewidth=0.8)
+    for unpaired, drawing in sorted({_conditions(one)[:2] for one in runs}):
+        own = [one for one in runs if _conditions(one)[:2] == (unpaired, drawing)]
+        gains = [100 * (one["map"] - base[_conditions(one)]) for one in own]
+        rows, label = [names.index(one["row"]) for one in own], f"people {drawing}" + (", unpaired" if unpaired else "")
+        colour = COLOURS[(drawing - 1) % len(COLOURS)]
+        panel.plot(gains, rows, "s" if unpaired else "o", color=colour, label=label)
+    panel.axvline(0, color="black", linewidth=0.8)
     panel.set(yticks=range(len(names)), yticklabels=names, xlabel="mAP against preset demo, in points; a dot a run")
     panel.invert_yaxis()
     panel.grid(axis="x", alpha=0.3)
     panel.spines[["top", "right"]].set_visible(False)
     panel.legend(frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
     figure.savefig(path)
+
+
+def _conditions(result: dict[str, Any]) -> tuple[float, int, int]:
+    return result["unpaired"], result["people"], result["seed"]
 
 
 if __name__ == "__main__":

@@ -59,9 +59,7 @@ def match_clusters(
             if max(len(visible), len(infrared)) > DENSE_LIMIT:
                 rows, columns = assign_sparsely(visible, infrared)
             else:
-                from scipy.optimize import linear_sum_assignment  # slow to import
-
-                rows, columns = linear_sum_assignment(visible @ infrared.T, maximize=True)
+                rows, columns = best_assignment(visible @ infrared.T)
         case "mutual":
             rows, columns = mutual_nearest(visible @ infrared.T)
         case assign:
@@ -71,6 +69,16 @@ def match_clusters(
     similarity = np.einsum("md,md->m", visible[rows], infrared[columns])
     kept = similarity >= (-np.inf if floor is None else floor)
     return Matching(rows[kept], columns[kept], similarity[kept])
+
+
+def best_assignment(
+    similarity: Float[np.ndarray, "c1 c2"],
+) -> tuple[Int64[np.ndarray, "m"], Int64[np.ndarray, "m"]]:
+    """The one-to-one pairs with the largest sum of similarities: rows, ascending, and columns; min(c1, c2) pairs."""
+    from scipy.optimize import linear_sum_assignment  # slow to import
+
+    rows, columns = linear_sum_assignment(similarity, maximize=True)
+    return rows, columns
 
 
 def mutual_nearest(

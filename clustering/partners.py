@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float, Float32, Float64, Int64
 
-from clustering.matching import Matching, mutual_nearest
+from clustering.matching import Matching, best_assignment, mutual_nearest
 from clustering.transport import REGULARISATION, transport_plan
 
 NO_PARTNER = -1
@@ -86,9 +86,7 @@ def find_partners(
         raise ValueError(f"{np.count_nonzero(~np.isfinite(similarity)):,} similarities are not finite")
     match method:
         case "hungarian":
-            from scipy.optimize import linear_sum_assignment  # slow to import
-
-            pairs = linear_sum_assignment(similarity, maximize=True)
+            pairs = best_assignment(similarity)
         case "mutual":
             pairs = mutual_nearest(similarity)
         case "progressive":
@@ -121,12 +119,10 @@ def progressive_pairs(similarity: Float[np.ndarray, "c1 c2"]) -> Pairs:
         smaller, larger = progressive_pairs(similarity.T)[::-1]
         order = np.lexsort((larger, smaller))
         return smaller[order], larger[order]
-    from scipy.optimize import linear_sum_assignment  # slow to import
-
     left = np.arange(len(similarity))
     partner = np.full(len(similarity), NO_PARTNER)
     while len(left) and similarity.shape[1]:
-        rows, columns = linear_sum_assignment(similarity[left], maximize=True)
+        rows, columns = best_assignment(similarity[left])
         partner[left[rows]] = columns
         left = np.delete(left, rows)
     rows = np.flatnonzero(partner != NO_PARTNER)

@@ -112,15 +112,12 @@ def prefect_backend() -> Iterator[None]:
 @pytest.fixture
 def prefect_home(made_once: Callable[[str, Fill], Path], tmp_path: Path) -> Path:
     """Folder `prefect` of the test's own; its database has its tables, which Prefect needs seconds to make."""
-    program = (
-        "import asyncio, prefect.server.database as database\n"
-        "asyncio.run(database.provide_database_interface().create_db())"
-    )
 
     def fill(folder: Path) -> None:
         environment = os.environ | {"PREFECT_HOME": str(folder)}
         environment.pop("PREFECT_API_DATABASE_CONNECTION_URL", None)
-        subprocess.run([sys.executable, "-c", program], env=environment, check=True, capture_output=True)
+        command = [sys.executable, "-m", "prefect", "server", "database", "upgrade", "--yes"]
+        subprocess.run(command, env=environment, check=True, capture_output=True)
 
     return shutil.copytree(made_once("prefect-home", fill), tmp_path / "prefect")
 

@@ -13,6 +13,7 @@ ENDING_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 _REPEATED_SECONDS = 5.0
 """A terminal that closes sends SIGHUP twice; the second one must not interrupt the clean-up."""
 _AGAIN_SECONDS = 0.05
+"""Until a lost interrupt comes again: its callback has returned by then."""
 
 
 @contextmanager
@@ -47,8 +48,10 @@ def ending_signals_as_interrupt() -> Iterator[list[int]]:
         limit, number = 0.0, received.pop() if received else signal.SIGINT
         threading.Timer(_AGAIN_SECONDS, os.kill, (os.getpid(), number)).start()
 
-    before, sys.unraisablehook = sys.unraisablehook, again
     changed = [number for number in ENDING_SIGNALS if signal.getsignal(number) is signal.SIG_DFL]
+    before = sys.unraisablehook
+    if changed:  # else an outer block knows which signal was lost
+        sys.unraisablehook = again
     for number in changed:
         signal.signal(number, interrupt)
     try:

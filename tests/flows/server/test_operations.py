@@ -50,7 +50,7 @@ class Servers:
     log: Path
 
     def answer(self, path: str, query: dict[str, Any]) -> Any:
-        """Prefect's answer to a query with the password; a busy database (503) is asked again."""
+        """Prefect's answer to a query with the password. The query is repeated while the database is busy (503)."""
         auth = tuple(self.environment["PREFECT_API_AUTH_STRING"].split(":"))
         while (answer := httpx.post(f"{self.api}{path}", json=query, auth=auth, timeout=PATIENCE)).status_code == 503:
             time.sleep(0.5)

@@ -6,6 +6,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
@@ -48,28 +49,42 @@ def test_another_thread_changes_nothing() -> None:
 
 
 @contextmanager
-def interruptible() -> Iterator[None]:
-    """Ctrl-C works, also in a program that was started in the background."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+def interruptible(handler: Any = signal.default_int_handler) -> Iterator[None]:
+    """Ctrl-C works, also in a program that was started in the background; or does what another handler does."""
+    before = signal.signal(signal.SIGINT, handler)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_that_is_lost_in_a_callback_comes_again(number: int, capfd: pytest.CaptureFixture[str]) -> None:
+def lose_in_a_callback(number: int) -> None:
+    """Send a signal in a callback of the interpreter, which drops what the handler raises; wait for its repetition."""
+
     class Watched:
         pass
 
-    def lose(watched: list[Watched]) -> None:
-        watched.clear()
-        threading.Event().wait(60)
-
-    watched = [Watched()]
-    callback = weakref.ref(watched[0], lambda _: os.kill(os.getpid(), number))
-    with interruptible(), ending_signals_as_interrupt() as received, pytest.raises(KeyboardInterrupt):
-        lose(watched)
+    watched = Watched()
+    callback = weakref.ref(watched, lambda _: os.kill(os.getpid(), number))
+    del watched
     assert callback() is None
+    threading.Event().wait(60)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_that_is_lost_in_a_callback_comes_again(number: int, capfd: pytest.CaptureFixture[str]) -> None:
+    with interruptible(), ending_signals_as_interrupt() as received, pytest.raises(KeyboardInterrupt):
+        lose_in_a_callback(number)
     assert received == ([] if number == signal.SIGINT else [number])
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_signal_that_is_lost_in_an_inner_block_comes_again_where_ctrl_c_is_ignored() -> None:
+    with (
+        interruptible(signal.SIG_IGN),
+        ending_signals_as_interrupt() as received,
+        ending_signals_as_interrupt(),
+        pytest.raises(KeyboardInterrupt),
+    ):
+        lose_in_a_callback(signal.SIGTERM)
+    assert received == [signal.SIGTERM]
