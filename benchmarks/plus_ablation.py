@@ -31,6 +31,7 @@ LIGHT_TEXT = "prompts.text_weight=0.3"
 EXCHANGE = "augmentation.channel=exchange"
 U = (*UNIFIED, LIGHT_TEXT)
 MANY = "matching.method=progressive"
+V = (*UNIFIED, "prompts.text_weight=0", MANY)
 JOINT = ("labelling.space=joint_balanced", "labelling.start=3", "matching.method=hungarian")
 
 ROWS: dict[str, tuple[str, ...]] = {
@@ -59,7 +60,11 @@ ROWS: dict[str, tuple[str, ...]] = {
     "U + cross text": (*U, "prompts.cross_weight=0.3"),
     "U + confidence": (*U, "loss.confidence=true"),
     "U, many-to-one": (*U, MANY),
-    "U, many-to-one, no text": (*UNIFIED, "prompts.text_weight=0", MANY),
+    "U, many-to-one, no text": V,
+    "U, many-to-one, no text, later drop": (*V, "optimisation.milestones=[12]"),
+    "U, many-to-one, no text + exchange": (*V, EXCHANGE),
+    "U, many-to-one, no text + exchange + distillation": (*V, EXCHANGE, "loss.distillation=1"),
+    "U, many-to-one, no text + hard prototypes": (*V, "memory.hard=true"),
     "U, many-to-one, start 6": (*U, MANY, "loss.start=6"),
     "U, many-to-one + cosine logits": (*U, MANY, "prompts.logits=cosine"),
     "U, many-to-one + confidence": (*U, MANY, "loss.confidence=true"),
