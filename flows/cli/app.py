@@ -19,6 +19,7 @@ from flows.cli.config import config_app
 from flows.cli.data import data_app
 from flows.cli.encoder import embed, export, search
 from flows.cli.features import label, rank
+from flows.cli.forget import forget
 from flows.cli.look import look
 from flows.cli.options import (
     Commands,
@@ -59,7 +60,9 @@ app = typer.Typer(
 app.add_typer(data_app, name="data")
 app.add_typer(config_app, name="config")
 app.add_typer(runs_app, name="runs")
-for command in (rank, label, compare, table, look, embed, search, export, caption, caption_merge, server, deploy):
+for command in (
+    rank, label, compare, table, look, embed, search, export, forget, caption, caption_merge, server, deploy,
+):  # fmt: skip
     app.command()(command)
 
 INTERRUPTED = 130

@@ -10,7 +10,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Annotated
@@ -51,6 +51,7 @@ class StoreIndex:
     sha256: dict[str, str]
     pillow: str
     reading: ImageReading = AS_STORED
+    paths: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if set(self.sha256) != {modality.value for modality in Modality}:
@@ -229,6 +230,15 @@ def _read_index(folder: Path) -> StoreIndex:
         return checked(StoreIndex, content, folder / INDEX_FILE)
     except CheckpointError as error:
         raise DataError(error.message, hint=_REBUILD) from error
+
+
+def paths_of_store(folder: Path) -> tuple[str, ...]:
+    """The paths of all images of a store, visible ones first, relative to a folder that it does not record.
+
+    Raises:
+        DataError: Its index is missing or damaged.
+    """
+    return tuple(path for paths in _read_index(folder).paths.values() for path in paths)
 
 
 def stores_below(cache_folder: Path) -> Iterator[tuple[Path, StoreIndex]]:

@@ -142,6 +142,11 @@ def require_some(embedded: Embedded) -> Embedded:
     return embedded
 
 
+def has_parts(folder: Path) -> bool:
+    """Whether a folder holds chunks of an unfinished call, which do not record whose images they are."""
+    return folder.is_dir() and any(_OWN.fullmatch(file.name) for file in folder.iterdir())
+
+
 def forget_parts(parts: Path) -> None:
     """Remove the chunks of a finished call; other files in their folder, and then the folder, stay."""
     with contextlib.suppress(OSError):
@@ -301,7 +306,7 @@ class Written:
 def embed_to_file(
     encoder: TrainedEncoder, images: ImageList, out: Path, *, batch_size: int, workers: int | None = None
 ) -> Written:
-    """Write `features`, `paths`, `modalities`, `encoder`, and for a manifest `cameras` and `person_ids`.
+    """Write `features`, `paths` from the folder `root`, `modalities`, `encoder`; of manifests, people and cameras.
 
     A killed call resumes when repeated; until then its chunks are beside `out`, which is replaced at the end.
 
@@ -323,6 +328,7 @@ def embed_to_file(
         "paths": np.array(readable.paths),
         "modalities": np.where(readable.infrared, str(Modality.INFRARED), str(Modality.VISIBLE)),
         "encoder": np.array(encoder.digest),
+        "root": np.array(str(readable.root.resolve())),
     }
     known = readable.known
     if known is not None:
