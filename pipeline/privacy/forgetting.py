@@ -10,7 +10,7 @@ from typing import Any
 from pipeline.errors import ConfigError, DataError, VireidError
 from pipeline.inference.embedding import forget_parts, has_parts
 from pipeline.privacy.archives import feature_traces
-from pipeline.privacy.indexes import holds_index, index_traces
+from pipeline.privacy.indexes import CHUNKS, holds_index, index_traces
 from pipeline.privacy.runs import DATABASE, is_run, search_mlflow, search_run
 from pipeline.privacy.selection import Selection, rows_of
 from pipeline.privacy.stores import is_store, store_traces
@@ -34,27 +34,22 @@ class Places:
     indexes: Path
     also: tuple[Path, ...] = ()
 
-    def __str__(self) -> str:
-        return ", ".join(map(str, self.all()))
-
-    def all(self) -> list[Path]:
-        """Those that exist."""
+    def existing(self) -> list[Path]:
+        """Those that exist, and the default file of marks on search results."""
         return [place for place in (self.runs, self.indexes, FEEDBACK, *self.also) if place.exists()]
+
+    def missing(self) -> list[Path]:
+        """Those that do not exist."""
+        return [place for place in (self.runs, self.indexes, *self.also) if not place.exists()]
 
 
 def search(selection: Selection, places: Places) -> Findings:
     """Find where the images of a selection are kept.
 
-    Raises:
-        DataError: A place of `also` does not exist.
-
     Cost: reads the paths in every index, store and label file, and below `also` every table, archive and page.
     """
-    for place in places.also:
-        if not place.exists():
-            raise DataError(f"--also {place} does not exist", hint="name an existing file or folder")
     walk = _Walk(selection)
-    for place in places.all():
+    for place in places.existing():
         walk.enter(place, named=place in (*places.also, FEEDBACK))
     return walk.result()
 
@@ -101,7 +96,7 @@ class _Walk:
                 self._runs.append(folder.name)
         elif folder.name.endswith(_PARTS) and has_parts(folder):
             deed = "removed: they do not record which images they hold; `vireid embed` embeds those again"
-            found.traces.append(Trace(folder, "unfinished chunks", None, deed, lambda: forget_parts(folder)))
+            found.traces.append(Trace(folder, CHUNKS, None, deed, lambda: forget_parts(folder), certain=False))
         else:
             if (folder / DATABASE).is_file() or (folder / ARTIFACTS).is_dir():
                 search_mlflow(folder, names, found)
@@ -174,17 +169,24 @@ def forget(selection: Selection, places: Places, sources: Sources, *, really: bo
 
     Raises:
         ConfigError: Rows are to be deleted, and no manifest is named.
-        DataError: A place does not exist; or no image exists, and none is found.
+        DataError: No place exists; or no image exists, and none is found.
         CheckpointError: Another process uses one of the places; nothing was changed.
     """
     if sources.delete_rows and sources.manifest is None:
         raise ConfigError("--delete-rows needs a manifest", hint="name it with --manifest")
+    searched = ", ".join(map(str, places.existing()))
+    if not searched:
+        raise DataError(
+            f"nothing to search: {', '.join(map(str, places.missing()))} do not exist",
+            hint="call the command where runs and indexes are, or name them with --runs, --indexes and --also",
+        )
+    missing = [f"{place} does not exist: it is not searched" for place in places.missing()]
     first = search(selection, places)
     there = [file for file in selection.names.files if file.exists()]
     lines = [] if sources.manifest is None else rows_of(sources.manifest, sources.root, selection.names)
-    if not (first.traces or there or lines or first.unread):
+    if not (there or lines or first.unread or any(trace.certain for trace in first.traces)):
         raise DataError(
-            f"{selection.title}: no such file exists, and nothing of them is found in {places}",
+            f"{selection.title}: no such file exists, and nothing of them is found in {searched}",
             hint="check the paths; --root names the folder that they start from, --also further places",
         )
     traces = [trace.to_dict() for trace in first.traces] + _source_rows(sources, len(there), len(lines))
@@ -195,19 +197,19 @@ def forget(selection: Selection, places: Places, sources: Sources, *, really: bo
         left = left or [f"{trace.place}: {trace.what}" for trace in last.traces]
         if not left and not last.unread:
             left = _remove_sources(selection, sources, lines)
-    kept_files, kept_rows = not sources.delete_files and there, not sources.delete_rows and lines
-    notes = [*selection.notes, *last.unclear]
-    if kept_files:
-        notes.append(
-            f"{len(there):,} of the image files exist: training, embedding and searching read them again unless they "
-            "are moved, or deleted with --delete-files"
+    notes = [*selection.notes, *missing, *last.unclear, *_kept_sources(sources, len(there), len(lines))]
+    ends = (really, tuple(left), tuple(last.unread), tuple(notes), tuple(first.trained))
+    return Report(selection.title, searched, tuple(traces), *ends)
+
+
+def _kept_sources(sources: Sources, files: int, rows: int) -> Iterator[str]:
+    if files and not sources.delete_files:
+        yield (
+            f"{files:,} of the image files exist: training, embedding and searching read them again unless they are "
+            "moved, or deleted with --delete-files"
         )
-    if kept_rows:
-        notes.append(f"{sources.manifest} names {len(lines):,} of them; --delete-rows removes these rows")
-    return Report(
-        selection.title, str(places), tuple(traces), really, tuple(left), tuple(last.unread), tuple(notes),
-        tuple(first.trained),
-    )  # fmt: skip
+    if rows and not sources.delete_rows:
+        yield f"{sources.manifest} names {rows:,} of them; --delete-rows removes these rows"
 
 
 def _source_rows(sources: Sources, files: int, rows: int) -> list[dict[str, Any]]:

@@ -13,6 +13,7 @@ from pipeline.inference.index_files import keep_rows, stale_files
 from pipeline.privacy.names import ImageNames
 from pipeline.privacy.trace import Lock, Order, Trace
 
+CHUNKS = "unfinished chunks"
 _UNKNOWN = "removed: they do not record which images they hold; the next search embeds those again"
 
 
@@ -50,9 +51,10 @@ def index_traces(folder: Path, names: ImageNames, manifest: Path | None) -> Iter
                 Order.SELECTING_INDEX if selects else Order.INDEX,
             )
     if stale:
-        yield Trace(folder, "files of another generation of an index", None, _UNKNOWN, lambda: _remove(stale), lock)
+        what = "files of another generation of an index"
+        yield Trace(folder, what, None, _UNKNOWN, lambda: _remove(stale), lock, certain=False)
     if has_parts(folder / PARTS):
-        yield Trace(folder / PARTS, "unfinished chunks", None, _UNKNOWN, lambda: forget_parts(folder / PARTS), lock)
+        yield Trace(folder / PARTS, CHUNKS, None, _UNKNOWN, lambda: forget_parts(folder / PARTS), lock, certain=False)
 
 
 def _kept(folder: Path, names: ImageNames) -> Bool[np.ndarray, " n"]:

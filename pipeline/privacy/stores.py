@@ -39,9 +39,8 @@ def store_traces(folder: Path, names: ImageNames) -> Iterator[Trace]:
             folder.rename(unfinished)  # a kill leaves no store without some of its files
         shutil.rmtree(unfinished)
 
-    yield Trace(
-        folder, "decoded images", found, deed, forget, Lock(folder.parent, f"{_key(folder)}.lock", "decoded images in")
-    )
+    lock = Lock(folder.parent, f"{_key(folder)}.lock", "decoded images in")
+    yield Trace(folder, "decoded images", found, deed, forget, lock, certain=found is not None)
 
 
 def _key(folder: Path) -> str:

@@ -49,6 +49,7 @@ class Trace:
         deed: What `forget` does.
         forget: Removes them; may be repeated.
         lock: Held meanwhile.
+        certain: Whether the images are there; if not, they may be.
     """
 
     place: Path
@@ -58,6 +59,7 @@ class Trace:
     forget: Callable[[], None] = field(repr=False)
     lock: Lock | None = None
     order: Order = Order.COPIES
+    certain: bool = True
 
     def to_dict(self) -> dict[str, Any]:
         """What is found, as plain JSON types."""
