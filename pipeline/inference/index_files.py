@@ -1,18 +1,22 @@
 """Writing of an index: a new generation of its files, or the present one without some of its images."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from jaxtyping import Bool, Float32
+from jaxtyping import Float32
 
 from clustering.gallery_search import GalleryLists
+from models.modality import Modality
+from pipeline.inference.calibration import carry_over
 from pipeline.inference.index import (
     FORMAT,
     INDEX,
+    Gallery,
     IndexedFile,
+    IndexRecord,
     digest_of_lists,
     is_own,
     open_gallery,
@@ -24,6 +28,10 @@ BLOCK = 4_096
 """Vectors written at once: a million of them take gigabytes."""
 
 
+Kept = Callable[[str, Path], bool]
+"""Whether an image stays, by its path and the folder that it starts from."""
+
+
 def write_generation(
     path: Path,
     origin: Mapping[str, Any],
@@ -31,8 +39,9 @@ def write_generation(
     vectors: Iterable[Float32[np.ndarray, "b dim"]],
     *,
     dim: int,
-    generation: int,
+    last: IndexRecord | None,
     has_lists: bool,
+    strangers: Kept | None = None,
 ) -> None:
     """Write the files of a generation, then the record that names them, and remove those of others.
 
@@ -42,9 +51,11 @@ def write_generation(
         files: The images.
         vectors: Their unit rows, in blocks.
         dim: Dimensions of a vector.
-        generation: Its number, higher than the present one.
+        last: The record of the present generation; its calibration is made again.
         has_lists: Whether inverted lists are built.
+        strangers: Those of the calibration that stay; all if None.
     """
+    generation = 1 + (0 if last is None else last.generation)
     vectors_file, files_file = path / f"vectors-{generation:06d}.npy", path / f"files-{generation:06d}.jsonl"
 
     def write(file: BinaryIO) -> None:
@@ -55,6 +66,13 @@ def write_generation(
     atomic_files.replace_file(vectors_file, write)
     atomic_files.write_lines(files_file, [asdict(file) for file in files])
     lists = _write_lists(path / f"lists-{generation:06d}.faiss", vectors_file) if has_lists else None
+    calibration = None
+    if last is not None and last.calibration is not None:
+        mapped = np.load(vectors_file, mmap_mode="r", allow_pickle=False)
+        modality, encoder = Modality(origin["modality"]), origin["encoder"]
+        gallery = Gallery(Path(origin["root"]), tuple(files), mapped, modality, encoder, None, None)
+        after = path / f"calibration-{generation:06d}.npz"
+        calibration = carry_over(path / last.calibration, after, gallery, files_file, strangers)
     record = {
         **origin,
         "format": FORMAT,
@@ -64,6 +82,7 @@ def write_generation(
         "vectors": vectors_file.name,
         "files": files_file.name,
         "lists": lists,
+        "calibration": calibration,
     }
     atomic_files.write_json(path / INDEX, record)
     for stale in stale_files(path):
@@ -73,24 +92,26 @@ def write_generation(
 def stale_files(path: Path) -> list[Path]:
     """Files of an index that its record does not name, such as those of an earlier generation after a kill."""
     record = read_record(path)
-    current = {record.vectors, record.files, *([record.lists.file] if record.lists else [])}
+    current = {record.vectors, record.files, record.calibration, *([record.lists.file] if record.lists else [])}
     return [file for file in path.iterdir() if is_own(file.name) and file.name not in current and file.is_file()]
 
 
-def keep_rows(path: Path, kept: Bool[np.ndarray, " n"]) -> None:
-    """Rewrite a locked index with some of its images; without any, remove it. Its lists are built again.
+def keep_images(path: Path, kept: Kept) -> None:
+    """Rewrite a locked index with some of its images and of the strangers of its calibration.
+
+    Its lists are built again. An index without any image is removed.
 
     Raises:
         DataError: The index is damaged.
         CheckpointError: It cannot be written; the present one is complete.
     """
     record = read_record(path)
-    if not kept.any():
+    before = open_gallery(path, record.encoder)
+    rows = np.flatnonzero([kept(file.path, before.root) for file in before.files])
+    if not len(rows):
         for file in [path / INDEX, *(one for one in path.iterdir() if is_own(one.name))]:
             file.unlink()  # the record first: without it, the folder is no index
         return
-    before = open_gallery(path, record.encoder)
-    rows = np.flatnonzero(kept)
 
     def blocks() -> Iterator[Float32[np.ndarray, "b dim"]]:
         for start in range(0, len(rows), BLOCK):
@@ -102,8 +123,9 @@ def keep_rows(path: Path, kept: Bool[np.ndarray, " n"]) -> None:
         [before.files[row] for row in rows],
         blocks(),
         dim=record.dim,
-        generation=record.generation + 1,
+        last=record,
         has_lists=record.lists is not None,
+        strangers=kept,
     )
 
 

@@ -200,7 +200,7 @@ def _write(
         merged.files,
         _vectors(merged, before, embedded),
         dim=int(sources[0].shape[1]),
-        generation=1 + (read_record(path).generation if before is not None else 0),
+        last=None if before is None else read_record(path),
         has_lists=has_lists,
     )
 

@@ -10,6 +10,7 @@ from typing import Any
 from pipeline.errors import ConfigError, DataError, VireidError
 from pipeline.inference.embedding import forget_parts, has_parts
 from pipeline.privacy.archives import feature_traces
+from pipeline.privacy.databases import SUFFIXES, database_traces
 from pipeline.privacy.indexes import CHUNKS, holds_index, index_traces
 from pipeline.privacy.runs import DATABASE, is_run, search_mlflow, search_run
 from pipeline.privacy.selection import Selection, rows_of
@@ -107,10 +108,14 @@ class _Walk:
     def _file(self, file: Path, named: bool) -> None:
         if file.name.endswith(_ARCHIVES):
             self._collect(feature_traces(file, self._selection.names, self._found.unclear))
+        elif file.suffix.lower() in SUFFIXES:
+            self._collect(database_traces(file, self._selection.names))
         elif file.name.removesuffix(OLD).lower().endswith(TEXTS):
             self._texts.append((file, named))
         elif named:
-            self._found.unclear.append(f"{file} is not searched: {', '.join((*_ARCHIVES[:1], *TEXTS))} files are")
+            self._found.unclear.append(
+                f"{file} is not searched: {', '.join((_ARCHIVES[0], *TEXTS, *SUFFIXES))} files are"
+            )
 
     def _collect(self, traces: Iterator[Trace], problems: list[str] | None = None) -> None:
         try:

@@ -1,19 +1,30 @@
 """Gallery indexes: the vectors of forgotten images are dropped, and inverted lists are built again."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
-import numpy as np
-from jaxtyping import Bool
-
 from pipeline.errors import CheckpointError, DataError
+from pipeline.inference.calibration import strangers_of
 from pipeline.inference.embedding import forget_parts, has_parts
-from pipeline.inference.index import INDEX, LOCK, PARTS, is_index, is_own, read_files, read_record
-from pipeline.inference.index_files import keep_rows, stale_files
+from pipeline.inference.index import (
+    INDEX,
+    LOCK,
+    PARTS,
+    STRANGER_PARTS,
+    IndexedFile,
+    IndexRecord,
+    is_index,
+    is_own,
+    read_files,
+    read_record,
+)
+from pipeline.inference.index_files import keep_images, stale_files
 from pipeline.privacy.names import ImageNames
 from pipeline.privacy.trace import Lock, Order, Trace
 
 CHUNKS = "unfinished chunks"
+_REMOVE = "remove the folder: the next search makes the index again"
 _UNKNOWN = "removed: they do not record which images they hold; the next search embeds those again"
 
 
@@ -21,7 +32,7 @@ def holds_index(folder: Path) -> bool:
     """Whether a folder holds an index, or parts of one that was not finished."""
     if is_index(folder):
         return True
-    parts = (folder / LOCK).is_file() and has_parts(folder / PARTS)
+    parts = (folder / LOCK).is_file() and any(has_parts(folder / name) for name in (PARTS, STRANGER_PARTS))
     return not (folder / INDEX).exists() and (parts or any(is_own(entry.name) for entry in folder.iterdir()))
 
 
@@ -37,40 +48,49 @@ def index_traces(folder: Path, names: ImageNames, manifest: Path | None) -> Iter
     stale = [file for file in folder.iterdir() if is_own(file.name)]
     if is_index(folder):
         stale = stale_files(folder)
-        found = int((~_kept(folder, names)).sum())
-        if found:
-            selects = manifest is not None and Path(read_record(folder).source) == manifest.resolve()
-            deed = "rewritten without them" if _kept(folder, names).any() else "removed"
-            yield Trace(
-                folder,
-                "vectors of an index",
-                found,
-                deed,
-                lambda: keep_rows(folder, _kept(folder, names)),
-                lock,
-                Order.SELECTING_INDEX if selects else Order.INDEX,
-            )
+        yield from _vectors(folder, names, manifest, lock)
     if stale:
         what = "files of another generation of an index"
         yield Trace(folder, what, None, _UNKNOWN, lambda: _remove(stale), lock, certain=False)
-    if has_parts(folder / PARTS):
-        yield Trace(folder / PARTS, CHUNKS, None, _UNKNOWN, lambda: forget_parts(folder / PARTS), lock, certain=False)
+    for name in (PARTS, STRANGER_PARTS):
+        if has_parts(folder / name):
+            forget = partial(forget_parts, folder / name)
+            yield Trace(folder / name, CHUNKS, None, _UNKNOWN, forget, lock, certain=False)
 
 
-def _kept(folder: Path, names: ImageNames) -> Bool[np.ndarray, " n"]:
-    """Which rows of an index stay."""
+def _vectors(folder: Path, names: ImageNames, manifest: Path | None, lock: Lock) -> Iterator[Trace]:
+    record, count = read_record(folder), 0
+    root, paths = Path(record.root), [file.path for file in _files(folder, record)]
+    found = sum(names.match(path, root) for path in paths)
+    if record.calibration is not None:
+        try:
+            start, strangers = strangers_of(folder / record.calibration)
+            count = sum(names.match(path, start) for path in strangers)
+        except DataError:
+            count = 1  # damaged: it is dropped
+    if not found + count:
+        return
+    selects = manifest is not None and Path(record.source) == manifest.resolve()
+    yield Trace(
+        folder,
+        "vectors of an index" if found else "vectors of strangers in a calibration",
+        found + count,
+        "removed" if found == len(paths) else "rewritten without them",
+        lambda: keep_images(folder, lambda path, start: not names.match(path, start)),
+        lock,
+        Order.SELECTING_INDEX if selects else Order.INDEX,
+    )
+
+
+def _files(folder: Path, record: IndexRecord) -> tuple[IndexedFile, ...]:
     try:
-        record = read_record(folder)
         files = read_files(folder, record)
     except CheckpointError as error:
-        raise DataError(error.message, hint="remove the folder: the next search makes the index again") from error
+        raise DataError(error.message, hint=_REMOVE) from error
     if len(files) != record.images:
-        raise DataError(
-            f"{folder} is damaged: it lists {len(files):,} of {record.images:,} images",
-            hint="remove the folder: the next search makes the index again",
-        )
-    root = Path(record.root)
-    return np.array([not names.match(file.path, root) for file in files], dtype=bool)
+        message = f"{folder} is damaged: it lists {len(files):,} of {record.images:,} images"
+        raise DataError(message, hint=_REMOVE)
+    return files
 
 
 def _remove(files: list[Path]) -> None:

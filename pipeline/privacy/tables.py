@@ -27,7 +27,7 @@ Match = Callable[[str], bool]
 _PATH_COLUMNS = frozenset({"path", "query", "hit", "image", "visible_typical", "infrared_typical"})
 # Columns, or keys of JSON, by which tables of this program are known.
 _OURS = (
-    {"query", "hit", "mark"}, {"query", "rank", "score"}, {"path", "rank", "score"}, {"path", "encoder"},
+    {"query", "hit", "mark"}, {"encoder", "path"},
     {"visible", "infrared", "similarity"}, {"path", "modality", "caption"}, {"path", "modality", "error"},
     {"index", "gallery", "queries"}, {"search", "modality", "queries", "worst"}, {"run", "round", "pairs"},
 )  # fmt: skip

@@ -1,5 +1,6 @@
 """A site of a few painted images, with what this program makes of them."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +12,11 @@ from pipeline.data.store import ImageStore, open_store
 from pipeline.inference.embedding import embed_to_file
 from pipeline.inference.index import Gallery, GallerySource
 from pipeline.inference.index_refresh import Kind, refresh_gallery
-from pipeline.inference.searching import search_gallery, write_search_page
+from pipeline.inference.search_page import write_search_page
+from pipeline.inference.searching import hit_columns, search_gallery
 from pipeline.privacy.forgetting import Places, Report, Sources, forget
 from pipeline.privacy.selection import Selection, images_of_person
+from pipeline.runtime.table_files import TableFiles
 from tests.pipeline.inference.mean_encoder import MeanEncoder, paint
 
 CAMERAS = {"day": "visible", "night": "infrared"}
@@ -53,17 +56,22 @@ def make_index(source: Path, folder: Path, kind: Kind = "auto") -> Gallery:
 
 
 def make_features(source: Path, file: Path) -> Path:
-    """The vectors of all its images."""
-    embed_to_file(MeanEncoder(), list_images(source, None), file, batch_size=4)
+    """The vectors of all its images, as an archive and as tables."""
+    tables = TableFiles(*(file.with_suffix(form) for form in (".csv", ".parquet", ".sqlite")))
+    embed_to_file(MeanEncoder(), list_images(source, None), file, batch_size=4, tables=tables)
     return file
 
 
-def make_page(manifest: Path, gallery: Gallery, file: Path) -> Path:
-    """A page on which all its infrared images are queries."""
+def make_results(manifest: Path, gallery: Gallery, folder: Path) -> list[Path]:
+    """All that a search with its infrared images writes: a page, tables, JSON."""
     queries = list_images(manifest, Modality.INFRARED)
-    result = search_gallery(MeanEncoder(), queries, gallery, 2, batch_size=4)
-    write_search_page(result, queries, gallery, file)
-    return file
+    result = search_gallery(MeanEncoder(), queries, gallery, 6, batch_size=4)
+    write_search_page(result, queries, gallery, folder / "page.html")
+    tables = TableFiles(*(folder / f"hits.{form}" for form in ("csv", "parquet", "sqlite")))
+    tables.write("hits", hit_columns(result, "mean"))
+    record = {"index": "indexes/site", "gallery": len(gallery.files), **result.to_dict()}
+    (folder / "found.json").write_text(json.dumps(record))
+    return sorted(folder.iterdir())
 
 
 def anna(manifest: Path, indexes: Path | None = None) -> Selection:

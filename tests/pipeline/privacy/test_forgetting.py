@@ -155,7 +155,7 @@ class TestRefused:
 
         make_index(manifest, tmp_path / "indexes" / "site")
         features = make_features(manifest, tmp_path / "vectors.npz")
-        monkeypatch.setattr("pipeline.privacy.indexes.keep_rows", fail)
+        monkeypatch.setattr("pipeline.privacy.indexes.keep_images", fail)
         report = forget_now(anna(manifest), tmp_path, features)
         assert not report.complete
         assert report.left == (f"{tmp_path}/indexes/site cannot be changed: Permission denied",)

@@ -1,23 +1,28 @@
 """Each place that keeps pixels, vectors or names of images is found, and afterwards they are found nowhere."""
 
+import csv
 import json
 import shutil
+import sqlite3
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from models.modality import Modality
+from pipeline.data.image_list import list_images
 from pipeline.data.store import paths_of_store
+from pipeline.inference.calibration import calibrate_gallery, read_calibrations, strangers_of
 from pipeline.inference.index import open_gallery
 from pipeline.privacy.forgetting import Places, Sources, forget, search
-from tests.pipeline.inference.mean_encoder import MeanEncoder
+from pipeline.privacy.selection import images_of_list
+from tests.pipeline.inference.mean_encoder import MeanEncoder, paint
 from tests.pipeline.privacy.small_site import (
     anna,
     forget_now,
     make_features,
     make_index,
-    make_page,
+    make_results,
     make_site,
     make_store,
 )
@@ -102,6 +107,23 @@ class TestIndexes:
         with np.load(features) as arrays:
             assert [path for path in arrays["paths"] if "anna" in path] == ["night/anna/1.png", "night/anna/2.png"]
 
+    def test_strangers_in_a_calibration(self, manifest: Path, tmp_path: Path) -> None:
+        """Two shots of each of 23 people: enough to calibrate without one of them."""
+        for number in range(23):
+            paint(tmp_path / "strangers" / f"{number}.png", (10 * number, 90, 9 * number))
+        index = tmp_path / "indexes" / "site"
+        make_index(manifest, index)
+        strangers = list_images(tmp_path / "strangers", Modality.INFRARED)
+        calibrate_gallery(index, MeanEncoder(), strangers, batch_size=4)
+        one = images_of_list(tmp_path / "strangers" / "7.png")
+        report = forget_now(one, tmp_path)
+        assert report.complete
+        assert [trace["what"] for trace in report.traces] == ["vectors of strangers in a calibration"]
+        record = json.loads((index / "index.json").read_text())
+        _, left = strangers_of(index / record["calibration"])
+        assert len(left) == 22 and "7.png" not in left and len(open_gallery(index, "mean").files) == 6
+        assert len(next(iter(read_calibrations(index, "mean").values())).scores) == 22
+
     def test_another_site_with_the_same_names_is_left_alone(self, manifest: Path, tmp_path: Path) -> None:
         other = make_site(tmp_path / "other")
         make_index(other, tmp_path / "indexes" / "other")
@@ -171,6 +193,21 @@ class TestFeatureFiles:
         assert [note for note in report.notes if "b.npz holds vectors without the paths" in note]
 
 
+def read_hits(file: Path) -> list[tuple[str, str]]:
+    """Query and hit of each row that a search wrote."""
+    match file.suffix:
+        case ".csv":
+            return [(row["query"], row["path"]) for row in csv.DictReader(file.open())]
+        case ".parquet":
+            from pyarrow import parquet
+
+            return [(row["query"], row["path"]) for row in parquet.read_table(file).to_pylist()]
+        case ".sqlite":
+            return list(sqlite3.connect(file).execute("SELECT query, path FROM hits"))
+    queries = json.loads(file.read_text())["queries"]
+    return [(query["path"], hit["path"]) for query in queries for hit in query["hits"]]
+
+
 FEEDBACK = "time,query,query_modality,hit,rank,score,mark,run,index\n"
 
 
@@ -211,17 +248,34 @@ class TestTables:
         for name in ("site.jsonl", "site.jsonl.old"):
             assert (folder / name).read_text() == json.dumps(rows[1], ensure_ascii=False) + "\n"
 
-    def test_results_of_searches_as_json_and_pages(self, manifest: Path, tmp_path: Path) -> None:
+    def test_everything_that_a_search_writes(self, manifest: Path, tmp_path: Path) -> None:
         gallery = make_index(manifest, tmp_path / "index")
-        page = make_page(manifest, gallery, tmp_path / "out" / "page.html")
-        hits = [{"path": "day/anna/1.png", "score": 0.9}, {"path": "day/ben/1.png", "score": 0.8}]
-        queries = [{"path": f"night/{one}/1.png", "hits": hits} for one in ("anna", "ben")]
-        found_file = tmp_path / "out" / "found.json"
-        found_file.write_text(json.dumps({"index": "i", "gallery": 6, "queries": queries}))
+        files = make_results(manifest, gallery, tmp_path / "out")
+        before = json.loads((tmp_path / "out" / "found.json").read_text())
+        report = forget_now(anna(manifest), tmp_path, tmp_path / "out")
+        assert report.complete and sorted(Path(trace["place"]) for trace in report.traces) == files
+        assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+            "found.json", "hits.csv", "hits.parquet", "hits.sqlite",
+        ]  # fmt: skip
+        for file in (tmp_path / "out").iterdir():
+            assert b"anna" not in file.read_bytes() and len(read_hits(file)) == 4 * 4, file
+        after = json.loads((tmp_path / "out" / "found.json").read_text())
+        assert after["queries"] == [
+            query | {"hits": [hit for hit in query["hits"] if "anna" not in hit["path"]]}
+            for query in before["queries"]
+            if "anna" not in query["path"]
+        ]
+
+    def test_tables_of_vectors(self, manifest: Path, tmp_path: Path) -> None:
+        make_features(manifest, tmp_path / "out" / "vectors.npz")
         assert forget_now(anna(manifest), tmp_path, tmp_path / "out").complete
-        assert not page.exists()
-        left = json.loads(found_file.read_text())["queries"]
-        assert left == [{"path": "night/ben/1.png", "hits": [{"path": "day/ben/1.png", "score": 0.8}]}]
+        for file in (tmp_path / "out").iterdir():
+            assert b"anna" not in file.read_bytes(), file
+        database = sqlite3.connect(tmp_path / "out" / "vectors.sqlite")
+        paths, vectors = zip(*database.execute("SELECT path, vector FROM vectors"), strict=True)
+        with np.load(tmp_path / "out" / "vectors.npz") as arrays:
+            assert list(paths) == arrays["paths"].tolist()
+            np.testing.assert_array_equal([np.frombuffer(one, "<f4") for one in vectors], arrays["features"])
 
     def test_manifests_and_files_of_other_programs_are_named_and_kept(self, manifest: Path, tmp_path: Path) -> None:
         other = manifest.parent / "other.csv"
