@@ -89,8 +89,8 @@ def _print(report: "Report") -> None:
     print_line(printable(report.title))
     if report.traces:
         table = Table()
-        for column in ("place", "content", "images", "removal"):
-            table.add_column(column, overflow="fold", justify="right" if column == "images" else "left")
+        for column in ("place", "content", "found", "removal"):
+            table.add_column(column, overflow="fold", justify="right" if column == "found" else "left")
         for trace in report.traces:
             count = "unknown" if trace["images"] is None else f"{trace['images']:,}"
             table.add_row(printable(trace["place"]), trace["what"], count, trace["deed"])

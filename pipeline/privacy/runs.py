@@ -75,11 +75,11 @@ def search_mlflow(runs: Path, names: ImageNames, found: Findings) -> None:
             places = artifact_places(runs / DATABASE)
         except SqliteFileError as error:
             found.unread.append(f"{runs / DATABASE} cannot be read: {error}")
-    groups = [tuple(_local(place) for place in group) for group in places]
-    remote = sorted({place.rpartition("/")[0] for group in places for place in group if _local(place) is None})
+    groups = [tuple(_local(place, runs) for place in group) for group in places]
+    remote = sorted({place.rpartition("/")[0] for group in places for place in group if _local(place, runs) is None})
     found.unclear += [f"MLflow keeps artifacts in {place}, which is not searched" for place in remote[:3]]
     known = {folder for group in groups for folder in group if folder is not None}
-    here = (folder.resolve() for folder in sorted((runs / ARTIFACTS).glob("*/artifacts")))
+    here = sorted((runs / ARTIFACTS).glob("*/artifacts"))
     groups += [(folder,) for folder in here if folder not in known]  # of a lost database
     for group in groups:
         folders = tuple(folder for folder in group if folder is not None and folder.is_dir())
@@ -87,9 +87,13 @@ def search_mlflow(runs: Path, names: ImageNames, found: Findings) -> None:
             _search(RunFiles(folders, "record in MLflow"), names, found)
 
 
-def _local(place: str) -> Path | None:
+def _local(place: str, runs: Path) -> Path | None:
+    """The folder of an address, spelled from `runs` if it is there; None for one that is not on this disk."""
     parts = urlsplit(place)
-    return Path(unquote(parts.path)).resolve() if parts.scheme in ("", "file") else None
+    if parts.scheme not in ("", "file"):
+        return None
+    folder, real = Path(unquote(parts.path)).resolve(), runs.resolve()
+    return runs / folder.relative_to(real) if folder.is_relative_to(real) else folder
 
 
 def _search(run: RunFiles, names: ImageNames, found: Findings) -> bool:
@@ -118,9 +122,9 @@ def _search(run: RunFiles, names: ImageNames, found: Findings) -> bool:
         )
     found.traces += [*_rewritten(run, named, names, root), *_rewritten(run, queries, names, root)]
     if trained or earlier:
-        found.trained.append(f"{place}: trained on images that are forgotten")
+        found.trained.append(f"{place}, {run.what}: the weights were trained on images that are forgotten")
     elif used and not named:
-        found.trained.append(f"{place}: may have been trained on them")
+        found.trained.append(f"{place}, {run.what}: the weights may have been trained on them")
     return used
 
 
@@ -130,7 +134,7 @@ def _panels(run: RunFiles, panels: Sequence[Path]) -> Trace:
             panel.unlink(missing_ok=True)
 
     deed = "removed: they do not record whom they show"
-    return Trace(run.folders[0], f"{len(panels)} panels of images, {run.what}", None, deed, forget, run.lock)
+    return Trace(run.folders[0], f"panels of images: {len(panels)}, {run.what}", None, deed, forget, run.lock)
 
 
 def _rewritten(run: RunFiles, counts: Mapping[Path, int], names: ImageNames, root: Path | None) -> Iterator[Trace]:
@@ -148,8 +152,8 @@ def _rewritten(run: RunFiles, counts: Mapping[Path, int], names: ImageNames, roo
                 content = without(atomic_files.read_json(file), partial(names.match, root=root))
                 atomic_files.write_json(file, content)
 
-    what, deed = ("label", "paths replaced by numbers") if labels else ("query", "rewritten without them")
-    what = f"{len(files)} {what} files, {run.what}"
+    what, deed = ("labels", "paths replaced by numbers") if labels else ("worst queries", "rewritten without them")
+    what = f"files of {what}: {len(files)}, {run.what}"
     yield Trace(run.folders[0], what, max(counts.values()), deed, forget, run.lock, Order.LABELS)
 
 

@@ -55,10 +55,10 @@ def test_the_folder_of_a_run(finished_run: CclnetConfig, smoke_data: Path, tmp_p
     assert report.complete, report
     whats = [trace["what"] for trace in report.traces]
     assert whats == [
-        "8 panels of images, run folder", "a page with pictures", "a page with pictures",
-        "4 label files, run folder", "4 query files, run folder",
+        "panels of images: 8, run folder", "a page with pictures", "a page with pictures",
+        "files of labels: 4, run folder", "files of worst queries: 4, run folder",
     ]  # fmt: skip
-    assert report.trained == (f"{run}: trained on images that are forgotten",)
+    assert report.trained == (f"{run}, run folder: the weights were trained on images that are forgotten",)
     assert not list(run.glob("figures/*.jpg")) and len(list(run.glob("figures/*.png"))) > 8
     assert not list(pages.iterdir())
     after = read_labels(run, 4)
@@ -137,7 +137,7 @@ class TestMlflow:
         report = forget_in(moved, selection)
         assert report.complete, report
         assert [trace["what"] for trace in report.traces] == [
-            "24 panels of images, record in MLflow", "4 label files, record in MLflow",
+            "panels of images: 24, record in MLflow", "files of labels: 4, record in MLflow",
         ]  # fmt: skip
         assert self.artifacts(moved, "pairs*", "retrieval*") == []
         assert len(self.artifacts(moved, "eps-curve*")) == 3 * 4
