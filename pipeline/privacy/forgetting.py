@@ -36,8 +36,8 @@ class Places:
     also: tuple[Path, ...] = ()
 
     def existing(self) -> list[Path]:
-        """Those that exist, and the default file of marks on search results."""
-        return [place for place in (self.runs, self.indexes, FEEDBACK, *self.also) if place.exists()]
+        """Those that exist, and the default file of marks on search results; files that the user names come first."""
+        return [place for place in (*self.also, FEEDBACK, self.runs, self.indexes) if place.exists()]
 
     def missing(self) -> list[Path]:
         """Those that do not exist."""
@@ -136,7 +136,7 @@ class Sources:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What a search found, and what is left of it.
+    """What a search found, and what remains of it.
 
     Attributes:
         title: The images.

@@ -66,7 +66,7 @@ def test_a_person_whom_a_run_an_index_and_results_know_is_found_nowhere(vireid: 
     listed = tmp_path / "hers.txt"
     listed.write_text("".join(f"{path}\n" for path in hers))
     code, _, err = vireid("forget", str(listed), "--root", str(site), "--also", "out")
-    assert code == 1 and "no such file exists, and nothing of them is found in runs, indexes, out" in err
+    assert code == 1 and "no such file exists, and nothing of them is found in out, runs, indexes" in err
     done(*search)  # and what is left can be used
     done("embed", run, str(manifest), "-o", "out/people.npz")
 

@@ -1,18 +1,21 @@
 """Selections, bad input, and a kill between any two places."""
 
 import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from pipeline.errors import CheckpointError, ConfigError, DataError
+from pipeline.inference.index import open_gallery
 from pipeline.privacy import forgetting
 from pipeline.privacy.forgetting import Places, search
 from pipeline.privacy.names import ImageNames
 from pipeline.privacy.selection import images_of_camera, images_of_list, images_of_person
 from pipeline.privacy.trace import Findings
 from pipeline.runtime.folder_lock import lock_folder
+from tests.fresh_process import run_fresh
 from tests.pipeline.privacy.small_site import anna, forget_now, make_features, make_index, make_site, make_store
 
 
@@ -184,8 +187,31 @@ def test_a_kill_after_any_place_is_made_good_by_the_same_command(
     for _ in range(4):
         with pytest.raises(KeyboardInterrupt):
             forget_now(anna(manifest, tmp_path / "indexes"), tmp_path, features)
-    assert done[1:] == ["vectors.npz", "day", "a-site"]
+    assert [done[0], *done[2:]] == ["vectors.npz", "day", "a-site"]  # the second one is the store
     monkeypatch.setattr(forgetting, "remove", original)
     assert forget_now(anna(manifest, tmp_path / "indexes"), tmp_path, features).complete
     day = images_of_list(manifest.parent / "day" / "anna")
     assert search(day, Places(tmp_path / "runs", tmp_path / "indexes", (features,))).traces == []
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_a_kill_before_any_file_is_replaced_is_made_good_as_well(manifest: Path, tmp_path: Path, number: int) -> None:
+    """Files are replaced in this order: the feature file; vectors, list and record of the index."""
+    make_index(manifest, tmp_path / "indexes" / "site")
+    store = make_store(manifest, tmp_path / "runs" / "images").folder
+    features = make_features(manifest, tmp_path / "vectors.npz")
+    program = (
+        "import os, sys\n"
+        "from flows.cli.app import main\n"
+        "from tests.flows.kill_points import die_at_call\n"
+        f"os.chdir({str(tmp_path)!r})\n"
+        f"die_at_call('pipeline.runtime.atomic_files', 'Path.replace', {number})\n"
+        "main()\n"
+    )
+    command = ("forget", "--person", "anna", "--manifest", str(manifest), "--also", "vectors.npz", "--yes")
+    run_fresh(program, *command, exit_code=-signal.SIGKILL)
+    assert forget_now(anna(manifest), tmp_path, features).complete and not store.exists()
+    index = open_gallery(tmp_path / "indexes" / "site", "mean")
+    assert len(index.files) == 4 and not any("anna" in file.path for file in index.files)
+    left = [path.name for path in (tmp_path / "indexes" / "site").iterdir()]
+    assert len(left) == 4, left  # lock, record, one list and one file of vectors
