@@ -141,11 +141,12 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Train with the method of a preset; resumes an interrupted run of the same configuration."""
-    from pipeline.config.presets import load_config, refuse_other
+    from pipeline.config.presets import load_config, refuse_other, values_for_data
 
     # If torchrun has started the ranks, no option changes their number.
     execution = _given(device=device, runs_folder=runs, processes=ranks_of_torchrun() or processes)
-    config = load_config(preset, changes or (), {"data": _given(root=data), "execution": execution})
+    named = {"data": _given(root=data)} if dataset else values_for_data(preset, data, changes or ())
+    config = load_config(preset, changes or (), named | {"execution": execution})
     refuse_other(preset, config, method=method, dataset=dataset)
     chosen = None if splits is None else _split_numbers(splits, config)
     if seeds is None:

@@ -27,6 +27,15 @@ data_app = typer.Typer(no_args_is_help=True, help="Generate, check and decode da
 
 HeightOption = Annotated[int, typer.Option(min=16, max=1024, help="Rows of pixels.")]
 WidthOption = Annotated[int, typer.Option(min=16, max=1024, help="Columns of pixels.")]
+SplitOption = Annotated[str, typer.Option(help="train, val, query, gallery, or test, of all images.")]
+JunkOption = Annotated[
+    str | None,
+    typer.Option(help="People to exclude, or none.", show_default="negative numbers, and 0000 of Market-1501"),
+]
+TestShareOption = Annotated[
+    float | None, typer.Option(min=0.0, max=1.0, help="Fraction of the people in test; the others are in train.")
+]
+SeedOption = Annotated[int, typer.Option(help="Seed of the choice of test people.")]
 
 
 @data_app.command("synth")
@@ -139,18 +148,13 @@ def manifest(
     modality_names: Annotated[
         str, typer.Option(help="Names of {modality}, such as 'Thermal=infrared,Visible=visible'.")
     ] = "",
-    split: Annotated[str, typer.Option(help="train, val, query, gallery, or test; if not in the pattern.")] = "train",
+    split: SplitOption = "train",
     split_names: Annotated[
         str, typer.Option(help="Names of {split}, such as 'bounding_box_test=gallery,query=query'.")
     ] = "",
-    junk_people: Annotated[
-        str | None,
-        typer.Option(help="People to exclude, or none.", show_default="negative numbers, and 0000 of Market-1501"),
-    ] = None,
-    test_share: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="Fraction of the people in test; the others are in train.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the choice of test people.")] = 1,
+    junk_people: JunkOption = None,
+    test_share: TestShareOption = None,
+    seed: SeedOption = 1,
 ) -> None:
     """Write a manifest of a folder of images; the modality is never guessed from pixels."""
     from pipeline.data.datasets.manifest.writer import write_manifest
@@ -163,13 +167,56 @@ def manifest(
         modality_names=dict(_named(entry, "--modality-names") for entry in _listed(modality_names)),
         split=split,
         split_names=dict(_named(entry, "--split-names") for entry in _listed(split_names)),
-        junk_people=None if junk_people is None else [one for one in _listed(junk_people) if one != "none"],
+        junk_people=_junk(junk_people),
         test_share=test_share,
         seed=seed,
     )
     print_line(str(summary))
     if out.resolve().parent != folder.resolve():
         print_line(f"note: its paths need --root {shlex.quote(str(folder))}")
+
+
+@data_app.command("folders")
+def folders(
+    visible: Annotated[list[Path], typer.Option("--visible", help="A folder of visible images. Repeatable.")],
+    infrared: Annotated[list[Path], typer.Option("--infrared", help="A folder of infrared images. Repeatable.")],
+    out: Annotated[Path, typer.Option(help="The file to write."), Output("--out", MANIFEST)] = Path("site.csv"),
+    camera_pattern: Annotated[
+        str | None,
+        typer.Option(help="Regular expression with one group.", show_default="the first folder below the given one"),
+    ] = None,
+    person_pattern: Annotated[str | None, typer.Option(help="The same for the person, if file names tell.")] = None,
+    track_pattern: Annotated[str | None, typer.Option(help="The same for the track of a passing person.")] = None,
+    time_pattern: Annotated[str | None, typer.Option(help="The same for the time, such as '(\\d{8}_\\d{6})'.")] = None,
+    same_cameras: Annotated[
+        bool, typer.Option("--same-cameras", help="Cameras of one name in both modalities are one camera.")
+    ] = False,
+    split: SplitOption = "train",
+    junk_people: JunkOption = None,
+    test_share: TestShareOption = None,
+    seed: SeedOption = 1,
+) -> None:
+    """Write a manifest of folders of photographs, visible and infrared ones, which may have subfolders."""
+    from models.modality import PerModality
+    from pipeline.data.datasets.manifest.folders import FolderPatterns, write_folders
+
+    summary = write_folders(
+        PerModality(visible, infrared),
+        out,
+        patterns=FolderPatterns(camera_pattern, person_pattern, track_pattern, time_pattern),
+        same_cameras=same_cameras,
+        split=split,
+        junk_people=_junk(junk_people),
+        test_share=test_share,
+        seed=seed,
+    )
+    print_line(str(summary))
+    command = "train plus-sysu" if split == "train" else "evaluate RUN"
+    print_line(f"next: vireid {command} --data {shlex.quote(str(out))}")
+
+
+def _junk(text: str | None) -> list[str] | None:
+    return None if text is None else [one for one in _listed(text) if one != "none"]
 
 
 def _listed(text: str) -> list[str]:
