@@ -27,6 +27,7 @@ from flows.cli.options import (
     Output,
     PerQueryOption,
     SetOption,
+    SkipOption,
     check_outputs_of,
     renamed,
 )
@@ -197,6 +198,7 @@ def evaluate(
         Path | None, typer.Option(help="Write the features to this .npz file."), Output("--features", FEATURES)
     ] = None,
     per_query: PerQueryOption = None,
+    skip_unreadable: SkipOption = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, or cuda:N.")] = "auto",
     as_json: JsonOption = False,
 ) -> None:
@@ -210,7 +212,8 @@ def evaluate(
     with prefect_at_terminal():
         options = {"data_root": data, "images_root": root, "device": device, "split": split, "features_file": features}
         report: EvaluationReport | None = with_or_without_prefect(
-            at_terminal("evaluate"), options | {"run_folder": run, "queries_file": per_query}
+            at_terminal("evaluate"),
+            options | {"run_folder": run, "queries_file": per_query, "skip_unreadable": skip_unreadable},
         )
     print_report(report, as_json)
     if report is None or not (report.searches or report.validation):

@@ -16,6 +16,7 @@ from flows.cli.options import (
     Output,
     OverlapOption,
     PartialOption,
+    SkipOption,
     WorkersOption,
     deep_range_of,
     orientation_of,
@@ -114,10 +115,12 @@ def index(
     allow_partial: PartialOption = False,
     orientation: OrientationOption = None,
     deep_range: DeepRangeOption = None,
+    skip_unreadable: SkipOption = False,
     workers: WorkersOption = None,
 ) -> None:
     """Decode all images once, for every later run of that size; resumes an interrupted command."""
     from pipeline.data.dataset import read_dataset, reading_of, spec_of, verified_store
+    from pipeline.data.image_faults import fault_lines
 
     reading = reading_of(name, orientation=orientation_of(orientation), deep_range=deep_range_of(deep_range) or "image")
     dataset = read_dataset(
@@ -129,9 +132,18 @@ def index(
         allow_partial=allow_partial,
     )
     store = verified_store(
-        dataset.images, height=height, width=width, cache_folder=cache, workers=workers, reading=reading
+        dataset.images,
+        height=height,
+        width=width,
+        cache_folder=cache,
+        workers=workers,
+        reading=reading,
+        unreadable="skip" if skip_unreadable else "refuse",
     )
-    counts = store.arrays.map(len)
+    for line in fault_lines(store.unreadable):
+        print_line(f"skipped: {line}")
+    gone = {one.path for one in store.unreadable}
+    counts = dataset.images.map(lambda table: sum(path not in gone for path in table.paths))
     print_line(
         f"{counts.visible:,} visible and {counts.infrared:,} infrared images of {height} x {width} in {store.folder}"
     )

@@ -194,7 +194,8 @@ def _build(
 def _unreadable_images(unreadable: tuple[Unreadable, ...], total: int, root: Path) -> DataError:
     return DataError(
         f"{len(unreadable):,} of {total:,} images below {root} cannot be read: {'; '.join(fault_lines(unreadable))}",
-        hint="copy these files again from their source, or leave them out with data.unreadable=skip",
+        hint="copy these files again from their source, or leave them out: data.unreadable=skip in the settings of a "
+        "run, --skip-unreadable for other commands",
     )
 
 

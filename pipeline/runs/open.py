@@ -99,11 +99,14 @@ def reopen_run(
     device: str,
     images_root: Path | None = None,
     split: int | None = None,
+    skip_unreadable: bool = False,
 ) -> Iterator[tuple[Run[Any, Any], IdentityEvaluator]]:
     """Open an existing run to measure it, without tracking.
 
     `method_of` returns the method of recorded settings, as `pipeline.methods.method_of`. `data_root` and
-    `images_root` are the present folders of the data set and of a manifest's images, by default the recorded ones.
+    `images_root` are the present folders of the data set and of a manifest's images, by default the recorded ones;
+    `skip_unreadable` leaves out images that cannot be read, also where the run did not. A manifest without rows `train`
+    measures the run on other images than its own.
 
     Raises:
         ConfigError: It was trained on another split of RegDB than `split`.
@@ -112,6 +115,8 @@ def reopen_run(
     with RunFolder.reopen(run_folder, reading=True) as folder:
         recorded = validate_config(folder.config)
         data = present_data(run_folder, recorded.data, data_root, images_root, split)
+        if skip_unreadable:
+            data = data.model_copy(update={"unreadable": "skip"})
         place = resolve_device(device)
         precision = recorded_precision(recorded.execution.precision, place)
         where = {"device": device, "runs_folder": run_folder.parent, "tracking": False, "precision": precision}
