@@ -14,6 +14,9 @@ from typing import BinaryIO
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.runtime.atomic_files import copy_file, replace_file, temporary_name
 
+STDOUT = Path("-")
+"""Stands for standard output."""
+
 _START_BYTES = 4096
 _READER_SECONDS = 30.0
 """How long a named pipe may lack a reader."""
@@ -57,12 +60,32 @@ def _holds(member: str) -> Callable[[Path], bool]:
     return recognise
 
 
+def _is_our_parquet(path: Path) -> bool:
+    """Whether the description at the end of a Parquet file has our mark."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 1_000_000))
+        end = file.read()
+    return end.endswith(b"PAR1") and PARQUET_MARK in end[-8 - int.from_bytes(end[-8:-4], "little") :]
+
+
+def _is_our_sqlite(path: Path) -> bool:
+    start = _start_of(path)
+    return start.startswith(b"SQLite format 3\0") and start[68:72] == SQLITE_MARK.to_bytes(4, "big")
+
+
+PARQUET_MARK = b"vireid.table"
+SQLITE_MARK = 0x76697265
+"""The application identifier of our SQLite files, `vire`."""
+
 LABELS = OutputKind("labels of `vireid label`", _is_labels)
 FEATURES = OutputKind("features (.npz)", _holds("features.npy"))
 QUERIES = OutputKind("results of queries (.npz)", _holds("inverse_negative_penalty.npy"))
 PAGE = OutputKind("a page of this program", _is_page)
 CAPTIONS = OutputKind("captions (.jsonl)", lambda _: True, streams=False)
 PAIRS = OutputKind("pairs of `vireid look` (.csv)", _starts_with(b"visible,infrared,similarity"))
+CSV_TABLE = OutputKind("a table of this program (.csv)", _starts_with(b"encoder,"))
+PARQUET = OutputKind("a table of this program (.parquet)", _is_our_parquet)
+SQLITE = OutputKind("a table of this program (.sqlite)", _is_our_sqlite)
 MANIFEST = OutputKind("a manifest (.csv)", _starts_with(b"path,modality,camera"))
 
 
@@ -83,6 +106,8 @@ def check_file(
     try:
         _refuse_same(path, option, inputs, "an input")
         _refuse_same(path, option, outputs, "another output")
+        if path == STDOUT and not kind.streams:
+            raise ConfigError(f"{option} cannot be standard output", hint)
         if is_special(path) and kind.streams:
             return
         if path.is_symlink():
@@ -121,7 +146,9 @@ def check_folder(path: Path, option: str) -> None:
 
 
 def is_special(path: Path) -> bool:
-    """Whether a path is a character device or a pipe, also through a link such as `/dev/stdout`."""
+    """Whether a path is standard output, a character device or a pipe, also by a link such as `/dev/stdout`."""
+    if path == STDOUT:
+        return True
     try:
         mode = path.stat().st_mode
     except OSError:
@@ -160,6 +187,8 @@ def write_output(
 
 def _open_special(path: Path) -> int:
     """Open for writing; a named pipe waits for its reader, but not for ever."""
+    if path == STDOUT:
+        return os.dup(1)
     limit = time.monotonic() + _READER_SECONDS
     while True:
         try:
