@@ -31,9 +31,9 @@ def test_a_file_that_was_cut_is_truncated_or_damaged(tmp_path: Path, ending: str
 
 
 def test_each_kind_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.data.image_files.MOST_PIXELS", 5_000)
+    monkeypatch.setattr("pipeline.data.image_files.MOST_PIXELS", 50_000)
     Image.new("L", (32, 64)).save(tmp_path / "good.png")
-    Image.new("L", (100, 60)).save(tmp_path / "large.png")
+    Image.new("L", (1_000, 60)).save(tmp_path / "large.png")
     Image.fromarray(np.full((8, 4), np.nan, dtype=np.float32)).save(tmp_path / "nan.tif")
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "empty.png").touch()
@@ -41,10 +41,10 @@ def test_each_kind_is_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     (tmp_path / "film.jpg").write_bytes(b"\0\0\0\x18ftypmp42\0\0\0\0")
     os.mkfifo(tmp_path / "pipe.jpg")
     (tmp_path / "photo.heic").write_bytes(b"\0\0\0\x18ftypheic\0\0\0\0")
-    noise = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
-    Image.fromarray(noise).save(tmp_path / "broken.png")
-    first, rest = (tmp_path / "broken.png").read_bytes().split(b"IDAT")
-    (tmp_path / "broken.png").write_bytes(first + b"IDAT" + b"\0" * 60 + rest[60:])
+    noise = np.random.default_rng(0).integers(0, 256, (200, 200, 3), dtype=np.uint8)
+    Image.fromarray(noise).save(tmp_path / "broken.png")  # 120 KB: two parts, each beginning with IDAT
+    first, second, rest = (tmp_path / "broken.png").read_bytes().split(b"IDAT")
+    (tmp_path / "broken.png").write_bytes(first + b"IDAT" + second + b"ID\0T" + rest)
     assert kinds_in(tmp_path) == {
         "empty": 2,
         "of a kind that needs a plugin": 1,

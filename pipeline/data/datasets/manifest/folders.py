@@ -79,8 +79,8 @@ def write_folders(
     Paths are relative to the folder of `out`; if images lie outside of it, they are relative to the folder that holds
     all given ones, which column `images_root` names. If a name of a camera occurs in both modalities, all cameras are
     called `NAME-visible` or `NAME-infrared`, because it may be two cameras; `same_cameras` declares it one. Left out,
-    and counted in notes: files of other extensions, hidden and empty files, links out of a folder, images that a pattern
-    for camera or person does not match, and junk people. `test_share`, `seed` and `junk_people` are as for
+    and counted in notes: files of other extensions, hidden and empty files, links out of a folder, images that a
+    pattern for camera or person does not match, and junk people. `test_share`, `seed` and `junk_people` are as for
     `write_manifest`.
 
     Raises:
