@@ -99,7 +99,7 @@ def evaluate(
         features_file: An .npz file for the features of the test images.
         queries_file: An .npz file for the results of each query.
         images_root: The folder that a manifest's paths start from; default: as recorded by the run.
-        skip_unreadable: Leave out images that cannot be read; otherwise as the run did.
+        skip_unreadable: Skip images that cannot be read; otherwise as the run did.
     """
 
     def work() -> EvaluationReport:

@@ -16,7 +16,7 @@ Orientation = Literal["apply", "ignore"]
 DeepRange = Literal["image"] | tuple[float, float]
 """The values of deep images (more than 8 bits) that become black and white: of each image, or fixed ones."""
 OnUnreadable = Literal["refuse", "skip"]
-"""What happens to a data set with images that cannot be read: it is refused, or these images are left out."""
+"""What happens to a data set with images that cannot be read: it is refused, or these images are skipped."""
 TABLES = (".csv", ".tsv", ".jsonl")
 """Extensions of manifests."""
 

@@ -19,18 +19,13 @@ _OTHERS = "damaged"
 _SHOWN = 3
 
 
-def kind_of(reason: str) -> str:
+def _kind_of(reason: str) -> str:
     """The kind of a fault, by the reason that `pipeline.data.image_files.reason_of` gives.
 
-    >>> kind_of("damaged image file: image file is truncated (7 bytes not processed)"), kind_of("broken PNG file")
+    >>> _kind_of("damaged image file: image file is truncated (7 bytes not processed)"), _kind_of("broken PNG file")
     ('truncated', 'damaged')
     """
     return next((kind for kind, pattern in _KINDS if re.search(pattern, reason, re.IGNORECASE)), _OTHERS)
-
-
-def count_kinds(unreadable: Iterable[Unreadable]) -> dict[str, int]:
-    """The number of images of each kind of fault."""
-    return {kind: len(some) for kind, some in _by_kind(unreadable).items()}
 
 
 def fault_lines(unreadable: Iterable[Unreadable]) -> list[str]:
@@ -51,5 +46,5 @@ def _by_kind(unreadable: Iterable[Unreadable]) -> dict[str, list[Unreadable]]:
     """The images of each kind, in the order of the kinds."""
     found: defaultdict[str, list[Unreadable]] = defaultdict(list)
     for one in unreadable:
-        found[kind_of(one.reason)].append(one)
+        found[_kind_of(one.reason)].append(one)
     return {kind: found[kind] for kind in (*(kind for kind, _ in _KINDS), _OTHERS) if kind in found}

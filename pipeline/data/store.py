@@ -94,7 +94,7 @@ def open_store(
 ) -> ImageStore:
     """Open the decoded images of `tables`, and decode them first if necessary: 124,416 bytes an image at 288 x 144.
 
-    `unreadable="skip"` accepts images that cannot be decoded: the store names them, the caller leaves them out. They
+    `unreadable="skip"` accepts images that cannot be decoded: the store names them, the caller skips them. They
     are tried again at every opening, and the images decoded again once one can be read.
 
     The key covers relative paths, file sizes, image size, filter and reading: a moved data set keeps its store, a
@@ -194,7 +194,7 @@ def _build(
 def _unreadable_images(unreadable: tuple[Unreadable, ...], total: int, root: Path) -> DataError:
     return DataError(
         f"{len(unreadable):,} of {total:,} images below {root} cannot be read: {'; '.join(fault_lines(unreadable))}",
-        hint="copy these files again from their source, or leave them out: data.unreadable=skip in the settings of a "
+        hint="copy these files again from their source, or skip them: data.unreadable=skip in the settings of a "
         "run, --skip-unreadable for other commands",
     )
 

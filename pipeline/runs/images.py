@@ -37,7 +37,7 @@ class OpenedImages:
 
     @property
     def skipped(self) -> dict[str, str]:
-        """The reason of each image that is left out, by its path, as a run records it."""
+        """The reason of each image that is skipped, by its path, as a run records it."""
         return {one.path: one.reason for one in self.store.unreadable}
 
 

@@ -105,7 +105,7 @@ def reopen_run(
 
     `method_of` returns the method of recorded settings, as `pipeline.methods.method_of`. `data_root` and
     `images_root` are the present folders of the data set and of a manifest's images, by default the recorded ones;
-    `skip_unreadable` leaves out images that cannot be read, also where the run did not. A manifest without rows `train`
+    `skip_unreadable` skips images that cannot be read, also where the run did not. A manifest without rows `train`
     measures the run on other images than its own.
 
     Raises:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from models.modality import Modality
 from pipeline.data.decoding import inspect_images
-from pipeline.data.image_faults import count_kinds, fault_lines
+from pipeline.data.image_faults import fault_lines
 from pipeline.data.image_files import FROM_ANYWHERE, Unreadable
 from pipeline.data.images import ImageTable
 
@@ -17,7 +17,10 @@ from pipeline.data.images import ImageTable
 def kinds_in(root: Path) -> dict[str, int]:
     names = tuple(sorted(path.name for path in root.iterdir()))
     table = ImageTable(root, names, np.ones(len(names), dtype=np.int64), Modality.VISIBLE)
-    return count_kinds(inspect_images([table], FROM_ANYWHERE).unreadable)
+    found = (
+        line.split(":")[0].split(" ", 1) for line in fault_lines(inspect_images([table], FROM_ANYWHERE).unreadable)
+    )
+    return {kind: int(count) for count, kind in found}
 
 
 @pytest.mark.parametrize("ending", ["jpg", "png", "bmp", "tif", "webp", "gif"])

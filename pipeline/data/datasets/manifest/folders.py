@@ -78,7 +78,7 @@ def write_folders(
 
     Paths are relative to the folder of `out`; if images lie outside of it, they are relative to the folder that holds
     all given ones, which column `images_root` names. If a name of a camera occurs in both modalities, all cameras are
-    called `NAME-visible` or `NAME-infrared`, because it may be two cameras; `same_cameras` declares it one. Left out,
+    called `NAME-visible` or `NAME-infrared`, because it may be two cameras; `same_cameras` declares it one. Skipped,
     and counted in notes: files of other extensions, hidden and empty files, links out of a folder, images that a
     pattern for camera or person does not match, and junk people. `test_share`, `seed` and `junk_people` are as for
     `write_manifest`.
@@ -159,7 +159,7 @@ def _base(folders: PerModality[Sequence[Path]], out: Path) -> tuple[Path, str]:
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """Turns files into rows; `left` has the files that are left out, or lack a field, by the sentence about them."""
+    """Turns files into rows; `left` has the files that are skipped, or lack a field, by the sentence about them."""
 
     patterns: Mapping[str, re.Pattern[str]]
     split: str
@@ -176,8 +176,8 @@ class _Reader:
         """The rows of a folder's images; `start` leads from the base of all paths to the folder."""
         listed, name = list_folder(folder), folder.resolve().name
         for reason, paths in (
-            ("files are left out by extension", listed.others),
-            ("hidden files and folders are left out", listed.hidden),
+            ("files are skipped by extension", listed.others),
+            ("hidden files and folders are skipped", listed.hidden),
             ("links to folders, out of the folder, or to nothing are not followed", listed.links),
             ("folders cannot be listed", listed.closed),
         ):
@@ -191,7 +191,7 @@ class _Reader:
                 self.left[row].append(f"{name}/{path}")
 
     def _row(self, shown: str, path: PurePosixPath, modality: Modality) -> ManifestRow | str:
-        """The row of an image as the reader of manifests parses it, or the reason why it is left out."""
+        """The row of an image as the reader of manifests parses it, or the reason why it is skipped."""
         name, *below = PurePosixPath(shown).parts
         values = {"camera": below[0] if len(below) > 1 else name}
         for column, pattern in self.patterns.items():
@@ -199,11 +199,11 @@ class _Reader:
             text = "" if match is None else match[1] or ""
             values[column] = iso_time(text) if column == "time" else text
             if not values[column] and column in ("camera", "person"):
-                return f"images do not match --{column}-pattern and are left out"
+                return f"images do not match --{column}-pattern and are skipped"
             if not values[column]:
                 self.left[f"images have no {column} by --{column}-pattern and are listed without"].append(shown)
         if is_junk(values.get("person", ""), shown, self.junk_people):
-            return "images of junk people are left out (--junk-people)"
+            return "images of junk people are skipped (--junk-people)"
         row = parse_row(0, {"path": str(path), "modality": str(modality), "split": self.split, **values})
         if not isinstance(row, ManifestRow) or row.path != str(path) or "\r" in row.path:
             return "images have names that a manifest cannot hold"
@@ -211,14 +211,14 @@ class _Reader:
 
 
 def _file_problem(path: Path) -> str:
-    """The reason why a file is left out before its name is read; empty without one."""
+    """The reason why a file is skipped before its name is read; empty without one."""
     try:
         status = path.stat()
     except OSError:
         return "images cannot be opened"
     if not S_ISREG(status.st_mode):
         return "entries are no regular files"
-    return "" if status.st_size else "empty files are left out"
+    return "" if status.st_size else "empty files are skipped"
 
 
 def iso_time(text: str) -> str:

@@ -1,4 +1,4 @@
-"""From two folders of photographs to a manifest: cameras, people, and a count of everything that is left out."""
+"""From two folders of photographs to a manifest: cameras, people, and a count of everything that is skipped."""
 
 import csv
 import shutil
@@ -80,7 +80,7 @@ class TestCameras:
         assert [row["camera"] for row in rows_of(site / "site.csv")] == ["7", "8"]
         (note,) = summary.notes
         assert note.startswith(
-            "3 images do not match --camera-pattern and are left out: day/Hof Süd [neu]/2026/11/b.TIFF"
+            "3 images do not match --camera-pattern and are skipped: day/Hof Süd [neu]/2026/11/b.TIFF"
         )
         write(site, site / "given.csv", patterns=FolderPatterns(camera=r"^(\w+)/"))
         assert {row["camera"] for row in rows_of(site / "given.csv")} == {"day", "night"}
@@ -120,7 +120,7 @@ class TestPlaces:
             write_folders(PerModality([site / "day"], [site / "again"]), site / "site.csv")
 
 
-class TestLeftOut:
+class TestSkipped:
     def test_everything_is_counted_by_its_reason(self, site):
         day = site / "day"
         fill(site, "day/gate/film.mp4", "day/gate/.trash/x.jpg", "day/gate/Thumbs.db", "day/gate/._a.jpg")
@@ -131,17 +131,17 @@ class TestLeftOut:
         summary = write(site)
         assert summary.visible == 2
         assert set(summary.notes) == {
-            "1 files are left out by extension: day/gate/film.mp4",
-            "3 hidden files and folders are left out: day/gate/._a.jpg, day/gate/.trash, day/gate/Thumbs.db",
+            "1 files are skipped by extension: day/gate/film.mp4",
+            "3 hidden files and folders are skipped: day/gate/._a.jpg, day/gate/.trash, day/gate/Thumbs.db",
             "2 links to folders, out of the folder, or to nothing are not followed: day/gate/gone.jpg, day/link/",
-            "1 empty files are left out: day/gate/empty.jpg",
+            "1 empty files are skipped: day/gate/empty.jpg",
             "1 images have names that a manifest cannot hold: day/gate/back\\slash.jpg",
         }
 
     def test_a_modality_of_which_nothing_is_left_is_an_error_with_the_reasons(self, site):
         shutil.rmtree(site / "night" / "hall")
         (site / "night" / "x.jpg").touch()
-        with pytest.raises(DataError, match=r"no infrared image is left of .*night.*1 empty files are left out"):
+        with pytest.raises(DataError, match=r"no infrared image is left of .*night.*1 empty files are skipped"):
             write(site)
         assert not (site / "site.csv").exists()
 
@@ -168,9 +168,9 @@ class TestPeople:
         assert (first["track"], first["time"]) == ("t11", "2026-11-28T14:03:01")
         assert (summary.people, summary.images) == (4, 16)
         assert set(summary.notes) == {
-            "1 images do not match --person-pattern and are left out: day/a/poster.jpg",
+            "1 images do not match --person-pattern and are skipped: day/a/poster.jpg",
             "1 images have no time by --time-pattern and are listed without: day/a/p-1_t1.jpg",
-            "1 images of junk people are left out (--junk-people): day/a/p-1_t1.jpg",
+            "1 images of junk people are skipped (--junk-people): day/a/p-1_t1.jpg",
             "2 people are in test, chosen with seed 1",
         }
         dataset = read_manifest(crowd / "site.csv")
