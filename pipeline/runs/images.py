@@ -4,18 +4,20 @@ import logging
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 from pipeline.config.experiment import AnyConfig
-from pipeline.data.dataset import Dataset, reading_of, verified_store
+from pipeline.config.shared import DataConfig
+from pipeline.data.dataset import Dataset, SplitTables, reading_of, verified_store
 from pipeline.data.image_faults import fault_lines
 from pipeline.data.image_files import ImageReading
 from pipeline.data.store import ImageStore, open_store, store_key
-from pipeline.errors import CheckpointError
+from pipeline.errors import CheckpointError, VireidError
 from pipeline.runs.evaluator import refuse_unmeasurable
+from pipeline.runs.inputs import read_data
 from pipeline.runtime.distributed import Processes
 from pipeline.storage.layout import ENVIRONMENT
 from pipeline.storage.run_folder import RunFolder
@@ -103,6 +105,30 @@ def check_images(folder: RunFolder, dataset: Dataset, *, measuring: bool = False
             f"{folder.path} was made with other {part} images than those of {dataset.root}",
             hint=f"give the images that the run was started with; {other}",
         )
+
+
+def compared_with_training(dataset: Dataset, recorded: DataConfig) -> Dataset:
+    """A data set of test images only, marked `overlap` if a run was trained on some of these files.
+
+    `recorded` is the run's own data set; if it is not there, nothing is compared.
+    """
+    if dataset.has_training:
+        return dataset
+    try:
+        trained = _files(read_data(recorded).training)
+    except VireidError as error:
+        logger.info("whether the run was trained on these images is unknown: %s", error.message)
+        return dataset
+    common = trained & frozenset().union(*(_files(one) for one in (dataset.validation, dataset.test) if one))
+    if not common:
+        return dataset
+    logger.warning("the run was trained on %d of these images, first: %s", len(common), min(common))
+    return replace(dataset, overlap=True)
+
+
+def _files(tables: SplitTables) -> frozenset[str]:
+    """The files of images, wherever links lead."""
+    return frozenset(os.path.realpath(table.root / path) for table in tables.images for path in table.paths)
 
 
 def check_skipped(folder: RunFolder, opened: OpenedImages) -> None:

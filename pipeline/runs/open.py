@@ -20,7 +20,15 @@ from pipeline.data.images import TestImages
 from pipeline.data.supervision import Supervision
 from pipeline.errors import CheckpointError, WeightsError
 from pipeline.runs.evaluator import IdentityEvaluator, refuse_unmeasurable
-from pipeline.runs.images import IMAGES, OpenedImages, check_images, check_skipped, images_folder, open_images
+from pipeline.runs.images import (
+    IMAGES,
+    OpenedImages,
+    check_images,
+    check_skipped,
+    compared_with_training,
+    images_folder,
+    open_images,
+)
 from pipeline.runs.inputs import evaluation_on, log_counts, present_data, read_data, read_training_data
 from pipeline.runs.measured import MeasuredMethod
 from pipeline.runs.record import FLOW_RUN_PAGE, RunRecord
@@ -123,7 +131,7 @@ def reopen_run(
         execution = recorded.execution.model_copy(update=where)
         changes = {"data": data, "execution": execution, "evaluation": evaluation_on(data, recorded)}
         config = recorded.model_copy(update=changes)
-        dataset = read_data(data)
+        dataset = compared_with_training(read_data(data), recorded.data)
         log_counts(dataset)
         check_images(folder, dataset, measuring=True)
         record = RunRecord(folder, SilentTracker())

@@ -88,7 +88,7 @@ def test_folders_are_trained_on_and_measured_on_a_table_of_test_people(
     assert code == 0, err
     with reopen_run(run, method_of, data_root=tables / "test.csv", device="cpu") as (opened, evaluator):
         report = evaluator.measure_to_files(opened)
-    assert [one.queries for one in report.searches] != [] and report.data.name == "test"
+    assert len(report.searches) == 2 and (report.data.name, report.data.overlap) == ("test", True)
     with pytest.raises(DataError, match="has no rows of split train"):
         run_plainly(small(tables / "test.csv", runs, smoke_tree))
 
