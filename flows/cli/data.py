@@ -197,7 +197,7 @@ def folders(
         str | None,
         typer.Option(help="Regular expression with one group.", show_default="the first folder below the given one"),
     ] = None,
-    person_pattern: Annotated[str | None, typer.Option(help="The same for the person, if file names tell.")] = None,
+    person_pattern: Annotated[str | None, typer.Option(help="The same for the person, if names contain it.")] = None,
     track_pattern: Annotated[str | None, typer.Option(help="The same for the track of a passing person.")] = None,
     time_pattern: Annotated[str | None, typer.Option(help="The same for the time, such as '(\\d{8}_\\d{6})'.")] = None,
     same_cameras: Annotated[

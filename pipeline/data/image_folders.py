@@ -1,4 +1,4 @@
-"""Image files in a folder of a user, at any depth, and everything that is passed over there, by its reason."""
+"""Image files in a folder of a user, at any depth, and every other file there, by the reason to skip it."""
 
 import os
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from pipeline.data.image_names import is_readable_name, is_system_file
 
 @dataclass(frozen=True, slots=True)
 class FolderFiles:
-    """The images below a folder, sorted, and what is passed over; paths are POSIX, relative to the folder.
+    """The images below a folder, sorted, and the skipped entries; paths are POSIX, relative to the folder.
 
     Attributes:
         images: Files with the extension of an image that can be read here; no file is opened.

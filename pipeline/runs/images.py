@@ -50,7 +50,7 @@ def open_images(config: AnyConfig, dataset: Dataset, folder: Path, processes: Pr
     digests.
 
     Raises:
-        DataError: See `open_store`; or what is left after skipping cannot be trained on or measured.
+        DataError: See `open_store`; or the other images cannot be trained on or measured.
     """
     open_checked = verified_store if processes.local_rank == 0 else open_store
     store = open_checked(

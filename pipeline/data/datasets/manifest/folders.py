@@ -248,7 +248,7 @@ def _from_digits(text: str) -> str:
 
 
 def _told_apart(rows: list[ManifestRow], same_cameras: bool, notes: list[str]) -> list[ManifestRow]:
-    """The rows with cameras that are different ones in both modalities, unless the user says that they are the same."""
+    """The rows with cameras that are different ones in both modalities, unless `same_cameras`."""
     visible, infrared = PerModality.build(lambda modality: {row.camera for row in rows if row.modality is modality})
     both = sorted(visible & infrared)
     if not both:
