@@ -237,7 +237,7 @@ def _print_query(query: "FoundByQuery") -> None:
     title = query.group or query.path
     title += f" ({query.images:,} images)" * (query.images > 1)
     if not query.hits:
-        print_line(f"{title}: nobody")
+        print_line(f"{title}: no match")
         return
     table = Table(title=printable(title), title_justify="left")
     chances = query.hits[0].one_in is not None

@@ -47,7 +47,7 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class FoundByQuery:
-    """A query, an image or a group as in `Hit`, and its most similar images, best first; none if it is nobody."""
+    """A query, an image or a group as in `Hit`, and its most similar images, best first; none without a match."""
 
     path: str
     camera: str
@@ -166,7 +166,7 @@ def find_similar(
 
 
 def hit_columns(result: GallerySearchResult, encoder: str) -> Columns:
-    """A row a query and rank; a query that found nobody has one row without rank.
+    """A row a query and rank; a query without a match has one row without rank.
 
     `false_match_rate` is the share of strangers who score as high, empty without a calibration.
     """
