@@ -181,7 +181,7 @@ def _people(entries: Entries) -> list[str]:
 
 
 def _refuse_own(images: ImageList, gallery: Gallery) -> None:
-    """Images of the gallery among the strangers would make every score look low, unless their names tell."""
+    """Images of the gallery among the strangers would make every score look low, unless they have names."""
     own = {str(gallery.root / file.path) for file in gallery.files if not file.person}
     shared = [
         path
