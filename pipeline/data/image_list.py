@@ -27,10 +27,12 @@ _SHOWN = 3
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """A manifest's metadata of images: camera and person names (empty if unknown), and the numbers of all its names."""
+    """A manifest's metadata of images, empty if unknown, and the numbers of all its cameras and people."""
 
     cameras: tuple[str, ...]
     people: tuple[str, ...]
+    tracks: tuple[str, ...]
+    times: tuple[str, ...]
     camera_numbers: Mapping[str, int]
     person_numbers: Mapping[str, int]
 
@@ -58,8 +60,21 @@ class ImageList:
 
         known = self.known
         if known is not None:
-            known = replace(known, cameras=some(known.cameras), people=some(known.people))
+            known = replace(
+                known,
+                cameras=some(known.cameras),
+                people=some(known.people),
+                tracks=some(known.tracks),
+                times=some(known.times),
+            )
         return ImageList(self.root, some(self.paths), self.infrared[rows], known)
+
+    def known_of(self, row: int) -> tuple[str, str, str, str]:
+        """Camera, person, track and time of an image, empty if unknown."""
+        known = self.known
+        if known is None:
+            return "", "", "", ""
+        return known.cameras[row], known.people[row], known.tracks[row], known.times[row]
 
     def of(self, modality: Modality) -> Int64[np.ndarray, " m"]:
         """The rows of one modality's images."""
@@ -166,6 +181,8 @@ def _from_manifest(path: Path, modality: Modality | None, splits: Sequence[str],
         known=Known(
             cameras=tuple(row.camera for row in chosen),
             people=tuple(row.person for row in chosen),
+            tracks=tuple(row.track for row in chosen),
+            times=tuple(row.time for row in chosen),
             camera_numbers=numbers_of(row.camera for row in rows),
             person_numbers=numbers_of(row.person for row in rows),
         ),

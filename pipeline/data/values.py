@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Final
 
 from models.modality import Modality
@@ -34,6 +35,19 @@ def name_or_number(text: str) -> str:
     whole = _WHOLE.fullmatch(text)
     text = text if whole is None else whole[1]
     return str(int(text)) if text.isdecimal() and len(text) <= MAX_DIGITS else text
+
+
+def moment(text: str) -> datetime:
+    """A date, or a date with a time, in ISO 8601; without a time zone it is UTC.
+
+    Raises:
+        ValueError: It is none.
+
+    >>> moment("2026-11-28 14:03").isoformat(), moment("2026-11-28T14:03:00+02:00").isoformat()
+    ('2026-11-28T14:03:00+00:00', '2026-11-28T12:03:00+00:00')
+    """
+    found = datetime.fromisoformat(plain(text))
+    return found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
 
 
 def value_problem(text: str) -> str | None:

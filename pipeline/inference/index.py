@@ -33,7 +33,7 @@ INDEXES = Path("indexes")
 class IndexedFile:
     """An image of a gallery: path (absolute or relative to its root), bytes, modification time in nanoseconds.
 
-    `camera` and `person` are names, empty if unknown.
+    `camera`, `person` and `track` are names, `time` is ISO 8601; empty if unknown.
     """
 
     path: str
@@ -41,6 +41,8 @@ class IndexedFile:
     changed: int
     camera: str = ""
     person: str = ""
+    track: str = ""
+    time: str = ""
 
     @property
     def state(self) -> tuple[str, int, int]:

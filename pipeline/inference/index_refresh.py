@@ -152,9 +152,8 @@ def _existing(images: ImageList) -> tuple[list[int], list[IndexedFile]]:
             found = (images.root / path).stat()
         except (OSError, ValueError):
             continue  # it vanished after it was listed, or no file can have this name
-        camera, person = ("", "") if images.known is None else (images.known.cameras[row], images.known.people[row])
         rows.append(row)
-        files.append(IndexedFile(path, found.st_size, found.st_mtime_ns, camera, person))
+        files.append(IndexedFile(path, found.st_size, found.st_mtime_ns, *images.known_of(row)))
     return rows, files
 
 

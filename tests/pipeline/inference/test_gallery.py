@@ -105,6 +105,18 @@ class TestRefresh:
         assert "read images in another way" in caplog.text
         assert open_gallery(index, "mean").reading == FROM_ANYWHERE
 
+    def test_a_manifests_tracks_and_times_are_kept(
+        self, folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        lines = ["red.png,visible,1,train,t7,2026-11-28 14:03", "blue.png,visible,2,train,007,yesterday"]
+        manifest = folder / "m.csv"
+        manifest.write_text("\n".join(["path,modality,camera,split,track,time", *lines]))
+        with caplog.at_level("INFO"):
+            refresh(manifest, tmp_path / "index")
+        kept = [(file.path, file.track, file.time) for file in open_gallery(tmp_path / "index", "mean").files]
+        assert kept == [("blue.png", "7", ""), ("red.png", "t7", "2026-11-28 14:03")]
+        assert "ignored times that are not like 2026-11-28T14:03:00: 1, first: line 3" in caplog.text
+
     def test_lists_come_and_go_with_the_method(self, folder: Path, tmp_path: Path) -> None:
         index = tmp_path / "index"
         refresh(folder, index, kind="ivf")

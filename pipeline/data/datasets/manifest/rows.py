@@ -6,14 +6,14 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from models.modality import Modality
 from pipeline.data.listing import json_lines
 from pipeline.data.tables import column_name, read_table
-from pipeline.data.values import modality_named, name_or_number, value_problem
+from pipeline.data.values import modality_named, moment, name_or_number, value_problem
 from pipeline.errors import DataError
 from pipeline.runtime.names import plain
 from pipeline.runtime.text_files import read_text
@@ -21,7 +21,7 @@ from pipeline.runtime.text_files import read_text
 logger = logging.getLogger(__name__)
 
 REQUIRED = ("path", "modality", "camera", "split")
-USED = (*REQUIRED, "person")
+USED = (*REQUIRED, "person", "track", "time")
 KNOWN = (*USED, "caption")
 SPLITS = ("train", "val", "query", "gallery", "test")
 
@@ -44,7 +44,10 @@ class Mistake:
 
 @dataclass(frozen=True, slots=True)
 class ManifestRow:
-    """One image; `camera` and `person` are texts, whole numbers without leading zeros; an unknown person is empty."""
+    """One image; `camera` and `person` are texts, whole numbers without leading zeros; what is unknown is empty.
+
+    `track` names consecutive crops of one passing person by one camera; `time` is ISO 8601.
+    """
 
     line: int
     path: str
@@ -52,6 +55,8 @@ class ManifestRow:
     camera: str
     person: str
     split: str
+    track: str = ""
+    time: str = ""
 
 
 def read_rows(path: Path) -> tuple[list[ManifestRow], list[Mistake]]:
@@ -77,7 +82,18 @@ def read_rows(path: Path) -> tuple[list[ManifestRow], list[Mistake]]:
             mistakes.extend(found)
     if not rows and not mistakes:
         raise DataError(f"{path}: no rows", hint=_FORM)
-    return rows, mistakes
+    return _with_times(path, rows), mistakes
+
+
+def _with_times(path: Path, rows: list[ManifestRow]) -> list[ManifestRow]:
+    """The rows, without times that are not ISO 8601; their number is logged."""
+    unknown = [row.line for row in rows if row.time and not _is_time(row.time)]
+    if not unknown:
+        return rows
+    example = "2026-11-28T14:03:00"
+    logger.info("%s: ignored times that are not like %s: %d, first: line %d", path, example, len(unknown), unknown[0])
+    skipped = frozenset(unknown)
+    return [replace(row, time="") if row.line in skipped else row for row in rows]
 
 
 def _csv_cells(path: Path) -> tuple[list[tuple[int, dict[str, Any]]], list[Mistake]]:
@@ -141,8 +157,7 @@ def parse_row(line: int, values: Mapping[str, Any]) -> ManifestRow | list[Mistak
         mistakes.append(Mistake(line, message, message))
     if mistakes:
         return mistakes
-    path, camera, person, split = (texts[name] for name in ("path", "camera", "person", "split"))
-    return ManifestRow(line, path, Modality(texts["modality"]), camera, person, split)
+    return ManifestRow(line, **texts | {"modality": Modality(texts["modality"])})  # type: ignore[arg-type]
 
 
 def _text(value: Any) -> str | None:
@@ -184,6 +199,14 @@ def _problems(column: str, text: str) -> Iterator[tuple[str, str]]:
             yield "absent", "no camera (one constant is fine where there is one camera)"
         case "camera" | "person" if (problem := value_problem(text)) is not None:
             yield problem, f"{column} {text} {problem}"
+
+
+def _is_time(text: str) -> bool:
+    try:
+        moment(text)
+    except (ValueError, OverflowError):
+        return False
+    return True
 
 
 def _shown(name: str) -> str:
