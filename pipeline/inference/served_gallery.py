@@ -1,0 +1,185 @@
+"""A gallery that answers many queries: uploaded images in, ranked images out, with filters and thumbnails."""
+
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32, Int64, Shaped
+from PIL import Image
+
+from models.modality import Modality
+from pipeline.data.image_files import FROM_ANYWHERE, decode_image, open_image, reason_of
+from pipeline.data.values import moment
+from pipeline.errors import DataError
+from pipeline.evaluation.ranking import unit_rows
+from pipeline.inference.encoder import TrainedEncoder
+from pipeline.inference.index import Gallery
+
+_QUALITY = 85
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An image file of a query: its name as given, and its bytes."""
+
+    name: str
+    content: bytes
+
+    @property
+    def sha256(self) -> str:
+        """Hexadecimal digest of the bytes."""
+        return hashlib.sha256(self.content).hexdigest()
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Conditions on gallery images: one of the cameras (empty: any), and a time span with both ends included.
+
+    An image without a known time is outside of every span.
+    """
+
+    cameras: tuple[str, ...] = ()
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RankedImage:
+    """An image that a query found: its row in the index, its rank from 1, its cosine similarity and its metadata.
+
+    `one_in`: one in so many strangers scores as high; None where the index has no calibration.
+    """
+
+    row: int
+    rank: int
+    score: float
+    one_in: float | None
+    path: str
+    camera: str
+    person: str
+    track: str
+    time: str
+
+
+@dataclass(frozen=True, eq=False)
+class ServedGallery:
+    """A gallery, the folder of its index, and arrays for filters, which are made once."""
+
+    gallery: Gallery
+    folder: Path
+
+    @cached_property
+    def cameras(self) -> dict[str, int]:
+        """Number of images of each known camera, sorted as numbers, then as names."""
+        counts = Counter(file.camera for file in self.gallery.files if file.camera)
+        return dict(sorted(counts.items(), key=lambda one: (not one[0].isdecimal(), one[0].zfill(20))))
+
+    @cached_property
+    def _camera_numbers(self) -> Int64[np.ndarray, " n"]:
+        numbers = {name: number for number, name in enumerate(self.cameras)}
+        return np.array([numbers.get(file.camera, -1) for file in self.gallery.files], dtype=np.int64)
+
+    @cached_property
+    def _times(self) -> Shaped[np.ndarray, " n"]:
+        """UTC; unknown times are NaT, which no comparison holds for."""
+        return np.array([_utc(moment(file.time)) if file.time else "NaT" for file in self.gallery.files], "M8[us]")
+
+    @property
+    def span(self) -> tuple[str, str] | None:
+        """The first and the last known time, ISO 8601 in UTC without its mark; None where none is known."""
+        known = self._times[~np.isnat(self._times)]
+        if not known.size:
+            return None
+        first, last = (str(np.datetime_as_string(one, unit="s")) for one in (known.min(), known.max()))
+        return first, last
+
+    def rows(self, filters: Filters) -> Int64[np.ndarray, " m"] | None:
+        """The rows of the images that fulfil all conditions; None without a condition.
+
+        Raises:
+            DataError: The gallery has no such camera.
+
+        Cost: below a millisecond for 100,000 images.
+        """
+        if filters == Filters():
+            return None
+        chosen = np.ones(len(self.gallery.files), dtype=bool)
+        if filters.cameras:
+            positions = {name: number for number, name in enumerate(self.cameras)}
+            unknown = [name for name in filters.cameras if name not in positions]
+            if unknown:
+                known = ", ".join(list(positions)[:10]) or "none is known"
+                raise DataError(f"the gallery has no camera {unknown[0]!r}", hint=f"its cameras: {known}")
+            chosen &= np.isin(self._camera_numbers, [positions[name] for name in filters.cameras])
+        if filters.since is not None:
+            chosen &= self._times >= np.datetime64(_utc(filters.since))
+        if filters.until is not None:
+            chosen &= self._times <= np.datetime64(_utc(filters.until))
+        return np.flatnonzero(chosen)
+
+    def find(self, vector: Float32[np.ndarray, "1 dim"], k: int, filters: Filters) -> tuple[RankedImage, ...]:
+        """The k images most similar to a query's unit vector, of those that fulfil the conditions; best first."""
+        hits = self.gallery.search(vector, k, self.rows(filters))
+        found = []
+        for rank, (row, score) in enumerate(zip(hits.rows[0].tolist(), hits.similarities[0].tolist(), strict=True), 1):
+            file = self.gallery.files[row]
+            known = file.camera, file.person, file.track, file.time
+            found.append(RankedImage(row, rank, score, None, file.path, *known))
+        return tuple(found)
+
+    def picture(self, row: int, longest: int) -> bytes:
+        """An image as JPEG without metadata, its longer side at most `longest` pixels; orientation as the index read it.
+
+        Raises:
+            DataError: There is no such row, or its file is missing, unreadable, or another one than was indexed.
+
+        Cost: one decoding.
+        """
+        if not 0 <= row < len(self.gallery.files):
+            raise DataError(f"the gallery has no row {row}", hint=f"rows are 0 to {len(self.gallery.files) - 1}")
+        file = self.gallery.files[row]
+        path = self.gallery.root / file.path
+        try:
+            found = path.stat()
+            if (found.st_size, found.st_mtime_ns) != (file.size, file.changed):
+                raise DataError(f"{file.path} has changed since it was indexed", hint="start `vireid serve` again")
+            image = open_image(path, self.gallery.reading or FROM_ANYWHERE, (longest, longest)).image
+        except (OSError, ValueError) as error:
+            raise DataError(f"{file.path}: {reason_of(error)}", hint="start `vireid serve` again") from error
+        image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=_QUALITY)
+        return buffer.getvalue()
+
+
+def query_vector(
+    encoder: TrainedEncoder, uploads: Sequence[Upload], modality: Modality
+) -> Float32[np.ndarray, "1 dim"]:
+    """The unit vector of a query: that of its image, or the direction of the mean of the unit vectors of several.
+
+    Raises:
+        DataError: A file cannot be read as an image, named with the reason.
+        TrainingError: See `TrainedEncoder.encode`.
+    """
+    pixels = []
+    for upload in uploads:
+        try:
+            decoded = decode_image(upload.content, encoder.height, encoder.width, encoder.reading)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{upload.name}: {reason_of(error)}", hint="choose image files") from error
+        pixels.append(decoded.pixels)
+    vectors = unit_rows(encoder.encode(np.stack(pixels), modality), "queries")
+    if len(vectors) > 1:
+        vectors = unit_rows(vectors.mean(axis=0, keepdims=True), "queries")
+    return vectors.astype(np.float32)
+
+
+def _utc(time: datetime) -> datetime:
+    """Without its time zone, as NumPy takes it."""
+    return time.replace(tzinfo=None)
