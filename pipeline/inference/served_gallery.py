@@ -14,12 +14,14 @@ from jaxtyping import Float32, Int64, Shaped
 from PIL import Image
 
 from models.modality import Modality
+from pipeline.config.datasets import DIRECTIONS
 from pipeline.data.image_files import FROM_ANYWHERE, decode_image, open_image, reason_of
+from pipeline.data.image_list import is_manifest, list_images
 from pipeline.data.values import moment
-from pipeline.errors import DataError
+from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.ranking import unit_rows
 from pipeline.inference.encoder import TrainedEncoder
-from pipeline.inference.index import Gallery
+from pipeline.inference.index import Gallery, is_index, read_record
 
 _QUALITY = 85
 
@@ -130,11 +132,11 @@ class ServedGallery:
         for rank, (row, score) in enumerate(zip(hits.rows[0].tolist(), hits.similarities[0].tolist(), strict=True), 1):
             file = self.gallery.files[row]
             known = file.camera, file.person, file.track, file.time
-            found.append(RankedImage(row, rank, score, None, file.path, *known))
+            found.append(RankedImage(row, rank, score, None, shown(file.path), *known))
         return tuple(found)
 
     def picture(self, row: int, longest: int) -> bytes:
-        """An image as JPEG without metadata, its longer side at most `longest` pixels; orientation as the index read it.
+        """An image as JPEG without metadata, at most `longest` pixels high or wide, turned as the index read it.
 
         Raises:
             DataError: There is no such row, or its file is missing, unreadable, or another one than was indexed.
@@ -178,6 +180,35 @@ def query_vector(
     if len(vectors) > 1:
         vectors = unit_rows(vectors.mean(axis=0, keepdims=True), "queries")
     return vectors.astype(np.float32)
+
+
+def shown(path: str) -> str:
+    """A path as text: its undecodable bytes as escapes, as the feedback file has them."""
+    return path.encode(errors="backslashreplace").decode()
+
+
+def served_queries(
+    source: Path, direction: str | None, splits: Sequence[str] = (), root: Path | None = None
+) -> tuple[Modality, ...]:
+    """The modalities of the queries of a gallery: that of the direction; or those that the gallery itself determines.
+
+    An index names the modality of its images, and a manifest that of each; then queries are of the other modality, or
+    of both.
+
+    Raises:
+        ConfigError: Neither a direction nor the gallery names a modality.
+        DataError: See `list_images`.
+    """
+    if direction is not None:
+        return (Modality(direction.partition("_to_")[0]),)
+    if is_index(source):
+        return (read_record(source).modality.other,)
+    if not is_manifest(source):
+        raise ConfigError(
+            f"the images of {source} may be visible or infrared", hint=f"give --direction {' or '.join(DIRECTIONS)}"
+        )
+    images = list_images(source, None, splits, root)
+    return tuple(modality.other for modality in Modality if len(images.of(modality)))
 
 
 def _utc(time: datetime) -> datetime:

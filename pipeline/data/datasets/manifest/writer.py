@@ -122,7 +122,9 @@ def write_manifest(
     _write(out, rows, with_people="person" in expression.groupindex or bool(people))
     kinds = Counter(row.modality for row in rows)
     distinct = {row.person for row in rows if row.person}
-    return ManifestSummary(out, len(rows), len(distinct), kinds[Modality.VISIBLE], kinds[Modality.INFRARED], tuple(notes))
+    return ManifestSummary(
+        out, len(rows), len(distinct), kinds[Modality.VISIBLE], kinds[Modality.INFRARED], tuple(notes)
+    )
 
 
 def _compile(pattern: str) -> re.Pattern[str]:
@@ -304,9 +306,7 @@ def _split_by_people(rows: Sequence[ManifestRow], test_share: float, seed: int) 
     return [replace(row, split="test" if row.person in tested else "train") for row in rows]
 
 
-def _notes(
-    images: Sequence[str], matched: Sequence[str], expression: re.Pattern[str], *, named: bool
-) -> Iterator[str]:
+def _notes(images: Sequence[str], matched: Sequence[str], expression: re.Pattern[str], *, named: bool) -> Iterator[str]:
     left = sorted(set(images) - set(matched))
     if left:
         yield f"{len(left):,} images do not match the pattern and are excluded, first: {left[0]}"
