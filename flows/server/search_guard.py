@@ -117,6 +117,8 @@ def guarded(application: Application, access: Access, bounds: Bounds) -> Applica
 
     async def answer(scope: Scope, receive: Any, send: Send) -> None:
         if scope["type"] != "http":
+            if scope["type"] == "lifespan":
+                await application(scope, receive, send)
             return
         request, path, safe = HTTPConnection(scope), scope["path"], _with_headers(send)
         largest = bounds.body_bytes if path == SEARCH else _SMALL_BODY
