@@ -5,17 +5,7 @@ from typing import Annotated, cast
 
 import typer
 
-from flows.cli.encoder import (
-    FILES,
-    METHODS,
-    BatchOption,
-    GalleryOption,
-    GallerySplitOption,
-    IndexOption,
-    MethodOption,
-    RootOption,
-    RunArgument,
-)
+from flows.cli.encoder import BatchOption, RootOption, RunArgument
 from flows.cli.options import (
     DeepRangeOption,
     DeviceOption,
@@ -29,6 +19,17 @@ from flows.cli.options import (
     precision_of,
 )
 from flows.cli.printing import print_line, print_note
+from flows.cli.search import (
+    METHODS,
+    GalleryOption,
+    GallerySplitOption,
+    GroupByOption,
+    GroupOption,
+    IndexOption,
+    MethodOption,
+    grouping_of,
+    root_of,
+)
 from pipeline.config.datasets import DIRECTIONS
 from pipeline.errors import ConfigError
 from pipeline.runtime.outputs import FEEDBACK
@@ -52,6 +53,8 @@ def serve(
     feedback: Annotated[
         Path, typer.Option(help="The file that marks are appended to."), Output("--feedback", FEEDBACK)
     ] = Path("feedback.csv"),
+    group: GroupOption = None,
+    group_by: GroupByOption = "mean",
     index: IndexOption = None,
     method: MethodOption = "auto",
     gallery_split: GallerySplitOption = None,
@@ -68,11 +71,12 @@ def serve(
     """Search a gallery from a page in the browser, or by JSON, until Ctrl-C or SIGTERM."""
     towards = None if direction is None else one_of("--direction", direction, DIRECTIONS)
     kind = one_of("--method", method, METHODS)
-    start = root if gallery.suffix.lower() in FILES else None
-    splits = tuple(gallery_split or ())
+    grouping = grouping_of(group, group, group_by)
+    start, splits = root_of(gallery, root), tuple(gallery_split or ())
     from flows.server.search_app import Desk
     from flows.server.search_guard import Bounds
     from flows.server.search_server import address_of, listen, search_token, serve_search
+    from pipeline.inference.calibration import read_calibrations
     from pipeline.inference.index import INDEXES, GallerySource
     from pipeline.inference.index_refresh import Kind, open_or_refresh
     from pipeline.inference.run_encoder import open_encoder
@@ -89,11 +93,10 @@ def serve(
         opened = {}
         for modality in modalities:
             source = GallerySource(gallery, modality.other, splits, start)
-            opened[modality] = ServedGallery(
-                *open_or_refresh(
-                    source, index, INDEXES, encoder, batch_size=batch_size, kind=cast(Kind, kind), workers=workers
-                )
+            found, folder = open_or_refresh(
+                source, index, INDEXES, encoder, batch_size=batch_size, kind=cast(Kind, kind), workers=workers
             )
+            opened[modality] = ServedGallery(found, folder, grouping, read_calibrations(folder, encoder.digest))
         print_line(address_of(listener))
         if token is not None and token_file is None:
             print_note(f"token: {token}")

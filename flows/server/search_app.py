@@ -25,7 +25,7 @@ from pipeline.data.values import moment
 from pipeline.errors import CheckpointError, ConfigError, DataError, TrainingError, VireidError
 from pipeline.inference.encoder import TrainedEncoder
 from pipeline.inference.feedback import Mark, append_mark, query_name
-from pipeline.inference.served_gallery import Filters, RankedImage, ServedGallery, Upload, query_vector, shown
+from pipeline.inference.served_gallery import Filters, RankedImage, ServedGallery, read_query, shown
 
 _FILES = {
     "/": ("index.html", "text/html"),
@@ -79,7 +79,8 @@ class CameraInfo:
 class GalleryInfo:
     """A gallery: its modality, that of its queries, and the values of its filters (empty or null: unknown).
 
-    `span` has the first and the last time, ISO 8601 in UTC.
+    `span` has the first and the last time, ISO 8601 in UTC; `group` is the rule by which images are found in groups;
+    `strangers` their number in the calibration of scores, null without one.
     """
 
     modality: Modality
@@ -87,6 +88,8 @@ class GalleryInfo:
     images: int
     cameras: list[CameraInfo]
     span: tuple[str, str] | None
+    group: str
+    strangers: int | None
     recall: float | None
 
 
@@ -140,6 +143,17 @@ class LoginRequest(BaseModel):
     """The token of the server."""
 
     token: str = Field(max_length=1_000)
+
+
+@dataclass(frozen=True, slots=True)
+class _SearchRequest:
+    content_type: str
+    body: bytes
+    name: str
+    modality: Modality
+    k: int
+    filters: Filters
+    false_match: float | None
 
 
 @dataclass(slots=True)
@@ -225,11 +239,13 @@ def _add_search(app: FastAPI, desk: Desk, bounds: Bounds) -> None:
     encoding = ThreadPoolExecutor(1, "search")
     memory = _Memory()
 
-    def find(content_type: str, body: bytes, name: str, modality: Modality, k: int, filters: Filters) -> SearchAnswer:
-        served = desk.galleries[modality]
-        uploads = read_uploads(content_type, body, name, bounds.images)
-        hits = served.find(query_vector(desk.encoder, uploads, modality), k, filters)
-        return SearchAnswer("", [_described(one) for one in uploads], modality, served.gallery.modality, [*hits])
+    def find(request: _SearchRequest) -> SearchAnswer:
+        served = desk.galleries[request.modality]
+        uploads = read_uploads(request.content_type, request.body, request.name, bounds.images)
+        query = read_query(desk.encoder, uploads, request.modality, served.grouping)
+        hits = served.find(query, request.k, request.filters, request.false_match)
+        described = [QueryImage(shown(one.name), one.sha256) for one in uploads]
+        return SearchAnswer("", described, request.modality, served.gallery.modality, [*hits])
 
     @app.post(SEARCH, openapi_extra=_IMAGE_BODY)
     async def search(
@@ -239,14 +255,22 @@ def _add_search(app: FastAPI, desk: Desk, bounds: Bounds) -> None:
         camera: Annotated[list[str], Query(description="Only hits of these cameras.")] = [],  # noqa: B006
         since: Annotated[str | None, Query(description="Only hits from this time on, ISO 8601.")] = None,
         until: Annotated[str | None, Query(description="Only hits up to this time, ISO 8601.")] = None,
+        false_match: Annotated[
+            float | None, Query(gt=0, lt=1, description="Only hits that this share of strangers reaches.")
+        ] = None,
         name: Annotated[str, Query(max_length=300, description="File name of an image that is the body.")] = "image",
     ) -> SearchAnswer:
         """Rank the gallery by similarity to the images of one person in the body, which count as one query."""
-        filters = Filters(tuple(camera), _time("since", since), _time("until", until))
-        asking = _query_modality(desk, modality)
-        body, kind = await request.body(), request.headers.get("content-type", "application/octet-stream")
-        loop = asyncio.get_running_loop()
-        return memory.keep(await loop.run_in_executor(encoding, find, kind, body, name, asking, k, filters))
+        asked = _SearchRequest(
+            content_type=request.headers.get("content-type", "application/octet-stream"),
+            body=await request.body(),
+            name=name,
+            modality=_query_modality(desk, modality),
+            k=k,
+            filters=Filters(tuple(camera), _time("since", since), _time("until", until)),
+            false_match=false_match,
+        )
+        return memory.keep(await asyncio.get_running_loop().run_in_executor(encoding, find, asked))
 
     @app.post("/api/feedback", status_code=204)
     async def feedback(request: MarkRequest) -> None:
@@ -304,6 +328,8 @@ def _server_info(desk: Desk, bounds: Bounds) -> ServerInfo:
             images=len(served.gallery.files),
             cameras=[CameraInfo(shown(name), count) for name, count in served.cameras.items()],
             span=served.span,
+            group=served.grouping.gallery,
+            strangers=None if (known := served.calibration(1)) is None else len(known.scores),
             recall=None if served.gallery.lists is None else served.gallery.lists.recall,
         )
         for modality, served in desk.galleries.items()
@@ -312,10 +338,6 @@ def _server_info(desk: Desk, bounds: Bounds) -> ServerInfo:
     synthetic = ["encoder"] * desk.encoder.synthetic + ["gallery"] * drawn
     limits = Limits(bounds.body_bytes, bounds.images, bounds.retrieved)
     return ServerInfo(desk.encoder.name, galleries, synthetic, limits)
-
-
-def _described(upload: Upload) -> QueryImage:
-    return QueryImage(shown(upload.name), upload.sha256)
 
 
 def _query_modality(desk: Desk, modality: Modality | None) -> Modality:

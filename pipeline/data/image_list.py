@@ -37,6 +37,17 @@ class Known:
     person_numbers: Mapping[str, int]
 
 
+@dataclass(frozen=True, slots=True)
+class ListedImage:
+    """An image of a list: its path and what is known of it, empty if unknown."""
+
+    path: str
+    camera: str = ""
+    person: str = ""
+    track: str = ""
+    time: str = ""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class ImageList:
     """Images of either modality, with a manifest's metadata if there is one.
@@ -75,6 +86,10 @@ class ImageList:
         if known is None:
             return "", "", "", ""
         return known.cameras[row], known.people[row], known.tracks[row], known.times[row]
+
+    def listed(self) -> tuple[ListedImage, ...]:
+        """All images with what is known of each."""
+        return tuple(ListedImage(path, *self.known_of(row)) for row, path in enumerate(self.paths))
 
     def of(self, modality: Modality) -> Int64[np.ndarray, " m"]:
         """The rows of one modality's images."""

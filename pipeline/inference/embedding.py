@@ -34,6 +34,7 @@ from pipeline.inference.encoder import TrainedEncoder
 from pipeline.runtime import atomic_files
 from pipeline.runtime.arrays import read_arrays
 from pipeline.runtime.outputs import FEATURES, check_file, is_special
+from pipeline.runtime.table_files import Columns, TableFiles
 
 logger = logging.getLogger(__name__)
 
@@ -298,12 +299,32 @@ class Written:
         return f"{self.images:,} vectors of {self.dim:,} dimensions{missing}"
 
 
+def vector_columns(embedded: Embedded, images: ImageList, encoder: str) -> Columns:
+    """A row an image: `encoder`, `path`, `modality`, `camera`, `person`, `track`, `time` and `vector`."""
+    listed = images.only(embedded.rows)
+    rows = listed.listed()
+    return {
+        "encoder": [encoder] * len(rows),
+        "path": [row.path for row in rows],
+        "modality": ["infrared" if infrared else "visible" for infrared in listed.infrared],
+        **{name: [getattr(row, name) for row in rows] for name in ("camera", "person", "track", "time")},
+        "vector": embedded.vectors,
+    }
+
+
 def embed_to_file(
-    encoder: TrainedEncoder, images: ImageList, out: Path, *, batch_size: int, workers: int | None = None
+    encoder: TrainedEncoder,
+    images: ImageList,
+    out: Path,
+    *,
+    batch_size: int,
+    workers: int | None = None,
+    tables: TableFiles | None = None,
 ) -> Written:
     """Write `features`, `paths`, `modalities`, `encoder`, and for a manifest `cameras` and `person_ids`.
 
-    A killed call resumes when repeated; until then its chunks are beside `out`, which is replaced at the end.
+    The same vectors go into `tables`. A killed call resumes when repeated; until then its chunks are beside `out`,
+    which is replaced at the end.
 
     Raises:
         ConfigError: The file's name does not end in `.npz`.
@@ -330,6 +351,8 @@ def embed_to_file(
         if all(known.people):
             columns["person_ids"] = np.array([known.person_numbers[name] for name in known.people], dtype=np.int64)
     write_columns(out, columns, FEATURES, "--out")
+    if tables is not None:
+        tables.write("vectors", vector_columns(embedded, images, encoder.digest))
     if parts is not None:
         forget_parts(parts)
     return Written(

@@ -22,8 +22,11 @@ from pipeline.runtime import atomic_files
 from pipeline.runtime.arrays import read_array
 
 INDEX = "index.json"
+LOCK = "lock"
 FORMAT = 1
-_PARTS_OF_INDEX = re.compile(r"\.?(vectors-\d{6}\.npy|files-\d{6}\.jsonl|lists-\d{6}\.faiss)(\.tmp)?")
+_PARTS_OF_INDEX = re.compile(
+    r"\.?(vectors-\d{6}\.npy|files-\d{6}\.jsonl|lists-\d{6}\.faiss|calibration-\d{6}\.npz)(\.tmp)?"
+)
 _REMAKE = "name a new folder with --index, or remove index.json, vectors-*, files-* and lists-* in this one"
 INDEXES = Path("indexes")
 """The default folder of index folders."""
@@ -96,6 +99,7 @@ class IndexRecord:
     files: PartName
     lists: ListsRecord | None
     reading: ImageReading | None = None
+    calibration: PartName | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -15,11 +15,13 @@ from models.modality import Modality
 from pipeline.data.image_list import ImageList, list_images
 from pipeline.errors import DataError
 from pipeline.evaluation.ranking import unit_rows
+from pipeline.inference.calibration import carry_over
 from pipeline.inference.embedding import Embedded, embed_images, forget_parts, require_some
 from pipeline.inference.encoder import TrainedEncoder
 from pipeline.inference.index import (
     FORMAT,
     INDEX,
+    LOCK,
     Gallery,
     GallerySource,
     IndexedFile,
@@ -40,7 +42,7 @@ EXACT_UP_TO = 300_000
 
 Kind = Literal["auto", "exact", "ivf"]
 
-_LOCK, _PARTS = "lock", "parts"
+_PARTS = "parts"
 _ROWS = 4_096
 
 
@@ -92,7 +94,7 @@ def refresh_gallery(
     """
     images, modality = list_images(source.path, source.modality, source.splits, source.root), source.modality
     _refuse_foreign(path)
-    lock = lock_folder(path, _LOCK)
+    lock = lock_folder(path, LOCK)
     try:
         before = open_gallery(path, encoder.digest) if is_index(path) else None
         if before is not None and before.modality is not modality:
@@ -135,7 +137,7 @@ def refresh_gallery(
 
 def _refuse_foreign(path: Path) -> None:
     if path.is_dir() and not is_index(path):
-        others = sorted({entry.name for entry in path.iterdir()} - {_LOCK, _PARTS})
+        others = sorted({entry.name for entry in path.iterdir()} - {LOCK, _PARTS})
         others = [name for name in others if not is_own(name)]
         if others:
             raise DataError(
@@ -187,11 +189,17 @@ def _write(
     embedded: Embedded | None,
     has_lists: bool,
 ) -> None:
-    generation = 1 + (read_record(path).generation if before is not None else 0)
+    last = read_record(path) if before is not None else None
+    generation = 1 + (last.generation if last is not None else 0)
     vectors, files = path / f"vectors-{generation:06d}.npy", path / f"files-{generation:06d}.jsonl"
     dim = _write_vectors(vectors, merged, before, embedded)
     atomic_files.write_lines(files, [asdict(file) for file in merged.files])
     lists = _write_lists(path / f"lists-{generation:06d}.faiss", vectors) if has_lists else None
+    calibration = None
+    if last is not None and last.calibration is not None:
+        mapped = np.load(vectors, mmap_mode="r", allow_pickle=False)
+        gallery = Gallery(root, merged.files, mapped, source.modality, encoder.digest, None, encoder.reading)
+        calibration = carry_over(path / last.calibration, path / f"calibration-{generation:06d}.npz", gallery, files)
     record = {
         "format": FORMAT,
         "generation": generation,
@@ -207,9 +215,10 @@ def _write(
         "vectors": vectors.name,
         "files": files.name,
         "lists": lists,
+        "calibration": calibration,
     }
     atomic_files.write_json(path / INDEX, record)
-    current = {vectors.name, files.name, *([lists["file"]] if lists else [])}
+    current = {vectors.name, files.name, calibration, *([lists["file"]] if lists else [])}
     for file in path.iterdir():
         if is_own(file.name) and file.name not in current and file.is_file():
             file.unlink()

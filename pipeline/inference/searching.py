@@ -1,52 +1,59 @@
 """Search a gallery, and score the result where identities are known."""
 
-import base64
-import io
-import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
-from html import escape
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float32
-from PIL import Image
+from jaxtyping import Float32, Float64
 
-from pipeline.data.image_files import FROM_ANYWHERE, ImageReading, Unreadable, open_image, without_pillow_warnings
-from pipeline.data.image_list import ImageList
+from clustering.gallery_search import most_similar
+from pipeline.data.image_files import Unreadable
+from pipeline.data.image_list import ImageList, ListedImage
 from pipeline.data.synthetic.record import shows_synthetic
+from pipeline.errors import ConfigError
 from pipeline.evaluation.ranking import unit_rows
+from pipeline.inference.calibration import Calibrations
 from pipeline.inference.embedding import embed_images, require_some
 from pipeline.inference.encoder import TrainedEncoder
-from pipeline.inference.index import Gallery, IndexedFile
-from pipeline.reports.html import page_end, page_start, write_page
+from pipeline.inference.false_match import FalseMatch
+from pipeline.inference.groups import SINGLE, Entries, Entry, Grouping, group_entries
+from pipeline.inference.index import Gallery
+from pipeline.runtime.table_files import Columns
+
+_CALIBRATE = "`vireid calibrate` takes strangers, who are not in the gallery, and stores the result with the index"
 
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """A gallery image found by a query, with its cosine similarity.
+    """A gallery image found by a query, or a group by its most central image, with the cosine similarity.
 
-    `camera` and `person` are names, empty if unknown; `right` is whether it shows the query's person, None if unknown.
+    `camera`, `person`, `track` and `group` are names, `time` is ISO 8601; empty if unknown, or if a group's images
+    differ. `images` is the number of images of the group, 1 for an image. `right` is whether it shows the query's
+    person, None if unknown. `one_in` is the number of strangers of whom one scores as high, None without a calibration.
     """
 
     path: str
     score: float
     camera: str
     person: str
+    track: str
+    time: str
+    group: str
+    images: int
     right: bool | None
+    one_in: float | None
 
 
 @dataclass(frozen=True, slots=True)
 class FoundByQuery:
-    """A query and its most similar images, best first."""
+    """A query, an image or a group as in `Hit`, and its most similar images, best first; none if it is nobody."""
 
     path: str
     camera: str
     person: str
+    group: str
+    images: int
     hits: tuple[Hit, ...]
 
 
@@ -61,13 +68,17 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class GallerySearchResult:
-    """The hits of all queries; `synthetic` names which of `encoder`, `queries` and `gallery` are so."""
+    """The hits of all queries; `synthetic` names which of `encoder`, `queries` and `gallery` are so.
+
+    Below `threshold`, the score of `--false-match`, nothing counts as found; None without one.
+    """
 
     queries: tuple[FoundByQuery, ...]
     unreadable: tuple[Unreadable, ...]
     score: Score | None
     recall: float | None
     synthetic: tuple[str, ...] = ()
+    threshold: float | None = None
 
     @property
     def caution(self) -> str | None:
@@ -80,49 +91,141 @@ class GallerySearchResult:
 
 
 def search_gallery(
-    encoder: TrainedEncoder, images: ImageList, gallery: Gallery, k: int, *, batch_size: int, workers: int | None = None
+    encoder: TrainedEncoder,
+    images: ImageList,
+    gallery: Gallery,
+    k: int,
+    *,
+    batch_size: int,
+    workers: int | None = None,
+    grouping: Grouping = SINGLE,
+    calibrations: Calibrations | None = None,
+    false_match: float | None = None,
 ) -> GallerySearchResult:
     """Find the k most similar gallery images of every readable query. No image is excluded, unlike in protocols.
 
+    * `grouping`: Which images are searched, and found, as one. A gallery in groups is compared in full, without lists.
+    * `calibrations`: Those of the gallery, see `read_calibrations`.
+    * `false_match`: Share of strangers for whom something may be found; hits with lower scores are dropped.
+
     Raises:
-        DataError: No query can be read.
+        ConfigError: `false_match` without a calibration for `grouping`, or too small for its number of strangers.
+        DataError: No query can be read; and see `group_entries`.
         TrainingError: See `TrainedEncoder.encode`.
     """
+    calibration = (calibrations or {}).get(grouping)
+    threshold = None if false_match is None else score_threshold(calibration, grouping, false_match)
     embedded = require_some(
         embed_images(encoder, images, batch_size=batch_size, workers=workers, description="embed queries")
     )
     readable = images.only(embedded.rows)
-    queries: Float32[np.ndarray, "q dim"] = unit_rows(embedded.vectors, "queries").astype(np.float32)
-    hits = gallery.search(queries, k)
+    queries = unit_rows(embedded.vectors, "queries").astype(np.float32)
+    found = find_similar(readable.listed(), queries, gallery, k, grouping, calibration, threshold)
     people = {file.person for file in gallery.files if file.person}
     drawn = {"queries": shows_synthetic(images.root / images.paths[0]), "gallery": shows_synthetic(gallery.root)}
     origins = {"encoder": encoder.synthetic, **drawn}
-    found = tuple(
-        _found(readable, query, [gallery.files[row] for row in rows], similarities)
-        for query, (rows, similarities) in enumerate(zip(hits.rows, hits.similarities, strict=True))
-    )
     return GallerySearchResult(
         queries=found,
         unreadable=embedded.unreadable,
         score=_score([one for one in found if one.person in people]),
-        recall=None if gallery.lists is None else gallery.lists.recall,
+        recall=None if gallery.lists is None or grouping.gallery else gallery.lists.recall,
         synthetic=tuple(name for name, is_so in origins.items() if is_so),
+        threshold=threshold,
     )
+
+
+def find_similar(
+    images: Sequence[ListedImage],
+    vectors: Float32[np.ndarray, "n dim"],
+    gallery: Gallery,
+    k: int,
+    grouping: Grouping = SINGLE,
+    calibration: FalseMatch | None = None,
+    threshold: float | None = None,
+) -> tuple[FoundByQuery, ...]:
+    """The k most similar gallery images of each query, given as a unit row, or of each group of queries.
+
+    Raises:
+        DataError: See `group_entries`; the queries have another width than the gallery.
+    """
+    asking = group_entries(images, vectors, grouping.query, grouping.by)
+    there = group_entries(gallery.files, gallery.vectors, grouping.gallery, grouping.by)
+    found = most_similar(asking.vectors, there.vectors, k) if grouping.gallery else gallery.search(asking.vectors, k)
+    rates = None if calibration is None else calibration.rates(found.similarities)
+    least = -np.inf if threshold is None else threshold
+    return tuple(
+        _found(
+            asking.entry(query),
+            there,
+            found.rows[query][kept := found.similarities[query] >= least],
+            found.similarities[query][kept],
+            None if rates is None else rates[query][kept],
+        )
+        for query in range(len(asking))
+    )
+
+
+def hit_columns(result: GallerySearchResult, encoder: str) -> Columns:
+    """A row a query and rank; a query that found nobody has one row without rank.
+
+    `false_match_rate` is the share of strangers who score as high, empty without a calibration.
+    """
+    pairs: list[tuple[FoundByQuery, int | None, Hit | None]] = []
+    for query in result.queries:
+        pairs += [(query, rank, hit) for rank, hit in enumerate(query.hits, start=1)] or [(query, None, None)]
+    known = ("path", "camera", "person", "track", "time", "group", "images", "score", "right")
+    return {
+        "encoder": [encoder] * len(pairs),
+        "query": [query.path for query, _, _ in pairs],
+        "query_group": [query.group for query, _, _ in pairs],
+        "rank": [rank for _, rank, _ in pairs],
+        **{name: [None if hit is None else getattr(hit, name) for _, _, hit in pairs] for name in known},
+        "false_match_rate": [None if hit is None or hit.one_in is None else 1 / hit.one_in for _, _, hit in pairs],
+    }
+
+
+def one_in_text(one_in: float) -> str:
+    """The share of strangers of `Hit.one_in` in words.
+
+    >>> one_in_text(1.3), one_in_text(812.0)
+    ('1 in 1.3', '1 in 810')
+    """
+    return f"1 in {one_in:.1f}" if one_in < 10 else f"1 in {float(f'{one_in:.2g}'):,.0f}"
+
+
+def score_threshold(calibration: FalseMatch | None, grouping: Grouping, false_match: float) -> float:
+    """The score that a share of strangers reaches.
+
+    Raises:
+        ConfigError: Without a calibration for `grouping`; or the share is too small for its number of strangers.
+    """
+    if calibration is None:
+        raise ConfigError(f"the index has no calibration for {grouping}, which --false-match needs", hint=_CALIBRATE)
+    try:
+        return calibration.score_at(false_match)
+    except ValueError as error:
+        raise ConfigError(f"--false-match {false_match:g}: {error}", hint=_CALIBRATE) from error
 
 
 def _found(
-    images: ImageList,
-    query: int,
-    files: list[IndexedFile],
+    query: Entry,
+    there: Entries,
+    rows: np.ndarray,
     similarities: Float32[np.ndarray, " k"],
+    rates: Float64[np.ndarray, " k"] | None,
 ) -> FoundByQuery:
-    known = images.known
-    camera, person = ("", "") if known is None else (known.cameras[query], known.people[query])
-    hits = tuple(
-        Hit(file.path, float(score), file.camera, file.person, _right(person, file.person))
-        for file, score in zip(files, similarities, strict=True)
-    )
-    return FoundByQuery(images.paths[query], camera, person, hits)
+    hits = []
+    for at, row in enumerate(rows.tolist()):
+        entry = there.entry(row)
+        hits.append(
+            Hit(
+                **asdict(entry),
+                score=float(similarities[at]),
+                right=_right(query.person, entry.person),
+                one_in=None if rates is None else 1 / float(rates[at]),
+            )
+        )
+    return FoundByQuery(query.path, query.camera, query.person, query.group, query.images, tuple(hits))
 
 
 def _right(person: str, found: str) -> bool | None:
@@ -132,86 +235,6 @@ def _right(person: str, found: str) -> bool | None:
 def _score(judged: list[FoundByQuery]) -> Score | None:
     if not judged:
         return None
-    first = sum(one.hits[0].right is True for one in judged)
+    first = sum(bool(one.hits) and one.hits[0].right is True for one in judged)
     anywhere = sum(any(hit.right for hit in one.hits) for one in judged)
     return Score(len(judged), first / len(judged), anywhere / len(judged))
-
-
-MOST_QUERIES = 100
-"""Shown on a page: 100 of them with ten hits each are 4 MB."""
-_HEIGHT = 128
-_STYLE = "search_page.css"
-
-
-def write_search_page(result: GallerySearchResult, images: ImageList, gallery: Gallery, file: Path) -> None:
-    """Write a page: each of the first 100 queries beside its hits, with scores and cameras; right or wrong is marked.
-
-    Raises:
-        ConfigError: The file cannot be written, or exists and is not a page.
-
-    Cost: one decoding and 4 KB an image shown.
-    """
-    shown = result.queries[:MOST_QUERIES]
-    paths = {images.root / query.path for query in shown}
-    paths |= {gallery.root / hit.path for query in shown for hit in query.hits}
-    reading = gallery.reading or FROM_ANYWHERE
-    with without_pillow_warnings(), ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-        ordered = sorted(paths)
-        thumbnails = dict(zip(ordered, pool.map(partial(_thumbnail, reading=reading), ordered), strict=True))
-    write_page(file, _page(result, shown, images.root, gallery, thumbnails))
-
-
-def _page(
-    result: GallerySearchResult,
-    shown: tuple[FoundByQuery, ...],
-    root: Path,
-    gallery: Gallery,
-    thumbnails: dict[Path, str],
-) -> Iterator[str]:
-    yield page_start("What was found", (resources.files(__package__) / _STYLE).read_text(encoding="utf-8"))
-    yield f"<p>{len(result.queries):,} queries in {len(gallery.files):,} {gallery.modality} images"
-    if result.score is not None:
-        score = result.score
-        yield f"; of {score.queries:,} queries whose person is there, {100 * score.rank1:.2f} % found the person first"
-    yield ".</p>\n"
-    if result.caution:
-        yield f"<p>{escape(result.caution)}.</p>\n"
-    if len(shown) < len(result.queries):
-        yield f"<p>The first {len(shown):,} of them are shown.</p>\n"
-    if any(hit.right is not None for query in shown for hit in query.hits):
-        yield "<p>Blue frames are right, dashed orange ones wrong.</p>\n"
-    for query in shown:
-        yield f'<div class="query"><h2>{escape(query.path)}</h2>\n<div class="hits">\n'
-        yield _figure(thumbnails[root / query.path], "asked", ["query", *_names(query.camera, query.person)])
-        for rank, hit in enumerate(query.hits, start=1):
-            kind = {True: "right", False: "wrong", None: ""}[hit.right]
-            lines = [f"{rank}. {hit.score:.3f}", *_names(hit.camera, hit.person), hit.path]
-            yield _figure(thumbnails[gallery.root / hit.path], kind, lines)
-        yield "</div></div>\n"
-    yield page_end()
-
-
-def _names(camera: str, person: str) -> list[str]:
-    return [f"camera {camera}"] * bool(camera) + [f"person {person}"] * bool(person)
-
-
-def _figure(thumbnail: str, kind: str, lines: list[str]) -> str:
-    text = "<br>".join(escape(line).replace("/", "/<wbr>") for line in lines)
-    picture = (
-        f'<img src="data:image/jpeg;base64,{thumbnail}" alt="{escape(lines[-1])}">'
-        if thumbnail
-        else '<span class="lost">not readable</span>'
-    )
-    return f'<figure class="{kind}">{picture}<figcaption>{text}</figcaption></figure>\n'
-
-
-def _thumbnail(path: Path, reading: ImageReading) -> str:
-    """A small JPEG in base64; empty if the image cannot be read."""
-    try:
-        image = open_image(path, reading).image
-    except (OSError, ValueError):
-        return ""
-    width = max(1, round(image.width * _HEIGHT / image.height))
-    buffer = io.BytesIO()
-    image.resize((min(width, 4 * _HEIGHT), _HEIGHT), Image.Resampling.LANCZOS).save(buffer, "JPEG", quality=80)
-    return base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -4,7 +4,7 @@ import hashlib
 import io
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -13,15 +13,20 @@ import numpy as np
 from jaxtyping import Float32, Int64, Shaped
 from PIL import Image
 
+from clustering.gallery_search import most_similar, most_similar_of
 from models.modality import Modality
 from pipeline.config.datasets import DIRECTIONS
 from pipeline.data.image_files import FROM_ANYWHERE, decode_image, open_image, reason_of
-from pipeline.data.image_list import is_manifest, list_images
+from pipeline.data.image_list import ListedImage, is_manifest, list_images
 from pipeline.data.values import moment
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.ranking import unit_rows
+from pipeline.inference.calibration import Calibrations
 from pipeline.inference.encoder import TrainedEncoder
+from pipeline.inference.false_match import FalseMatch
+from pipeline.inference.groups import SINGLE, Entries, Grouping, group_entries
 from pipeline.inference.index import Gallery, is_index, read_record
+from pipeline.inference.searching import score_threshold
 
 _QUALITY = 85
 
@@ -39,6 +44,14 @@ class Upload:
         return hashlib.sha256(self.content).hexdigest()
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class Query:
+    """A query: its unit vector, and its number of images."""
+
+    vector: Float32[np.ndarray, "1 dim"]
+    images: int
+
+
 @dataclass(frozen=True, slots=True)
 class Filters:
     """Conditions on gallery images: one of the cameras (empty: any), and a time span with both ends included.
@@ -53,10 +66,7 @@ class Filters:
 
 @dataclass(frozen=True, slots=True)
 class RankedImage:
-    """An image that a query found: its row in the index, its rank from 1, its cosine similarity and its metadata.
-
-    `one_in`: one in so many strangers scores as high; None where the index has no calibration.
-    """
+    """A `Hit` with its rank from 1, and the row in the index of the image, or of the central image of the group."""
 
     row: int
     rank: int
@@ -67,14 +77,26 @@ class RankedImage:
     person: str
     track: str
     time: str
+    group: str
+    images: int
 
 
 @dataclass(frozen=True, eq=False)
 class ServedGallery:
-    """A gallery, the folder of its index, and arrays for filters, which are made once."""
+    """A gallery, the folder of its index, how its images are grouped, and arrays for filters, which are made once.
+
+    With a grouping, hits are groups, and the images of a query are one group as in `vireid search --group`.
+    """
 
     gallery: Gallery
     folder: Path
+    grouping: Grouping = SINGLE
+    calibrations: Calibrations = field(default_factory=dict)
+
+    @cached_property
+    def entries(self) -> Entries:
+        """What is found: images, or groups of them."""
+        return group_entries(self.gallery.files, self.gallery.vectors, self.grouping.gallery, self.grouping.by)
 
     @cached_property
     def cameras(self) -> dict[str, int]:
@@ -102,7 +124,7 @@ class ServedGallery:
         return first, last
 
     def rows(self, filters: Filters) -> Int64[np.ndarray, " m"] | None:
-        """The rows of the images that fulfil all conditions; None without a condition.
+        """The positions among `entries` of those of which an image fulfils all conditions; None without a condition.
 
         Raises:
             DataError: The gallery has no such camera.
@@ -123,17 +145,49 @@ class ServedGallery:
             chosen &= self._times >= np.datetime64(_utc(filters.since))
         if filters.until is not None:
             chosen &= self._times <= np.datetime64(_utc(filters.until))
-        return np.flatnonzero(chosen)
+        return np.flatnonzero(np.logical_or.reduceat(chosen[self.entries.rows], self.entries.starts[:-1]))
 
-    def find(self, vector: Float32[np.ndarray, "1 dim"], k: int, filters: Filters) -> tuple[RankedImage, ...]:
-        """The k images most similar to a query's unit vector, of those that fulfil the conditions; best first."""
-        hits = self.gallery.search(vector, k, self.rows(filters))
-        found = []
-        for rank, (row, score) in enumerate(zip(hits.rows[0].tolist(), hits.similarities[0].tolist(), strict=True), 1):
-            file = self.gallery.files[row]
-            known = file.camera, file.person, file.track, file.time
-            found.append(RankedImage(row, rank, score, None, shown(file.path), *known))
-        return tuple(found)
+    def calibration(self, images: int) -> FalseMatch | None:
+        """What scores of a query of so many images mean; None where it is not known."""
+        is_group = images > 1 and self.grouping == SINGLE
+        return None if is_group else self.calibrations.get(self.grouping)
+
+    def find(self, query: Query, k: int, filters: Filters, false_match: float | None = None) -> tuple[RankedImage, ...]:
+        """The k images or groups most similar to a query, of those that fulfil the conditions; best first.
+
+        With `false_match`, only those with a score that this share of strangers reaches.
+
+        Raises:
+            ConfigError: `false_match` without a calibration for such queries, or too small for it.
+            DataError: The gallery has no such camera.
+        """
+        calibration = self.calibration(query.images)
+        grouping = self.grouping if query.images == 1 or self.grouping != SINGLE else Grouping("several images")
+        least = -np.inf if false_match is None else score_threshold(calibration, grouping, false_match)
+        rows = self.rows(filters)
+        if not self.grouping.gallery:
+            hits = self.gallery.search(query.vector, k, rows)
+        elif rows is None:
+            hits = most_similar(query.vector, self.entries.vectors, k)
+        else:
+            hits = most_similar_of(query.vector, self.entries.vectors, rows, k)
+        scores = hits.similarities[0]
+        kept = scores >= least
+        rates = None if calibration is None else calibration.rates(scores[kept])
+        return tuple(
+            self._ranked(int(row), rank, float(score), None if rates is None else 1 / float(rates[rank - 1]))
+            for rank, (row, score) in enumerate(zip(hits.rows[0][kept], scores[kept], strict=True), start=1)
+        )
+
+    def _ranked(self, group: int, rank: int, score: float, one_in: float | None) -> RankedImage:
+        entry = self.entries.entry(group)
+        return RankedImage(
+            row=int(self.entries.central[group]),
+            rank=rank,
+            score=score,
+            one_in=one_in,
+            **asdict(entry) | {"path": shown(entry.path), "group": shown(entry.group)},
+        )
 
     def picture(self, row: int, longest: int) -> bytes:
         """An image as JPEG without metadata, at most `longest` pixels high or wide, turned as the index read it.
@@ -160,10 +214,10 @@ class ServedGallery:
         return buffer.getvalue()
 
 
-def query_vector(
-    encoder: TrainedEncoder, uploads: Sequence[Upload], modality: Modality
-) -> Float32[np.ndarray, "1 dim"]:
-    """The unit vector of a query: that of its image, or the direction of the mean of the unit vectors of several.
+def read_query(
+    encoder: TrainedEncoder, uploads: Sequence[Upload], modality: Modality, grouping: Grouping = SINGLE
+) -> Query:
+    """A query of one image, or of several as one group.
 
     Raises:
         DataError: A file cannot be read as an image, named with the reason.
@@ -176,10 +230,11 @@ def query_vector(
         except (OSError, ValueError) as error:
             raise DataError(f"{upload.name}: {reason_of(error)}", hint="choose image files") from error
         pixels.append(decoded.pixels)
-    vectors = unit_rows(encoder.encode(np.stack(pixels), modality), "queries")
-    if len(vectors) > 1:
-        vectors = unit_rows(vectors.mean(axis=0, keepdims=True), "queries")
-    return vectors.astype(np.float32)
+    vectors = unit_rows(encoder.encode(np.stack(pixels), modality), "queries").astype(np.float32)
+    if len(uploads) > 1 or grouping.query:
+        files = [ListedImage(upload.name, track="query") for upload in uploads]
+        vectors = group_entries(files, vectors, "track", grouping.by).vectors
+    return Query(vectors, len(uploads))
 
 
 def shown(path: str) -> str:

@@ -57,6 +57,23 @@ def _holds(member: str) -> Callable[[Path], bool]:
     return recognise
 
 
+def _is_our_parquet(path: Path) -> bool:
+    """Whether the description at the end of a Parquet file has our mark."""
+    with path.open("rb") as file:
+        file.seek(max(0, path.stat().st_size - 1_000_000))
+        end = file.read()
+    return end.endswith(b"PAR1") and PARQUET_MARK in end[-8 - int.from_bytes(end[-8:-4], "little") :]
+
+
+def _is_our_sqlite(path: Path) -> bool:
+    start = _start_of(path)
+    return start.startswith(b"SQLite format 3\0") and start[68:72] == SQLITE_MARK.to_bytes(4, "big")
+
+
+PARQUET_MARK = b"vireid.table"
+SQLITE_MARK = 0x76697265
+"""The application identifier of our SQLite files, `vire`."""
+
 LABELS = OutputKind("labels of `vireid label`", _is_labels)
 FEATURES = OutputKind("features (.npz)", _holds("features.npy"))
 QUERIES = OutputKind("results of queries (.npz)", _holds("inverse_negative_penalty.npy"))
@@ -64,6 +81,9 @@ PAGE = OutputKind("a page of this program", _is_page)
 CAPTIONS = OutputKind("captions (.jsonl)", lambda _: True, streams=False)
 PAIRS = OutputKind("pairs of `vireid look` (.csv)", _starts_with(b"visible,infrared,similarity"))
 FEEDBACK = OutputKind("marks of `vireid serve` (.csv)", _starts_with(b"time,query,query_modality,hit,"), streams=False)
+CSV_TABLE = OutputKind("a table of this program (.csv)", _starts_with(b"encoder,"))
+PARQUET = OutputKind("a table of this program (.parquet)", _is_our_parquet)
+SQLITE = OutputKind("a table of this program (.sqlite)", _is_our_sqlite)
 MANIFEST = OutputKind("a manifest (.csv)", _starts_with(b"path,modality,camera"))
 
 

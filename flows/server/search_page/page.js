@@ -5,6 +5,7 @@ const get = (id) => document.getElementById(id);
 const state = { info: null, files: [], answer: null, shown: -1, marks: new Map() };
 const count = (number) => number.toLocaleString('en');
 const MOST_TRIES = 5;
+const LEAST_ABOVE = 10; // strangers above a threshold, as `vireid search --false-match` needs them
 
 function element(tag, text, attributes = {}) {
   const made = document.createElement(tag);
@@ -74,12 +75,15 @@ function choice(kind, name, value, label, checked) {
 }
 
 function showFilters() {
-  const { cameras, span, images, modality } = gallery();
+  const { cameras, span, images, modality, strangers: strangersKnown } = gallery();
   get('source').textContent = `${state.info.run}: ${count(images)} ${modality} images`;
   get('cameras').hidden = cameras.length < 2;
   get('camera-choice').replaceChildren(...cameras.map((one) => (
     choice('checkbox', 'camera', one.name, `${one.name} (${count(one.images)})`, false))));
   get('times').hidden = span === null;
+  get('strangers').hidden = strangersKnown === null;
+  get('false-match').value = '';
+  for (const one of get('false-match').options) one.hidden = one.value * strangersKnown < LEAST_ABOVE && one.value !== '';
   for (const id of ['since', 'until']) {
     get(id).value = '';
     [get(id).min, get(id).max] = span || ['', ''];
@@ -157,10 +161,15 @@ const source = (hit, size) => `/api/images/${hit.row}?gallery=${state.answer.gal
 function knowledge(hit) {
   const known = [['camera', hit.camera], ['person', hit.person], ['track', hit.track]];
   const parts = known.filter(([, value]) => value).map(([name, value]) => `${name} ${value}`);
+  if (hit.images > 1) parts.push(`${hit.images} images`);
   return [...parts, hit.time.replace('T', ' ')].filter(Boolean).join(' · ');
 }
 
-const strangers = (hit) => (hit.one_in === null ? '' : `1 in ${count(Math.round(hit.one_in))} strangers scores as high`);
+function strangers(hit) {
+  if (hit.one_in === null) return '';
+  const number = hit.one_in < 10 ? hit.one_in.toFixed(1) : count(Number(hit.one_in.toPrecision(2)));
+  return `1 in ${number} strangers scores as high`;
+}
 
 function markButtons(hit) {
   return [['right', '✓ Right'], ['wrong', '✕ Wrong']].map(([mark, label]) => {
@@ -197,8 +206,8 @@ function showHits() {
   const total = count(gallery().images);
   get('hits').replaceChildren(...hits.map(card));
   const asked = `${query.length} ${modality} image${query.length > 1 ? 's' : ''}`;
-  if (hits.length) say(`${hits.length} of ${total} ${state.answer.gallery} images, most similar to ${asked} first.`);
-  else say('No image fulfils these conditions.');
+  if (hits.length) say(`${hits.length} hits in ${total} ${state.answer.gallery} images, most similar to ${asked} first.`);
+  else say(get('false-match').value ? 'No image scores high enough: the person is not known here.' : 'No image fulfils these conditions.');
 }
 
 // Marks

@@ -13,7 +13,8 @@ from pipeline.data.image_list import ImageList, list_images
 from pipeline.errors import CheckpointError, DataError
 from pipeline.inference.index import Gallery, GallerySource, open_gallery
 from pipeline.inference.index_refresh import Kind, Refreshed, open_or_refresh, refresh_gallery
-from pipeline.inference.searching import GallerySearchResult, search_gallery, write_search_page
+from pipeline.inference.search_page import write_search_page
+from pipeline.inference.searching import GallerySearchResult, search_gallery
 from tests.pipeline.inference.mean_encoder import MeanEncoder, paint
 
 COLOURS = {"red": (250, 20, 20), "green": (20, 250, 20), "blue": (20, 20, 250), "grey": (90, 90, 90)}
