@@ -86,7 +86,7 @@ function showFilters() {
   for (const one of get('false-match').options) one.hidden = one.value * strangersKnown < LEAST_ABOVE && one.value !== '';
   for (const id of ['since', 'until']) {
     get(id).value = '';
-    [get(id).min, get(id).max] = span || ['', ''];
+    [get(id).min, get(id).max] = span ? span.map((time) => time.slice(0, 16)) : ['', ''];
   }
 }
 
@@ -94,7 +94,7 @@ async function start() {
   state.info = await (await request('/api/gallery')).json();
   const { galleries, synthetic } = state.info;
   get('modality-choice').replaceChildren(...galleries.map((one, place) => (
-    choice('radio', 'modality', one.queries, `${one.queries}, searched in ${one.modality} images`, place === 0))));
+    choice('radio', 'modality', one.queries, `${one.queries}, searched in ${one.modality}`, place === 0))));
   get('modality-choice').onchange = showFilters;
   get('caution').hidden = synthetic.length === 0;
   get('caution').textContent = `Synthetic people, not photographs: ${synthetic.join(', ')}`;
@@ -140,7 +140,8 @@ async function search(event) {
   event.preventDefault();
   const values = new URLSearchParams({ modality: gallery().queries, k: get('count').value });
   document.querySelectorAll('input[name="camera"]:checked').forEach((one) => values.append('camera', one.value));
-  for (const id of ['since', 'until']) if (get(id).value) values.set(id, get(id).value);
+  if (get('since').value) values.set('since', get('since').value);
+  if (get('until').value) values.set('until', `${get('until').value}:59.999999`); // the whole last minute
   if (get('false-match').value) values.set('false_match', get('false-match').value);
   const body = new FormData();
   state.files.forEach((file) => body.append('image', file, file.name));
@@ -162,7 +163,7 @@ function knowledge(hit) {
   const known = [['camera', hit.camera], ['person', hit.person], ['track', hit.track]];
   const parts = known.filter(([, value]) => value).map(([name, value]) => `${name} ${value}`);
   if (hit.images > 1) parts.push(`${hit.images} images`);
-  return [...parts, hit.time.replace('T', ' ')].filter(Boolean).join(' · ');
+  return parts.join(' · ');
 }
 
 function strangers(hit) {
@@ -195,7 +196,8 @@ function card(hit, place) {
   find('.score').title = 'Cosine similarity to the query';
   find('.one-in').textContent = strangers(hit);
   find('.known').textContent = knowledge(hit);
-  find('.path').textContent = hit.path;
+  find('.time').textContent = hit.time.replace('T', ' ');
+  find('.path').textContent = hit.path.split('/').slice(-2).join('/');
   find('.path').title = hit.path;
   find('.marks').replaceChildren(...markButtons(hit));
   return made;
@@ -206,8 +208,11 @@ function showHits() {
   const total = count(gallery().images);
   get('hits').replaceChildren(...hits.map(card));
   const asked = `${query.length} ${modality} image${query.length > 1 ? 's' : ''}`;
-  if (hits.length) say(`${hits.length} hits in ${total} ${state.answer.gallery} images, most similar to ${asked} first.`);
-  else say(get('false-match').value ? 'No image scores high enough: the person is not known here.' : 'No image fulfils these conditions.');
+  const where = `${total} ${state.answer.gallery} images`;
+  get('summary').textContent = `${hits.length} hits in ${where} for ${asked}, most similar first`;
+  if (hits.length) say('Mark hits as right or wrong; open an image to see it large.');
+  else if (get('false-match').value) say('No image scores high enough: nobody here is this person, as far as known.');
+  else say('No image fulfils these conditions.');
 }
 
 // Marks
@@ -240,7 +245,8 @@ function open(place) {
   get('viewer-title').textContent = `Hit ${hit.rank}, score ${hit.score.toFixed(3)}`;
   get('large').src = source(hit, 'full');
   get('large').alt = `Hit ${hit.rank}: ${hit.path}`;
-  get('large-facts').textContent = [hit.path, knowledge(hit), strangers(hit)].filter(Boolean).join(' · ');
+  const facts = [hit.path, knowledge(hit), hit.time.replace('T', ' '), strangers(hit)];
+  get('large-facts').textContent = facts.filter(Boolean).join(' · ');
   get('large-marks').replaceChildren(...markButtons(hit));
   get('previous').disabled = place === 0;
   get('next').disabled = place === state.answer.hits.length - 1;

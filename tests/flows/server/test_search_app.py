@@ -7,6 +7,7 @@ import re
 import struct
 import zlib
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,19 @@ import pytest
 from fastapi.testclient import TestClient
 from PIL import Image
 
+from flows.server.search_app import Desk
 from flows.server.search_guard import Bounds
 from models.modality import Modality
 from pipeline.data.image_list import list_images
+from pipeline.inference.calibration import calibrate_gallery
 from pipeline.inference.feedback import COLUMNS, read_marks
+from pipeline.inference.groups import SINGLE, Grouping
+from pipeline.inference.index import GallerySource
+from pipeline.inference.index_refresh import open_or_refresh
 from pipeline.inference.searching import search_gallery
-from tests.flows.server.search_desks import client_of, desk_of, png
-from tests.pipeline.inference.mean_encoder import paint
+from pipeline.inference.served_gallery import ServedGallery
+from tests.flows.server.search_desks import COLOURS, client_of, desk_of, png, write_site
+from tests.pipeline.inference.mean_encoder import MeanEncoder, paint
 
 RED = png((240, 30, 30))
 
@@ -111,6 +118,81 @@ class TestSearch:
         assert "queries of this gallery are infrared" in refused(client, 422, modality="visible")
 
 
+class TestGroups:
+    """Groups as hits, and scores with a meaning: what `vireid search --group --false-match` finds."""
+
+    GROUPING = Grouping("folder", "folder")
+
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        """Visible images in four folders of two, a query of two infrared images, strangers in 30 folders of two."""
+        for name, (red, green, blue) in COLOURS.items():
+            for shot in range(2):
+                paint(tmp_path / "day" / name / f"{shot}.png", (red, green + 5 * shot, blue))
+        for shot in range(2):
+            paint(tmp_path / "night" / f"{shot}.png", (240, 30 + 9 * shot, 25))
+        for number in range(60):
+            paint(
+                tmp_path / "strangers" / str(number // 2) / f"{number}.png",
+                (number + 1, 2 * number, (37 * number) % 120),
+            )
+        return tmp_path
+
+    def test_hits_and_chances_are_those_of_the_command(self, folder: Path) -> None:
+        encoder, source = MeanEncoder(), GallerySource(folder / "day", Modality.VISIBLE)
+        gallery, index = open_or_refresh(source, None, folder / "indexes", encoder, batch_size=4)
+        strangers = list_images(folder / "strangers", Modality.INFRARED)
+        calibrations = calibrate_gallery(index, encoder, strangers, [self.GROUPING], batch_size=4)
+        images = sorted((folder / "night").iterdir())
+        contents = [("image", (file.name, file.read_bytes())) for file in images]
+        single = list_images(images[0], Modality.INFRARED), contents[:1]
+        for grouping, (queries, files) in (
+            (SINGLE, single),
+            (self.GROUPING, single),
+            (self.GROUPING, (list_images(folder / "night", Modality.INFRARED), contents)),
+        ):
+            served = ServedGallery(gallery, index, grouping, calibrations)
+            client = client_of(Desk(encoder, {Modality.INFRARED: served}, folder / "feedback.csv"))
+            for false_match in (None, 0.4):
+                result = search_gallery(
+                    encoder, queries, gallery, 3, batch_size=4, grouping=grouping, calibrations=calibrations,
+                    false_match=false_match,
+                )  # fmt: skip
+                expected = [asdict(hit) for hit in result.queries[0].hits]
+                values = {"k": 3} | ({} if false_match is None else {"false_match": false_match})
+                answer = client.post("/api/search", files=files, params=values).json()
+                found = [{name: hit.get(name) for name in asdict(result.queries[0].hits[0])} for hit in answer["hits"]]
+                assert found == expected  # `right` is unknown in both
+                assert len(expected) == 3 if false_match is None else 0 < len(expected) < 3
+            assert client.get("/api/gallery").json()["galleries"][0]["strangers"] == (30 if grouping.gallery else 60)
+            assert all(hit["one_in"] > 1 and hit["images"] == (2 if grouping.gallery else 1) for hit in answer["hits"])
+
+    def test_chances_that_are_not_known_are_refused(self, folder: Path) -> None:
+        encoder, source = MeanEncoder(), GallerySource(folder / "day", Modality.VISIBLE)
+        gallery, index = open_or_refresh(source, None, folder / "indexes", encoder, batch_size=4)
+        client = client_of(Desk(encoder, {Modality.INFRARED: ServedGallery(gallery, index)}, folder / "feedback.csv"))
+        assert "no calibration" in refused(client, 422, false_match=0.1)
+        calibrations = calibrate_gallery(
+            index, encoder, list_images(folder / "strangers", Modality.INFRARED), batch_size=4
+        )
+        served = ServedGallery(gallery, index, SINGLE, calibrations)
+        client = client_of(Desk(encoder, {Modality.INFRARED: served}, folder / "feedback.csv"))
+        assert "too few" in refused(client, 422, false_match=0.001)
+        files = [("image", ("a.png", RED)), ("image", ("b.png", RED))]  # no calibration for groups
+        assert client.post("/api/search", files=files, params={"false_match": 0.4}).status_code == 422
+        assert all(hit["one_in"] is None for hit in client.post("/api/search", files=files).json()["hits"])
+
+    def test_a_filter_finds_groups_with_an_image_that_fulfils_it(self, tmp_path: Path) -> None:
+        site = write_site(tmp_path / "site")
+        source = GallerySource(site, Modality.VISIBLE)
+        gallery, index = open_or_refresh(source, None, tmp_path / "indexes", MeanEncoder(), batch_size=4)
+        served = ServedGallery(gallery, index, Grouping("folder", "folder"))
+        client = client_of(Desk(MeanEncoder(), {Modality.INFRARED: served}, tmp_path / "feedback.csv"))
+        for camera, images in (("1", [4]), ("10", [4])):  # all four are in the folder `day`
+            assert [hit["images"] for hit in search(client, camera=camera)["hits"]] == images
+        assert search(client, since="2027-01-01")["hits"] == []
+
+
 class TestGallery:
     def test_cameras_in_the_order_of_numbers_and_the_span_of_known_times(self, client: TestClient) -> None:
         info = client.get("/api/gallery").json()
@@ -127,10 +209,6 @@ class TestGallery:
         photo = tmp_path / "photos" / "turned.jpg"
         photo.parent.mkdir()
         Image.new("RGB", (900, 450), (9, 9, 200)).save(photo, exif=exif)
-        from pipeline.inference.index import GallerySource
-        from pipeline.inference.index_refresh import open_or_refresh
-        from pipeline.inference.served_gallery import ServedGallery
-
         source = GallerySource(photo.parent, Modality.VISIBLE)
         opened = open_or_refresh(source, None, tmp_path / "indexes", desk.encoder, batch_size=4)
         client = client_of(type(desk)(desk.encoder, {Modality.INFRARED: ServedGallery(*opened)}, desk.feedback))
