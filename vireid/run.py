@@ -164,6 +164,9 @@ class Run:
         direction: Literal["infrared_to_visible", "visible_to_infrared"],
         *,
         top: int = 10,
+        group: str = "",
+        group_by: Literal["mean", "medoid"] = "mean",
+        false_match: float | None = None,
         index: AnyPath | None = None,
         batch_size: int = 64,
         workers: int | None = None,
@@ -175,6 +178,9 @@ class Run:
             gallery: A folder, a manifest, a list of paths, or the folder of an index.
             direction: Modality of the queries, and of the gallery.
             top: Retrieved images for each query.
+            group: `track`, `folder` or a pattern of paths: queries and gallery images searched as one.
+            group_by: Vector of a group.
+            false_match: Hits that fewer than this share of strangers reach are kept; needs `vireid calibrate`.
             index: The folder of the gallery's index; one in `indexes` by default, as for `vireid search`.
             batch_size: Images encoded at once.
             workers: Images decoded at once; one for each core by default.
@@ -184,6 +190,8 @@ class Run:
         """
         from models.modality import Modality
         from pipeline.config.datasets import DIRECTIONS
+        from pipeline.inference.calibration import read_calibrations
+        from pipeline.inference.groups import Grouping
         from pipeline.inference.index import INDEXES, GallerySource
         from pipeline.inference.index_refresh import open_or_refresh
         from pipeline.inference.searching import search_gallery
@@ -193,14 +201,25 @@ class Run:
         asking, _, asked = direction.partition("_to_")
         queries, source = _listed(query, asking), GallerySource(Path(gallery), Modality(asked))
         folder = None if index is None else Path(index)
-        opened, _ = open_or_refresh(source, folder, INDEXES, self._encoder, batch_size=batch_size, workers=workers)
-        found = search_gallery(self._encoder, queries, opened, top, batch_size=batch_size, workers=workers)
+        opened, place = open_or_refresh(source, folder, INDEXES, self._encoder, batch_size=batch_size, workers=workers)
+        found = search_gallery(
+            self._encoder,
+            queries,
+            opened,
+            top,
+            batch_size=batch_size,
+            workers=workers,
+            grouping=Grouping(group, group, group_by),
+            calibrations=read_calibrations(place, self._encoder.digest),
+            false_match=false_match,
+        )
         rows = [
             {"query": one.path, "rank": rank, **asdict(hit)}
             for one in found.queries
             for rank, hit in enumerate(one.hits, start=1)
         ]
-        table = _pandas().DataFrame(rows, columns=["query", "rank", "score", "path", "camera", "person", "right"])
+        known = ["path", "camera", "person", "track", "time", "group", "images", "right"]
+        table = _pandas().DataFrame(rows, columns=["query", "rank", "score", "one_in", *known])
         return table.rename(columns={"path": "file"})
 
     @cached_property

@@ -4,7 +4,9 @@ import functools
 import math
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast, get_type_hints
@@ -13,7 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from pipeline.errors import ConfigError
-from pipeline.runtime.outputs import QUERIES, OutputKind, check_file, check_folder
+from pipeline.runtime.outputs import QUERIES, STDOUT, OutputKind, check_file, check_folder
 
 if TYPE_CHECKING:
     from models.modality import Modality
@@ -56,7 +58,13 @@ def _checked(command: Callable[..., Any]) -> Callable[..., Any]:
             else:
                 others = [values[other] for other in outputs if other != name]
                 check_file(values[name], mark.kind, mark.option, inputs, others)
-        return command(**values)
+        streamed = [mark.option for name, mark in outputs.items() if mark.kind is not None and values[name] == STDOUT]
+        if not streamed:
+            return command(**values)
+        if values.get("as_json"):
+            raise ConfigError(f"{streamed[0]} - and --json both print", hint="name a file for one of them")
+        with redirect_stdout(sys.stderr):  # what the command prints besides
+            return command(**values)
 
     return _call
 

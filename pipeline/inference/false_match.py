@@ -83,7 +83,7 @@ class FalseMatch:
 
     def summary(self) -> dict[str, float]:
         """The number of `strangers`, and the score that `1 in 10` and so on of them reach, as far as it is known."""
-        found: dict[str, float] = {"strangers": len(self.scores)}
+        found = {"strangers": float(len(self.scores))}
         for one_in in (10, 100, 1_000, 10_000):
             if len(self.scores) >= EXPECTED * one_in:
                 found[f"1 in {one_in:,}"] = self.score_at(1 / one_in)

@@ -14,6 +14,9 @@ from typing import BinaryIO
 from pipeline.errors import CheckpointError, ConfigError
 from pipeline.runtime.atomic_files import copy_file, replace_file, temporary_name
 
+STDOUT = Path("-")
+"""Stands for standard output."""
+
 _START_BYTES = 4096
 _READER_SECONDS = 30.0
 """How long a named pipe may lack a reader."""
@@ -104,6 +107,8 @@ def check_file(
     try:
         _refuse_same(path, option, inputs, "an input")
         _refuse_same(path, option, outputs, "another output")
+        if path == STDOUT and not kind.streams:
+            raise ConfigError(f"{option} cannot be standard output", hint)
         if is_special(path) and kind.streams:
             return
         if path.is_symlink():
@@ -142,7 +147,9 @@ def check_folder(path: Path, option: str) -> None:
 
 
 def is_special(path: Path) -> bool:
-    """Whether a path is a character device or a pipe, also through a link such as `/dev/stdout`."""
+    """Whether a path is standard output, a character device or a pipe, also by a link such as `/dev/stdout`."""
+    if path == STDOUT:
+        return True
     try:
         mode = path.stat().st_mode
     except OSError:
@@ -181,6 +188,8 @@ def write_output(
 
 def _open_special(path: Path) -> int:
     """Open for writing; a named pipe waits for its reader, but not for ever."""
+    if path == STDOUT:
+        return os.dup(1)
     limit = time.monotonic() + _READER_SECONDS
     while True:
         try:

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +15,7 @@ import typer.main
 from flows.cli.app import app
 from flows.cli.options import Output
 from pipeline.runtime.outputs import CAPTIONS, FEATURES, LABELS, MANIFEST, PAGE, QUERIES, check_file
-from tests.flows.command_line import Call
+from tests.flows.command_line import Call, vireid_command
 from tests.reference.feature_sets import identity_features
 
 
@@ -42,9 +43,11 @@ every_file = pytest.mark.parametrize(
 
 def test_every_option_that_writes_is_marked() -> None:
     written = {
-        "caption out", "caption-merge out", "compare html", "data index cache", "data manifest out", "data synth out",
-        "demo runs", "demo-clip out", "embed out", "evaluate features", "evaluate per_query", "export out", "label out",
-        "look html", "look table", "rank per_query", "search html", "search index", "server runs", "train runs",
+        "calibrate index", "caption out", "caption-merge out", "compare html", "data index cache", "data manifest out",
+        "data synth out", "demo runs", "demo-clip out", "embed csv", "embed out", "embed parquet", "embed sqlite",
+        "evaluate features", "evaluate per_query", "export out", "label out", "look html", "look table",
+        "rank per_query", "search csv", "search html", "search index", "search parquet", "search sqlite",
+        "server runs", "train runs",
     }  # fmt: skip
     assert set(NAMES) == written
     for line in _words_of_help():
@@ -62,13 +65,15 @@ def _words_of_help() -> Iterator[tuple[str, str]]:
 
 
 def _arguments(command: tuple[str, ...], name: str, given: Path, out: Path) -> list[str]:
-    """The command with `given` for every required argument, and the output."""
+    """The command with `given` for every required input, and the output; another required output gets a file beside."""
+    others = {one for place, one, _ in OUTPUTS if place == command and one != name}
     found: Any = typer.main.get_command(app)
     for word in command:
         found = found.commands[word]
     arguments, options = list[str](), list[str]()
     for param in found.params:
-        value = str(out) if param.name == name else str(given) if param.required else None
+        beside = given.with_name("beside.npz") if param.name in others else given
+        value = str(out) if param.name == name else str(beside) if param.required else None
         if value is not None and param.param_type_name == "argument":
             arguments.append(value)
         elif value is not None:
@@ -174,6 +179,14 @@ def test_a_pipe_receives_the_whole_file(vireid: Call, tmp_path: Path) -> None:
     reader.join(10)
     assert stat.S_ISFIFO(pipe.stat().st_mode)
     assert received == [(tmp_path / "file.npy").read_bytes()]
+
+
+def test_a_dash_is_standard_output(vireid: Call, tmp_path: Path) -> None:
+    label = ["label", str(_input(tmp_path)), "--k1", "6", "--k2", "2", "-o"]
+    assert vireid(*label, str(tmp_path / "file.npy"))[0] == 0
+    ended = subprocess.run(vireid_command(*label, "-"), capture_output=True, cwd=tmp_path, check=True)
+    assert ended.stdout == (tmp_path / "file.npy").read_bytes() and not (tmp_path / "-").exists()
+    _refused(vireid, [*label, "-", "--json"], "--out - and --json both print")
 
 
 def test_a_block_device_is_refused(vireid: Call, tmp_path: Path) -> None:

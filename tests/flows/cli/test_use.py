@@ -1,5 +1,6 @@
 """A trained model put to use by its commands: vectors, searches, exports, and a new user's way from two folders."""
 
+import csv
 import json
 import logging
 import shutil
@@ -181,6 +182,31 @@ class TestSearch:
         assert code == 0 and "index: indexes/manifest-" in err and "page: page.html" in err
         assert [word in out for word in ("rank", "score", "camera", "person")] == [True] * 4
         assert Path("page.html").read_text().count("<figure") == 4
+
+    def test_groups_chances_and_tables(self, vireid: Call, run: Path, site: Path) -> None:
+        manifest = str(site / "manifest.csv")
+        options = [str(run), "--gallery", manifest, "--gallery-split", "test", "--direction", "infrared_to_visible"]
+        search = ["search", *options, "--query", manifest, "--query-split", "test"]
+        code, _, err = vireid(*search, "--false-match", "0.2")
+        assert code == 1 and "the index has no calibration for single images" in err and "`vireid calibrate`" in err
+        code, out, err = vireid("calibrate", *options, "--strangers", manifest, "--group", "folder")
+        assert code == 0, err
+        assert "single images: 111 strangers; 1 in 10 of them score" in out
+        assert "queries by folder, gallery by folder, mean: 37 strangers" in out
+        files = ["--csv", "hits.csv", "--parquet", "hits.parquet", "--sqlite", "hits.sqlite"]
+        code, out, err = vireid(*search, "--group", "folder", "--false-match", "0.5", "--json", *files)
+        assert code == 0 and [f"table: hits.{form}" in err for form in ("csv", "parquet", "sqlite")] == [True] * 3
+        found = json.loads(out)
+        assert len(found["queries"]) == 13 and {query["images"] for query in found["queries"]} == {3}
+        hits = [hit for query in found["queries"] for hit in query["hits"]]
+        assert hits and all(hit["one_in"] >= 2 and hit["score"] >= found["threshold"] for hit in hits)
+        with Path("hits.csv").open(newline="") as file:
+            rows = [row for row in csv.DictReader(file) if row["rank"]]
+        assert [(row["path"], float(row["score"])) for row in rows] == [(hit["path"], hit["score"]) for hit in hits]
+        code, out, err = vireid(*search, "--group", "folder", "-k", "2", "--group-by", "medoid")
+        assert code == 0 and "(3 images)" in out and "are not calibrated" in err
+        code, out, err = vireid(*search, "-k", "1")
+        assert code == 0 and "strangers" in out and "1 in " in out
 
 
 class TestNewUser:
