@@ -50,7 +50,7 @@ class Projection:
         cells = HEIGHT // 8 * (WIDTH // 8) * 3
         self._matrix = np.random.default_rng(3).standard_normal((cells, dim), dtype=np.float32)
 
-    def encode(self, pixels: UInt8[np.ndarray, "n height width 3"], modality: Modality) -> Float32[np.ndarray, "n dim"]:
+    def encode(self, pixels: UInt8[np.ndarray, "n height width 3"], _: Modality) -> Float32[np.ndarray, "n dim"]:
         """One vector an image; both modalities alike."""
         small = pixels[:, ::8, ::8].reshape(len(pixels), -1).astype(np.float32) - 127
         return small @ self._matrix

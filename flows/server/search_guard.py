@@ -1,4 +1,4 @@
-"""What stands before the search application: who may send a request, how large and how slow it may be, how many.
+"""The guard of the search application: who may send a request, how large and how slow it may be, and how many.
 
 Refusals are JSON with one sentence, `{"detail": ...}`, as those of the application.
 """
@@ -66,11 +66,11 @@ class Access:
     def knows_host(self, headers: Headers) -> bool:
         """Whether a request names this machine, and comes from no page or one of this server.
 
-        On loopback as Prefect's server. Else the host is an address or this machine's own name: a page of another
+        On loopback as Prefect's server. Else the host is an address or this machine's own name: a page of a foreign
         domain, whose name leads here, sends that name.
         """
         hosts, origins = headers.getlist("host"), headers.getlist("origin")
-        if is_loopback(self.host):
+        if self.host in LOOPBACK_NAMES:
             return is_own(hosts, origins, self.port)
         names = {*LOOPBACK_NAMES, self.host.lower(), socket.gethostname().lower(), socket.getfqdn().lower()}
         if len(hosts) != 1 or not (_name(hosts[0]) in names or _is_address(_name(hosts[0]))):

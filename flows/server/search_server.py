@@ -1,6 +1,7 @@
 """The process of `vireid serve`: a listening socket, its token, and a stop that leaves no request without an answer."""
 
 import asyncio
+import ipaddress
 import secrets
 import signal
 import socket
@@ -58,8 +59,10 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def address_of(listener: socket.socket) -> str:
-    """The address of the page."""
+    """The address of the page; of a server on all addresses of this machine, by its name."""
     host, port = listener.getsockname()[:2]
+    if ipaddress.ip_address(host).is_unspecified:
+        host = socket.gethostname()
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 

@@ -211,7 +211,7 @@ function showHits() {
   const where = `${total} ${state.answer.gallery} images`;
   get('summary').textContent = `${hits.length} hits in ${where} for ${asked}, most similar first`;
   if (hits.length) say('Mark hits as right or wrong; open an image to see it large.');
-  else if (get('false-match').value) say('No image scores high enough: nobody here is this person, as far as known.');
+  else if (get('false-match').value) say('No image scores high enough: the person is most likely not in this gallery.');
   else say('No image fulfils these conditions.');
 }
 

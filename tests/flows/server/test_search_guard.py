@@ -52,6 +52,7 @@ class TestAccess:
             ("192.168.0.7:8123", 200), ("[fe80::1]:8123", 200), ("localhost", 200), ("evil.example", 403), ("", 403),
         ):  # fmt: skip
             assert client.get("/", headers={"host": host}).status_code == status, host
+        assert client_of(desk_of(tmp_path), host="127.0.0.2").get("/", headers={"host": "127.0.0.2"}).status_code == 200
         same, other = {"host": "192.168.0.7:8123"}, "http://192.168.0.8:8123"
         assert client.get("/", headers=same | {"origin": "http://192.168.0.7:8123"}).status_code == 200
         assert client.get("/", headers=same | {"origin": other}).status_code == 403
