@@ -19,6 +19,7 @@ from flows.cli.config import config_app
 from flows.cli.data import data_app
 from flows.cli.encoder import embed, export
 from flows.cli.features import label, rank
+from flows.cli.feedback import feedback
 from flows.cli.look import look
 from flows.cli.options import (
     Commands,
@@ -34,6 +35,7 @@ from flows.cli.options import (
 from flows.cli.printing import print_average, print_json, print_note, print_report, print_result, stdout
 from flows.cli.runs import runs_app
 from flows.cli.search import calibrate, search
+from flows.cli.serve import serve
 from flows.cli.server import deploy, server
 from flows.cli.table import numbers_of, table
 from flows.demo_data import DEMO_DATA, draw_demo_once
@@ -62,20 +64,9 @@ app.add_typer(data_app, name="data")
 app.add_typer(config_app, name="config")
 app.add_typer(runs_app, name="runs")
 for command in (
-    rank,
-    label,
-    compare,
-    table,
-    look,
-    embed,
-    search,
-    calibrate,
-    export,
-    caption,
-    caption_merge,
-    server,
-    deploy,
-):
+    rank, label, compare, table, look, embed, search, calibrate, serve, feedback, export, caption, caption_merge,
+    server, deploy,
+):  # fmt: skip
     app.command()(command)
 
 INTERRUPTED = 130

@@ -1,6 +1,7 @@
 """`vireid data`: generate, check and decode data sets, and write manifests."""
 
 import shlex
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -167,10 +168,19 @@ def manifest(
     junk_people: JunkOption = None,
     test_share: TestShareOption = None,
     seed: SeedOption = 1,
+    feedback: Annotated[
+        Path | None, typer.Option(help="Name people by the marks of this file, which `vireid serve` writes.")
+    ] = None,
 ) -> None:
     """Write a manifest of a folder of images; the modality is never guessed from pixels."""
     from pipeline.data.datasets.manifest.writer import write_manifest
 
+    name_people = None
+    if feedback is not None:
+        from pipeline.inference.feedback import read_marks
+        from pipeline.inference.feedback_people import marked_people
+
+        name_people = partial(marked_people, read_marks(feedback), folder)
     summary = write_manifest(
         folder,
         out,
@@ -182,6 +192,7 @@ def manifest(
         junk_people=_junk(junk_people),
         test_share=test_share,
         seed=seed,
+        name_people=name_people,
     )
     print_line(str(summary))
     if out.resolve().parent != folder.resolve():

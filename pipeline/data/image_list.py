@@ -118,7 +118,7 @@ def list_images(
         raise ConfigError(
             f"{source} is neither a manifest nor a list", hint="omit the root: paths start from the folder"
         )
-    if is_file and source.suffix.lower() in TABLES:
+    if is_manifest(source):
         found = _from_manifest(source, modality, splits, root)
     else:
         if splits:
@@ -133,6 +133,11 @@ def list_images(
     if len(found) == 0:
         raise DataError(f"{source} contains no image", hint=f"images are {image_kinds()}")
     return found
+
+
+def is_manifest(source: Path) -> bool:
+    """Whether a path is a file with a manifest's extension."""
+    return source.is_file() and source.suffix.lower() in TABLES
 
 
 def _plain_paths(source: Path, root: Path | None) -> tuple[Path, tuple[str, ...]]:

@@ -119,7 +119,8 @@ def group_entries(
     means = unit_rows(np.add.reduceat(sorted_vectors, starts[:-1], axis=0), "groups", tuple(number))
     nearness = np.einsum("nd,nd->n", sorted_vectors, means[groups[rows]])
     central = rows[np.lexsort((rows, -nearness, groups[rows]))[starts[:-1]]]
-    logger.info("%s images in %s groups by %s", f"{len(files):,}", f"{len(number):,}", rule)
+    if len(number) > 1:
+        logger.info("%s images in %s groups by %s", f"{len(files):,}", f"{len(number):,}", rule)
     chosen = means if by == "mean" else vectors[central]
     return Entries(files, chosen.astype(np.float32), tuple(number), rows, starts, central)
 

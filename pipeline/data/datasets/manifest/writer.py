@@ -4,7 +4,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
@@ -40,6 +40,9 @@ _FIELD = re.compile(r"\{(\w*)\}")
 
 Match = tuple[str, re.Match[str]]
 """A path, and how it matches the pattern."""
+
+NamePeople = Callable[[Sequence[str]], tuple[Mapping[str, str], Sequence[str]]]
+"""From paths to the people of some of them, and notes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +83,7 @@ def write_manifest(
     junk_people: Sequence[str] | None = None,
     test_share: float | None = None,
     seed: int = 1,
+    name_people: NamePeople | None = None,
 ) -> ManifestSummary:
     """Describe the images below a folder in a new CSV file `out`, with paths relative to the folder.
 
@@ -90,6 +94,8 @@ def write_manifest(
     Market-1501, which show no person. `pattern` contains `{camera}`, `{person}`, `{name}`, `{modality}`, `{split}`, and
     `{}` for a part without a meaning; a field is a stretch of one path part, as short as possible. `test_share`, from 0
     to 1, puts the images of that share of the people, chosen by `seed`, into `test` and the others into `train`.
+    `name_people` names the person of some images where the pattern names none; in a split that needs people, the others
+    are excluded.
 
     Raises:
         ConfigError: The pattern or a name in it has no meaning, or the modality is undefined.
@@ -98,7 +104,7 @@ def write_manifest(
     names = {name: str(modality) for name, modality in MODALITY_NAMES.items()} | _folded(modality_names)
     splits = {name: name for name in SPLITS} | _folded(split_names)
     expression = _compile(pattern.replace("\\", "/").removeprefix("./"))
-    _check_request(folder, out, expression, infrared_cameras, names, split, test_share)
+    _check_request(folder, out, expression, infrared_cameras, names, split, test_share, name_people is not None)
     _check_splits(expression, splits, split_names)
     others: list[str] = []
     images = [str(path) for path in walk_images(folder, PurePosixPath(), is_image=is_readable_name, others=others)]
@@ -114,15 +120,16 @@ def write_manifest(
     _check_cameras([match for _, match in matches], infrared_cameras)
     _check_texts(matches, "modality", names, tuple(Modality))
     _check_texts(matches, "split", splits, SPLITS)
-    rows = [_row(path, match, infrared_cameras, names, splits, split) for path, match in matches]
+    matches, people, people_notes = _with_people(matches, name_people, split)
+    rows = [_row(path, match, infrared_cameras, names, splits, split, people) for path, match in matches]
     for mistake in mixed_names(rows):
         raise DataError(f"{folder}: {mistake.message}", hint=_RENAME)
-    notes = [*_notes(images, matched, expression), *[skipped] * bool(skipped)]
+    notes = [*_notes(images, matched, expression, named=bool(people)), *[skipped] * bool(skipped), *people_notes]
     if junk:
         notes.append(_junk_note(junk))
     if test_share is not None:
         rows = split_by_people(rows, test_share, seed, notes)
-    write_rows(out, rows, ("person",) if "person" in expression.groupindex else ())
+    write_rows(out, rows, ("person",) if people or "person" in expression.groupindex else ())
     return ManifestSummary.of(out, rows, notes)
 
 
@@ -152,6 +159,7 @@ def _check_request(
     names: Mapping[str, str],
     split: str,
     test_share: float | None,
+    named: bool,
 ) -> None:
     fields = expression.groupindex
     require_folder(folder, "name the folder that holds the images")
@@ -169,7 +177,9 @@ def _check_request(
         raise ConfigError(f"{unknown[0]!r} is not visible or infrared", hint="--modality-names 'Thermal=infrared'")
     if split not in SPLITS:
         raise ConfigError(f"split {split!r} does not exist", hint=f"one of {', '.join(SPLITS)}")
-    if split != "train" and "person" not in fields:
+    if named and {"person", "split"} & {*fields}:
+        raise ConfigError("--feedback needs a pattern without {person} and {split}", hint="write {} for them")
+    if split != "train" and "person" not in fields and not named:
         raise ConfigError(f"--split {split} needs {{person}} in the pattern", hint=_EXAMPLE)
     says_split = "split" in fields or split != "train"
     if test_share is not None and ("person" not in fields or says_split or not 0 < test_share < 1):
@@ -239,6 +249,21 @@ def is_junk(person: str, path: str, junk_people: Sequence[str] | None) -> bool:
     return of_market or _JUNK.fullmatch(person) is not None
 
 
+def _with_people(
+    matches: list[Match], name_people: NamePeople | None, split: str
+) -> tuple[list[Match], Mapping[str, str], list[str]]:
+    """The images, those without a person only in `train`; the people of images by path; and notes."""
+    if name_people is None:
+        return matches, {}, []
+    people, notes = name_people([path for path, _ in matches])
+    if split == "train":
+        return matches, people, [*notes]
+    named = [one for one in matches if one[0] in people]
+    if not named:
+        raise DataError("no mark names the person of an image", hint="omit --split, or name the folder of the gallery")
+    return named, people, [*notes, f"{len(matches) - len(named):,} images of unknown people are excluded"]
+
+
 def _junk_note(junk: Counter[str]) -> str:
     people = ", ".join(f"{person} ({count:,})" for person, count in sorted(junk.items())[:10])
     return f"{sum(junk.values()):,} images of junk people are excluded: {people}; {_KEEP_JUNK}"
@@ -260,6 +285,7 @@ def _row(
     names: Mapping[str, str],
     splits: Mapping[str, str],
     split: str,
+    people: Mapping[str, str],
 ) -> ManifestRow:
     """The row as the reader parses it: what the reader would refuse is refused here."""
     found = match.groupdict()
@@ -271,7 +297,7 @@ def _row(
         "path": path,
         "modality": str(modality),
         "camera": found.get("camera", UNNAMED_CAMERAS[modality]),
-        "person": found.get("person", ""),
+        "person": found.get("person", people.get(path, "")),
         "split": splits[plain(found["split"]).casefold()] if "split" in found else split,
     }
     row = parse_row(0, cells)
@@ -299,14 +325,14 @@ def split_by_people(rows: Sequence[ManifestRow], test_share: float, seed: int, n
     return [replace(row, split="test" if row.person in tested else "train") for row in rows]
 
 
-def _notes(images: Sequence[str], matched: Sequence[str], expression: re.Pattern[str]) -> Iterator[str]:
+def _notes(images: Sequence[str], matched: Sequence[str], expression: re.Pattern[str], *, named: bool) -> Iterator[str]:
     left = sorted(set(images) - set(matched))
     if left:
         yield f"{len(left):,} images do not match the pattern and are excluded, first: {left[0]}"
     if "camera" not in expression.groupindex:
         visible, infrared = UNNAMED_CAMERAS
         yield f"the pattern names no camera: visible images get camera {visible}, infrared ones camera {infrared}"
-    if "person" not in expression.groupindex:
+    if "person" not in expression.groupindex and not named:
         yield "the pattern names no person: the manifest can be trained on, not evaluated"
 
 
