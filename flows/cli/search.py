@@ -97,7 +97,7 @@ def search(
     """Rank gallery images by their similarity to queries of the other modality."""
     asking, asked = _modalities(direction)
     kind = one_of("--method", method, METHODS)
-    grouping = _grouping(query_group or group, gallery_group or group, group_by)
+    grouping = grouping_of(query_group or group, gallery_group or group, group_by)
     from pipeline.data.image_list import list_images
     from pipeline.inference.calibration import read_calibrations
     from pipeline.inference.index import INDEXES
@@ -106,7 +106,7 @@ def search(
     from pipeline.inference.searching import hit_columns, search_gallery
     from pipeline.runtime.table_files import TableFiles
 
-    queries = list_images(query, asking, query_split or (), _root_of(query, root))
+    queries = list_images(query, asking, query_split or (), root_of(query, root))
     encoder = open_encoder(run, device, precision_of(precision), orientation_of(orientation), deep_range_of(deep_range))
     source = _source(gallery, asked, gallery_split, root)
     opened, folder = open_or_refresh(
@@ -161,14 +161,14 @@ def calibrate(
 ) -> None:
     """Store with a gallery's index how high people score who are not in it; `search` then prints chances."""
     asking, asked = _modalities(direction)
-    groupings = [_grouping(one, one, group_by) for one in group or ()]
+    groupings = [grouping_of(one, one, group_by) for one in group or ()]
     from pipeline.data.image_list import list_images
     from pipeline.inference.calibration import calibrate_gallery
     from pipeline.inference.index import INDEXES
     from pipeline.inference.index_refresh import open_or_refresh
     from pipeline.inference.run_encoder import open_encoder
 
-    images = list_images(strangers, asking, strangers_split or (), _root_of(strangers, root))
+    images = list_images(strangers, asking, strangers_split or (), root_of(strangers, root))
     encoder = open_encoder(run, device, precision_of(precision), orientation_of(orientation), deep_range_of(deep_range))
     source = _source(gallery, asked, gallery_split, root)
     _, folder = open_or_refresh(source, index, INDEXES, encoder, batch_size=batch_size, workers=workers)
@@ -191,13 +191,14 @@ def _modalities(direction: str) -> "tuple[Modality, Modality]":
     return Modality(asking), Modality(asked)
 
 
-def _grouping(query: str | None, gallery: str | None, by: str) -> "Grouping":
+def grouping_of(query: str | None, gallery: str | None, by: str) -> "Grouping":
+    """The grouping of the values of options."""
     from pipeline.inference.groups import GROUP_BY, Grouping
 
     return Grouping(query or "", gallery or "", cast("GroupBy", one_of("--group-by", by, GROUP_BY)))
 
 
-def _root_of(images: Path, root: Path | None) -> Path | None:
+def root_of(images: Path, root: Path | None) -> Path | None:
     """`--root` where it can be meant: for files that list images."""
     return root if images.suffix.lower() in FILES else None
 
@@ -205,7 +206,7 @@ def _root_of(images: Path, root: Path | None) -> Path | None:
 def _source(gallery: Path, modality: "Modality", splits: list[str] | None, root: Path | None) -> "GallerySource":
     from pipeline.inference.index import GallerySource
 
-    return GallerySource(gallery, modality, tuple(splits or ()), _root_of(gallery, root))
+    return GallerySource(gallery, modality, tuple(splits or ()), root_of(gallery, root))
 
 
 def _print_summary(name: str, summary: "Mapping[str, float]") -> None:
@@ -237,7 +238,7 @@ def _print_query(query: "FoundByQuery") -> None:
     title = query.group or query.path
     title += f" ({query.images:,} images)" * (query.images > 1)
     if not query.hits:
-        print_line(f"{title}: nobody")
+        print_line(f"{title}: no match")
         return
     table = Table(title=printable(title), title_justify="left")
     chances = query.hits[0].one_in is not None

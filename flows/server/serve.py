@@ -6,10 +6,8 @@ import signal
 import socket
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
-from types import FrameType
 
 import httpx
 from prefect.client.orchestration import get_client
@@ -30,7 +28,7 @@ from flows.server.service import GRACE_SECONDS, Service, refuse_used_port, wait_
 from pipeline.errors import ConfigError
 from pipeline.runs.record import UI_VARIABLE
 from pipeline.runtime.children import GroupWatch
-from pipeline.runtime.signals import ENDING_SIGNALS
+from pipeline.runtime.signals import ending_signals_call
 from pipeline.runtime.user_environment import NO_TELEMETRY
 
 logger = logging.getLogger(__name__)
@@ -80,7 +78,12 @@ def serve(port: int, mlflow_port: int, pool: str, runs: Path) -> None:
     given = PREFECT_SERVER_API_AUTH_STRING.value()
     password = given or kept_password(folder)
     settings = {PREFECT_API_URL: api, PREFECT_API_AUTH_STRING: password}
-    with _stop_signals() as stopping, temporary_settings(settings), closing(GroupWatch()) as watch:
+    stopping = threading.Event()
+    with (
+        ending_signals_call(lambda _: stopping.set()),
+        temporary_settings(settings),
+        closing(GroupWatch()) as watch,
+    ):
         *servers, worker = _services(runs, pool, worker_name, (port, mlflow_port), password, watch)
         try:
             for service in servers:
@@ -176,25 +179,6 @@ def _resume_orphaned_runs(pool: str, worker_name: str, *, grace_seconds: float) 
             resume_orphaned_runs(client, pool, worker_name, grace_seconds=grace_seconds)
     except httpx.TransportError as error:
         logger.warning("Prefect's server did not answer about unfinished runs: %s", error)
-
-
-@contextmanager
-def _stop_signals() -> Iterator[threading.Event]:
-    stopping = threading.Event()
-
-    def stop(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - as signal handlers are called
-        stopping.set()
-
-    numbers = (signal.SIGINT, *ENDING_SIGNALS)
-    previous = {number: signal.getsignal(number) for number in numbers}
-    previous = {number: handler for number, handler in previous.items() if handler is not signal.SIG_IGN}  # nohup
-    for number in previous:
-        signal.signal(number, stop)
-    try:
-        yield stopping
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
 
 
 def _log_addresses(api: str, port: int, pages: str, folder: Path, *, with_file: bool) -> None:

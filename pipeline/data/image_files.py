@@ -1,5 +1,6 @@
 """One way of reading image files, of every kind that Pillow reads, for training and for every other use."""
 
+import io
 import logging
 import stat
 import struct
@@ -11,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 
 import numpy as np
 from jaxtyping import UInt8
@@ -28,6 +29,7 @@ LARGE_JPEG = 16_000_000  # pixels; a larger JPEG is decoded at a part of its siz
 BACKGROUND = "white"
 _DEEP_MODES = ("I", "F")  # prefixes of Pillow's modes of 16 bits and more; converting them to 8 bits would clip
 _DRAWINGS = ("EPS", "WMF")
+_VIDEOS = (b"mp4", b"iso", b"avc1", b"M4V", b"qt  ", b"3gp")  # kinds of MPEG-4 files
 _ORIENTATION = 0x0112
 _TURNS: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -135,15 +137,16 @@ def without_pillow_warnings() -> Iterator[None]:
         yield
 
 
-def decode_image(path: Path, height: int, width: int, reading: ImageReading) -> Decoded:
+def decode_image(source: Path | bytes, height: int, width: int, reading: ImageReading) -> Decoded:
     """Decode an image to RGB and resize it, without a crop; errors as `open_image`."""
-    opened = open_image(path, reading, (4 * width, 4 * height))
+    opened = open_image(source, reading, (4 * width, 4 * height))
     return Decoded(np.asarray(opened.image.resize((width, height), Image.Resampling.LANCZOS)), opened.adjustments)
 
 
-def open_image(path: Path, reading: ImageReading, least: tuple[int, int] = (512, 1024)) -> Opened:
+def open_image(source: Path | bytes, reading: ImageReading, least: tuple[int, int] = (512, 1024)) -> Opened:
     """Decode an image of any kind that Pillow reads to RGB; one-channel (infrared) images are repeated.
 
+    * `source` is a file, or its bytes.
     * Images of more than 8 bits a pixel are scaled by `deep_range`: from their own darkest to their own brightest pixel
       without outliers, or from one fixed value to another.
     * Orientation tags are applied, or ignored as for detector crops, whose boxes were cut without them.
@@ -157,14 +160,13 @@ def open_image(path: Path, reading: ImageReading, least: tuple[int, int] = (512,
     Cost: at most 150 MB for 8-bit images.
     """
     register_plugins()
-    if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait for its writer
-        raise OSError("not a regular file")
+    # As a file: of a path, Pillow maps grey TIFFs into memory, and turned ones come out as stripes.
+    opened = io.BytesIO(source) if isinstance(source, bytes) else _regular_file(source)
     try:
-        # As a file: of a path, Pillow maps grey TIFFs into memory, and turned ones come out as stripes.
-        with path.open("rb") as file, Image.open(file) as image:
+        with opened as file, Image.open(file) as image:
             return _read(image, reading, least)
     except UnidentifiedImageError as error:
-        raise OSError(_identified(path)) from error
+        raise OSError(_identified(source)) from error
     except Image.DecompressionBombError as error:
         raise ValueError(f"more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels") from error
     except OSError as error:
@@ -173,6 +175,12 @@ def open_image(path: Path, reading: ImageReading, least: tuple[int, int] = (512,
         raise OSError(f"damaged image file: {error}") from error
     except _DAMAGE as error:
         raise OSError(f"damaged image file: {error}") from error
+
+
+def _regular_file(path: Path) -> BinaryIO:
+    if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait for its writer
+        raise OSError("not a regular file")
+    return path.open("rb")
 
 
 def _read(image: Image.Image, reading: ImageReading, least: tuple[int, int]) -> Opened:
@@ -241,15 +249,20 @@ def _composited(image: Image.Image, seen: set[Adjustment]) -> Image.Image:
     return Image.alpha_composite(Image.new("RGBA", layers.size, BACKGROUND), layers).convert("RGB")
 
 
-def _identified(path: Path) -> str:
+def _identified(source: Path | bytes) -> str:
     """What a file is that Pillow cannot identify."""
-    with path.open("rb") as file:
-        start = file.read(256)
+    if isinstance(source, bytes):
+        start, name = source[:256], ""
+    else:
+        with source.open("rb") as file:
+            start, name = file.read(256), source.name
     if not start:
         return "an empty file"
     if start.startswith(b"version https://git-lfs"):
         return "no image, but a Git LFS pointer: fetch it with `git lfs pull`"
-    if (start[4:8] == b"ftyp" and start[8:11] != b"avi") or needs_plugin(path.name):
+    if start[4:8] == b"ftyp" and start[8:].startswith(_VIDEOS):
+        return "no image, but a video"
+    if (start[4:8] == b"ftyp" and start[8:11] != b"avi") or needs_plugin(name):
         return "a kind of image that Pillow reads with a plugin only, such as pillow-heif"
     if not any(byte < 9 for byte in start):
         return "no image, but a text"

@@ -1,4 +1,4 @@
-"""Calibration of a gallery's scores by strangers: people who are not in it, or whose own images are left out by name.
+"""Calibration of a gallery's scores by strangers: people who are not in it, or whose own images are excluded by name.
 
 It is a part of the index, `calibration-*.npz`, and is made again with every new generation from the strangers' vectors.
 """
@@ -68,7 +68,7 @@ def calibrate_gallery(
 ) -> Calibrations:
     """Calibrate the index in a folder with images of strangers, for single images and for each of `groupings`.
 
-    A gallery image of a stranger's own name is left out of the comparison; without names, none is.
+    A gallery image of a stranger's own name is excluded from the comparison; without names, none is.
 
     Raises:
         DataError: No image can be read, fewer than 20 strangers, images of the gallery without a name among them, no
@@ -195,7 +195,7 @@ def _people(entries: Entries) -> list[str]:
 
 
 def _refuse_own(images: ImageList, gallery: Gallery) -> None:
-    """Images of the gallery among the strangers would make every score look low, unless their names tell."""
+    """Images of the gallery among the strangers would make every score look low, unless they have names."""
     own = {str(gallery.root / file.path) for file in gallery.files if not file.person}
     shared = [
         path

@@ -99,7 +99,7 @@ class Entries:
 def group_entries(
     files: Sequence[Listed], vectors: Float32[np.ndarray, "images dim"], rule: str, by: GroupBy
 ) -> Entries:
-    """Put images with unit vectors into groups; images that the rule leaves out are groups of their own.
+    """Put images with unit vectors into groups; images that do not fit the rule are groups of their own.
 
     Raises:
         ConfigError: The pattern is none.
@@ -119,7 +119,8 @@ def group_entries(
     means = unit_rows(np.add.reduceat(sorted_vectors, starts[:-1], axis=0), "groups", tuple(number))
     nearness = np.einsum("nd,nd->n", sorted_vectors, means[groups[rows]])
     central = rows[np.lexsort((rows, -nearness, groups[rows]))[starts[:-1]]]
-    logger.info("%s images in %s groups by %s", f"{len(files):,}", f"{len(number):,}", rule)
+    if len(number) > 1:
+        logger.info("%s images in %s groups by %s", f"{len(files):,}", f"{len(number):,}", rule)
     chosen = means if by == "mean" else vectors[central]
     return Entries(files, chosen.astype(np.float32), tuple(number), rows, starts, central)
 
@@ -136,7 +137,7 @@ def _names(files: Sequence[Listed], rule: str) -> list[str]:
         raise DataError(f"none of {alone:,} images is named like {rule}, first: {files[0].path}", hint=_EXAMPLE)
     if alone:
         counts = f"{alone:,}", f"{len(found):,}"
-        logger.info("--group %s leaves out %s of %s images: each is searched alone", rule, *counts)
+        logger.info("--group %s does not fit %s of %s images: each is searched alone", rule, *counts)
     return [one.path if name is None else name for one, name in zip(files, found, strict=True)]
 
 

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Annotated
 
 import numpy as np
-from jaxtyping import Float32, UInt8
+from jaxtyping import Float32, Int64, UInt8
 from pydantic import AfterValidator, Field
 
-from clustering.gallery_search import GalleryLists, Hits, most_similar
+from clustering.gallery_search import GalleryLists, Hits, most_similar, most_similar_of
 from models.modality import Modality
 from pipeline.data.image_files import ImageReading
 from pipeline.errors import CheckpointError, DataError
@@ -119,13 +119,17 @@ class Gallery:
     lists: GalleryLists | None
     reading: ImageReading | None
 
-    def search(self, queries: Float32[np.ndarray, "q dim"], k: int) -> Hits:
-        """The k most similar images of each query, given as a unit row.
+    def search(
+        self, queries: Float32[np.ndarray, "q dim"], k: int, rows: Int64[np.ndarray, " m"] | None = None
+    ) -> Hits:
+        """The k most similar images of each query, given as a unit row; of `rows` (ascending) only, without the lists.
 
         Raises:
             DataError: The queries have another width.
         """
         require_same_width(self, queries)
+        if rows is not None:
+            return most_similar_of(queries, self.vectors, rows, k)
         if self.lists is None:
             return most_similar(queries, self.vectors, k)
         return self.lists.search(queries, self.vectors, k)

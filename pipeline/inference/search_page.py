@@ -100,7 +100,7 @@ def _page(
             lines += [*_names(hit.camera, hit.person), hit.path]
             yield _figure(thumbnails[gallery.root / hit.path], kind, lines)
         if not query.hits:
-            yield "<p>nobody</p>\n"
+            yield "<p>no match</p>\n"
         yield "</div></div>\n"
     yield links + page_end()
 

@@ -47,7 +47,7 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class FoundByQuery:
-    """A query, an image or a group as in `Hit`, and its most similar images, best first; none if it is nobody."""
+    """A query, an image or a group as in `Hit`, and its most similar images, best first; none without a match."""
 
     path: str
     camera: str
@@ -114,7 +114,7 @@ def search_gallery(
         TrainingError: See `TrainedEncoder.encode`.
     """
     calibration = (calibrations or {}).get(grouping)
-    threshold = None if false_match is None else _threshold(calibration, grouping, false_match)
+    threshold = None if false_match is None else score_threshold(calibration, grouping, false_match)
     embedded = require_some(
         embed_images(encoder, images, batch_size=batch_size, workers=workers, description="embed queries")
     )
@@ -166,7 +166,7 @@ def find_similar(
 
 
 def hit_columns(result: GallerySearchResult, encoder: str) -> Columns:
-    """A row a query and rank; a query that found nobody has one row without rank.
+    """A row a query and rank; a query without a match has one row without rank.
 
     `false_match_rate` is the share of strangers who score as high, empty without a calibration.
     """
@@ -193,7 +193,12 @@ def one_in_text(one_in: float) -> str:
     return f"1 in {one_in:.1f}" if one_in < 10 else f"1 in {float(f'{one_in:.2g}'):,.0f}"
 
 
-def _threshold(calibration: FalseMatch | None, grouping: Grouping, false_match: float) -> float:
+def score_threshold(calibration: FalseMatch | None, grouping: Grouping, false_match: float) -> float:
+    """The score that a share of strangers reaches.
+
+    Raises:
+        ConfigError: Without a calibration for `grouping`; or the share is too small for its number of strangers.
+    """
     if calibration is None:
         raise ConfigError(f"the index has no calibration for {grouping}, which --false-match needs", hint=_CALIBRATE)
     try:

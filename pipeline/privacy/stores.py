@@ -10,7 +10,7 @@ from pipeline.errors import DataError
 from pipeline.privacy.names import ImageNames
 from pipeline.privacy.trace import Lock, Trace
 
-_STORE = re.compile(r"[0-9a-f]{64}(\.partial)?")
+_STORE = re.compile(r"[0-9a-f]{64}(\.partial|\.outdated)?")
 _UNFINISHED = "removed: it does not record which images it holds; the next run decodes them again"
 
 

@@ -83,6 +83,7 @@ QUERIES = OutputKind("results of queries (.npz)", _holds("inverse_negative_penal
 PAGE = OutputKind("a page of this program", _is_page)
 CAPTIONS = OutputKind("captions (.jsonl)", lambda _: True, streams=False)
 PAIRS = OutputKind("pairs of `vireid look` (.csv)", _starts_with(b"visible,infrared,similarity"))
+FEEDBACK = OutputKind("marks of `vireid serve` (.csv)", _starts_with(b"time,query,query_modality,hit,"), streams=False)
 CSV_TABLE = OutputKind("a table of this program (.csv)", _starts_with(b"encoder,"))
 PARQUET = OutputKind("a table of this program (.parquet)", _is_our_parquet)
 SQLITE = OutputKind("a table of this program (.sqlite)", _is_our_sqlite)

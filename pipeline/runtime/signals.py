@@ -5,7 +5,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
 
@@ -60,3 +60,21 @@ def ending_signals_as_interrupt() -> Iterator[list[int]]:
         sys.unraisablehook = before
         for number in changed:
             signal.signal(number, signal.SIG_DFL)
+
+
+@contextmanager
+def ending_signals_call(stop: Callable[[int], None]) -> Iterator[None]:
+    """Call `stop` with the number of each SIGINT, SIGTERM and SIGHUP inside the `with` block, for servers.
+
+    A signal that is ignored stays so (`nohup`).
+    """
+    numbers = (signal.SIGINT, *ENDING_SIGNALS)
+    previous = {number: signal.getsignal(number) for number in numbers}
+    previous = {number: handler for number, handler in previous.items() if handler is not signal.SIG_IGN}
+    for number in previous:
+        signal.signal(number, lambda received, _: stop(received))
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)

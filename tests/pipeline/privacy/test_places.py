@@ -58,12 +58,13 @@ class TestDecodedImages:
         assert not any(path.is_dir() for path in cache.iterdir() if path != without_anna.folder)
         assert len(paths_of_store(make_store(manifest, cache).folder)) == 12
 
+    @pytest.mark.parametrize("ending", ["partial", "outdated"])
     def test_what_a_kill_left_of_a_store_is_removed_because_it_may_hold_anyone(
-        self, manifest: Path, tmp_path: Path
+        self, manifest: Path, tmp_path: Path, ending: str
     ) -> None:
         store = make_store(manifest, tmp_path / "runs" / "images").folder
         (store / "index.json").unlink()
-        store.rename(store.with_name(f"{store.name}.partial"))
+        store.rename(store.with_name(f"{store.name}.{ending}"))
         assert found(manifest, tmp_path) == [("decoded images", None)]
         assert forget_now(anna(manifest), tmp_path).complete
         assert found(manifest, tmp_path) == []

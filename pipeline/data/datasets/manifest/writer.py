@@ -4,14 +4,14 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from models.modality import Modality, PerModality
 from pipeline.data.datasets.manifest.checks import mixed_names
-from pipeline.data.datasets.manifest.rows import SPLITS, ManifestRow, parse_row
+from pipeline.data.datasets.manifest.rows import REQUIRED, SPLITS, ManifestRow, parse_row
 from pipeline.data.image_names import is_readable_name, skipped_by_extension
 from pipeline.data.listing import walk_images
 from pipeline.data.roots import require_folder
@@ -26,6 +26,9 @@ UNNAMED_CAMERAS = PerModality("1", "2")
 
 FIELDS = ("camera", "person", "name", "modality", "split", "_")
 
+COLUMNS = ("path", "modality", "camera", "person", "split", "track", "time", "images_root")
+"""All columns in the order in which they are written."""
+
 _EXAMPLE = "for instance --pattern 'cam{camera}/{person}/{name}' --infrared-cameras 3,6"
 _RENAME = "rename files and folders, or use a pattern that excludes these"
 _KEEP_JUNK = "--junk-people names others, --junk-people none keeps all"
@@ -38,6 +41,9 @@ _FIELD = re.compile(r"\{(\w*)\}")
 Match = tuple[str, re.Match[str]]
 """A path, and how it matches the pattern."""
 
+NamePeople = Callable[[Sequence[str]], tuple[Mapping[str, str], Sequence[str]]]
+"""From paths to the people of some of them, and notes."""
+
 
 @dataclass(frozen=True, slots=True)
 class ManifestSummary:
@@ -48,10 +54,20 @@ class ManifestSummary:
     people: int
     visible: int
     infrared: int
+    cameras: int
     notes: tuple[str, ...]
 
+    @classmethod
+    def of(cls, path: Path, rows: Sequence[ManifestRow], notes: Iterable[str]) -> "ManifestSummary":
+        """Count the rows of a manifest."""
+        kinds = Counter(row.modality for row in rows)
+        people, cameras = {row.person for row in rows if row.person}, {row.camera for row in rows}
+        visible, infrared = PerModality.build(lambda modality: kinds[modality])
+        return cls(path, len(rows), len(people), visible, infrared, len(cameras), tuple(notes))
+
     def __str__(self) -> str:
-        counts = f"{self.visible:,} visible and {self.infrared:,} infrared images of {self.people:,} people"
+        counts = f"{self.visible:,} visible and {self.infrared:,} infrared images"
+        counts += f" of {self.people:,} people" if self.people else f" of {self.cameras:,} cameras"
         return "\n".join([f"{self.path}: {counts}", *(f"note: {note}" for note in self.notes)])
 
 
@@ -67,6 +83,7 @@ def write_manifest(
     junk_people: Sequence[str] | None = None,
     test_share: float | None = None,
     seed: int = 1,
+    name_people: NamePeople | None = None,
 ) -> ManifestSummary:
     """Describe the images below a folder in a new CSV file `out`, with paths relative to the folder.
 
@@ -77,6 +94,8 @@ def write_manifest(
     Market-1501, which show no person. `pattern` contains `{camera}`, `{person}`, `{name}`, `{modality}`, `{split}`, and
     `{}` for a part without a meaning; a field is a stretch of one path part, as short as possible. `test_share`, from 0
     to 1, puts the images of that share of the people, chosen by `seed`, into `test` and the others into `train`.
+    `name_people` names the person of some images where the pattern names none; in a split that needs people, the others
+    are excluded.
 
     Raises:
         ConfigError: The pattern or a name in it has no meaning, or the modality is undefined.
@@ -85,7 +104,7 @@ def write_manifest(
     names = {name: str(modality) for name, modality in MODALITY_NAMES.items()} | _folded(modality_names)
     splits = {name: name for name in SPLITS} | _folded(split_names)
     expression = _compile(pattern.replace("\\", "/").removeprefix("./"))
-    _check_request(folder, out, expression, infrared_cameras, names, split, test_share)
+    _check_request(folder, out, expression, infrared_cameras, names, split, test_share, name_people is not None)
     _check_splits(expression, splits, split_names)
     others: list[str] = []
     images = [str(path) for path in walk_images(folder, PurePosixPath(), is_image=is_readable_name, others=others)]
@@ -101,21 +120,17 @@ def write_manifest(
     _check_cameras([match for _, match in matches], infrared_cameras)
     _check_texts(matches, "modality", names, tuple(Modality))
     _check_texts(matches, "split", splits, SPLITS)
-    rows = [_row(path, match, infrared_cameras, names, splits, split) for path, match in matches]
+    matches, people, people_notes = _with_people(matches, name_people, split)
+    rows = [_row(path, match, infrared_cameras, names, splits, split, people) for path, match in matches]
     for mistake in mixed_names(rows):
         raise DataError(f"{folder}: {mistake.message}", hint=_RENAME)
-    notes = [*_notes(images, matched, expression), *[skipped] * bool(skipped)]
+    notes = [*_notes(images, matched, expression, named=bool(people)), *[skipped] * bool(skipped), *people_notes]
     if junk:
         notes.append(_junk_note(junk))
     if test_share is not None:
-        rows = _split_by_people(rows, test_share, seed)
-        tested = {row.person for row in rows if row.split == "test"}
-        notes.append(f"{len(tested):,} people are in test, chosen with seed {seed}")
-    rows.sort(key=lambda row: (_in_order(row.person), _in_order(row.camera), row.path))
-    _write(out, rows, with_people="person" in expression.groupindex)
-    kinds = Counter(row.modality for row in rows)
-    people = {row.person for row in rows if row.person}
-    return ManifestSummary(out, len(rows), len(people), kinds[Modality.VISIBLE], kinds[Modality.INFRARED], tuple(notes))
+        rows = split_by_people(rows, test_share, seed, notes)
+    write_rows(out, rows, ("person",) if people or "person" in expression.groupindex else ())
+    return ManifestSummary.of(out, rows, notes)
 
 
 def _compile(pattern: str) -> re.Pattern[str]:
@@ -144,15 +159,13 @@ def _check_request(
     names: Mapping[str, str],
     split: str,
     test_share: float | None,
+    named: bool,
 ) -> None:
     fields = expression.groupindex
     require_folder(folder, "name the folder that holds the images")
-    if out.exists():
-        raise DataError(f"{out} exists", hint="name another file with --out, or remove this one")
+    require_new_table(out)
     if out.resolve().is_relative_to(folder.resolve()) and out.resolve().parent != folder.resolve():
         raise ConfigError(f"{out} is among the images", hint=f"write it to {folder}, or outside")
-    if out.suffix.lower() != ".csv":
-        raise ConfigError(f"{out} is no .csv file", hint="name the file with --out SITE.csv")
     if ("modality" in fields) == bool(infrared_cameras):
         raise ConfigError(
             "either {modality} in the pattern or --infrared-cameras must name the infrared images",
@@ -164,7 +177,9 @@ def _check_request(
         raise ConfigError(f"{unknown[0]!r} is not visible or infrared", hint="--modality-names 'Thermal=infrared'")
     if split not in SPLITS:
         raise ConfigError(f"split {split!r} does not exist", hint=f"one of {', '.join(SPLITS)}")
-    if split != "train" and "person" not in fields:
+    if named and {"person", "split"} & {*fields}:
+        raise ConfigError("--feedback needs a pattern without {person} and {split}", hint="write {} for them")
+    if split != "train" and "person" not in fields and not named:
         raise ConfigError(f"--split {split} needs {{person}} in the pattern", hint=_EXAMPLE)
     says_split = "split" in fields or split != "train"
     if test_share is not None and ("person" not in fields or says_split or not 0 < test_share < 1):
@@ -173,6 +188,14 @@ def _check_request(
             "it needs {person} in the pattern, no {split} there and no --split",
             hint=_EXAMPLE,
         )
+
+
+def require_new_table(out: Path) -> None:
+    """Refuse an output that exists, or is no `.csv` file."""
+    if out.exists():
+        raise DataError(f"{out} exists", hint="name another file with --out, or remove this one")
+    if out.suffix.lower() != ".csv":
+        raise ConfigError(f"{out} is no .csv file", hint="name the file with --out SITE.csv")
 
 
 def _folded(names: Mapping[str, str] | None) -> dict[str, str]:
@@ -211,13 +234,34 @@ def _without_junk(matches: Sequence[Match], junk_people: Sequence[str] | None) -
     junk: Counter[str] = Counter()
     for path, match in matches:
         person = match.groupdict().get("person", "")
-        of_market = person == "0000" and _JUNK_OF_MARKET.fullmatch(PurePosixPath(path).name) is not None
-        usual = of_market or _JUNK.fullmatch(person) is not None
-        if usual if junk_people is None else person in junk_people:
+        if is_junk(person, path, junk_people):
             junk[person] += 1
         else:
             kept.append((path, match))
     return kept, junk
+
+
+def is_junk(person: str, path: str, junk_people: Sequence[str] | None) -> bool:
+    """Whether an image is of a junk person: one of `junk_people`, or, if None, of those that `write_manifest` names."""
+    if junk_people is not None:
+        return person in junk_people
+    of_market = person == "0000" and _JUNK_OF_MARKET.fullmatch(PurePosixPath(path).name) is not None
+    return of_market or _JUNK.fullmatch(person) is not None
+
+
+def _with_people(
+    matches: list[Match], name_people: NamePeople | None, split: str
+) -> tuple[list[Match], Mapping[str, str], list[str]]:
+    """The images, those without a person only in `train`; the people of images by path; and notes."""
+    if name_people is None:
+        return matches, {}, []
+    people, notes = name_people([path for path, _ in matches])
+    if split == "train":
+        return matches, people, [*notes]
+    named = [one for one in matches if one[0] in people]
+    if not named:
+        raise DataError("no mark names the person of an image", hint="omit --split, or name the folder of the gallery")
+    return named, people, [*notes, f"{len(matches) - len(named):,} images of unknown people are excluded"]
 
 
 def _junk_note(junk: Counter[str]) -> str:
@@ -241,6 +285,7 @@ def _row(
     names: Mapping[str, str],
     splits: Mapping[str, str],
     split: str,
+    people: Mapping[str, str],
 ) -> ManifestRow:
     """The row as the reader parses it: what the reader would refuse is refused here."""
     found = match.groupdict()
@@ -252,7 +297,7 @@ def _row(
         "path": path,
         "modality": str(modality),
         "camera": found.get("camera", UNNAMED_CAMERAS[modality]),
-        "person": found.get("person", ""),
+        "person": found.get("person", people.get(path, "")),
         "split": splits[plain(found["split"]).casefold()] if "split" in found else split,
     }
     row = parse_row(0, cells)
@@ -268,24 +313,26 @@ def _is_listed(camera: str, cameras: Sequence[str]) -> bool:
     return any(camera == one or (camera.isdecimal() and one.isdecimal() and int(camera) == int(one)) for one in cameras)
 
 
-def _split_by_people(rows: Sequence[ManifestRow], test_share: float, seed: int) -> list[ManifestRow]:
+def split_by_people(rows: Sequence[ManifestRow], test_share: float, seed: int, notes: list[str]) -> list[ManifestRow]:
+    """The rows with a share of the people in `test` and the others in `train`; their number goes into `notes`."""
     people = sorted({row.person for row in rows}, key=_in_order)
     if len(people) < 2:
         raise DataError("one person cannot be split into training and test", hint="omit --test-share")
     count = min(max(round(test_share * len(people)), 1), len(people) - 1)
     order = numpy_generator(seed, "manifest", "test people").permutation(len(people))
     tested = {people[position] for position in order[:count].tolist()}
+    notes.append(f"{len(tested):,} people are in test, chosen with seed {seed}")
     return [replace(row, split="test" if row.person in tested else "train") for row in rows]
 
 
-def _notes(images: Sequence[str], matched: Sequence[str], expression: re.Pattern[str]) -> Iterator[str]:
+def _notes(images: Sequence[str], matched: Sequence[str], expression: re.Pattern[str], *, named: bool) -> Iterator[str]:
     left = sorted(set(images) - set(matched))
     if left:
         yield f"{len(left):,} images do not match the pattern and are excluded, first: {left[0]}"
     if "camera" not in expression.groupindex:
         visible, infrared = UNNAMED_CAMERAS
         yield f"the pattern names no camera: visible images get camera {visible}, infrared ones camera {infrared}"
-    if "person" not in expression.groupindex:
+    if "person" not in expression.groupindex and not named:
         yield "the pattern names no person: the manifest can be trained on, not evaluated"
 
 
@@ -293,14 +340,14 @@ def _in_order(name: str) -> tuple[int, str]:
     return (int(name), "") if name.isdecimal() else (0, name)
 
 
-def _write(out: Path, rows: Sequence[ManifestRow], *, with_people: bool) -> None:
+def write_rows(out: Path, rows: Sequence[ManifestRow], optional: Collection[str]) -> None:
+    """Write the rows by person, camera and path, with the columns that every manifest has and some `optional` ones."""
+    columns = [name for name in COLUMNS if name in REQUIRED or name in optional]
     text = io.StringIO(newline="")
     table = csv.writer(text, lineterminator="\n")
-    people = ["person"] if with_people else []
-    table.writerow(["path", "modality", "camera", *people, "split"])
-    for row in rows:
-        person = [row.person] if with_people else []
-        table.writerow([row.path, str(row.modality), row.camera, *person, row.split])
+    table.writerow(columns)
+    for row in sorted(rows, key=lambda row: (_in_order(row.person), _in_order(row.camera), row.path)):
+        table.writerow([str(getattr(row, name)) for name in columns])
     content = text.getvalue().encode()
 
     def write(file: BinaryIO) -> None:

@@ -1,0 +1,271 @@
+"""A gallery that answers many queries: uploaded images in, ranked images out, with filters and thumbnails."""
+
+import hashlib
+import io
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import datetime
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Float32, Int64, Shaped
+from PIL import Image
+
+from clustering.gallery_search import most_similar, most_similar_of
+from models.modality import Modality
+from pipeline.config.datasets import DIRECTIONS
+from pipeline.data.image_files import FROM_ANYWHERE, decode_image, open_image, reason_of
+from pipeline.data.image_list import ListedImage, is_manifest, list_images
+from pipeline.data.values import moment
+from pipeline.errors import ConfigError, DataError
+from pipeline.evaluation.ranking import unit_rows
+from pipeline.inference.calibration import Calibrations
+from pipeline.inference.encoder import TrainedEncoder
+from pipeline.inference.false_match import FalseMatch
+from pipeline.inference.groups import SINGLE, Entries, Grouping, group_entries
+from pipeline.inference.index import Gallery, is_index, read_record
+from pipeline.inference.searching import score_threshold
+
+_QUALITY = 85
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """An image file of a query: its name as given, and its bytes."""
+
+    name: str
+    content: bytes
+
+    @property
+    def sha256(self) -> str:
+        """Hexadecimal digest of the bytes."""
+        return hashlib.sha256(self.content).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Query:
+    """A query: its unit vector, and its number of images."""
+
+    vector: Float32[np.ndarray, "1 dim"]
+    images: int
+
+
+@dataclass(frozen=True, slots=True)
+class Filters:
+    """Conditions on gallery images: one of the cameras (empty: any), and a time span with both ends included.
+
+    An image without a known time is outside of every span.
+    """
+
+    cameras: tuple[str, ...] = ()
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RankedImage:
+    """A `Hit` with its rank from 1, and the row in the index of the image, or of the central image of the group."""
+
+    row: int
+    rank: int
+    score: float
+    one_in: float | None
+    path: str
+    camera: str
+    person: str
+    track: str
+    time: str
+    group: str
+    images: int
+
+
+@dataclass(frozen=True, eq=False)
+class ServedGallery:
+    """A gallery, the folder of its index, how its images are grouped, and arrays for filters, which are made once.
+
+    With a grouping, hits are groups, and the images of a query are one group as in `vireid search --group`.
+    """
+
+    gallery: Gallery
+    folder: Path
+    grouping: Grouping = SINGLE
+    calibrations: Calibrations = field(default_factory=dict)
+
+    @cached_property
+    def entries(self) -> Entries:
+        """What is found: images, or groups of them."""
+        return group_entries(self.gallery.files, self.gallery.vectors, self.grouping.gallery, self.grouping.by)
+
+    @cached_property
+    def cameras(self) -> dict[str, int]:
+        """Number of images of each known camera, sorted as numbers, then as names."""
+        counts = Counter(file.camera for file in self.gallery.files if file.camera)
+        return dict(sorted(counts.items(), key=lambda one: (not one[0].isdecimal(), one[0].zfill(20))))
+
+    @cached_property
+    def _camera_numbers(self) -> Int64[np.ndarray, " n"]:
+        numbers = {name: number for number, name in enumerate(self.cameras)}
+        return np.array([numbers.get(file.camera, -1) for file in self.gallery.files], dtype=np.int64)
+
+    @cached_property
+    def _times(self) -> Shaped[np.ndarray, " n"]:
+        """UTC; unknown times are NaT, which no comparison holds for."""
+        return np.array([_utc(moment(file.time)) if file.time else "NaT" for file in self.gallery.files], "M8[us]")
+
+    @property
+    def span(self) -> tuple[str, str] | None:
+        """The first and the last known time, ISO 8601 in UTC without its mark; None where none is known."""
+        known = self._times[~np.isnat(self._times)]
+        if not known.size:
+            return None
+        first, last = (str(np.datetime_as_string(one, unit="s")) for one in (known.min(), known.max()))
+        return first, last
+
+    def rows(self, filters: Filters) -> Int64[np.ndarray, " m"] | None:
+        """The positions among `entries` of those of which an image fulfils all conditions; None without a condition.
+
+        Raises:
+            DataError: The gallery has no such camera.
+
+        Cost: below a millisecond for 100,000 images.
+        """
+        if filters == Filters():
+            return None
+        chosen = np.ones(len(self.gallery.files), dtype=bool)
+        if filters.cameras:
+            positions = {name: number for number, name in enumerate(self.cameras)}
+            unknown = [name for name in filters.cameras if name not in positions]
+            if unknown:
+                known = ", ".join(list(positions)[:10]) or "none is known"
+                raise DataError(f"the gallery has no camera {unknown[0]!r}", hint=f"its cameras: {known}")
+            chosen &= np.isin(self._camera_numbers, [positions[name] for name in filters.cameras])
+        if filters.since is not None:
+            chosen &= self._times >= np.datetime64(_utc(filters.since))
+        if filters.until is not None:
+            chosen &= self._times <= np.datetime64(_utc(filters.until))
+        return np.flatnonzero(np.logical_or.reduceat(chosen[self.entries.rows], self.entries.starts[:-1]))
+
+    def calibration(self, images: int) -> FalseMatch | None:
+        """What scores of a query of so many images mean; None where it is not known."""
+        is_group = images > 1 and self.grouping == SINGLE
+        return None if is_group else self.calibrations.get(self.grouping)
+
+    def find(self, query: Query, k: int, filters: Filters, false_match: float | None = None) -> tuple[RankedImage, ...]:
+        """The k images or groups most similar to a query, of those that fulfil the conditions; best first.
+
+        With `false_match`, only those with a score that this share of strangers reaches.
+
+        Raises:
+            ConfigError: `false_match` without a calibration for such queries, or too small for it.
+            DataError: The gallery has no such camera.
+        """
+        calibration = self.calibration(query.images)
+        grouping = self.grouping if query.images == 1 or self.grouping != SINGLE else Grouping("several images")
+        least = -np.inf if false_match is None else score_threshold(calibration, grouping, false_match)
+        rows = self.rows(filters)
+        if not self.grouping.gallery:
+            hits = self.gallery.search(query.vector, k, rows)
+        elif rows is None:
+            hits = most_similar(query.vector, self.entries.vectors, k)
+        else:
+            hits = most_similar_of(query.vector, self.entries.vectors, rows, k)
+        scores = hits.similarities[0]
+        kept = scores >= least
+        rates = None if calibration is None else calibration.rates(scores[kept])
+        return tuple(
+            self._ranked(int(row), rank, float(score), None if rates is None else 1 / float(rates[rank - 1]))
+            for rank, (row, score) in enumerate(zip(hits.rows[0][kept], scores[kept], strict=True), start=1)
+        )
+
+    def _ranked(self, group: int, rank: int, score: float, one_in: float | None) -> RankedImage:
+        entry = self.entries.entry(group)
+        return RankedImage(
+            row=int(self.entries.central[group]),
+            rank=rank,
+            score=score,
+            one_in=one_in,
+            **asdict(entry) | {"path": shown(entry.path), "group": shown(entry.group)},
+        )
+
+    def picture(self, row: int, longest: int) -> bytes:
+        """An image as JPEG without metadata, at most `longest` pixels high or wide, turned as the index read it.
+
+        Raises:
+            DataError: There is no such row, or its file is missing, unreadable, or another one than was indexed.
+
+        Cost: one decoding.
+        """
+        if not 0 <= row < len(self.gallery.files):
+            raise DataError(f"the gallery has no row {row}", hint=f"rows are 0 to {len(self.gallery.files) - 1}")
+        file = self.gallery.files[row]
+        path = self.gallery.root / file.path
+        try:
+            found = path.stat()
+            if (found.st_size, found.st_mtime_ns) != (file.size, file.changed):
+                raise DataError(f"{file.path} has changed since it was indexed", hint="start `vireid serve` again")
+            image = open_image(path, self.gallery.reading or FROM_ANYWHERE, (longest, longest)).image
+        except (OSError, ValueError) as error:
+            raise DataError(f"{file.path}: {reason_of(error)}", hint="start `vireid serve` again") from error
+        image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG", quality=_QUALITY)
+        return buffer.getvalue()
+
+
+def read_query(
+    encoder: TrainedEncoder, uploads: Sequence[Upload], modality: Modality, grouping: Grouping = SINGLE
+) -> Query:
+    """A query of one image, or of several as one group.
+
+    Raises:
+        DataError: A file cannot be read as an image, named with the reason.
+        TrainingError: See `TrainedEncoder.encode`.
+    """
+    pixels = []
+    for upload in uploads:
+        try:
+            decoded = decode_image(upload.content, encoder.height, encoder.width, encoder.reading)
+        except (OSError, ValueError) as error:
+            raise DataError(f"{upload.name}: {reason_of(error)}", hint="choose image files") from error
+        pixels.append(decoded.pixels)
+    vectors = unit_rows(encoder.encode(np.stack(pixels), modality), "queries").astype(np.float32)
+    if len(uploads) > 1 or grouping.query:
+        files = [ListedImage(upload.name, track="query") for upload in uploads]
+        vectors = group_entries(files, vectors, "track", grouping.by).vectors
+    return Query(vectors, len(uploads))
+
+
+def shown(path: str) -> str:
+    """A path as text: its undecodable bytes as escapes, as the feedback file has them."""
+    return path.encode(errors="backslashreplace").decode()
+
+
+def served_queries(
+    source: Path, direction: str | None, splits: Sequence[str] = (), root: Path | None = None
+) -> tuple[Modality, ...]:
+    """The modalities of the queries of a gallery: that of the direction; or those that the gallery itself determines.
+
+    An index names the modality of its images, and a manifest that of each; then queries are of the other modality, or
+    of both.
+
+    Raises:
+        ConfigError: Neither a direction nor the gallery names a modality.
+        DataError: See `list_images`.
+    """
+    if direction is not None:
+        return (Modality(direction.partition("_to_")[0]),)
+    if is_index(source):
+        return (read_record(source).modality.other,)
+    if not is_manifest(source):
+        raise ConfigError(
+            f"the images of {source} may be visible or infrared", hint=f"give --direction {' or '.join(DIRECTIONS)}"
+        )
+    images = list_images(source, None, splits, root)
+    return tuple(modality.other for modality in Modality if len(images.of(modality)))
+
+
+def _utc(time: datetime) -> datetime:
+    """Without its time zone, as NumPy takes it."""
+    return time.replace(tzinfo=None)
