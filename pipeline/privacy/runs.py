@@ -3,15 +3,18 @@
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from pipeline.config.datasets import MANIFEST, TABLES
+from pipeline.data.datasets.manifest.adapter import FILE_NAMES
+from pipeline.data.datasets.manifest.checks import folder_of_paths
+from pipeline.data.datasets.manifest.rows import read_rows
 from pipeline.errors import CheckpointError, DataError, VireidError
 from pipeline.privacy.archives import is_forgotten, label_names, rename_in_labels
 from pipeline.privacy.names import ImageNames
-from pipeline.privacy.selection import MANIFESTS
 from pipeline.privacy.tables import names_in, without
 from pipeline.privacy.trace import Findings, Lock, Order, Trace
 from pipeline.runtime import atomic_files
@@ -175,5 +178,19 @@ def _data_folder(place: Path) -> Path | None:
     data = settings.get("data") if isinstance(settings, dict) else None
     if not isinstance(data, dict) or not isinstance(data.get("root"), str):
         return None
-    root = Path(data.get("images_root") or data["root"])
-    return root.parent if root.is_file() or (not root.exists() and root.suffix.lower() in MANIFESTS) else root
+    if data.get("images_root"):
+        return Path(data["images_root"])
+    root = Path(data["root"])
+    file = next((one for one in (root, *(root / name for name in FILE_NAMES)) if one.is_file()), None)
+    if file is not None and data.get("name") == MANIFEST.name:
+        return _start_of_paths(file, file.stat().st_mtime_ns)
+    return root.parent if root.is_file() or (not root.exists() and root.suffix.lower() in TABLES) else root
+
+
+@cache
+def _start_of_paths(manifest: Path, _changed: int) -> Path:
+    """The folder that a manifest's paths start from; read once, because many runs have the same manifest."""
+    try:
+        return folder_of_paths(manifest, read_rows(manifest)[0], None)
+    except DataError:
+        return manifest.parent

@@ -6,7 +6,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from models.modality import Modality
-from pipeline.data.datasets.manifest.checks import find_files
+from pipeline.config.datasets import TABLES
+from pipeline.data.datasets.manifest.checks import find_files, folder_of_paths
 from pipeline.data.datasets.manifest.rows import read_rows
 from pipeline.data.image_list import list_images
 from pipeline.data.path_list import read_path_list
@@ -15,7 +16,6 @@ from pipeline.errors import ConfigError, DataError, VireidError
 from pipeline.inference.index import is_index, read_files, read_record
 from pipeline.privacy.names import ImageNames
 
-MANIFESTS = (".csv", ".tsv", ".jsonl")
 _LIST = ".txt"
 
 
@@ -58,7 +58,7 @@ def images_of_list(source: Path, root: Path | None = None) -> Selection:
         start = root or source.parent
         images = [(start, path) for path in read_path_list(source, start, may_be_gone=True)]
     else:
-        is_manifest = source.suffix.lower() in MANIFESTS
+        is_manifest = source.suffix.lower() in TABLES
         found = list_images(source, None if is_manifest else Modality.VISIBLE, (), root)
         images = [(found.root, path) for path in found.paths]
     if not images:
@@ -105,7 +105,7 @@ def _date(text: str) -> datetime:
 
 
 def _selected(what: str, manifest: Path, root: Path | None, indexes: Path, wanted: _Criterion) -> Selection:
-    if manifest.suffix.lower() not in MANIFESTS:
+    if manifest.suffix.lower() not in TABLES:
         raise ConfigError(f"--manifest {manifest} is no manifest", hint="a manifest is a .csv, .tsv or .jsonl file")
     listed = list_images(manifest, None, (), root)
     facts = [(*listed.known_of(row), _changed(listed.root / path)) for row, path in enumerate(listed.paths)]
@@ -159,6 +159,6 @@ def _indexed(indexes: Path, manifest: Path, wanted: _Criterion) -> Iterator[tupl
 def rows_of(manifest: Path, root: Path | None, names: ImageNames) -> list[int]:
     """The lines of a manifest at which rows with images to forget begin; DataError if it is no manifest."""
     rows, _ = read_rows(manifest)
-    start = root or manifest.parent
+    start = folder_of_paths(manifest, rows, root)
     found, _, _ = find_files(rows, start)
     return [row.line for row in found if names.match(row.path, start)]

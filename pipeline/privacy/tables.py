@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from pipeline.config.datasets import TABLES
 from pipeline.data.datasets.manifest.rows import REQUIRED
 from pipeline.data.listing import json_lines
 from pipeline.data.tables import column_name, read_table
@@ -34,8 +35,9 @@ _OURS = (
 _ALTERNATIVE = re.compile(r'(?:alt|title)="([^"]*)"|<h2>([^<]*)</h2>')
 _SEPARATORS = re.compile(r"[,;\t|\"\r\n]")
 _HINT = "correct the file or remove it, and repeat the command"
-_TABLES, _LINES, _JSON, _PAGES = (".csv", ".tsv"), (".jsonl",), (".json",), (".html", ".htm")
-TEXTS = (*_TABLES, *_LINES, *_JSON, *_PAGES)
+_LINES, _JSON, _PAGES = (".jsonl",), (".json",), (".html", ".htm")
+_TABLES = tuple(suffix for suffix in TABLES if suffix not in _LINES)
+TEXTS = (*TABLES, *_JSON, *_PAGES)
 OLD = ".old"
 
 

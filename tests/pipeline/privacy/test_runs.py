@@ -13,17 +13,18 @@ from PIL import Image
 from models.modality import Modality
 from pipeline.config.cclnet import CclnetConfig
 from pipeline.privacy.forgetting import Places, Report, Sources, forget, search
-from pipeline.privacy.selection import Selection, images_of_list
+from pipeline.privacy.selection import Selection, images_of_list, images_of_person
 from pipeline.reports.comparison import compare_runs, write_page
 from pipeline.reports.look import look_at
 from pipeline.reports.look_page import write_look
 from pipeline.runs.open import run_path
 from pipeline.storage.label_files import read_labels
-from pipeline.storage.layout import queries_path
+from pipeline.storage.layout import queries_path, write_record
 from pipeline.storage.run_folder import RunFolder
 from pipeline.storage.run_reader import read_run
 from pipeline.tracking.mlflow_tracker import MlflowTracker
 from pipeline.tracking.replay import record_rounds
+from tests.pipeline.privacy.small_site import make_site
 
 
 def trained_images(run: Path) -> tuple[str, ...]:
@@ -171,3 +172,22 @@ class TestMlflow:
         (recorded / "mlflow.db").write_bytes(b"no database" * 100)
         report = forget_in(recorded, selection)
         assert not report.complete and "mlflow.db cannot be read" in report.unread[0]
+
+
+@pytest.mark.parametrize("column", [True, False])
+def test_paths_of_a_run_start_where_its_manifest_names(tmp_path: Path, column: bool) -> None:
+    """A method without clusters has no label files: the folder of its images decides."""
+    make_site(tmp_path / "site")
+    manifest = tmp_path / "tables" / "site.csv"
+    manifest.parent.mkdir()
+    lines = (tmp_path / "site" / "site.csv").read_text().splitlines()
+    columns = (f"{line},{'images_root' if line.startswith('path') else '../site'}" for line in lines)
+    manifest.write_text("\n".join(columns if column else lines) + "\n")
+    run = tmp_path / "runs" / "csdn-s1"
+    (run / "figures").mkdir(parents=True)
+    write_record(run, "aaaa", {"data": {"name": "manifest", "root": str(manifest)}})
+    Image.new("RGB", (4, 4)).save(run / "figures" / "retrieval-001.jpg")
+    selection = images_of_person("anna", manifest, None if column else tmp_path / "site", tmp_path / "none")
+    report = forget_in(tmp_path / "runs", selection)
+    assert report.complete and (run / "figures" / "retrieval-001.jpg").exists() != column
+    assert report.trained == ((f"{run}, run folder: the weights may have been trained on them",) if column else ())
