@@ -1,5 +1,6 @@
 """Search a gallery, and score the result where identities are known."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -20,6 +21,8 @@ from pipeline.inference.false_match import FalseMatch
 from pipeline.inference.groups import SINGLE, Entries, Entry, Grouping, group_entries
 from pipeline.inference.index import Gallery
 from pipeline.runtime.table_files import Columns
+
+logger = logging.getLogger(__name__)
 
 _CALIBRATE = "`vireid calibrate` takes strangers, who are not in the gallery, and stores the result with the index"
 
@@ -114,6 +117,8 @@ def search_gallery(
         TrainingError: See `TrainedEncoder.encode`.
     """
     calibration = (calibrations or {}).get(grouping)
+    if calibrations and calibration is None:
+        logger.info("scores of %s are not calibrated: `vireid calibrate` with the same --group", grouping)
     threshold = None if false_match is None else score_threshold(calibration, grouping, false_match)
     embedded = require_some(
         embed_images(encoder, images, batch_size=batch_size, workers=workers, description="embed queries")
