@@ -121,10 +121,8 @@ def write_manifest(
     rows.sort(key=lambda row: (_in_order(row.person), _in_order(row.camera), row.path))
     _write(out, rows, with_people="person" in expression.groupindex or bool(people))
     kinds = Counter(row.modality for row in rows)
-    distinct = {row.person for row in rows if row.person}
-    return ManifestSummary(
-        out, len(rows), len(distinct), kinds[Modality.VISIBLE], kinds[Modality.INFRARED], tuple(notes)
-    )
+    count = len({row.person for row in rows if row.person})
+    return ManifestSummary(out, len(rows), count, kinds[Modality.VISIBLE], kinds[Modality.INFRARED], tuple(notes))
 
 
 def _compile(pattern: str) -> re.Pattern[str]:
