@@ -87,6 +87,7 @@ def evaluate(
     features_file: UserPath | None = None,
     queries_file: UserPath | None = None,
     images_root: UserPath | None = None,
+    skip_unreadable: bool = False,
 ) -> EvaluationReport | State[Any] | None:
     """Evaluate a run again: its last finished round, or the round that was selected as its result.
 
@@ -98,11 +99,18 @@ def evaluate(
         features_file: An .npz file for the features of the test images.
         queries_file: An .npz file for the results of each query.
         images_root: The folder that a manifest's paths start from; default: as recorded by the run.
+        skip_unreadable: Skip images that cannot be read; otherwise as the run did.
     """
 
     def work() -> EvaluationReport:
         with reopen_run(
-            run_folder, method_of, data_root=data_root, images_root=images_root, device=device, split=split
+            run_folder,
+            method_of,
+            data_root=data_root,
+            images_root=images_root,
+            device=device,
+            split=split,
+            skip_unreadable=skip_unreadable,
         ) as (run, evaluator):
             measure = measure_again if FlowRunContext.get() else measure_again.fn
             return measure(run, evaluator, features_file, queries_file)

@@ -20,6 +20,7 @@ from flows.cli.data import data_app
 from flows.cli.encoder import embed, export
 from flows.cli.features import label, rank
 from flows.cli.feedback import feedback
+from flows.cli.forget import forget
 from flows.cli.look import look
 from flows.cli.options import (
     Commands,
@@ -28,6 +29,7 @@ from flows.cli.options import (
     Output,
     PerQueryOption,
     SetOption,
+    SkipOption,
     check_outputs_of,
     renamed,
 )
@@ -63,8 +65,8 @@ app.add_typer(data_app, name="data")
 app.add_typer(config_app, name="config")
 app.add_typer(runs_app, name="runs")
 for command in (
-    rank, label, compare, table, look, embed, search, calibrate, serve, feedback, export, caption, caption_merge,
-    server, deploy,
+    rank, label, compare, table, look, embed, search, calibrate, serve, feedback, export, forget, caption,
+    caption_merge, server, deploy,
 ):  # fmt: skip
     app.command()(command)
 
@@ -147,11 +149,12 @@ def train(
     as_json: JsonOption = False,
 ) -> None:
     """Train with the method of a preset; resumes an interrupted run of the same configuration."""
-    from pipeline.config.presets import load_config, refuse_other
+    from pipeline.config.presets import load_config, refuse_other, values_for_data
 
     # If torchrun has started the ranks, no option changes their number.
     execution = _given(device=device, runs_folder=runs, processes=ranks_of_torchrun() or processes)
-    config = load_config(preset, changes or (), {"data": _given(root=data), "execution": execution})
+    named = {"data": _given(root=data)} if dataset else values_for_data(preset, data, changes or ())
+    config = load_config(preset, changes or (), named | {"execution": execution})
     refuse_other(preset, config, method=method, dataset=dataset)
     chosen = None if splits is None else _split_numbers(splits, config)
     if seeds is None:
@@ -202,6 +205,7 @@ def evaluate(
         Path | None, typer.Option(help="Write the features to this .npz file."), Output("--features", FEATURES)
     ] = None,
     per_query: PerQueryOption = None,
+    skip_unreadable: SkipOption = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, or cuda:N.")] = "auto",
     as_json: JsonOption = False,
 ) -> None:
@@ -215,7 +219,8 @@ def evaluate(
     with prefect_at_terminal():
         options = {"data_root": data, "images_root": root, "device": device, "split": split, "features_file": features}
         report: EvaluationReport | None = with_or_without_prefect(
-            at_terminal("evaluate"), options | {"run_folder": run, "queries_file": per_query}
+            at_terminal("evaluate"),
+            options | {"run_folder": run, "queries_file": per_query, "skip_unreadable": skip_unreadable},
         )
     print_report(report, as_json)
     if report is None or not (report.searches or report.validation):

@@ -17,6 +17,7 @@ from flows.cli.options import (
     Output,
     OverlapOption,
     PartialOption,
+    SkipOption,
     WorkersOption,
     deep_range_of,
     orientation_of,
@@ -28,6 +29,15 @@ data_app = typer.Typer(no_args_is_help=True, help="Generate, check and decode da
 
 HeightOption = Annotated[int, typer.Option(min=16, max=1024, help="Rows of pixels.")]
 WidthOption = Annotated[int, typer.Option(min=16, max=1024, help="Columns of pixels.")]
+SplitOption = Annotated[str, typer.Option(help="train, val, query, gallery, or test, of all images.")]
+JunkOption = Annotated[
+    str | None,
+    typer.Option(help="People to exclude, or none.", show_default="negative numbers, and 0000 of Market-1501"),
+]
+TestShareOption = Annotated[
+    float | None, typer.Option(min=0.0, max=1.0, help="Fraction of the people in test; the others are in train.")
+]
+SeedOption = Annotated[int, typer.Option(help="Seed of the choice of test people.")]
 
 
 @data_app.command("synth")
@@ -106,10 +116,12 @@ def index(
     allow_partial: PartialOption = False,
     orientation: OrientationOption = None,
     deep_range: DeepRangeOption = None,
+    skip_unreadable: SkipOption = False,
     workers: WorkersOption = None,
 ) -> None:
     """Decode all images once, for every later run of that size; resumes an interrupted command."""
     from pipeline.data.dataset import read_dataset, reading_of, spec_of, verified_store
+    from pipeline.data.image_faults import fault_lines
 
     reading = reading_of(name, orientation=orientation_of(orientation), deep_range=deep_range_of(deep_range) or "image")
     dataset = read_dataset(
@@ -121,9 +133,18 @@ def index(
         allow_partial=allow_partial,
     )
     store = verified_store(
-        dataset.images, height=height, width=width, cache_folder=cache, workers=workers, reading=reading
+        dataset.images,
+        height=height,
+        width=width,
+        cache_folder=cache,
+        workers=workers,
+        reading=reading,
+        unreadable="skip" if skip_unreadable else "refuse",
     )
-    counts = store.arrays.map(len)
+    for line in fault_lines(store.unreadable):
+        print_line(f"skipped: {line}")
+    gone = {one.path for one in store.unreadable}
+    counts = dataset.images.map(lambda table: sum(path not in gone for path in table.paths))
     print_line(
         f"{counts.visible:,} visible and {counts.infrared:,} infrared images of {height} x {width} in {store.folder}"
     )
@@ -140,18 +161,13 @@ def manifest(
     modality_names: Annotated[
         str, typer.Option(help="Names of {modality}, such as 'Thermal=infrared,Visible=visible'.")
     ] = "",
-    split: Annotated[str, typer.Option(help="train, val, query, gallery, or test; if not in the pattern.")] = "train",
+    split: SplitOption = "train",
     split_names: Annotated[
         str, typer.Option(help="Names of {split}, such as 'bounding_box_test=gallery,query=query'.")
     ] = "",
-    junk_people: Annotated[
-        str | None,
-        typer.Option(help="People to exclude, or none.", show_default="negative numbers, and 0000 of Market-1501"),
-    ] = None,
-    test_share: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="Fraction of the people in test; the others are in train.")
-    ] = None,
-    seed: Annotated[int, typer.Option(help="Seed of the choice of test people.")] = 1,
+    junk_people: JunkOption = None,
+    test_share: TestShareOption = None,
+    seed: SeedOption = 1,
     feedback: Annotated[
         Path | None, typer.Option(help="Name people by the marks of this file, which `vireid serve` writes.")
     ] = None,
@@ -173,7 +189,7 @@ def manifest(
         modality_names=dict(_named(entry, "--modality-names") for entry in _listed(modality_names)),
         split=split,
         split_names=dict(_named(entry, "--split-names") for entry in _listed(split_names)),
-        junk_people=None if junk_people is None else [one for one in _listed(junk_people) if one != "none"],
+        junk_people=_junk(junk_people),
         test_share=test_share,
         seed=seed,
         name_people=name_people,
@@ -181,6 +197,49 @@ def manifest(
     print_line(str(summary))
     if out.resolve().parent != folder.resolve():
         print_line(f"note: its paths need --root {shlex.quote(str(folder))}")
+
+
+@data_app.command("folders")
+def folders(
+    visible: Annotated[list[Path], typer.Option("--visible", help="A folder of visible images. Repeatable.")],
+    infrared: Annotated[list[Path], typer.Option("--infrared", help="A folder of infrared images. Repeatable.")],
+    out: Annotated[Path, typer.Option(help="The file to write."), Output("--out", MANIFEST)] = Path("site.csv"),
+    camera_pattern: Annotated[
+        str | None,
+        typer.Option(help="Regular expression with one group.", show_default="the first folder below the given one"),
+    ] = None,
+    person_pattern: Annotated[str | None, typer.Option(help="The same for the person, if names contain it.")] = None,
+    track_pattern: Annotated[str | None, typer.Option(help="The same for the track of a passing person.")] = None,
+    time_pattern: Annotated[str | None, typer.Option(help="The same for the time, such as '(\\d{8}_\\d{6})'.")] = None,
+    same_cameras: Annotated[
+        bool, typer.Option("--same-cameras", help="Cameras of one name in both modalities are one camera.")
+    ] = False,
+    split: SplitOption = "train",
+    junk_people: JunkOption = None,
+    test_share: TestShareOption = None,
+    seed: SeedOption = 1,
+) -> None:
+    """Write a manifest of folders of photographs, visible and infrared ones, which may have subfolders."""
+    from models.modality import PerModality
+    from pipeline.data.datasets.manifest.folders import FolderPatterns, write_folders
+
+    summary = write_folders(
+        PerModality(visible, infrared),
+        out,
+        patterns=FolderPatterns(camera_pattern, person_pattern, track_pattern, time_pattern),
+        same_cameras=same_cameras,
+        split=split,
+        junk_people=_junk(junk_people),
+        test_share=test_share,
+        seed=seed,
+    )
+    print_line(str(summary))
+    command = "train plus-sysu" if split == "train" else "evaluate RUN"
+    print_line(f"next: vireid {command} --data {shlex.quote(str(out))}")
+
+
+def _junk(text: str | None) -> list[str] | None:
+    return None if text is None else [one for one in _listed(text) if one != "none"]
 
 
 def _listed(text: str) -> list[str]:

@@ -93,6 +93,9 @@ DeepRangeOption = Annotated[
     str | None,
     typer.Option(help="Black and white of images of more than 8 bits: LOW,HIGH; or image, its own limits."),
 ]
+SkipOption = Annotated[
+    bool, typer.Option("--skip-unreadable", help="Skip images that cannot be read; they are counted by kind.")
+]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Change a value: section.key=value. Repeatable.")]
 RunsOption = Annotated[Path, typer.Option("--runs", help="The folder of runs.")]
 DatasetArgument = Annotated[str, typer.Argument(metavar="DATASET", help="sysu, regdb, llcm, or manifest.")]

@@ -1,6 +1,6 @@
 """`vireid search` and `vireid calibrate`: rank a gallery's images, and find out what their scores mean."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, cast
 
@@ -27,8 +27,9 @@ from pipeline.runtime.outputs import PAGE
 
 if TYPE_CHECKING:
     from models.modality import Modality
+    from pipeline.inference.encoder import TrainedEncoder
     from pipeline.inference.groups import GroupBy, Grouping
-    from pipeline.inference.index import GallerySource
+    from pipeline.inference.index import Gallery, GallerySource
     from pipeline.inference.searching import FoundByQuery, GallerySearchResult
 
 MOST_SHOWN = 20
@@ -100,40 +101,22 @@ def search(
     grouping = grouping_of(query_group or group, gallery_group or group, group_by)
     from pipeline.data.image_list import list_images
     from pipeline.inference.calibration import read_calibrations
-    from pipeline.inference.index import INDEXES
-    from pipeline.inference.index_refresh import Kind, open_or_refresh
     from pipeline.inference.run_encoder import open_encoder
+    from pipeline.inference.search_page import write_search_page
     from pipeline.inference.searching import hit_columns, search_gallery
     from pipeline.runtime.table_files import TableFiles
 
     queries = list_images(query, asking, query_split or (), root_of(query, root))
     encoder = open_encoder(run, device, precision_of(precision), orientation_of(orientation), deep_range_of(deep_range))
     source = _source(gallery, asked, gallery_split, root)
-    opened, folder = open_or_refresh(
-        source, index, INDEXES, encoder, batch_size=batch_size, kind=cast(Kind, kind), workers=workers
-    )
-    calibrations = read_calibrations(folder, encoder.digest)
+    opened, folder = _open(source, index, encoder, batch_size, workers, kind)
     result = search_gallery(
         encoder, queries, opened, top, batch_size=batch_size, workers=workers, grouping=grouping,
-        calibrations=calibrations, false_match=false_match,
+        calibrations=read_calibrations(folder, encoder.digest), false_match=false_match,
     )  # fmt: skip
-    if calibrations and grouping not in calibrations:
-        print_note(f"scores of {grouping} are not calibrated: `vireid calibrate` with the same --group")
-    written = TableFiles(csv, parquet, sqlite).write("hits", hit_columns(result, encoder.digest))
-    pages = 0
-    if html is not None:
-        from pipeline.inference.search_page import write_search_page
-
-        pages = write_search_page(result, queries, opened, html)
-    if as_json:
-        print_json({"index": str(folder), "gallery": len(opened.files), **result.to_dict()})
-    else:
-        _print_hits(result)
-    print_note(f"index: {folder}")
-    for file in written:
-        print_note(f"table: {file}")
-    if pages:
-        print_note(f"page: {html}" + f" and {pages - 1} more" * (pages > 1))
+    tables = TableFiles(csv, parquet, sqlite).write("hits", hit_columns(result, encoder.digest))
+    pages = [] if html is None else write_search_page(result, queries, opened, html)
+    _print_result(result, len(opened.files), folder, {"table": tables, "page": pages}, as_json)
 
 
 def calibrate(
@@ -164,14 +147,11 @@ def calibrate(
     groupings = [grouping_of(one, one, group_by) for one in group or ()]
     from pipeline.data.image_list import list_images
     from pipeline.inference.calibration import calibrate_gallery
-    from pipeline.inference.index import INDEXES
-    from pipeline.inference.index_refresh import open_or_refresh
     from pipeline.inference.run_encoder import open_encoder
 
     images = list_images(strangers, asking, strangers_split or (), root_of(strangers, root))
     encoder = open_encoder(run, device, precision_of(precision), orientation_of(orientation), deep_range_of(deep_range))
-    source = _source(gallery, asked, gallery_split, root)
-    _, folder = open_or_refresh(source, index, INDEXES, encoder, batch_size=batch_size, workers=workers)
+    _, folder = _open(_source(gallery, asked, gallery_split, root), index, encoder, batch_size, workers)
     found = calibrate_gallery(folder, encoder, images, groupings, batch_size=batch_size, workers=workers)
     summaries = {str(grouping): one.summary() for grouping, one in found.items()}
     if as_json:
@@ -209,6 +189,35 @@ def _source(gallery: Path, modality: "Modality", splits: list[str] | None, root:
     return GallerySource(gallery, modality, tuple(splits or ()), root_of(gallery, root))
 
 
+def _open(
+    source: "GallerySource",
+    index: Path | None,
+    encoder: "TrainedEncoder",
+    batch_size: int,
+    workers: int | None,
+    kind: str = "auto",
+) -> "tuple[Gallery, Path]":
+    from pipeline.inference.index import INDEXES
+    from pipeline.inference.index_refresh import Kind, open_or_refresh
+
+    return open_or_refresh(
+        source, index, INDEXES, encoder, batch_size=batch_size, kind=cast(Kind, kind), workers=workers
+    )
+
+
+def _print_result(
+    result: "GallerySearchResult", gallery: int, index: Path, written: Mapping[str, Sequence[Path]], as_json: bool
+) -> None:
+    if as_json:
+        print_json({"index": str(index), "gallery": gallery, **result.to_dict()})
+    else:
+        _print_hits(result)
+    print_note(f"index: {index}")
+    for what, files in written.items():
+        for file in files:
+            print_note(f"{what}: {file}")
+
+
 def _print_summary(name: str, summary: "Mapping[str, float]") -> None:
     """`summary` has the number of strangers, and the score that each share of them reaches."""
     shares = [f"{share} of them score {score:.3f} or more" for share, score in summary.items() if share != "strangers"]
@@ -238,7 +247,7 @@ def _print_query(query: "FoundByQuery") -> None:
     title = query.group or query.path
     title += f" ({query.images:,} images)" * (query.images > 1)
     if not query.hits:
-        print_line(f"{title}: nobody")
+        print_line(f"{title}: no match")
         return
     table = Table(title=printable(title), title_justify="left")
     chances = query.hits[0].one_in is not None

@@ -29,6 +29,7 @@ from pipeline.errors import ConfigError
 from pipeline.runs.record import UI_VARIABLE
 from pipeline.runtime.children import GroupWatch
 from pipeline.runtime.signals import ending_signals_call
+from pipeline.runtime.user_environment import NO_TELEMETRY
 
 logger = logging.getLogger(__name__)
 
@@ -37,12 +38,7 @@ START_SECONDS = 180.0
 
 _POLL_SECONDS = 0.5
 
-_NO_TELEMETRY = {
-    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "DO_NOT_TRACK": "1",
-    "MLFLOW_DISABLE_TELEMETRY": "true",
-    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
-}
+_QUIET = NO_TELEMETRY | {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
 
 # Leases of the `gpu` limit are kept on disk: in memory they would be lost with the server, and their slots with them.
 # Task states are written in batches once a second, events every 5 s: SQLite refuses a lease during other writes, and a
@@ -140,7 +136,7 @@ def _services(
     worker_command = [sys.executable, "-m", "prefect", "worker", "start"]
     worker_command += ["--pool", pool, "--type", "process", "--name", worker]
     api = f"{address}/api"
-    with_server = _NO_TELEMETRY | {"PREFECT_API_URL": api}
+    with_server = _QUIET | {"PREFECT_API_URL": api}
     origins = f"{address},http://localhost:{port}"
     guarded = {"PREFECT_SERVER_API_AUTH_STRING": password, "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": origins}
     as_worker = {"PREFECT_API_AUTH_STRING": password, UI_VARIABLE: pages}
@@ -154,7 +150,7 @@ def _services(
             f"{api}/health",
             watch=watch,
         ),
-        Service("MLflow", mlflow, _NO_TELEMETRY, logs / "mlflow.log", f"{pages}/health", watch=watch),
+        Service("MLflow", mlflow, _QUIET, logs / "mlflow.log", f"{pages}/health", watch=watch),
         # Processes of its flow runs survive, and are ended with the next start.
         Service(
             "the worker",

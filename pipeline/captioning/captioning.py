@@ -256,6 +256,8 @@ def read_images(
         allow_overlap=allow_overlap,
         allow_partial=allow_partial,
     )
+    if not (all_splits or dataset.has_training):
+        raise DataError(f"{root} has no training images to caption", hint="captions are of rows of split train")
     return dataset, dataset.images if all_splits else dataset.training.images
 
 

@@ -1,6 +1,8 @@
 """Data sets as the settings need them: splits, searches, and which settings apply."""
 
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from pipeline.errors import ConfigError
@@ -13,6 +15,10 @@ Orientation = Literal["apply", "ignore"]
 """Whether images are turned by their orientation tag."""
 DeepRange = Literal["image"] | tuple[float, float]
 """The values of deep images (more than 8 bits) that become black and white: of each image, or fixed ones."""
+OnUnreadable = Literal["refuse", "skip"]
+"""What happens to a data set with images that cannot be read: it is refused, or these images are skipped."""
+TABLES = (".csv", ".tsv", ".jsonl")
+"""Extensions of manifests."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +81,16 @@ MANIFEST = DatasetOptions(
 )
 
 OPTIONS = (SYSU, REGDB, LLCM, MANIFEST)
+
+
+def site_name(path: Path) -> str:
+    """The name of a manifest's site, in the letters of names of runs: that of its file without the extension."""
+    return "".join(sign if sign.isascii() and (sign.isalnum() or sign in "._-") else "-" for sign in path.stem.lower())
+
+
+def is_table(path: Path) -> bool:
+    """Whether a path is a manifest: an existing file with the extension of one."""
+    return path.suffix.lower() in TABLES and os.path.isfile(path)  # noqa: PTH113 - Path.is_file raises an OSError
 
 
 def options_of(name: str) -> DatasetOptions:

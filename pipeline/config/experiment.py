@@ -82,7 +82,7 @@ Stage = str
 _SHOWN = 4
 PATHS = {"data": ("root", "images_root"), "captions": ("path",)}
 """Settings that are paths: the digest omits them, since a resumed run compares digests of the files themselves."""
-_ADDED: Mapping[str, Mapping[str, Any]] = {"data": {"orientation": None, "deep_range": "image"}}
+_ADDED: Mapping[str, Mapping[str, Any]] = {"data": {"orientation": None, "deep_range": "image", "unreadable": "refuse"}}
 """Settings that runs of earlier versions lack, with the values that these runs have: the digest omits these values."""
 
 _ADDED_TO: Mapping[str, Mapping[str, Mapping[str, Any]]] = {

@@ -1,6 +1,7 @@
 """Presets: TOML files with the values of a method on a data set, each with its origin; overrides; validation."""
 
 import difflib
+import logging
 import os
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,10 +12,13 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from pipeline.config.datasets import MANIFEST, SYSU, is_table, site_name
 from pipeline.config.experiment import CONFIGS, AnyConfig, changed_settings, method_name, record_of
 from pipeline.errors import ConfigError
 from pipeline.runtime.names import did_you_mean, is_there
 from pipeline.runtime.text_files import read_text
+
+logger = logging.getLogger(__name__)
 
 _FOLDER = resources.files("pipeline.config") / "presets"
 _MODELS = {method_name(config): config for config in CONFIGS}
@@ -22,6 +26,7 @@ _EVERY_KEY = "`vireid config show PRESET` lists every key with its value, `virei
 _RENAMED = {"swap.min_similarity": "matching.floor"}
 _MAX_DEPTH = 8  # of nested sections; no configuration has more than three
 _LONGEST = 200  # characters of a name that a message shows
+_LONGEST_NAME = 64  # of an experiment
 _LARGEST = 2**63  # TOML integers have 64 bits
 
 
@@ -55,6 +60,25 @@ def load_config(preset: str, overrides: Sequence[str] = (), values: Mapping[str,
     for override in overrides:
         _override(tree, override)
     return validate_config(tree)
+
+
+def values_for_data(preset: str, root: Path | None, overrides: Sequence[str] = ()) -> dict[str, Any]:
+    """Values for a data set that is named beside a preset, as `--data`; None names none.
+
+    A manifest takes the place of the preset's published data set, and the experiment the name of the manifest's site:
+    `plus-sysu` on `gate.csv` is `plus-gate`. An override of `data.name` decides in its place.
+    """
+    if root is None:
+        return {}
+    tree = _read_preset(preset)
+    section = tree.get("data", {})
+    before = section.get("name", SYSU.name) if isinstance(section, dict) else None
+    chosen = any(override.partition("=")[0].strip() == "data.name" for override in overrides)
+    if before in (MANIFEST.name, None) or chosen or not is_table(root):
+        return {"data": {"root": root}}
+    name = f"{str(tree.get('name', 'run')).removesuffix(f'-{before}')}-{site_name(root)}"[:_LONGEST_NAME]
+    logger.info("%s is a manifest: data.name = manifest in place of %s, and the run is called %s", root, before, name)
+    return {"name": name, "data": {"root": root, "name": MANIFEST.name, "split": None}}
 
 
 def is_demonstration(preset: str | None, config: AnyConfig) -> bool:

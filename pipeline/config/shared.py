@@ -21,7 +21,7 @@ from pydantic import (
     model_validator,
 )
 
-from pipeline.config.datasets import OPTIONS, DeepRange, Orientation, Split, options_of, readers_of
+from pipeline.config.datasets import OPTIONS, DeepRange, OnUnreadable, Orientation, Split, options_of, readers_of
 from pipeline.runtime.names import did_you_mean
 
 STRICT = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False)
@@ -73,6 +73,8 @@ class DataConfig(BaseModel, **STRICT):
     """Orientation tags of images: `apply`, or `ignore`, as for crops; default: `apply` for manifests only."""
     deep_range: DeepRange = "image"
     """Values of images of more than 8 bits that become black and white: of each `image`, or fixed `[low, high]`."""
+    unreadable: OnUnreadable = "refuse"
+    """Images that cannot be read: `refuse` the data set, or `skip` these images; the run records them."""
 
     @model_validator(mode="before")
     @classmethod

@@ -5,11 +5,12 @@ from dataclasses import replace
 from pathlib import Path
 
 from models.modality import PerModality
-from pipeline.config.datasets import DeepRange, Orientation
+from pipeline.config.datasets import DeepRange, OnUnreadable, Orientation
 from pipeline.data.check import MAX_OFFENDERS, CheckRow, DatasetCheck
 from pipeline.data.datasets import DATASETS
 from pipeline.data.datasets.spec import DatasetSpec
 from pipeline.data.decoding import inspect_images
+from pipeline.data.image_faults import fault_lines
 from pipeline.data.image_files import AS_STORED, ImageReading, adjustment_lines
 from pipeline.data.images import ImageTable, TestImages, TrainingImages
 from pipeline.data.read import read_dataset, refuse_other_layout, spec_of
@@ -108,17 +109,19 @@ def inspect_dataset(
         return replace(check, notes=(*check.notes, f"no image was read: {error.message}"))
     if decode:
         found = inspect_images(images, reading_of(name, datasets=datasets), workers=workers)
-        advice = "copy these files again from their source"
+        advice = "copy these files again from their source, or train without them: data.unreadable=skip"
         check = _with_row(
             replace(check, notes=(*check.notes, *adjustment_lines(found.adjustments, found.total))),
             CheckRow("images that cannot be decoded", 0, len(found.unreadable), advice),
-            [f"{problem.path} ({problem.reason})" for problem in found.unreadable],
+            fault_lines(found.unreadable),
         )
     if cache_folder is not None:
         damaged = damaged_copies(images, cache_folder)
         advice = "remove these folders; the images are then decoded again"
         check = _with_row(
-            check, CheckRow("damaged arrays of decoded images", 0, len(damaged), advice), list(map(str, damaged))
+            check,
+            CheckRow("damaged arrays of decoded images", 0, len(damaged), advice),
+            list(map(str, damaged[:MAX_OFFENDERS])),
         )
     return check
 
@@ -131,7 +134,9 @@ def damaged_copies(images: PerModality[ImageTable], cache_folder: Path) -> tuple
         height, width, reading = index.height, index.width, index.reading
         if folder.name == store_key(images, height=height, width=width, reading=reading):
             found += 1
-            store = open_store(images, height=height, width=width, cache_folder=cache_folder, reading=reading)
+            store = open_store(
+                images, height=height, width=width, cache_folder=cache_folder, reading=reading, unreadable="skip"
+            )
             damaged += damaged_arrays(store)
     if found == 0:
         raise DataError(
@@ -149,9 +154,18 @@ def verified_store(
     cache_folder: Path,
     workers: int | None = None,
     reading: ImageReading = AS_STORED,
+    unreadable: OnUnreadable = "refuse",
 ) -> ImageStore:
-    """Open the decoded images, decoding them if necessary, and compare the arrays with their digests."""
-    store = open_store(images, height=height, width=width, cache_folder=cache_folder, workers=workers, reading=reading)
+    """Open the decoded images as `open_store`, and compare the arrays with their digests."""
+    store = open_store(
+        images,
+        height=height,
+        width=width,
+        cache_folder=cache_folder,
+        workers=workers,
+        reading=reading,
+        unreadable=unreadable,
+    )
     damaged = damaged_arrays(store)
     if damaged:
         raise DataError(
@@ -162,4 +176,4 @@ def verified_store(
 
 
 def _with_row(check: DatasetCheck, row: CheckRow, offenders: list[str]) -> DatasetCheck:
-    return replace(check, rows=(*check.rows, row), offenders=(*check.offenders, *offenders[:MAX_OFFENDERS]))
+    return replace(check, rows=(*check.rows, row), offenders=(*check.offenders, *offenders))

@@ -44,8 +44,8 @@ def decode_table(
 ) -> Iterator[Outcome]:
     """Write the images of a table into a `.npy` file, one row an image, from the first incomplete chunk.
 
-    Yields the outcome of each image in order. After the first undecodable image no chunk counts as complete,
-    so that a second attempt finds the same images again. The bytes do not depend on the number of workers.
+    Yields the outcome of each image in order; an undecodable one is black. After the first of these no chunk counts as
+    complete, so that a second attempt finds the same images again. The bytes do not depend on the number of workers.
 
     Raises:
         OSError: The array cannot be written, for instance because the disk is full.
@@ -60,6 +60,7 @@ def decode_table(
         try:
             decoded = decode_image(table.root / path, height, width, reading)
         except (OSError, ValueError) as error:
+            chunk[slot] = 0
             return Unreadable(path, reason_of(error))
         chunk[slot] = decoded.pixels
         return decoded.adjustments
@@ -76,10 +77,10 @@ def decode_table(
             for outcome in pool.map(decode_into, range(len(paths)), paths):
                 all_readable = all_readable and not isinstance(outcome, Unreadable)
                 yield outcome
+            file.seek(len(header) + first * row_bytes)
+            file.write(chunk[: len(paths)].data)
+            _sync(file)
             if all_readable:
-                file.seek(len(header) + first * row_bytes)
-                file.write(chunk[: len(paths)].data)
-                _sync(file)
                 marks.write(b".")  # the number of complete chunks is the file's length: a torn mark cannot exist
                 _sync(marks)
 
@@ -128,6 +129,18 @@ def inspect_images(tables: Iterable[ImageTable], reading: ImageReading, *, worke
     with ThreadPoolExecutor(workers or os.cpu_count() or 1) as pool:
         outcomes = list(progress(pool.map(decode, images), "decode images", total=len(images), unit="images"))
     return Inspected(len(images), *split_outcomes(outcomes))
+
+
+@without_pillow_warnings()
+def any_readable(root: Path, paths: Iterable[str], reading: ImageReading) -> bool:
+    """Whether one of some images can be decoded."""
+    for path in paths:
+        try:
+            decode_image(root / path, 1, 1, reading)
+        except (OSError, ValueError):
+            continue
+        return True
+    return False
 
 
 def split_outcomes(outcomes: Iterable[Outcome]) -> tuple[tuple[Unreadable, ...], Counter[Adjustment]]:

@@ -29,6 +29,7 @@ LARGE_JPEG = 16_000_000  # pixels; a larger JPEG is decoded at a part of its siz
 BACKGROUND = "white"
 _DEEP_MODES = ("I", "F")  # prefixes of Pillow's modes of 16 bits and more; converting them to 8 bits would clip
 _DRAWINGS = ("EPS", "WMF")
+_VIDEOS = (b"mp4", b"iso", b"avc1", b"M4V", b"qt  ", b"3gp")  # kinds of MPEG-4 files
 _ORIENTATION = 0x0112
 _TURNS: Final = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -259,6 +260,8 @@ def _identified(source: Path | bytes) -> str:
         return "an empty file"
     if start.startswith(b"version https://git-lfs"):
         return "no image, but a Git LFS pointer: fetch it with `git lfs pull`"
+    if start[4:8] == b"ftyp" and start[8:].startswith(_VIDEOS):
+        return "no image, but a video"
     if (start[4:8] == b"ftyp" and start[8:11] != b"avi") or needs_plugin(name):
         return "a kind of image that Pillow reads with a plugin only, such as pillow-heif"
     if not any(byte < 9 for byte in start):

@@ -1,8 +1,7 @@
 """Lists of images that a user names: a file, a folder with subfolders, a list of paths, or rows of a manifest."""
 
 import logging
-import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,9 +9,11 @@ import numpy as np
 from jaxtyping import Bool, Int64
 
 from models.modality import Modality
-from pipeline.data.datasets.manifest.checks import find_files, numbers_of
+from pipeline.config.datasets import TABLES
+from pipeline.data.datasets.manifest.checks import find_files, folder_of_paths, numbers_of
 from pipeline.data.datasets.manifest.rows import SPLITS, ManifestRow, read_rows
-from pipeline.data.image_names import image_kinds, is_readable_name, skipped_by_extension
+from pipeline.data.image_folders import list_folder
+from pipeline.data.image_names import image_kinds, skipped_by_extension
 from pipeline.data.path_list import read_path_list
 from pipeline.data.roots import describe_absent
 from pipeline.errors import ConfigError, DataError
@@ -20,7 +21,6 @@ from pipeline.runtime.names import is_there
 
 logger = logging.getLogger(__name__)
 
-_MANIFESTS = (".csv", ".tsv", ".jsonl")
 _LIST = ".txt"
 _SHOWN = 3
 
@@ -114,7 +114,7 @@ def list_images(
     is_file = source.is_file()
     if root is not None and not root.is_dir():
         raise DataError(describe_absent(root), hint="--root names the folder that paths start from")
-    if root is not None and not (is_file and source.suffix.lower() in (*_MANIFESTS, _LIST)):
+    if root is not None and not (is_file and source.suffix.lower() in (*TABLES, _LIST)):
         raise ConfigError(
             f"{source} is neither a manifest nor a list", hint="omit the root: paths start from the folder"
         )
@@ -137,40 +137,30 @@ def list_images(
 
 def is_manifest(source: Path) -> bool:
     """Whether a path is a file with a manifest's extension."""
-    return source.is_file() and source.suffix.lower() in _MANIFESTS
+    return source.is_file() and source.suffix.lower() in TABLES
 
 
 def _plain_paths(source: Path, root: Path | None) -> tuple[Path, tuple[str, ...]]:
     if source.is_dir():
-        return source, tuple(sorted(_walk(source)))
+        return source, _walk(source)
     if source.suffix.lower() == _LIST:
         start = root or source.parent
         return start, read_path_list(source, start)
     return source.parent, (source.name,)
 
 
-def _walk(root: Path) -> Iterator[str]:
+def _walk(root: Path) -> tuple[str, ...]:
     """Images below a folder, without names that begin with a dot; links to files inside the folder count too."""
-    real, skipped, others = root.resolve(), list[str](), list[str]()
-    for folder, folders, files in os.walk(root):
-        here = Path(folder)
-        skipped += [f"{name}/" for name in folders if (here / name).is_symlink()]
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        for name in files:
-            if name.startswith("."):
-                continue
-            path = here / name
-            if not is_readable_name(name):
-                others.append(path.relative_to(root).as_posix())
-            elif path.is_symlink() and not path.resolve().is_relative_to(real):
-                skipped.append(name)
-            else:
-                yield path.relative_to(root).as_posix()
-    if note := skipped_by_extension(others):
+    found = list_folder(root)
+    if note := skipped_by_extension(found.others):
         logger.info("%s: %s", root, note)
-    if skipped:
-        shown = ", ".join(sorted(skipped)[:_SHOWN])
-        logger.warning("%s: %d links to folders, or out of it, are not followed: %s", root, len(skipped), shown)
+    if found.links:
+        shown = ", ".join(found.links[:_SHOWN])
+        logger.warning("%s: %d links to folders, or out of it, are not followed: %s", root, len(found.links), shown)
+    if found.closed:
+        shown = ", ".join(found.closed[:_SHOWN])
+        logger.warning("%s: %d folders cannot be listed: %s", root, len(found.closed), shown)
+    return found.images
 
 
 def _from_manifest(path: Path, modality: Modality | None, splits: Sequence[str], root: Path | None) -> ImageList:
@@ -184,7 +174,7 @@ def _from_manifest(path: Path, modality: Modality | None, splits: Sequence[str],
             f"{len(mistakes)} mistakes in {path}, the first in line {first.line}: {first.message}",
             hint="`vireid data check manifest` shows them all; docs/data-sets.md describes the columns",
         )
-    start = root or path.parent
+    start = folder_of_paths(path, rows, root)
     rows, _, notes = find_files(rows, start)
     for note in notes:
         logger.info("%s: %s", path.name, note)

@@ -18,7 +18,7 @@ _WITH_CODEC = {
 _WITH_PLUGIN = (".heic", ".heics", ".heif", ".heifs", ".hif", ".avif", ".avifs", ".jxl")
 _PLUGINS = ("pillow_heif", "pillow_avif", "pillow_jxl")
 _REGISTER = ("register_heif_opener", "register_avif_opener")
-_NO_DATA = ("thumbs.db", "desktop.ini")
+_NO_DATA = ("thumbs.db", "desktop.ini", "__macosx")
 _SHOWN = 5
 
 
@@ -64,6 +64,11 @@ def needs_plugin(name: str) -> bool:
     return PurePath(name).suffix.lower() in _WITH_PLUGIN and not is_readable_name(name)
 
 
+def is_system_file(name: str) -> bool:
+    """Whether a file or folder is one that systems leave behind, such as `Thumbs.db`."""
+    return name.lower() in _NO_DATA
+
+
 def skipped_by_extension(paths: Iterable[str]) -> str:
     """A phrase that counts and names files without an image's extension; empty if all are files of the system.
 
@@ -74,7 +79,7 @@ def skipped_by_extension(paths: Iterable[str]) -> str:
     """
     order: Counter[str] = Counter()
     ranked = []
-    for path in sorted(path for path in paths if PurePath(path).name.lower() not in _NO_DATA):
+    for path in sorted(path for path in paths if not is_system_file(PurePath(path).name)):
         extension = PurePath(path).suffix.lower()
         ranked.append((order[extension], path))
         order[extension] += 1

@@ -2,12 +2,12 @@
 
 import hashlib
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar, Literal, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int64, UInt8
+from jaxtyping import Bool, Int64, UInt8
 
 from models.modality import Modality
 
@@ -20,19 +20,26 @@ class ImageTable:
     """Paths and cameras of the images of one modality, in the adapter's order; paths are POSIX, relative to `root`.
 
     There is no person column, but paths contain identities (folders are named by person): a table stays with adapters
-    and evaluation, and training gets `TrainingImages`.
+    and evaluation, and training gets `TrainingImages`. `fills_root`: the whole folder is the data set's, and nothing is
+    written anywhere below it; otherwise this holds for the folders of the images only.
     """
 
     root: Path
     paths: tuple[str, ...]
     cameras: Int64[np.ndarray, " n"]
     modality: Modality
+    fills_root: bool = True
 
     def __post_init__(self) -> None:
         assert len(self.paths) == len(self.cameras), "every image has one camera"
 
     def __len__(self) -> int:
         return len(self.paths)
+
+    def only(self, kept: Bool[np.ndarray, " n"]) -> "ImageTable":
+        """The images of a mask."""
+        paths = tuple(path for path, keep in zip(self.paths, kept, strict=True) if keep)
+        return replace(self, paths=paths, cameras=self.cameras[kept])
 
 
 def file_list_digest(tables: Iterable[ImageTable]) -> str:

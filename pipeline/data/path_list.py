@@ -21,14 +21,15 @@ _HEADER = re.compile(r"(?:path|image|file|filename|image_path)(?:[\s,;|].*)?", r
 _MOST_PARTS = 8
 
 
-def read_path_list(file: Path, root: Path) -> tuple[str, ...]:
+def read_path_list(file: Path, root: Path, *, may_be_gone: bool = False) -> tuple[str, ...]:
     """The distinct paths of a list, in its order, each as it is on disk; one without a file stays as it is written.
 
     Paths start from `root` or are absolute. Blank lines, and lines that begin with `#`, are skipped. What is not the
     name of a file is read without quotation marks, with slashes for backslashes, and without text behind the path.
 
     Raises:
-        DataError: The list is missing or no text, a line has a NUL character, or no path is that of a file.
+        DataError: The list is missing or no text, a line has a NUL character, or no path is that of a file, unless
+            all of them `may_be_gone`.
     """
     text = read_text(file, kind="list of images", origin=_FORM)
     numbered = enumerate(io.StringIO(text, newline=None), start=1)
@@ -57,7 +58,7 @@ def read_path_list(file: Path, root: Path) -> tuple[str, ...]:
         logger.info("%s: %s", file.name, note)
     if labelled:
         logger.info("%s: text behind the path is ignored in %d lines: %.80r", file.name, len(labelled), labelled[0])
-    if paths and len(missing) == len(paths):
+    if paths and len(missing) == len(paths) and not may_be_gone:
         raise _nothing(file, root, missing)
     return tuple(dict.fromkeys(paths))
 

@@ -5,13 +5,13 @@ from collections.abc import Iterable, Sequence
 from itertools import islice
 from pathlib import Path
 
+from pipeline.config.datasets import TABLES
 from pipeline.data.check import MAKE_AGAIN
 from pipeline.data.synthetic.record import read_drawn
 from pipeline.errors import DataError
 from pipeline.runtime.names import Names, is_there, similar_path
 
 _ARCHIVES = (".zip", ".tar", ".tgz", ".gz", ".bz2", ".xz", ".7z", ".rar")
-_TABLES = (".csv", ".tsv", ".jsonl")
 _MOST_FOLDERS = 200
 _NO_DATA = "name its folder with --data, or as the argument; docs/data-sets.md describes how to obtain a data set"
 
@@ -33,7 +33,7 @@ def require_folder(root: Path, hint: str | None = None) -> None:
         if root.is_file() and root.suffix.lower() in _ARCHIVES:
             raise DataError(f"{root} is an archive, not a folder", hint="unpack it, and name the folder")
         if not root.is_dir():
-            table = "a manifest needs --set data.name=manifest" if root.suffix.lower() in _TABLES else "name the folder"
+            table = "a manifest needs --set data.name=manifest" if root.suffix.lower() in TABLES else "name the folder"
             raise DataError(f"{root} is a file, not a folder", hint=hint or table)
         with os.scandir(root) as entries:
             empty = next(entries, None) is None

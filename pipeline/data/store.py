@@ -10,9 +10,9 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import chain
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Annotated
 
 import numpy as np
@@ -21,8 +21,10 @@ from jaxtyping import UInt8
 from pydantic import Field
 
 from models.modality import Modality, PerModality
+from pipeline.config.datasets import OnUnreadable
 from pipeline.console import progress
-from pipeline.data.decoding import FILTER, completed_rows, decode_table, finish_array, split_outcomes
+from pipeline.data.decoding import FILTER, any_readable, completed_rows, decode_table, finish_array, split_outcomes
+from pipeline.data.image_faults import fault_lines
 from pipeline.data.image_files import (
     AS_STORED,
     ImageReading,
@@ -51,6 +53,8 @@ class StoreIndex:
     sha256: dict[str, str]
     pillow: str
     reading: ImageReading = AS_STORED
+    unreadable: dict[str, str] = field(default_factory=dict)
+    paths: dict[str, tuple[str, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if set(self.sha256) != {modality.value for modality in Modality}:
@@ -69,12 +73,14 @@ _REBUILD = "remove that folder; the images are then decoded again"
 class ImageStore:
     """The decoded images of two tables, as read-only memory maps: row i of an array is image i of the table.
 
-    The folder also contains the paths, which reveal identities: give training the arrays, not the store.
+    The rows of `unreadable` images are black. The folder also contains the paths, which reveal identities: give
+    training the arrays, not the store.
     """
 
     arrays: PerModality[UInt8[np.ndarray, "n height width 3"]]
     key: str
     folder: Path
+    unreadable: tuple[Unreadable, ...] = ()
 
 
 def open_store(
@@ -85,8 +91,12 @@ def open_store(
     cache_folder: Path,
     workers: int | None = None,
     reading: ImageReading = AS_STORED,
+    unreadable: OnUnreadable = "refuse",
 ) -> ImageStore:
     """Open the decoded images of `tables`, and decode them first if necessary: 124,416 bytes an image at 288 x 144.
+
+    `unreadable="skip"` accepts images that cannot be decoded: the store names them, the caller skips them. They
+    are tried again at every opening, and the images decoded again once one can be read.
 
     The key covers relative paths, file sizes, image size, filter and reading: a moved data set keeps its store, a
     changed list does not. A killed build resumes at the last complete 1,024 rows; while one process builds, others
@@ -94,7 +104,7 @@ def open_store(
 
     Raises:
         ConfigError: `cache_folder` is below the data root.
-        DataError: Files are missing, images cannot be decoded (one error names or counts them all), the disk is too
+        DataError: Files are missing, images cannot be decoded (one error counts them all by kind), the disk is too
             small, or an existing store is damaged.
 
     Cost: Decoding: about 700 images a second on two cores (measured, JPEG 420 x 180).
@@ -105,17 +115,23 @@ def open_store(
     folder = cache_folder / key
     shapes: PerModality[Shape] = tables.map(lambda table: (len(table), height, width, 3))
     try:
-        if not folder.is_dir():
+        if not folder.is_dir() or _is_mended(folder, tables, reading):
             cache_folder.mkdir(parents=True, exist_ok=True)
             with _locked(cache_folder / f"{key}.lock"):
-                if not folder.is_dir():  # another process may have built it while this one waited
-                    _build(tables, shapes, folder, key, workers or os.cpu_count() or 1, reading)
+                # Another process may have built it while this one waited.
+                if folder.is_dir() and _is_mended(folder, tables, reading):
+                    shutil.rmtree(folder.rename(folder.with_name(f"{key}.outdated")))
+                if not folder.is_dir():
+                    _build(tables, shapes, folder, key, workers or os.cpu_count() or 1, reading, unreadable)
     except OSError as error:
         raise DataError(
             f"decoded images cannot be written to {folder}: {error.strerror or error}",
             hint="make room or choose another folder; what is already decoded is kept",
         ) from error
-    return _open(folder, key, shapes)
+    store = _open(folder, key, shapes)
+    if store.unreadable and unreadable == "refuse":
+        raise _unreadable_images(store.unreadable, sum(tables.map(len)), tables.visible.root)
+    return store
 
 
 def store_key(tables: PerModality[ImageTable], *, height: int, width: int, reading: ImageReading = AS_STORED) -> str:
@@ -146,6 +162,7 @@ def _build(
     key: str,
     workers: int,
     reading: ImageReading,
+    on_unreadable: OnUnreadable,
 ) -> None:
     """Fill a folder beside the final one and rename it last: a folder with the final name is complete."""
     partial = folder.with_name(f"{key}.partial")
@@ -163,10 +180,10 @@ def _build(
     )
     unreadable, seen = split_outcomes(progress(outcomes, "decode images", total=total, unit="images"))
     log_adjustments(seen, total)
-    if unreadable:
+    if unreadable and on_unreadable == "refuse":
         shutil.rmtree(partial)
         raise _unreadable_images(unreadable, sum(tables.map(len)), tables.visible.root)
-    _write_index(partial, key, tables, shapes, reading)
+    _write_index(partial, key, tables, shapes, reading, unreadable)
     for path in array_paths:  # last: without its marks an array is decoded again
         finish_array(path)
     partial.rename(folder)
@@ -176,16 +193,25 @@ def _build(
 
 
 def _unreadable_images(unreadable: tuple[Unreadable, ...], total: int, root: Path) -> DataError:
-    named = "; ".join(f"{problem.path} ({problem.reason})" for problem in unreadable[:MAX_NAMED])
-    rest = f"; and {len(unreadable) - MAX_NAMED:,} more" if len(unreadable) > MAX_NAMED else ""
     return DataError(
-        f"{len(unreadable):,} of {total:,} images below {root} cannot be decoded: {named}{rest}",
-        hint="copy these files again from their source, or convert them to PNG or JPEG",
+        f"{len(unreadable):,} of {total:,} images below {root} cannot be read: {'; '.join(fault_lines(unreadable))}",
+        hint="copy these files again from their source, or skip them: data.unreadable=skip in the settings of a "
+        "run, --skip-unreadable for other commands",
     )
 
 
+def _is_mended(folder: Path, tables: PerModality[ImageTable], reading: ImageReading) -> bool:
+    """Whether an image of a store that could not be read can be read now."""
+    return any_readable(tables.visible.root, _read_index(folder).unreadable, reading)
+
+
 def _write_index(
-    folder: Path, key: str, tables: PerModality[ImageTable], shapes: PerModality[Shape], reading: ImageReading
+    folder: Path,
+    key: str,
+    tables: PerModality[ImageTable],
+    shapes: PerModality[Shape],
+    reading: ImageReading,
+    unreadable: tuple[Unreadable, ...],
 ) -> None:
     index = {
         "format": FORMAT,
@@ -199,6 +225,8 @@ def _write_index(
         "sha256": {modality.value: _sha256(_array_path(folder, modality)) for modality in Modality},
         "paths": {modality.value: list(table.paths) for modality, table in tables.items()},
     }
+    if unreadable:
+        index["unreadable"] = {one.path: one.reason for one in unreadable}
     with (folder / INDEX_FILE).open("w", encoding="utf-8") as file:
         json.dump(index, file, indent=1)
         file.flush()
@@ -211,7 +239,8 @@ def _open(folder: Path, key: str, shapes: PerModality[Shape]) -> ImageStore:
     if index.pillow != PIL.__version__:
         logger.info("%s was decoded with Pillow %s, this is %s", folder, index.pillow, PIL.__version__)
     arrays = PerModality.build(lambda modality: _map_array(_array_path(folder, modality), shapes[modality]))
-    return ImageStore(arrays=arrays, key=key, folder=folder)
+    unreadable = tuple(Unreadable(path, reason) for path, reason in index.unreadable.items())
+    return ImageStore(arrays=arrays, key=key, folder=folder, unreadable=unreadable)
 
 
 def _map_array(path: Path, shape: Shape) -> UInt8[np.ndarray, "n height width 3"]:
@@ -229,6 +258,15 @@ def _read_index(folder: Path) -> StoreIndex:
         return checked(StoreIndex, content, folder / INDEX_FILE)
     except CheckpointError as error:
         raise DataError(error.message, hint=_REBUILD) from error
+
+
+def paths_of_store(folder: Path) -> tuple[str, ...]:
+    """The paths of all images of a store, visible ones first, relative to a folder that it does not record.
+
+    Raises:
+        DataError: Its index is missing or damaged.
+    """
+    return tuple(path for paths in _read_index(folder).paths.values() for path in paths)
 
 
 def stores_below(cache_folder: Path) -> Iterator[tuple[Path, StoreIndex]]:
@@ -259,7 +297,9 @@ def _paths_and_sizes(table: ImageTable) -> list[tuple[str, int]]:
 
 
 def _check_place(table: ImageTable, cache_folder: Path) -> None:
-    if cache_folder.resolve().is_relative_to(table.root.resolve()):
+    cache, root = cache_folder.resolve(), table.root.resolve()
+    below = {PurePosixPath()} if table.fills_root else {PurePosixPath(path).parent for path in table.paths}
+    if not {cache, *cache.parents}.isdisjoint((root / folder).resolve() for folder in below):
         raise ConfigError(
             f"decoded images would be written to {cache_folder}, below the data root {table.root}",
             hint="choose a folder for runs outside the data set, which is never changed",

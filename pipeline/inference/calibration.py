@@ -1,4 +1,4 @@
-"""Calibration of a gallery's scores by strangers: people who are not in it, or whose own images are left out by name.
+"""Calibration of a gallery's scores by strangers: people who are not in it, or whose own images are excluded by name.
 
 It is a part of the index, `calibration-*.npz`, and is made again with every new generation from the strangers' vectors.
 """
@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,7 +23,7 @@ from pipeline.inference.embedding import embed_images, forget_parts, require_som
 from pipeline.inference.encoder import TrainedEncoder
 from pipeline.inference.false_match import FEWEST, FalseMatch
 from pipeline.inference.groups import SINGLE, Entries, Grouping, group_entries
-from pipeline.inference.index import INDEX, LOCK, Gallery, open_gallery, read_record
+from pipeline.inference.index import INDEX, LOCK, STRANGER_PARTS, Gallery, open_gallery, read_record
 from pipeline.runtime import atomic_files
 from pipeline.runtime.arrays import read_arrays
 from pipeline.runtime.folder_lock import lock_folder
@@ -32,7 +32,6 @@ logger = logging.getLogger(__name__)
 
 _BLOCK_BYTES = 64_000_000
 _AGAIN = "calibrate again: `vireid calibrate`"
-_PARTS = "stranger-parts"
 
 Calibrations = Mapping[Grouping, FalseMatch]
 """What scores mean, for each way of grouping that was calibrated."""
@@ -69,7 +68,7 @@ def calibrate_gallery(
 ) -> Calibrations:
     """Calibrate the index in a folder with images of strangers, for single images and for each of `groupings`.
 
-    A gallery image of a stranger's own name is left out of the comparison; without names, none is.
+    A gallery image of a stranger's own name is excluded from the comparison; without names, none is.
 
     Raises:
         DataError: No image can be read, fewer than 20 strangers, images of the gallery without a name among them, no
@@ -84,7 +83,12 @@ def calibrate_gallery(
         _refuse_own(images, gallery)
         embedded = require_some(
             embed_images(
-                encoder, images, batch_size=batch_size, parts=folder / _PARTS, workers=workers, description="strangers"
+                encoder,
+                images,
+                batch_size=batch_size,
+                parts=folder / STRANGER_PARTS,
+                workers=workers,
+                description="strangers",
             )
         )
         readable = images.only(embedded.rows)
@@ -95,7 +99,7 @@ def calibrate_gallery(
         name = f"calibration-{record.generation:06d}.npz"
         _write(folder / name, strangers, found, encoder.digest, _digest(folder / record.files))
         atomic_files.write_json(folder / INDEX, (atomic_files.read_json(folder / INDEX) or {}) | {"calibration": name})
-        forget_parts(folder / _PARTS)
+        forget_parts(folder / STRANGER_PARTS)
         return found
     finally:
         os.close(lock)
@@ -123,15 +127,25 @@ def read_calibrations(folder: Path, encoder: str) -> Calibrations:
         raise DataError(f"{path} is damaged: {error}", hint=_AGAIN) from error
 
 
-def carry_over(before: Path, after: Path, gallery: Gallery, files: Path) -> str | None:
+def strangers_of(file: Path) -> tuple[Path, tuple[str, ...]]:
+    """The paths of the strangers in a calibration file, and the folder that they start from; DataError if damaged."""
+    about = _about(file)
+    return Path(about.root), tuple(one.path for one in about.files)
+
+
+def carry_over(
+    before: Path, after: Path, gallery: Gallery, files: Path, kept: Callable[[str, Path], bool] | None = None
+) -> str | None:
     """Calibrate a new generation with the strangers of the calibration file `before`; the name of the new file.
 
-    None, with a warning, if that file is damaged or a grouping no longer fits: the index is more than its calibration.
+    `kept` accepts strangers by path and folder; None accepts all. None is returned, with a warning, if that file is
+    damaged or a grouping no longer fits: the index is more than its calibration.
     """
     try:
         about = _about(before)
         arrays, _ = read_arrays(before, ("vectors",), _AGAIN)
-        strangers = Strangers(about.root, about.files, arrays["vectors"])
+        rows = [row for row, one in enumerate(about.files) if kept is None or kept(one.path, Path(about.root))]
+        strangers = Strangers(about.root, tuple(about.files[row] for row in rows), arrays["vectors"][rows])
         found = _calibrations(strangers, gallery, about.groupings)
     except (DataError, KeyError) as error:
         logger.warning("%s is dropped: %s; %s", before, error, _AGAIN)
@@ -181,7 +195,7 @@ def _people(entries: Entries) -> list[str]:
 
 
 def _refuse_own(images: ImageList, gallery: Gallery) -> None:
-    """Images of the gallery among the strangers would make every score look low, unless their names tell."""
+    """Images of the gallery among the strangers would make every score look low, unless they have names."""
     own = {str(gallery.root / file.path) for file in gallery.files if not file.person}
     shared = [
         path

@@ -143,6 +143,11 @@ def require_some(embedded: Embedded) -> Embedded:
     return embedded
 
 
+def has_parts(folder: Path) -> bool:
+    """Whether a folder holds chunks of an unfinished call, which do not record whose images they are."""
+    return folder.is_dir() and any(_OWN.fullmatch(file.name) for file in folder.iterdir())
+
+
 def forget_parts(parts: Path) -> None:
     """Remove the chunks of a finished call; other files in their folder, and then the folder, stay."""
     with contextlib.suppress(OSError):
@@ -321,7 +326,7 @@ def embed_to_file(
     workers: int | None = None,
     tables: TableFiles | None = None,
 ) -> Written:
-    """Write `features`, `paths`, `modalities`, `encoder`, and for a manifest `cameras` and `person_ids`.
+    """Write `features`, `paths` from the folder `root`, `modalities`, `encoder`; of manifests, people and cameras.
 
     The same vectors go into `tables`. A killed call resumes when repeated; until then its chunks are beside `out`,
     which is replaced at the end.
@@ -344,6 +349,7 @@ def embed_to_file(
         "paths": np.array(readable.paths),
         "modalities": np.where(readable.infrared, str(Modality.INFRARED), str(Modality.VISIBLE)),
         "encoder": np.array(encoder.digest),
+        "root": np.array(str(readable.root.resolve())),
     }
     known = readable.known
     if known is not None:

@@ -99,7 +99,7 @@ class Entries:
 def group_entries(
     files: Sequence[Listed], vectors: Float32[np.ndarray, "images dim"], rule: str, by: GroupBy
 ) -> Entries:
-    """Put images with unit vectors into groups; images that the rule leaves out are groups of their own.
+    """Put images with unit vectors into groups; images that do not fit the rule are groups of their own.
 
     Raises:
         ConfigError: The pattern is none.
@@ -137,7 +137,7 @@ def _names(files: Sequence[Listed], rule: str) -> list[str]:
         raise DataError(f"none of {alone:,} images is named like {rule}, first: {files[0].path}", hint=_EXAMPLE)
     if alone:
         counts = f"{alone:,}", f"{len(found):,}"
-        logger.info("--group %s leaves out %s of %s images: each is searched alone", rule, *counts)
+        logger.info("--group %s does not fit %s of %s images: each is searched alone", rule, *counts)
     return [one.path if name is None else name for one, name in zip(files, found, strict=True)]
 
 

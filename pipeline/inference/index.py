@@ -22,7 +22,8 @@ from pipeline.runtime import atomic_files
 from pipeline.runtime.arrays import read_array
 
 INDEX = "index.json"
-LOCK = "lock"
+LOCK, PARTS, STRANGER_PARTS = "lock", "parts", "stranger-parts"
+"""In the folder of an index: its lock, and the folders of unfinished chunks."""
 FORMAT = 1
 _PARTS_OF_INDEX = re.compile(
     r"\.?(vectors-\d{6}\.npy|files-\d{6}\.jsonl|lists-\d{6}\.faiss|calibration-\d{6}\.npz)(\.tmp)?"
@@ -195,6 +196,12 @@ def read_record(path: Path) -> IndexRecord:
         raise DataError(error.message, hint=_REMAKE) from error
 
 
+def read_files(path: Path, record: IndexRecord) -> tuple[IndexedFile, ...]:
+    """The images of an index, in the order of its vectors; CheckpointError if the list of them is damaged."""
+    rows = atomic_files.read_lines(path / record.files)
+    return atomic_files.checked(tuple[IndexedFile, ...], rows, path / record.files)
+
+
 def open_gallery(path: Path, encoder: str) -> Gallery:
     """Open an index without refreshing it; vectors are memory-mapped. `encoder` is the digest of the queries' encoder.
 
@@ -209,8 +216,7 @@ def open_gallery(path: Path, encoder: str) -> Gallery:
             "encoder an --index folder of its own",
         )
     try:
-        rows = atomic_files.read_lines(path / record.files)
-        files = atomic_files.checked(tuple[IndexedFile, ...], rows, path / record.files)
+        files = read_files(path, record)
         vectors = read_array(path / record.vectors, _REMAKE, mapped=True)
         if vectors.dtype != np.float32 or vectors.shape != (len(files), record.dim) or not vectors.size:
             raise ValueError(f"vectors are {vectors.dtype} {list(vectors.shape)} for {len(files):,} files")

@@ -3,36 +3,32 @@
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from clustering.gallery_search import GalleryLists
 from models.modality import Modality
 from pipeline.data.image_list import ImageList, list_images
 from pipeline.errors import DataError
 from pipeline.evaluation.ranking import unit_rows
-from pipeline.inference.calibration import carry_over
 from pipeline.inference.embedding import Embedded, embed_images, forget_parts, require_some
 from pipeline.inference.encoder import TrainedEncoder
 from pipeline.inference.index import (
-    FORMAT,
-    INDEX,
     LOCK,
+    PARTS,
     Gallery,
     GallerySource,
     IndexedFile,
-    digest_of_lists,
     is_index,
     is_own,
     open_gallery,
     read_record,
     require_same_width,
 )
-from pipeline.runtime import atomic_files
+from pipeline.inference.index_files import BLOCK, write_generation
 from pipeline.runtime.folder_lock import lock_folder
 
 logger = logging.getLogger(__name__)
@@ -41,9 +37,6 @@ EXACT_UP_TO = 300_000
 """Images up to which every one is compared with every query: 2.5 GB at 2,048 dimensions."""
 
 Kind = Literal["auto", "exact", "ivf"]
-
-_PARTS = "parts"
-_ROWS = 4_096
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +111,7 @@ def refresh_gallery(
         embedded = None
         if len(new):
             embedded = embed_images(
-                encoder, images.only(new), batch_size=batch_size, parts=path / _PARTS, workers=workers
+                encoder, images.only(new), batch_size=batch_size, parts=path / PARTS, workers=workers
             )
         if embedded is not None and len(new) == len(files):
             require_some(embedded)
@@ -129,7 +122,7 @@ def refresh_gallery(
         has_lists = kind == "ivf" or (kind == "auto" and len(merged.files) > EXACT_UP_TO)
         if before is None or before.files != merged.files or has_lists != (before.lists is not None) or not known:
             _write(path, encoder, root, source, merged, before, embedded, has_lists)
-        forget_parts(path / _PARTS)
+        forget_parts(path / PARTS)
         return open_gallery(path, encoder.digest), refreshed
     finally:
         os.close(lock)
@@ -137,7 +130,7 @@ def refresh_gallery(
 
 def _refuse_foreign(path: Path) -> None:
     if path.is_dir() and not is_index(path):
-        others = sorted({entry.name for entry in path.iterdir()} - {LOCK, _PARTS})
+        others = sorted({entry.name for entry in path.iterdir()} - {LOCK, PARTS})
         others = [name for name in others if not is_own(name)]
         if others:
             raise DataError(
@@ -189,20 +182,10 @@ def _write(
     embedded: Embedded | None,
     has_lists: bool,
 ) -> None:
-    last = read_record(path) if before is not None else None
-    generation = 1 + (last.generation if last is not None else 0)
-    vectors, files = path / f"vectors-{generation:06d}.npy", path / f"files-{generation:06d}.jsonl"
-    dim = _write_vectors(vectors, merged, before, embedded)
-    atomic_files.write_lines(files, [asdict(file) for file in merged.files])
-    lists = _write_lists(path / f"lists-{generation:06d}.faiss", vectors) if has_lists else None
-    calibration = None
-    if last is not None and last.calibration is not None:
-        mapped = np.load(vectors, mmap_mode="r", allow_pickle=False)
-        gallery = Gallery(root, merged.files, mapped, source.modality, encoder.digest, None, encoder.reading)
-        calibration = carry_over(path / last.calibration, path / f"calibration-{generation:06d}.npz", gallery, files)
-    record = {
-        "format": FORMAT,
-        "generation": generation,
+    sources = [one.vectors for one in (before, embedded) if one is not None and one.vectors.size]
+    if before is not None and embedded is not None and embedded.vectors.size:
+        require_same_width(before, embedded.vectors)
+    origin = {
         "encoder": encoder.digest,
         "reading": encoder.reading.to_dict(),
         "modality": source.modality.value,
@@ -210,56 +193,25 @@ def _write(
         "splits": list(source.splits),
         "source_root": None if source.root is None else str(source.root.resolve()),
         "root": str(root),
-        "images": len(merged.files),
-        "dim": dim,
-        "vectors": vectors.name,
-        "files": files.name,
-        "lists": lists,
-        "calibration": calibration,
     }
-    atomic_files.write_json(path / INDEX, record)
-    current = {vectors.name, files.name, calibration, *([lists["file"]] if lists else [])}
-    for file in path.iterdir():
-        if is_own(file.name) and file.name not in current and file.is_file():
-            file.unlink()
-
-
-def _write_vectors(path: Path, merged: _Merged, before: Gallery | None, embedded: Embedded | None) -> int:
-    """Write all vectors; return their dimension."""
-    sources = [one.vectors for one in (before, embedded) if one is not None and one.vectors.size]
-    dim = int(sources[0].shape[1])
-    if before is not None and embedded is not None and embedded.vectors.size:
-        require_same_width(before, embedded.vectors)
-
-    def write(file: BinaryIO) -> None:
-        header = {"descr": "<f4", "fortran_order": False, "shape": (len(merged.files), dim)}
-        np.lib.format.write_array_header_1_0(file, header)
-        file.writelines(np.ascontiguousarray(rows, dtype="<f4").data for rows in _vectors(merged, before, embedded))
-
-    atomic_files.replace_file(path, write)
-    return dim
-
-
-def _write_lists(path: Path, vectors: Path) -> dict[str, Any]:
-    built = GalleryLists.build(np.load(vectors, mmap_mode="r", allow_pickle=False))
-    content = built.to_bytes()
-
-    def write(file: BinaryIO) -> None:
-        file.write(content.data)
-
-    atomic_files.replace_file(path, write)
-    return {
-        "file": path.name, "effort": built.effort, "recall": built.recall, "sha256": digest_of_lists(content),
-    }  # fmt: skip
+    write_generation(
+        path,
+        origin,
+        merged.files,
+        _vectors(merged, before, embedded),
+        dim=int(sources[0].shape[1]),
+        last=None if before is None else read_record(path),
+        has_lists=has_lists,
+    )
 
 
 def _vectors(
     merged: _Merged, before: Gallery | None, embedded: Embedded | None
 ) -> Iterator[Float32[np.ndarray, "b d"]]:
     """Unit rows in the order of the files, in blocks: a million rows take gigabytes."""
-    for start in range(0, len(merged.files), _ROWS):
-        rows = merged.rows[start : start + _ROWS]
-        is_old = np.array(merged.is_old[start : start + _ROWS], dtype=bool)
+    for start in range(0, len(merged.files), BLOCK):
+        rows = merged.rows[start : start + BLOCK]
+        is_old = np.array(merged.is_old[start : start + BLOCK], dtype=bool)
         parts = np.empty((len(rows), 0), np.float32)
         if embedded is not None and not is_old.all():
             parts = np.empty((len(rows), embedded.vectors.shape[1]), np.float32)

@@ -26,10 +26,10 @@ _HEIGHT = 128
 _STYLE = "search_page.css"
 
 
-def write_search_page(result: GallerySearchResult, images: ImageList, gallery: Gallery, file: Path) -> int:
+def write_search_page(result: GallerySearchResult, images: ImageList, gallery: Gallery, file: Path) -> list[Path]:
     """Write pages of 100 queries, each beside its hits, with scores and cameras; right or wrong is marked.
 
-    The first page is `file`, the others `file-002.html` and so on beside it. Returns the number of pages.
+    The first page is `file`, the others `file-002.html` and so on beside it. Returns all of them.
 
     Raises:
         ConfigError: A file cannot be written, or exists and is not a page.
@@ -47,7 +47,7 @@ def write_search_page(result: GallerySearchResult, images: ImageList, gallery: G
             thumbnails = _thumbnails(shown, images.root, gallery)
             links = _links(files, number, per_page, len(result.queries))
             write_page(files[number], _page(result, shown, links, images.root, gallery, thumbnails))
-    return len(files)
+    return files
 
 
 def _thumbnails(shown: tuple[FoundByQuery, ...], root: Path, gallery: Gallery) -> dict[Path, str]:
@@ -100,7 +100,7 @@ def _page(
             lines += [*_names(hit.camera, hit.person), hit.path]
             yield _figure(thumbnails[gallery.root / hit.path], kind, lines)
         if not query.hits:
-            yield "<p>nobody</p>\n"
+            yield "<p>no match</p>\n"
         yield "</div></div>\n"
     yield links + page_end()
 

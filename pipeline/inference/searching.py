@@ -1,5 +1,6 @@
 """Search a gallery, and score the result where identities are known."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -20,6 +21,8 @@ from pipeline.inference.false_match import FalseMatch
 from pipeline.inference.groups import SINGLE, Entries, Entry, Grouping, group_entries
 from pipeline.inference.index import Gallery
 from pipeline.runtime.table_files import Columns
+
+logger = logging.getLogger(__name__)
 
 _CALIBRATE = "`vireid calibrate` takes strangers, who are not in the gallery, and stores the result with the index"
 
@@ -47,7 +50,7 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class FoundByQuery:
-    """A query, an image or a group as in `Hit`, and its most similar images, best first; none if it is nobody."""
+    """A query, an image or a group as in `Hit`, and its most similar images, best first; none without a match."""
 
     path: str
     camera: str
@@ -114,6 +117,8 @@ def search_gallery(
         TrainingError: See `TrainedEncoder.encode`.
     """
     calibration = (calibrations or {}).get(grouping)
+    if calibrations and calibration is None:
+        logger.info("scores of %s are not calibrated: `vireid calibrate` with the same --group", grouping)
     threshold = None if false_match is None else score_threshold(calibration, grouping, false_match)
     embedded = require_some(
         embed_images(encoder, images, batch_size=batch_size, workers=workers, description="embed queries")
@@ -166,7 +171,7 @@ def find_similar(
 
 
 def hit_columns(result: GallerySearchResult, encoder: str) -> Columns:
-    """A row a query and rank; a query that found nobody has one row without rank.
+    """A row a query and rank; a query without a match has one row without rank.
 
     `false_match_rate` is the share of strangers who score as high, empty without a calibration.
     """

@@ -2,13 +2,15 @@
 
 import logging
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from models.file_kinds import FOLDER, PICKLE, SAFETENSORS, STATE_DICT, TORCHSCRIPT, what_is
+from pipeline.config.datasets import MANIFEST, is_table
 from pipeline.config.experiment import AnyConfig
-from pipeline.config.shared import DataConfig
+from pipeline.config.shared import DataConfig, EvaluationConfig
 from pipeline.data.read import Dataset, read_dataset, spec_of
 from pipeline.data.roots import describe_absent
 from pipeline.errors import ConfigError, DataError, WeightsError
@@ -33,7 +35,7 @@ def expect_inputs(config: AnyConfig) -> None:
     """
     expect_weights(config.model.weights)
     with _quietly():
-        read_data(config.data)
+        read_training_data(config.data)
 
 
 def expect_inputs_of(run_folder: Path, root: Path | None, images_root: Path | None, split: int | None) -> None:
@@ -82,9 +84,22 @@ def read_data(data: DataConfig) -> Dataset:
     )
 
 
+def read_training_data(data: DataConfig) -> Dataset:
+    """The same for a run that trains: a `DataError` if there is no training image."""
+    dataset = read_data(data)
+    if not dataset.has_training:
+        command = f"vireid evaluate RUN --data {shlex.quote(str(data.root))}"
+        raise DataError(
+            f"{data.root} has no rows of split train: training needs visible and infrared images",
+            hint=f"add rows of split train, or measure a trained run: `{command}`",
+        )
+    return dataset
+
+
 def log_counts(dataset: Dataset) -> None:
     """Log the number of images of each part."""
-    parts = {"training": dataset.training, "validation": dataset.validation, "test": dataset.test}
+    training = dataset.training if dataset.has_training else None
+    parts = {"training": training, "validation": dataset.validation, "test": dataset.test}
     for part, tables in parts.items():
         if tables is not None:
             images = tables.images
@@ -99,6 +114,8 @@ def present_data(
     split: int | None = None,
 ) -> DataConfig:
     """The recorded data set in its present folders; the error for a missing one names the option for it.
+
+    A manifest in place of a published data set becomes the data set.
 
     Raises:
         ConfigError: The run was trained on another split of RegDB than `split`.
@@ -121,7 +138,19 @@ def present_data(
         reason = describe_absent(place, "file or folder")
         trained = f"{run_folder} was trained on {before}, which is not there: {reason}"
         raise DataError(reason if now else trained, hint=hint)
+    if root is not None and recorded.name != MANIFEST.name and is_table(root):
+        kept = {name: getattr(recorded, name) for name in ("orientation", "deep_range", "unreadable")}
+        return DataConfig(name=MANIFEST.name, root=root, images_root=images_root, **kept)
     return recorded.model_copy(update={name: now for name, now, _ in places if now is not None})
+
+
+def evaluation_on(data: DataConfig, recorded: AnyConfig) -> EvaluationConfig:
+    """The recorded evaluation; on another data set without the searches and draws of the recorded one."""
+    if data.name == recorded.data.name:
+        return recorded.evaluation
+    fields = EvaluationConfig.model_fields
+    own = {name: fields[name].default for name in ("searches", "draws", "shots", "trials")}
+    return recorded.evaluation.model_copy(update=own)
 
 
 @contextmanager

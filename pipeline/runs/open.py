@@ -1,12 +1,10 @@
 """Open a run: a new one, an interrupted one, or a finished one to be measured again."""
 
 import logging
-import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
@@ -17,32 +15,30 @@ from models.modality import PerModality
 from pipeline.config.datasets import options_of
 from pipeline.config.experiment import AnyConfig, digest_of, record_of, with_split
 from pipeline.config.presets import validate_config
-from pipeline.data.dataset import (
-    Dataset,
-    SplitTables,
-    held_out_images,
-    reading_of,
-    training_images,
-    verified_store,
-)
+from pipeline.data.dataset import SplitTables, held_out_images, training_images
 from pipeline.data.images import TestImages
-from pipeline.data.store import open_store, store_key
 from pipeline.data.supervision import Supervision
 from pipeline.errors import CheckpointError, WeightsError
 from pipeline.runs.evaluator import IdentityEvaluator, refuse_unmeasurable
-from pipeline.runs.inputs import log_counts, present_data, read_data
+from pipeline.runs.images import (
+    IMAGES,
+    OpenedImages,
+    check_images,
+    check_skipped,
+    compared_with_training,
+    images_folder,
+    open_images,
+)
+from pipeline.runs.inputs import evaluation_on, log_counts, present_data, read_data, read_training_data
+from pipeline.runs.measured import MeasuredMethod
 from pipeline.runs.record import FLOW_RUN_PAGE, RunRecord
 from pipeline.runs.run import Method, Run
 from pipeline.runtime.device import device_name, recorded_precision, resolve_device, resolve_precision, using_device
 from pipeline.runtime.distributed import ALONE, Processes
-from pipeline.storage.layout import ENVIRONMENT
 from pipeline.storage.run_folder import RunFolder
 from pipeline.tracking.tracker import SilentTracker, Tracker, UninterruptedTracker
 
 logger = logging.getLogger(__name__)
-
-IMAGES = "images"
-"""Folder of decoded images in the folder of runs."""
 
 
 @contextmanager
@@ -62,22 +58,28 @@ def open_run(config: AnyConfig, method: Method[Any, Any]) -> Iterator[Run[Any, A
     device = resolve_device(config.execution.device, processes.local_rank, processes.local_count)
     precision = resolve_precision(config.execution.precision, device)
     with using_device(device, precision, processes.local_count):
-        dataset = read_data(config.data)
+        dataset = read_training_data(config.data)
         log_counts(dataset)
         refuse_unmeasurable(dataset, config)
         clip = _load_weights(config)
+        images = config.execution.runs_folder / IMAGES
         if not processes.is_rank_zero:
-            yield _new_run(config, method, dataset, clip, device, processes, None)
+            yield _new_run(
+                config, method, open_images(config, dataset, images, processes), clip, device, processes, None
+            )
             return
         with RunFolder.open(run_path(config), record_of(config), digest_of(config)) as folder:
-            _check_images(folder, dataset)
+            check_images(folder, dataset)
             execution = config.execution
             record = RunRecord(folder, _tracker(config, folder), execution.keep_checkpoints, execution.log_checkpoints)
             with _closed_record(record):
-                run = _new_run(config, method, dataset, clip, device, processes, record)
+                opened = open_images(config, dataset, images, processes)
+                check_skipped(folder, opened)
+                run = _new_run(config, method, opened, clip, device, processes, record)
                 made_with = {"device": device_name(device), "processes": processes.count, "precision": run.precision}
                 made_with |= {"weights": asdict(clip.origin), "data": dataset.fingerprint}
-                made_with |= {"data_set": dataset.description, "flow_run": FLOW_RUN_PAGE.get()}
+                made_with |= {"data_set": dataset.description, "skipped": opened.skipped}
+                made_with |= {"flow_run": FLOW_RUN_PAGE.get()}
                 record.begin(run.state, record_of(config), made_with)
                 yield run
 
@@ -105,11 +107,14 @@ def reopen_run(
     device: str,
     images_root: Path | None = None,
     split: int | None = None,
+    skip_unreadable: bool = False,
 ) -> Iterator[tuple[Run[Any, Any], IdentityEvaluator]]:
     """Open an existing run to measure it, without tracking.
 
     `method_of` returns the method of recorded settings, as `pipeline.methods.method_of`. `data_root` and
-    `images_root` are the present folders of the data set and of a manifest's images, by default the recorded ones.
+    `images_root` are the present folders of the data set and of a manifest's images, by default the recorded ones;
+    `skip_unreadable` skips images that cannot be read, also where the run did not. A manifest without rows `train`
+    measures the run on other images than its own.
 
     Raises:
         ConfigError: It was trained on another split of RegDB than `split`.
@@ -118,17 +123,22 @@ def reopen_run(
     with RunFolder.reopen(run_folder, reading=True) as folder:
         recorded = validate_config(folder.config)
         data = present_data(run_folder, recorded.data, data_root, images_root, split)
+        if skip_unreadable:
+            data = data.model_copy(update={"unreadable": "skip"})
         place = resolve_device(device)
         precision = recorded_precision(recorded.execution.precision, place)
-        changes = {"device": device, "runs_folder": run_folder.parent, "tracking": False, "precision": precision}
-        execution = recorded.execution.model_copy(update=changes)
-        config = recorded.model_copy(update={"data": data, "execution": execution})
-        dataset = read_data(data)
+        where = {"device": device, "runs_folder": run_folder.parent, "tracking": False, "precision": precision}
+        execution = recorded.execution.model_copy(update=where)
+        changes = {"data": data, "execution": execution, "evaluation": evaluation_on(data, recorded)}
+        config = recorded.model_copy(update=changes)
+        dataset = compared_with_training(read_data(data), recorded.data)
         log_counts(dataset)
-        _check_images(folder, dataset)
+        check_images(folder, dataset, measuring=True)
         record = RunRecord(folder, SilentTracker())
-        with using_device(place, precision), _images_folder(config, dataset) as images:
-            run = _new_run(config, method_of(config), dataset, _load_weights(config), place, ALONE, record, images)
+        method = method_of(config) if dataset.has_training else MeasuredMethod(method_of(config))
+        with using_device(place, precision), images_folder(config, dataset) as images:
+            opened = open_images(config, dataset, images, ALONE)
+            run = _new_run(config, method, opened, _load_weights(config), place, ALONE, record)
             if run.state.completed == 0:
                 raise CheckpointError(
                     f"{run_folder} has no finished round yet", hint="wait for its first round, or start it again"
@@ -137,43 +147,17 @@ def reopen_run(
             yield run, run.evaluator
 
 
-@contextmanager
-def _images_folder(config: AnyConfig, dataset: Dataset) -> Iterator[Path]:
-    """The decoded images beside the run; a temporary folder if they are absent and cannot be written there."""
-    folder, size = config.execution.runs_folder / IMAGES, config.images
-    key = store_key(dataset.images, height=size.height, width=size.width)
-    if (folder / key).is_dir() or os.access(folder if folder.exists() else folder.parent, os.W_OK):
-        yield folder
-        return
-    with TemporaryDirectory(prefix="vireid-") as temporary:
-        logger.info("%s cannot be written: the images are decoded into a temporary folder", folder)
-        yield Path(temporary)
-
-
 def _new_run(
     config: AnyConfig,
     method: Method[Any, Any],
-    dataset: Dataset,
+    opened: OpenedImages,
     clip: LoadedClip,
     device: torch.device,
     processes: Processes,
     record: RunRecord | None,
-    images_folder: Path | None = None,
 ) -> Run[Any, Any]:
-    """Decode the images, or find them decoded, and put the run together.
-
-    One store serves training, validation and test. Training images are shuffled, because folder order reveals
-    identities. One process of each machine compares the decoded images with their digests.
-    """
-    open_checked = verified_store if processes.local_rank == 0 else open_store
-    store = open_checked(
-        dataset.images,
-        height=config.images.height,
-        width=config.images.width,
-        cache_folder=images_folder or config.execution.runs_folder / IMAGES,
-        workers=config.execution.decode_workers,
-        reading=reading_of(config.data.name, orientation=config.data.orientation, deep_range=config.data.deep_range),
-    )
+    """Put the run together. Training images are shuffled, because folder order reveals identities."""
+    dataset, store = opened.dataset, opened.store
 
     def held_out(tables: SplitTables | None) -> PerModality[TestImages] | None:
         return None if tables is None else held_out_images(dataset, tables, store)
@@ -204,22 +188,6 @@ def splits_path(config: AnyConfig) -> Path:
     """File of the average over the splits of RegDB, in the runs folder."""
     everything = with_split(config, None)
     return config.execution.runs_folder / f"{config.name}-s{config.seed}-{digest_of(everything)[:8]}-splits.json"
-
-
-def _check_images(folder: RunFolder, dataset: Dataset) -> None:
-    """Refuse other images than those of the run's first start."""
-    before = (folder.read_environment() or {}).get("data")
-    if not isinstance(before, (dict, type(None))):
-        raise CheckpointError(
-            f"{folder.path / ENVIRONMENT} is damaged: data", hint="remove it: the next start writes it again"
-        )
-    if before is not None and before != dataset.fingerprint:
-        names = dict.fromkeys([*dataset.fingerprint, *before])
-        part = next(name for name in names if before.get(name) != dataset.fingerprint.get(name))
-        raise CheckpointError(
-            f"{folder.path} was made with other {part} images than those of {dataset.root}",
-            hint="give the images that the run was started with; a new run needs another name (--set name=...)",
-        )
 
 
 def _load_weights(config: AnyConfig) -> LoadedClip:

@@ -79,6 +79,12 @@ def read_arrays(path: Path, names: Sequence[str], hint: str) -> tuple[dict[str, 
     return arrays, found
 
 
+def read_all_arrays(path: Path, hint: str) -> dict[str, Array]:
+    """Read all arrays of a `.npz` file. Raises as `read_arrays`."""
+    _, names = read_arrays(path, (), hint)
+    return read_arrays(path, names, hint)[0]
+
+
 def _require(path: Path, expected: str, hint: str) -> None:
     kind = what_is(path)
     if kind.name != expected:

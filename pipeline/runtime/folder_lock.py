@@ -9,10 +9,10 @@ from pipeline.errors import CheckpointError
 _KERNEL_LOCKS = Path("/proc/locks")
 
 
-def lock_folder(path: Path, name: str) -> int:
+def lock_folder(path: Path, name: str, what: str = "run folder") -> int:
     """Lock a folder, made if missing, until this process ends; a second lock in the process is refused too.
 
-    The file `name` inside it contains this process's number and stays afterwards.
+    The file `name` inside it contains this process's number and stays afterwards. `what` names the folder in messages.
 
     Returns:
         An open file descriptor: closing it releases the lock.
@@ -26,7 +26,7 @@ def lock_folder(path: Path, name: str) -> int:
     except (OSError, ValueError) as error:  # a name with a null byte
         reason = error.strerror if isinstance(error, OSError) else error
         raise CheckpointError(
-            f"{path} cannot be used as a run folder: {reason}", hint="choose a folder that you can write to"
+            f"{path} cannot be used as a {what}: {reason}", hint="choose a folder that you can write to"
         ) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -38,8 +38,8 @@ def lock_folder(path: Path, name: str) -> int:
                 f"{path} cannot be locked: {error.strerror}", hint="choose a folder on a file system with locks"
             ) from error
         raise CheckpointError(
-            f"run folder {path} is in use by {f'process {holder}' if holder else 'another process'}",
-            hint="wait until that process ends, or give this run another name",
+            f"{what} {path} is in use by {f'process {holder}' if holder else 'another process'}",
+            hint="wait until that process ends, or use another folder",
         ) from error
     os.ftruncate(lock, 0)
     os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)

@@ -1,4 +1,4 @@
-"""The process environment: no proxy between processes of this machine, threads that do not spin, folders for caches."""
+"""The process environment: no telemetry, no local proxy, threads that do not spin, folders for caches."""
 
 import logging
 import os
@@ -15,19 +15,27 @@ _BYPASS = ("no_proxy", "NO_PROXY")
 WAIT_POLICY = "PASSIVE"
 """OpenMP's threads sleep while they wait. Spinning ones keep the cores from other programs, and from each other."""
 
+NO_TELEMETRY = {
+    "DO_NOT_TRACK": "1",  # Prefect and Hugging Face; MLflow does not read it
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+}
+"""Libraries report nothing about their use to their makers."""
+
 
 def prepare_environment() -> None:
     """Change `os.environ` for this process and its children; called before torch, Prefect and MLflow are imported.
 
     A missing TMPDIR or HOME is replaced. Where the home folder cannot be written, caches, Prefect's database and
     matplotlib's settings are kept in a private folder below the temporary folder. Variables that the user has set to
-    folders that can be written stay, and OMP_WAIT_POLICY. Cost: a few system calls.
+    folders that can be written stay, and OMP_WAIT_POLICY and those of telemetry. Cost: a few system calls.
 
     Raises:
         ConfigError: No temporary folder can be written.
     """
     _bypass_proxies()
-    os.environ.setdefault("OMP_WAIT_POLICY", WAIT_POLICY)
+    for variable, value in {"OMP_WAIT_POLICY": WAIT_POLICY, **NO_TELEMETRY}.items():
+        os.environ.setdefault(variable, value)
     if "TMPDIR" in os.environ and not _is_writable(Path(os.environ["TMPDIR"])):
         os.environ["TMPDIR"] = str(_temporary_folder())
     if not os.environ.get("HOME"):

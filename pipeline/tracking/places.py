@@ -74,8 +74,30 @@ def present_place(file: Path, place: str) -> str:
         SqliteFileError: The file cannot be read.
     """
     with _opened(file) as database:
-        old = _moved_from(database, file)
+        return _present(file, place, _moved_from(database, file))
+
+
+def _present(file: Path, place: str, old: str | None) -> str:
     return place if old is None or not place.startswith(f"{old}/") else artifact_location(file) + place[len(old) :]
+
+
+def artifact_places(file: Path) -> list[tuple[str, ...]]:
+    """The present places of the artifacts of each recorded run: its own address, then those of its rounds.
+
+    Raises:
+        SqliteFileError: The file cannot be read.
+    """
+    query = (
+        "SELECT run_uuid, artifact_uri, value FROM runs JOIN experiments USING (experiment_id) "
+        "LEFT JOIN (SELECT run_uuid, value FROM tags WHERE key = 'mlflow.parentRunId') USING (run_uuid) "
+        "WHERE experiments.name = ? ORDER BY value IS NOT NULL"
+    )
+    with _opened(file) as database:
+        old, rows = _moved_from(database, file), database.execute(query, (EXPERIMENT,)).fetchall()
+    found: dict[str, list[str]] = {}
+    for run, place, parent in rows:
+        found.setdefault(parent or run, []).append(_present(file, place, old))
+    return [tuple(places) for places in found.values()]
 
 
 def experiment_number(file: Path) -> str | None:

@@ -45,7 +45,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # Section: the functions it feeds, and the fields that decide when or whether they are called.
 FEEDS: dict[type[BaseModel], tuple[list[Callable[..., Any]], set[str]]] = {
-    config.DataConfig: ([read_dataset, reading_of], set()),
+    config.DataConfig: ([read_dataset, reading_of, open_store], set()),
     config.GalleryRulesConfig: ([GalleryRules.__init__], set()),
     config.ImagesConfig: ([open_store, extract_features], set()),
     config.ModelConfig: ([load_clip], set()),

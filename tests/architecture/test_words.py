@@ -37,6 +37,7 @@ PLAIN_ROOMS = (
     "pipeline.features",
     "pipeline.inference",
     "pipeline.methods",
+    "pipeline.privacy",
     "pipeline.runs",
     "pipeline.runtime",
     "pipeline.training",

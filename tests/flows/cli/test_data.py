@@ -257,3 +257,26 @@ def test_lists_of_regdb_are_read_with_other_separators_and_case(
         file.unlink()
         file.write_text(lines.replace(".bmp", ".BMP"), encoding="utf-16")
     assert vireid("data", "check", "regdb", str(root), "--skip-images")[0] == 0
+
+
+def test_unreadable_images_are_counted_by_kind_and_skipped_on_request(
+    vireid: Call, drawn: dict[str, Path], tmp_path: Path
+) -> None:
+    root = tmp_path / "copy"
+    shutil.copytree(drawn["manifest"], root)
+    images = sorted(root.rglob("*.jpg"))
+    images[0].write_bytes(b"")
+    for image in images[1:3]:
+        image.write_bytes(image.read_bytes()[:200])
+    code, out, _ = vireid("data", "check", "manifest", str(root), "--json")
+    check = json.loads(out)
+    assert code == 1 and check["rows"][-1]["found"] == 3
+    assert [line.partition(":")[0] for line in check["offenders"]] == ["1 empty", "2 truncated"]
+    size = ["--cache", str(tmp_path / "images"), "--height", "32", "--width", "16"]
+    code, _, err = vireid("data", "index", "manifest", str(root), *size)
+    assert code == 1 and "1 empty" in err and "2 truncated" in err and "--skip-unreadable" in err
+    code, out, err = vireid("data", "index", "manifest", str(root), *size, "--skip-unreadable")
+    assert code == 0, err
+    assert out.startswith("skipped: 1 empty: ")
+    counts = [int(number) for number in out.splitlines()[2].replace(" and ", " ").split() if number.isdecimal()][:2]
+    assert sum(counts) == len(images) - 3

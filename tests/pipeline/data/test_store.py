@@ -295,7 +295,7 @@ class TestInterruption:
 
 
 class TestUnreadableImages:
-    def test_all_are_found_in_one_pass_and_the_first_five_named(self, tables, tmp_path):
+    def test_all_are_found_in_one_pass_and_counted_by_kind(self, tables, tmp_path):
         root = tables.visible.root
         for number in (1, 2, 4, 6):
             path = root / tables.visible.paths[number]
@@ -306,11 +306,13 @@ class TestUnreadableImages:
             open_small(tables, tmp_path / "cache")
         message = caught.value.message
         assert message.startswith("7 of 12 images")
-        named = ["visible/0001", "visible/0002", "visible/0004", "visible/0006", "infrared/0000"]
-        assert [message.find(name) > 0 for name in [*named, "infrared/0001"]] == [True] * 5 + [False]
-        assert "infrared/0000.jpg (no image, but a text)" in message
-        assert message.endswith("and 2 more")
-        assert "copy these files again" in caught.value.hint
+        empty, truncated, no_image = message.partition("cannot be read: ")[2].split("; ")
+        assert empty == "2 empty: infrared/0001.jpg (an empty file), infrared/0003.jpg"
+        assert truncated.startswith("4 truncated: visible/0001.jpg (") and truncated.endswith(
+            "), visible/0002.jpg, visible/0004.jpg, ..."
+        )
+        assert no_image == "1 not an image: infrared/0000.jpg (no image, but a text)"
+        assert "copy these files again" in caught.value.hint and "data.unreadable=skip" in caught.value.hint
 
     def test_nothing_is_left_and_the_next_attempt_with_good_files_succeeds(self, tables, tmp_path):
         path = tables.visible.root / tables.visible.paths[2]
@@ -372,6 +374,59 @@ class TestUnreadableImages:
             open_small(PerModality(tables.visible, empty), tmp_path / "cache")
 
 
+class TestSkippedImages:
+    def open_skipping(self, tables: PerModality[ImageTable], cache: Path) -> store.ImageStore:
+        return open_store(tables, height=HEIGHT, width=WIDTH, cache_folder=cache, workers=2, unreadable="skip")
+
+    def test_they_are_black_and_named_and_the_others_are_as_ever(self, tables, tmp_path):
+        expected = open_small(tables, tmp_path / "whole").arrays
+        (tables.visible.root / tables.visible.paths[2]).write_bytes(b"")
+        opened = self.open_skipping(tables, tmp_path / "cache")
+        assert [(one.path, one.reason) for one in opened.unreadable] == [("visible/0002.jpg", "an empty file")]
+        assert not opened.arrays.visible[2].any()
+        others = [row for row in range(7) if row != 2]
+        assert np.array_equal(opened.arrays.visible[others], expected.visible[others])
+        assert np.array_equal(opened.arrays.infrared, expected.infrared)
+        assert damaged_arrays(opened) == ()
+
+    def test_a_second_opening_decodes_only_these_again_and_one_that_refuses_names_them(self, tables, tmp_path, decoded):
+        (tables.visible.root / tables.visible.paths[2]).write_bytes(b"nothing")
+        first = self.open_skipping(tables, tmp_path / "cache")
+        decoded.clear()
+        assert self.open_skipping(tables, tmp_path / "cache").unreadable == first.unreadable
+        assert set(decoded) == {"0002.jpg"}
+        with pytest.raises(DataError, match=r"1 of 12 images .* 1 not an image: visible/0002\.jpg"):
+            open_small(tables, tmp_path / "cache")
+
+    def test_a_file_that_is_mended_without_a_change_of_its_size_is_decoded(self, tables, tmp_path):
+        path = tables.visible.root / tables.visible.paths[2]
+        good = path.read_bytes()
+        path.write_bytes(b"x" * len(good))
+        assert self.open_skipping(tables, tmp_path / "cache").unreadable
+        path.write_bytes(good)
+        opened = self.open_skipping(tables, tmp_path / "cache")
+        assert opened.unreadable == () and np.array_equal(opened.arrays.visible[2], decode_slowly(path))
+        assert sorted(one.name for one in (tmp_path / "cache").iterdir()) == [opened.key, f"{opened.key}.lock"]
+
+    def test_they_are_found_again_after_an_interruption(self, tables, tmp_path, monkeypatch):
+        monkeypatch.setattr(decoding, "CHUNK_ROWS", 2)
+        (tables.visible.root / tables.visible.paths[1]).write_bytes(b"nothing")
+        original = decoding.decode_image
+
+        def stop_late(path, height, width, reading):
+            if path.name == "0006.jpg":
+                raise KeyboardInterrupt
+            return original(path, height, width, reading)
+
+        monkeypatch.setattr(decoding, "decode_image", stop_late)
+        with pytest.raises(KeyboardInterrupt):
+            self.open_skipping(tables, tmp_path / "cache")
+        monkeypatch.setattr(decoding, "decode_image", original)
+        opened = self.open_skipping(tables, tmp_path / "cache")
+        assert [one.path for one in opened.unreadable] == ["visible/0001.jpg"]
+        assert np.array_equal(opened.arrays.visible[0], decode_slowly(tables.visible.root / tables.visible.paths[0]))
+
+
 class TestRoom:
     def test_a_disk_too_small_is_an_error_with_both_figures(self, tables, tmp_path, monkeypatch, decoded):
         # 12 images of 288 x 144 x 3 bytes: 1.49 MB. Asked for at 4096 x 2048 they are 12 x 25.17 MB = 0.30 GB.
@@ -411,6 +466,12 @@ class TestRoom:
         with pytest.raises(ConfigError, match="below the data root"):
             open_small(tables, root / "runs" / "images")
         assert not (root / "runs").exists()
+
+    def test_where_the_root_is_only_where_paths_start_the_folders_of_images_are_kept_free(self, tables):
+        listed, root = tables.map(lambda table: replace(table, fills_root=False)), tables.visible.root
+        with pytest.raises(ConfigError, match="below the data root"):
+            open_small(listed, root / "infrared" / "runs")
+        assert len(open_small(listed, root / "runs" / "images").arrays.visible) == 7
 
 
 class TestDamage:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.runtime.user_environment import prepare_environment
+from pipeline.runtime.user_environment import NO_TELEMETRY, prepare_environment
 
 PROXY = "socks5://127.0.0.1:9"
 FOLDERS = ("PREFECT_HOME", "XDG_CACHE_HOME", "MPLCONFIGDIR", "HF_HOME", "TORCH_HOME")
@@ -18,7 +18,7 @@ FOLDERS = ("PREFECT_HOME", "XDG_CACHE_HOME", "MPLCONFIGDIR", "HF_HOME", "TORCH_H
 def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A home and a temporary folder of the test's own; the environment is restored afterwards."""
     monkeypatch.setattr(os, "environ", os.environ.copy())
-    for name in (*FOLDERS, "XDG_CONFIG_HOME", "no_proxy", "NO_PROXY", "OMP_WAIT_POLICY"):
+    for name in (*FOLDERS, "XDG_CONFIG_HOME", "no_proxy", "NO_PROXY", "OMP_WAIT_POLICY", *NO_TELEMETRY):
         os.environ.pop(name, None)
     (tmp_path / "tmp").mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
@@ -38,12 +38,15 @@ def read_only(monkeypatch: pytest.MonkeyPatch, *folders: Path) -> None:
     monkeypatch.setattr(os, "access", access)
 
 
-def test_in_an_ordinary_environment_only_hosts_without_proxy_and_waiting_threads_are_added(home: Path) -> None:
+def test_in_an_ordinary_environment_hosts_waiting_threads_and_no_telemetry_are_added(home: Path) -> None:
     before = dict(os.environ)
     prepare_environment()
     added = {name: value for name, value in os.environ.items() if before.get(name) != value}
     hosts = dict.fromkeys(("no_proxy", "NO_PROXY"), "127.0.0.1,localhost,::1")
-    assert added == hosts | {"OMP_WAIT_POLICY": "PASSIVE"}
+    telemetry = {
+        "DO_NOT_TRACK": "1", "MLFLOW_DISABLE_TELEMETRY": "true", "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    }  # fmt: skip
+    assert added == hosts | {"OMP_WAIT_POLICY": "PASSIVE"} | telemetry
     assert list(home.iterdir()) == []
 
 

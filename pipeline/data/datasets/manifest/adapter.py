@@ -23,6 +23,7 @@ from pipeline.data.datasets.manifest.checks import (
     alike_names,
     find_files,
     find_mistakes,
+    folder_of_paths,
     numbers_of,
     overlaps,
     retrievals,
@@ -73,11 +74,11 @@ class _Manifest:
 
 
 def read_manifest(path: Path, *, images_root: Path | None = None, allow_overlap: bool = False) -> Dataset:
-    """List the images that a manifest names; paths start from `images_root`, by default the manifest's folder.
+    """List the images that a manifest names; paths start from `images_root`, by default as `folder_of_paths`.
 
     Names of people and cameras that are texts are numbered in sorted order. If some training row names no person, no
-    training row does. There are validation tables if rows have split `val`, and test tables, with roles, if rows have
-    split `query`, `gallery` or `test`.
+    training row does. Without rows `train` the tables of training are empty. There are validation tables if rows have
+    split `val`, and test tables, with roles, if rows have split `query`, `gallery` or `test`. No image is opened.
 
     Raises:
         DataError: The file is no manifest, or rows are wrong; all mistakes are found at once and the first 20 shown.
@@ -104,14 +105,21 @@ def read_manifest(path: Path, *, images_root: Path | None = None, allow_overlap:
                 for row in {row.path: row for row in rows if row.modality is modality}.values()
             )
         )
-        return build_tables(manifest.root, entries, purpose=purpose, advice=_MEND)
+        return build_tables(
+            manifest.root,
+            entries,
+            purpose=purpose,
+            advice=_MEND,
+            fills_root=False,
+            may_be_empty=purpose == "training",
+        )
 
     training = tables((row for row in manifest.rows if row.split == "train"), "training")
     held_out = [row for row in manifest.rows if row.split == "val"]
     tested = [row for row in manifest.rows if row.split in ("query", "gallery", "test")]
     test = _with_roles(tables(tested, "test"), tested) if tested else None
     return Dataset(
-        name=_name(manifest.path),
+        name=datasets.site_name(manifest.path),
         kind="custom" if read_drawn(manifest.root) is None else "drawn",
         root=manifest.root,
         training=training,
@@ -144,7 +152,7 @@ def _open(path: Path, images_root: Path | None, allow_overlap: bool) -> _Manifes
     if path.is_dir():
         inside = [path / name for name in FILE_NAMES if (path / name).is_file()]
         if len(inside) != 1:
-            tables = [one.name for one in sorted(path.iterdir()) if one.suffix.lower() in (".csv", ".tsv", ".jsonl")]
+            tables = [one.name for one in sorted(path.iterdir()) if one.suffix.lower() in datasets.TABLES]
             there = f", and holds {', '.join(tables[:MAX_SHOWN])}" if tables and not inside else ""
             raise DataError(
                 f"{path} is a folder with {len(inside)} of {', '.join(FILE_NAMES)}{there}",
@@ -152,7 +160,7 @@ def _open(path: Path, images_root: Path | None, allow_overlap: bool) -> _Manifes
             )
         (path,) = inside
     rows, mistakes = read_rows(path)
-    root = path.parent if images_root is None else images_root
+    root = folder_of_paths(path, rows, images_root)
     if not root.is_dir():
         raise DataError(
             describe_absent(root), hint="name the folder that paths start from: --root, or data.images_root"
@@ -201,6 +209,8 @@ def _notes(rows: Sequence[ManifestRow]) -> list[str]:
             more = ", ..." if len(numbers) > MAX_SHOWN else ""
             notes.append(f"{column}s are numbered in sorted order: {first}{more}")
     training = [row for row in rows if row.split == "train"]
+    if not training:
+        notes.append("no row is of split train: the manifest is for evaluation, not for training")
     unknown = sum(not row.person for row in training)
     if 0 < unknown < len(training):
         notes.append(f"{unknown:,} training rows name no person: the names in the others are ignored")
@@ -216,10 +226,6 @@ def _warnings(rows: Sequence[ManifestRow]) -> list[str]:
         if direction.people < FEW_PEOPLE:
             warnings.append(f"{searched}: {direction.people} people, so ranks beyond that repeat the last value")
     return warnings
-
-
-def _name(path: Path) -> str:
-    return "".join(sign if sign.isascii() and (sign.isalnum() or sign in "._-") else "-" for sign in path.stem.lower())
 
 
 SPEC = DatasetSpec(

@@ -1,5 +1,6 @@
 """Checks over all rows of a manifest: repeated images, people in training and test, queries without a match."""
 
+import os
 import stat
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -8,6 +9,7 @@ from pathlib import Path
 
 from models.modality import Modality, PerModality
 from pipeline.data.datasets.manifest.rows import ManifestRow, Mistake
+from pipeline.errors import DataError
 from pipeline.runtime.names import FileNames, plain, spelling_notes
 
 ROLES: Mapping[str, frozenset[str]] = {
@@ -95,6 +97,23 @@ def numbers_of(names: Iterable[str]) -> dict[str, int]:
     return {name: number for number, name in enumerate(distinct, start=1)}
 
 
+def folder_of_paths(manifest: Path, rows: Sequence[ManifestRow], given: Path | None) -> Path:
+    """The folder that paths start from: the given one, that of column `images_root`, or the manifest's own.
+
+    Raises:
+        DataError: The column names several folders.
+    """
+    if given is not None:
+        return given
+    named = sorted({row.images_root for row in rows})
+    if len(named) > 1:
+        raise DataError(
+            f"{manifest.name}: column images_root names {len(named)} folders, first {named[0]!r} and {named[1]!r}",
+            hint="write one folder into all rows, or name it with --root, or data.images_root",
+        )
+    return manifest.parent / os.path.expanduser("".join(named))  # noqa: PTH111 - `./~` is no home folder
+
+
 def find_files(rows: Sequence[ManifestRow], root: Path) -> tuple[list[ManifestRow], list[Mistake], list[str]]:
     """The rows with paths as they are on disk, the mistakes of rows without a file, and notes; no image is opened."""
     names = FileNames(root)
@@ -126,7 +145,7 @@ def _file(path: str, root: Path, names: FileNames) -> tuple[str, tuple[str, str]
         return path, (f"image not found: {path} (relative to {root}; {error.strerror})", "file unreadable")
     if stat.S_ISDIR(status.st_mode):
         return path, (f"{path} is a folder, not an image", "file folder")
-    return path, None if status.st_size else (f"cannot decode {path}: the file is empty", "file empty")
+    return path, None
 
 
 def _repetitions(rows: Sequence[ManifestRow]) -> Iterator[Mistake]:
@@ -183,7 +202,7 @@ def useless_splits(rows: Sequence[ManifestRow]) -> Iterator[Mistake]:
     """Splits that cannot be trained or measured on."""
     for split, purpose in (("train", "training"), ("val", "validation")):
         counts = Counter(row.modality for row in rows if row.split == split)
-        if split == "train" or counts:
+        if counts:
             for modality in Modality:
                 if counts[modality] == 0:
                     yield Mistake(0, f"{purpose} needs visible and infrared images; {modality}: 0")

@@ -21,7 +21,7 @@ from pipeline.runtime.text_files import read_text
 logger = logging.getLogger(__name__)
 
 REQUIRED = ("path", "modality", "camera", "split")
-USED = (*REQUIRED, "person", "track", "time")
+USED = (*REQUIRED, "person", "track", "time", "images_root")
 KNOWN = (*USED, "caption")
 SPLITS = ("train", "val", "query", "gallery", "test")
 
@@ -46,7 +46,8 @@ class Mistake:
 class ManifestRow:
     """One image; `camera` and `person` are texts, whole numbers without leading zeros; what is unknown is empty.
 
-    `track` names consecutive crops of one passing person by one camera; `time` is ISO 8601.
+    `track` names consecutive crops of one passing person by one camera; `time` is ISO 8601; `images_root` is the folder
+    that paths start from, if it is not the manifest's.
     """
 
     line: int
@@ -57,6 +58,7 @@ class ManifestRow:
     split: str
     track: str = ""
     time: str = ""
+    images_root: str = ""
 
 
 def read_rows(path: Path) -> tuple[list[ManifestRow], list[Mistake]]:
@@ -174,6 +176,8 @@ def _normalised(column: str, text: str) -> str:
     match column:
         case "path":
             return str(PurePosixPath(text.replace("\\", "/")))
+        case "images_root":
+            return text
         case "modality":
             return str(modality_named(text) or text)
         case "split":

@@ -4,14 +4,14 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 
 from models.modality import Modality, PerModality
 from pipeline.data.datasets.manifest.checks import mixed_names
-from pipeline.data.datasets.manifest.rows import SPLITS, ManifestRow, parse_row
+from pipeline.data.datasets.manifest.rows import REQUIRED, SPLITS, ManifestRow, parse_row
 from pipeline.data.image_names import is_readable_name, skipped_by_extension
 from pipeline.data.listing import walk_images
 from pipeline.data.roots import require_folder
@@ -25,6 +25,9 @@ UNNAMED_CAMERAS = PerModality("1", "2")
 """Cameras of a pattern without `{camera}`. One for both modalities would exclude every match from evaluation."""
 
 FIELDS = ("camera", "person", "name", "modality", "split", "_")
+
+COLUMNS = ("path", "modality", "camera", "person", "split", "track", "time", "images_root")
+"""All columns in the order in which they are written."""
 
 _EXAMPLE = "for instance --pattern 'cam{camera}/{person}/{name}' --infrared-cameras 3,6"
 _RENAME = "rename files and folders, or use a pattern that excludes these"
@@ -51,10 +54,20 @@ class ManifestSummary:
     people: int
     visible: int
     infrared: int
+    cameras: int
     notes: tuple[str, ...]
 
+    @classmethod
+    def of(cls, path: Path, rows: Sequence[ManifestRow], notes: Iterable[str]) -> "ManifestSummary":
+        """Count the rows of a manifest."""
+        kinds = Counter(row.modality for row in rows)
+        people, cameras = {row.person for row in rows if row.person}, {row.camera for row in rows}
+        visible, infrared = PerModality.build(lambda modality: kinds[modality])
+        return cls(path, len(rows), len(people), visible, infrared, len(cameras), tuple(notes))
+
     def __str__(self) -> str:
-        counts = f"{self.visible:,} visible and {self.infrared:,} infrared images of {self.people:,} people"
+        counts = f"{self.visible:,} visible and {self.infrared:,} infrared images"
+        counts += f" of {self.people:,} people" if self.people else f" of {self.cameras:,} cameras"
         return "\n".join([f"{self.path}: {counts}", *(f"note: {note}" for note in self.notes)])
 
 
@@ -115,14 +128,9 @@ def write_manifest(
     if junk:
         notes.append(_junk_note(junk))
     if test_share is not None:
-        rows = _split_by_people(rows, test_share, seed)
-        tested = {row.person for row in rows if row.split == "test"}
-        notes.append(f"{len(tested):,} people are in test, chosen with seed {seed}")
-    rows.sort(key=lambda row: (_in_order(row.person), _in_order(row.camera), row.path))
-    _write(out, rows, with_people="person" in expression.groupindex or bool(people))
-    kinds = Counter(row.modality for row in rows)
-    count = len({row.person for row in rows if row.person})
-    return ManifestSummary(out, len(rows), count, kinds[Modality.VISIBLE], kinds[Modality.INFRARED], tuple(notes))
+        rows = split_by_people(rows, test_share, seed, notes)
+    write_rows(out, rows, ("person",) if people or "person" in expression.groupindex else ())
+    return ManifestSummary.of(out, rows, notes)
 
 
 def _compile(pattern: str) -> re.Pattern[str]:
@@ -155,12 +163,9 @@ def _check_request(
 ) -> None:
     fields = expression.groupindex
     require_folder(folder, "name the folder that holds the images")
-    if out.exists():
-        raise DataError(f"{out} exists", hint="name another file with --out, or remove this one")
+    require_new_table(out)
     if out.resolve().is_relative_to(folder.resolve()) and out.resolve().parent != folder.resolve():
         raise ConfigError(f"{out} is among the images", hint=f"write it to {folder}, or outside")
-    if out.suffix.lower() != ".csv":
-        raise ConfigError(f"{out} is no .csv file", hint="name the file with --out SITE.csv")
     if ("modality" in fields) == bool(infrared_cameras):
         raise ConfigError(
             "either {modality} in the pattern or --infrared-cameras must name the infrared images",
@@ -183,6 +188,14 @@ def _check_request(
             "it needs {person} in the pattern, no {split} there and no --split",
             hint=_EXAMPLE,
         )
+
+
+def require_new_table(out: Path) -> None:
+    """Refuse an output that exists, or is no `.csv` file."""
+    if out.exists():
+        raise DataError(f"{out} exists", hint="name another file with --out, or remove this one")
+    if out.suffix.lower() != ".csv":
+        raise ConfigError(f"{out} is no .csv file", hint="name the file with --out SITE.csv")
 
 
 def _folded(names: Mapping[str, str] | None) -> dict[str, str]:
@@ -221,13 +234,19 @@ def _without_junk(matches: Sequence[Match], junk_people: Sequence[str] | None) -
     junk: Counter[str] = Counter()
     for path, match in matches:
         person = match.groupdict().get("person", "")
-        of_market = person == "0000" and _JUNK_OF_MARKET.fullmatch(PurePosixPath(path).name) is not None
-        usual = of_market or _JUNK.fullmatch(person) is not None
-        if usual if junk_people is None else person in junk_people:
+        if is_junk(person, path, junk_people):
             junk[person] += 1
         else:
             kept.append((path, match))
     return kept, junk
+
+
+def is_junk(person: str, path: str, junk_people: Sequence[str] | None) -> bool:
+    """Whether an image is of a junk person: one of `junk_people`, or, if None, of those that `write_manifest` names."""
+    if junk_people is not None:
+        return person in junk_people
+    of_market = person == "0000" and _JUNK_OF_MARKET.fullmatch(PurePosixPath(path).name) is not None
+    return of_market or _JUNK.fullmatch(person) is not None
 
 
 def _with_people(
@@ -294,13 +313,15 @@ def _is_listed(camera: str, cameras: Sequence[str]) -> bool:
     return any(camera == one or (camera.isdecimal() and one.isdecimal() and int(camera) == int(one)) for one in cameras)
 
 
-def _split_by_people(rows: Sequence[ManifestRow], test_share: float, seed: int) -> list[ManifestRow]:
+def split_by_people(rows: Sequence[ManifestRow], test_share: float, seed: int, notes: list[str]) -> list[ManifestRow]:
+    """The rows with a share of the people in `test` and the others in `train`; their number goes into `notes`."""
     people = sorted({row.person for row in rows}, key=_in_order)
     if len(people) < 2:
         raise DataError("one person cannot be split into training and test", hint="omit --test-share")
     count = min(max(round(test_share * len(people)), 1), len(people) - 1)
     order = numpy_generator(seed, "manifest", "test people").permutation(len(people))
     tested = {people[position] for position in order[:count].tolist()}
+    notes.append(f"{len(tested):,} people are in test, chosen with seed {seed}")
     return [replace(row, split="test" if row.person in tested else "train") for row in rows]
 
 
@@ -319,14 +340,14 @@ def _in_order(name: str) -> tuple[int, str]:
     return (int(name), "") if name.isdecimal() else (0, name)
 
 
-def _write(out: Path, rows: Sequence[ManifestRow], *, with_people: bool) -> None:
+def write_rows(out: Path, rows: Sequence[ManifestRow], optional: Collection[str]) -> None:
+    """Write the rows by person, camera and path, with the columns that every manifest has and some `optional` ones."""
+    columns = [name for name in COLUMNS if name in REQUIRED or name in optional]
     text = io.StringIO(newline="")
     table = csv.writer(text, lineterminator="\n")
-    people = ["person"] if with_people else []
-    table.writerow(["path", "modality", "camera", *people, "split"])
-    for row in rows:
-        person = [row.person] if with_people else []
-        table.writerow([row.path, str(row.modality), row.camera, *person, row.split])
+    table.writerow(columns)
+    for row in sorted(rows, key=lambda row: (_in_order(row.person), _in_order(row.camera), row.path)):
+        table.writerow([str(getattr(row, name)) for name in columns])
     content = text.getvalue().encode()
 
     def write(file: BinaryIO) -> None:

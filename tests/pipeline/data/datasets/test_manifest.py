@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.modality import Modality
+from models.modality import Modality, PerModality
 from pipeline.data.check import CheckRow
 from pipeline.data.datasets.manifest.adapter import check_manifest, read_manifest
 from pipeline.data.datasets.manifest.checks import numbers_of
@@ -343,7 +343,6 @@ WRONG_ROWS: list[tuple[Row, str]] = [
     (("absent/1.jpg", "visible", "1", "7", "train"), "image not found: absent/1.jpg (relative to {root})"),
     (("a/1.jpg/2.jpg", "visible", "1", "7", "train"), "image not found: a/1.jpg/2.jpg (relative to {root})"),
     (("a", "visible", "1", "7", "train"), "a is a folder, not an image"),
-    (("empty.jpg", "visible", "1", "7", "train"), "cannot decode empty.jpg: the file is empty"),
     (("a/1.jpg", "visible", "1", "7", "train"), "a/1.jpg appears again (first at line {first})"),
     (("./a/1.jpg", "visible", "01", "007", "train"), "a/1.jpg appears again (first at line {first})"),
     (
@@ -390,7 +389,6 @@ class TestMistakes:
     @pytest.mark.parametrize(("row", "message"), WRONG_ROWS)
     def test_every_mistake_is_named_with_its_line(self, tmp_path, form, row, message):
         touch(tmp_path, [*GOOD, ("c.jpg",)])
-        (tmp_path / "empty.jpg").touch()
         path = tmp_path / f"manifest{form}"
         path.write_text(FORMS[form]([*GOOD, row]))
         line = NEXT_LINE[form]
@@ -681,10 +679,18 @@ class TestPurposes:
             f"training needs visible and infrared images; {modality.other}: 0"
         ]
 
-    def test_training_needs_images_at_all(self, tmp_path):
-        assert mistakes_of(write(tmp_path, GOOD[2:])) == [
-            f"training needs visible and infrared images; {modality}: 0" for modality in Modality
-        ]
+    def test_without_training_rows_it_is_for_evaluation(self, tmp_path):
+        path = write(tmp_path, GOOD[2:])
+        dataset = read_manifest(path)
+        assert not dataset.has_training and dataset.fingerprint.keys() == {"test"}
+        assert dataset.test is not None and dataset.test.images.map(len) == dataset.images.map(len) == PerModality(1, 1)
+        notes = check_manifest(path).notes
+        assert "no row is of split train: the manifest is for evaluation, not for training" in notes
+
+    def test_empty_files_are_left_to_decoding_which_names_all_unreadable_ones_at_once(self, tmp_path):
+        path = write(tmp_path, GOOD)
+        (tmp_path / "a" / "1.jpg").write_bytes(b"")
+        assert check_manifest(path).passed and len(read_manifest(path).images.visible) == 2
 
     def test_validation_needs_both_modalities(self, tmp_path):
         assert mistakes_of(write(tmp_path, [*GOOD, ("v.jpg", "visible", "1", "9", "val")])) == [

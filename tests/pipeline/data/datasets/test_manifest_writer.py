@@ -387,14 +387,14 @@ class TestErrors:
 def test_shares_are_rounded_within_one_person_of_either_side(people, share, seed):
     row = ManifestRow(0, "a.jpg", Modality.VISIBLE, "1", "", "train")
     rows = [replace(row, person=str(person)) for person in people for _ in range(2)]
-    found = manifest_writer._split_by_people(rows, share, seed)
+    found = manifest_writer.split_by_people(rows, share, seed, [])
     sides = {split: {one.person for one in found if one.split == split} for split in ("train", "test")}
     assert not sides["train"] & sides["test"]
     assert sides["train"] and sides["test"]
     inner = 1 <= share * len(people) <= len(people) - 1
     assert not inner or abs(len(sides["test"]) - share * len(people)) <= 0.5
     shuffled = random.Random(seed).sample(rows, len(rows))
-    again = manifest_writer._split_by_people(shuffled, share, seed)
+    again = manifest_writer.split_by_people(shuffled, share, seed, [])
     assert {(one.person, one.split) for one in again} == {(one.person, one.split) for one in found}
 
 
