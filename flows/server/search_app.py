@@ -275,19 +275,22 @@ def _add_search(app: FastAPI, desk: Desk, bounds: Bounds) -> None:
     @app.post("/api/feedback", status_code=204)
     async def feedback(request: MarkRequest) -> None:
         """Mark a hit as right or wrong, or withdraw the mark."""
-        answer, hit = memory.hit(request.search, request.row)
-        line = Mark(
-            time=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-            query=query_name((one.name, one.sha256) for one in answer.query),
-            query_modality=str(answer.modality),
-            hit=hit.path,
-            rank=hit.rank,
-            score=round(hit.score, 6),
-            mark=request.mark,
-            run=desk.encoder.name,
-            index=shown(str(desk.galleries[answer.modality].folder.resolve())),
-        )
+        line = _mark(desk, *memory.hit(request.search, request.row), request.mark)
         await asyncio.to_thread(append_mark, desk.feedback, line)
+
+
+def _mark(desk: Desk, answer: SearchAnswer, hit: RankedImage, mark: str) -> Mark:
+    return Mark(
+        time=datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+        query=query_name((one.name, one.sha256) for one in answer.query),
+        query_modality=str(answer.modality),
+        hit=hit.path,
+        rank=hit.rank,
+        score=round(hit.score, 6),
+        mark=mark,
+        run=desk.encoder.name,
+        index=shown(str(desk.galleries[answer.modality].folder.resolve())),
+    )
 
 
 def _add_gallery(app: FastAPI, desk: Desk, bounds: Bounds) -> None:

@@ -21,11 +21,12 @@ from pipeline.data.image_list import ListedImage, is_manifest, list_images
 from pipeline.data.values import moment
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.ranking import unit_rows
-from pipeline.inference.calibration import Calibrations
+from pipeline.inference.calibration import Calibrations, read_calibrations
 from pipeline.inference.encoder import TrainedEncoder
 from pipeline.inference.false_match import FalseMatch
 from pipeline.inference.groups import SINGLE, Entries, Grouping, group_entries
-from pipeline.inference.index import Gallery, is_index, read_record
+from pipeline.inference.index import INDEXES, Gallery, GallerySource, is_index, read_record
+from pipeline.inference.index_refresh import Kind, open_or_refresh
 from pipeline.inference.searching import score_threshold
 
 _QUALITY = 85
@@ -240,6 +241,23 @@ def read_query(
 def shown(path: str) -> str:
     """A path as text: its undecodable bytes as escapes, as the feedback file has them."""
     return path.encode(errors="backslashreplace").decode()
+
+
+def open_served(
+    source: GallerySource,
+    index: Path | None,
+    encoder: TrainedEncoder,
+    grouping: Grouping = SINGLE,
+    *,
+    batch_size: int,
+    kind: Kind = "auto",
+    workers: int | None = None,
+) -> ServedGallery:
+    """Open or refresh the index of a gallery as `vireid search` does, with its calibrations; see `open_or_refresh`."""
+    gallery, folder = open_or_refresh(
+        source, index, INDEXES, encoder, batch_size=batch_size, kind=kind, workers=workers
+    )
+    return ServedGallery(gallery, folder, grouping, read_calibrations(folder, encoder.digest))
 
 
 def served_queries(

@@ -9,8 +9,11 @@ from tests.architecture.source_tree import MODULES, ROOT, dotted
 KEEPS_ITS_NAME = {"staticmethod", "classmethod", "property", "cached_property", "dataclass", "contextmanager", "kernel"}
 """Decorators; any other one may register what it decorates: a command, a flow, a validator."""
 
-CALLED_BY_LIBRARIES = {"emit", "render", "forward", "predict", "setup_context", "parse_args"}
-"""Methods of `logging.Handler`, rich, torch, MLflow and Typer that we override."""
+CALLED_BY_LIBRARIES = {
+    "emit", "render", "forward", "predict", "setup_context", "parse_args",
+    "capture_signals", "connection_made", "connection_lost",
+}  # fmt: skip
+"""Methods of `logging.Handler`, rich, torch, MLflow, Typer and uvicorn that we override."""
 
 USED_ELSEWHERE = {
     "GATE": "compared by a test of the demo weights and named in the module's docstring",

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from clustering.gallery_search import GalleryLists, most_similar
+from clustering.gallery_search import GalleryLists, most_similar, most_similar_of
 
 
 def people(count: int, images: int, dim: int = 64, noise: float = 0.6, seed: int = 0) -> np.ndarray:
@@ -79,3 +79,12 @@ def test_many_queries_find_what_each_finds_alone() -> None:
     np.testing.assert_array_equal(together.rows[[0, 255, 256, 499]], alone)
     assert together.rows.shape == (500, 5)
     assert lists.search(gallery[:0], gallery, 5).rows.shape == (0, 5)
+
+
+@pytest.mark.parametrize(("k", "rows"), [(5, [3, 4, 70, 71, 299]), (9, [3, 4, 70, 71, 299]), (5, [8]), (5, [])])
+def test_a_search_among_some_rows_finds_the_best_of_these(k: int, rows: list[int]) -> None:
+    gallery, queries = people(100, 3), people(4, 1, seed=1)
+    hits = most_similar_of(queries, gallery, np.array(rows, dtype=np.int64), k)
+    expected = np.array(rows, dtype=np.int64)[scan(queries, gallery[rows], k)]
+    np.testing.assert_array_equal(hits.rows, expected)
+    np.testing.assert_array_equal(hits.similarities, np.take_along_axis(queries @ gallery.T, hits.rows, axis=1))

@@ -39,7 +39,12 @@ def noise(height: int, width: int, seed: int = 0, channels: int = 3) -> np.ndarr
 
 
 def decoded(path: Path, reading: ImageReading = FROM_ANYWHERE) -> Decoded:
-    return decode_image(path, 16, 8, reading)
+    """From the file and from its bytes, which must agree."""
+    found = decode_image(path, 16, 8, reading)  # first: it refuses what cannot be read
+    of_bytes = decode_image(path.read_bytes(), 16, 8, reading)
+    np.testing.assert_array_equal(found.pixels, of_bytes.pixels)
+    assert found.adjustments == of_bytes.adjustments
+    return found
 
 
 def plainly(path: Path) -> np.ndarray:
