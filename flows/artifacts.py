@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -98,6 +99,12 @@ def show_result(report: EvaluationReport, name: str) -> None:
     """Publish the result of the run in folder `name`; nothing for a run at a terminal."""
     if is_reported():
         _publish(_key("result", name), report_markdown(report), f"result of {name}")
+
+
+def show_features(summary: str, file: Path) -> None:
+    """Publish what a file of features contains; nothing for a run at a terminal."""
+    if is_reported():
+        _publish(_key("features", file.name), f"`{file}`: {summary}", f"features in {file.name}")
 
 
 def show_error(error: VireidError, name: str) -> None:

@@ -1,36 +1,30 @@
-"""Flows for the command line and for deployments: one per method, one over RegDB's splits, one that evaluates a run."""
+"""Flows for the command line and for deployments: training by method and over splits, evaluating, embedding."""
 
-import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 from prefect import Flow, flow
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import FlowRunPolicy, State
+from prefect.client.schemas.objects import State
 from prefect.context import FlowRunContext
-from prefect.states import Failed
 from pydantic import BaseModel, WithJsonSchema
 
-from flows.artifacts import is_reported, reported, show_error, show_result
+from flows.artifacts import is_reported, show_result
 from flows.demo_data import DEMO_DATA, draw_demo_once
+from flows.embedding import embed
+from flows.guarded_flows import RETRIES, RETRY_SECONDS, guarded
 from flows.partial_config import ChangesTo, changed_values, changes_from
 from flows.prefect_local import cancelled_if_stopped, with_or_without_prefect
 from flows.tasks import measure_again, train_as_tasks
-from flows.terminal_runs import HOST_TAG
 from pipeline.config.experiment import AnyConfig, method_name, with_split
 from pipeline.config.presets import is_demonstration, load_config, preset_names, validate_config
 from pipeline.config.shared import UserPath
-from pipeline.errors import ConfigError, VireidError
+from pipeline.errors import ConfigError
 from pipeline.evaluation.report import AverageReport, EvaluationReport, average_reports
 from pipeline.methods import METHODS, MethodSpec, method_of
 from pipeline.runs.open import reopen_run, run_path, splits_path
 from pipeline.runtime import atomic_files
-
-RETRIES = 2
-"""Retries of a deployed flow after an unknown or transient error."""
-
-RETRY_SECONDS = 30
 
 
 def _presets_of(settings: type[AnyConfig]) -> list[str]:
@@ -55,7 +49,7 @@ def flow_of(method: MethodSpec) -> Flow[..., Any]:
                 show_result(report, run_path(resolved).name)
             return report
 
-        return _guarded(work)
+        return guarded(work)
 
     train.__doc__ = f"""Train {settings.summary}; resumes an interrupted run of the same settings.
 
@@ -96,7 +90,7 @@ def evaluate(
         data_root: The folder of the data set; default: as recorded by the run.
         device: `auto` (a GPU if available), `cpu`, `cuda`, or `cuda:1`.
         split: The split of RegDB to test on; only the run's own is accepted.
-        features_file: An .npz file for the features of the test images.
+        features_file: An .npz or .parquet file for the features of the test images.
         queries_file: An .npz file for the results of each query.
         images_root: The folder that a manifest's paths start from; default: as recorded by the run.
         skip_unreadable: Skip images that cannot be read; otherwise as the run did.
@@ -115,11 +109,12 @@ def evaluate(
             measure = measure_again if FlowRunContext.get() else measure_again.fn
             return measure(run, evaluator, features_file, queries_file)
 
-    return _guarded(work)
+    return guarded(work)
 
 
 FLOWS: Mapping[str, Flow[..., Any]] = {method.config.flow: flow_of(method) for method in METHODS} | {
-    "evaluate": evaluate
+    "evaluate": evaluate,
+    "embed": embed,
 }
 """Every flow by its name."""
 
@@ -212,33 +207,3 @@ def _resolve(preset: str | None, changes: Mapping[str, Any], settings: type[AnyC
     if root == DEMO_DATA or (root is None and is_demonstration(preset, config)):
         return config.model_copy(update={"data": config.data.model_copy(update={"root": draw_demo_once()})})
     return config
-
-
-def _guarded(work: Callable[[], EvaluationReport | None]) -> EvaluationReport | State[Any] | None:
-    """Run the work of a flow; in a deployment publish artifacts, and do not retry after a permanent error."""
-    context = FlowRunContext.get()
-    if context is None or (context.flow is not None and cancelled_if_stopped in context.flow.on_crashed_hooks):
-        return work()  # started from the command line
-    assert context.flow_run is not None, "called by a flow"
-    _tag_with_host()
-    with reported():
-        try:
-            return work()
-        except VireidError as error:
-            with get_client(sync_client=True) as client:
-                flow_run = client.read_flow_run(context.flow_run.id)
-                show_error(error, flow_run.name)
-                if error.transient and flow_run.run_count <= RETRIES:
-                    raise
-                policy = FlowRunPolicy(retries=0, retry_delay=0)
-                client.update_flow_run(context.flow_run.id, empirical_policy=policy)
-            return Failed(message=f"{error.message}\nhint: {error.hint}")
-
-
-def _tag_with_host() -> None:
-    """Add the machine's name to the flow run's tags, since a server recovers orphaned runs of its own machine only."""
-    context = FlowRunContext.get()
-    assert context is not None and context.flow_run is not None
-    kept = [tag for tag in context.flow_run.tags if not tag.startswith(HOST_TAG)]
-    with get_client(sync_client=True) as client:
-        client.update_flow_run(context.flow_run.id, tags=[*kept, HOST_TAG + socket.gethostname()])

@@ -17,7 +17,7 @@ from flows.cli.caption import caption, caption_merge
 from flows.cli.compare import compare
 from flows.cli.config import config_app
 from flows.cli.data import data_app
-from flows.cli.encoder import embed, export
+from flows.cli.encoder import embed, embed_merge, export
 from flows.cli.features import label, rank
 from flows.cli.feedback import feedback
 from flows.cli.forget import forget
@@ -65,8 +65,8 @@ app.add_typer(data_app, name="data")
 app.add_typer(config_app, name="config")
 app.add_typer(runs_app, name="runs")
 for command in (
-    rank, label, compare, table, look, embed, search, calibrate, serve, feedback, export, forget, caption,
-    caption_merge, server, deploy,
+    rank, label, compare, table, look, embed, embed_merge, search, calibrate, serve, feedback, export, forget,
+    caption, caption_merge, server, deploy,
 ):  # fmt: skip
     app.command()(command)
 
@@ -202,7 +202,9 @@ def evaluate(
     split: Annotated[int | None, typer.Option(min=1, max=10, help="RegDB: the split, which must be the run's.")] = None,
     _trial: Annotated[str | None, renamed("--trial", "--split")] = None,
     features: Annotated[
-        Path | None, typer.Option(help="Write the features to this .npz file."), Output("--features", FEATURES)
+        Path | None,
+        typer.Option(help="Write the features to this .npz or .parquet."),
+        Output("--features", FEATURES),
     ] = None,
     per_query: PerQueryOption = None,
     skip_unreadable: SkipOption = False,

@@ -14,12 +14,14 @@ from flows.cli.options import (
     Output,
     OverlapOption,
     PartialOption,
+    ShardOption,
     one_of,
     renamed,
 )
 from flows.cli.printing import print_json, print_line
-from pipeline.captioning.settings import PRECISIONS, VARIANTS, CaptionSettings, Precision, Shard, Variant
+from pipeline.captioning.settings import PRECISIONS, VARIANTS, CaptionSettings, Precision, Variant
 from pipeline.runtime.outputs import CAPTIONS
+from pipeline.runtime.shards import Shard
 
 _VARIANT = "--prompt-variant"
 
@@ -37,7 +39,6 @@ VariantOption = Annotated[str | None, typer.Option(help=f"A built-in prompt: {',
 BatchOption = Annotated[int, typer.Option(min=1, help="Images in a batch; halved if memory is too small.")]
 TokensOption = Annotated[int, typer.Option(min=1, help="The longest caption, in tokens of the model.")]
 PrecisionOption = Annotated[str, typer.Option(help="auto (bfloat16 on a GPU), float32, or bfloat16.")]
-ShardOption = Annotated[str | None, typer.Option(help="A part of the images: 1/4 is the first of four.")]
 NewOption = Annotated[bool, typer.Option("--new", help="Rename an existing file, and start again.")]
 LocalOption = Annotated[bool, typer.Option("--local-files-only", help="Do not access the model's hub.")]
 SplitOption = Annotated[int | None, typer.Option(min=1, max=10, help="RegDB: one split.", show_default="all")]
@@ -86,7 +87,8 @@ def caption(
     dataset, tables = read_images(
         name, path, split=split, images_root=root, allow_overlap=allow_overlap, allow_partial=allow_partial
     )
-    file = out or written_captions(Path("runs"), _name(dataset.name, settings.shard))
+    part = settings.shard
+    file = out or written_captions(Path("runs"), dataset.name if part is None else part.name_for(dataset.name))
     outcome = caption_images_of(dataset, tables, file, settings, reading_of(name))
     if as_json:
         print_json({"file": str(file), **outcome.to_dict()})
@@ -105,7 +107,3 @@ def caption_merge(
 
     count = merge_captions(out, shards)
     print_line(f"{out}: {count:,} captions of {len(shards)} shards")
-
-
-def _name(dataset: str, shard: Shard | None) -> str:
-    return dataset if shard is None else f"{dataset}.shard-{str(shard).replace('/', '-of-')}"

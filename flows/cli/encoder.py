@@ -1,4 +1,4 @@
-"""`vireid embed` and `vireid export`: use the trained encoder of a run."""
+"""`vireid embed`, `vireid embed-merge` and `vireid export`: use the trained encoder of a run."""
 
 from pathlib import Path
 from typing import Annotated, cast
@@ -12,6 +12,7 @@ from flows.cli.options import (
     OrientationOption,
     Output,
     PrecisionOption,
+    ShardOption,
     WorkersOption,
     deep_range_of,
     modality_of,
@@ -49,10 +50,13 @@ def embed(
     images: Annotated[
         Path, typer.Argument(help="A folder, a manifest (.csv, .jsonl), a list of paths (.txt), or an image.")
     ],
-    out: Annotated[Path, typer.Option("--out", "-o", help="The .npz file to write."), Output("--out", FEATURES)],
+    out: Annotated[
+        Path, typer.Option("--out", "-o", help="The .npz or .parquet file to write."), Output("--out", FEATURES)
+    ],
     modality: Annotated[str | None, typer.Option(help="visible or infrared; selects rows of a manifest.")] = None,
     split: SplitOption = None,
     root: RootOption = None,
+    shard: ShardOption = None,
     csv: CsvOption = None,
     parquet: ParquetOption = None,
     sqlite: SqliteOption = None,
@@ -66,18 +70,31 @@ def embed(
 ) -> None:
     """Encode images to features for `vireid rank` and `vireid label`; resumes an interrupted command."""
     from pipeline.data.image_list import list_images
-    from pipeline.inference.embedding import embed_to_file
+    from pipeline.inference.embedded_files import embed_to_file
     from pipeline.inference.run_encoder import open_encoder
+    from pipeline.runtime.shards import Shard
     from pipeline.runtime.table_files import TableFiles
 
+    part = None if shard is None else Shard.parse(shard)
     chosen = list_images(images, None if modality is None else modality_of("--modality", modality), split or (), root)
     encoder = open_encoder(run, device, precision_of(precision), orientation_of(orientation), deep_range_of(deep_range))
     tables = TableFiles(csv, parquet, sqlite)
-    written = embed_to_file(encoder, chosen, out, batch_size=batch_size, workers=workers, tables=tables)
+    written = embed_to_file(encoder, chosen, out, batch_size=batch_size, workers=workers, tables=tables, shard=part)
     if as_json:
         print_json({"file": str(out), **written.to_dict()})
     else:
         print_line(f"{out}: {written}")
+
+
+def embed_merge(
+    out: Annotated[Path, typer.Argument(help="The .npz or .parquet file to write."), Output("OUT", FEATURES)],
+    shards: Annotated[list[Path], typer.Argument(metavar="SHARD...", help="The file of every shard.")],
+) -> None:
+    """Merge the features of all shards; refused if one is missing, duplicated or of another encoder."""
+    from pipeline.inference.merged_features import merge_features
+
+    written = merge_features(out, shards)
+    print_line(f"{out}: {written}, of {len(shards)} shards")
 
 
 EXPORTS = Path("exports")

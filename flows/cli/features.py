@@ -23,10 +23,10 @@ logger = logging.getLogger(__name__)
 
 
 def rank(
-    features: Annotated[Path | None, typer.Argument(help="A .npz file with all test images.")] = None,
+    features: Annotated[Path | None, typer.Argument(help="A .npz or .parquet file with all test images.")] = None,
     protocol: Annotated[str, typer.Option(help="sysu/all, sysu/indoor, sysu/val, regdb, llcm, or pairs.")] = "sysu/all",
-    query: Annotated[Path | None, typer.Option(help="A .npz file with the queries, with --gallery.")] = None,
-    gallery: Annotated[Path | None, typer.Option(help="A .npz file with the gallery.")] = None,
+    query: Annotated[Path | None, typer.Option(help="The queries, with --gallery.")] = None,
+    gallery: Annotated[Path | None, typer.Option(help="The gallery.")] = None,
     direction: Annotated[
         str | None, typer.Option(help="infrared_to_visible or visible_to_infrared; both by default where both exist.")
     ] = None,
@@ -126,7 +126,7 @@ SEARCHES = ("exact", "ivf", "hnsw")
 
 
 def label(
-    features: Annotated[Path, typer.Argument(help="A .npy file of n x d floats, or a .npz with `features`.")],
+    features: Annotated[Path, typer.Argument(help="A .npy file of n x d floats, or `features` in .npz or .parquet.")],
     k1: Annotated[int, typer.Option(min=1, help="k-reciprocal neighbours, including the image itself.")] = 30,
     k2: Annotated[int, typer.Option(min=1, help="Neighbours for query expansion.")] = 6,
     eps: Annotated[float, typer.Option(help="Largest Jaccard distance in a cluster, between 0 and 1.")] = 0.6,

@@ -96,6 +96,7 @@ DeepRangeOption = Annotated[
 SkipOption = Annotated[
     bool, typer.Option("--skip-unreadable", help="Skip images that cannot be read; they are counted by kind.")
 ]
+ShardOption = Annotated[str | None, typer.Option(help="A part of the images: 1/4 is the first of four.")]
 SetOption = Annotated[list[str] | None, typer.Option("--set", help="Change a value: section.key=value. Repeatable.")]
 RunsOption = Annotated[Path, typer.Option("--runs", help="The folder of runs.")]
 DatasetArgument = Annotated[str, typer.Argument(metavar="DATASET", help="sysu, regdb, llcm, or manifest.")]

@@ -66,6 +66,12 @@ _TAIL = """\
     entrypoint: flows.deployments.evaluate
     tags: [evaluate]
     work_pool: *pool
+
+  - name: images
+    description: "Encodes images with a run, in shards."
+    entrypoint: flows.deployments.embed
+    tags: [embed, images]
+    work_pool: *pool
 """
 
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from models.modality import PerModality
-from pipeline.captioning.settings import Shard
 from pipeline.data.captions.files import CAPTION_SCHEMA, CaptionRow, meta_path, read_caption_rows, some_of
 from pipeline.errors import CheckpointError, ConfigError, DataError
 from pipeline.runtime import atomic_files
+from pipeline.runtime.shards import Shard
 from pipeline.runtime.text_files import read_text
 
 IMAGE_SOURCE: Final = "original"

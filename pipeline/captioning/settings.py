@@ -1,11 +1,11 @@
-"""Prompts, shards and options of captioning."""
+"""Prompts and options of captioning."""
 
-import hashlib
 from dataclasses import dataclass
 from typing import Final, Literal
 
 from models.modality import Modality, PerModality
 from pipeline.errors import ConfigError
+from pipeline.runtime.shards import Shard
 
 Family = Literal["chat", "blip", "stub"]
 Variant = Literal["plain", "restrained", "greyscale", "restrained-greyscale"]
@@ -20,38 +20,6 @@ RESTRAINED: Final = (
 GREYSCALE: Final = "The picture is greyscale: do not name any colours."
 Precision = Literal["auto", "float32", "bfloat16"]
 PRECISIONS: Final[tuple[Precision, ...]] = ("auto", "float32", "bfloat16")
-
-
-@dataclass(frozen=True, slots=True)
-class Shard:
-    """Part `number` of `count`, counted from 1; images are assigned by their paths, without communication.
-
-    >>> str(Shard.parse("2/4"))
-    '2/4'
-    """
-
-    number: int
-    count: int
-
-    @classmethod
-    def parse(cls, text: str) -> "Shard":
-        """Read `2/4`.
-
-        Raises:
-            ConfigError: The text is not a shard.
-        """
-        number, _, count = text.partition("/")
-        if not (number.isdecimal() and count.isdecimal() and 1 <= int(number) <= int(count)):
-            raise ConfigError(f"{text!r} is not a shard", hint="write 1/4 for the first of four parts")
-        return cls(int(number), int(count))
-
-    def holds(self, path: str) -> bool:
-        """Whether the image is in this part: depends on its path only."""
-        digest = hashlib.sha256(path.encode()).digest()
-        return int.from_bytes(digest[:8], "little") % self.count == self.number - 1
-
-    def __str__(self) -> str:
-        return f"{self.number}/{self.count}"
 
 
 def choose_prompts(

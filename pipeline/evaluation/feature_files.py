@@ -1,7 +1,8 @@
-"""Feature files: `.npz` archives of plain arrays that any program can write; nothing is unpickled."""
+"""Feature files: `.npz` archives or Parquet tables of plain arrays that any program can write; nothing is unpickled."""
 
+import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -9,19 +10,23 @@ from typing import Any, BinaryIO
 import numpy as np
 from jaxtyping import Bool, Float, Int64, Shaped
 
-from models.file_kinds import NPY, what_is
+from models.file_kinds import NPY, PARQUET, what_is
 from models.modality import Modality, PerModality
 from pipeline.data.truth import SplitTables
 from pipeline.errors import DataError
 from pipeline.evaluation.evaluate import Features, SearchResult
-from pipeline.runtime.arrays import Array, read_array, read_arrays
-from pipeline.runtime.outputs import FEATURES, QUERIES, OutputKind, write_output
+from pipeline.runtime.arrays import Array, check_memory, read_array, read_arrays
+from pipeline.runtime.outputs import FEATURES, FEATURES_MARK, QUERIES, OutputKind, write_output
+from pipeline.runtime.parquet_files import joined_blocks, opened_parquet, read_parquet, write_parquet
 
 _NEEDED = ("features", "person_ids")
 _ARRAYS = ("features", "person_ids", "cameras", "modalities", "paths")
+RECORD = "record"
+"""The array of an archive that has the record of its features, as JSON."""
+PARQUET_SUFFIX = ".parquet"
 _TABLE_HINT = (
     "the file holds one array [n, d] of float16, float32 or float64, as `numpy.save` writes it, or is a .npz archive "
-    "with such an array `features`, as `vireid embed` writes it"
+    "or a Parquet table with such an array `features`, as `vireid embed` writes it"
 )
 _HINT = (
     "the file needs `features` [n, d] of float16, float32 or float64, `person_ids` [n] of integers, and if the "
@@ -44,7 +49,7 @@ class ImageFeatures:
 
 
 def read_features(path: Path) -> ImageFeatures:
-    """Read a `.npz` archive with `features`, `person_ids`, and optionally `cameras`, `modalities` and `paths`.
+    """Read `features`, `person_ids`, and optionally `cameras`, `modalities` and `paths`: an archive or a Parquet table.
 
     Raises:
         DataError: The file is missing or damaged, an array is missing or of another type, lengths differ, an identity
@@ -73,9 +78,11 @@ def read_vectors(path: Path) -> Float[np.ndarray, "n d"]:
 
     Raises:
         DataError: As `read_features`.
+
+    Cost: none for a `.npy` file of float32 or float64 by rows, which is mapped; the features once otherwise.
     """
     if what_is(path).name == NPY:
-        return _vectors(f"{path} holds", read_array(path, _TABLE_HINT), _TABLE_HINT)
+        return _vectors(f"{path} holds", np.asarray(read_array(path, _TABLE_HINT, mapped=True)), _TABLE_HINT)
     return _vectors(f"{path}: `features` is", _read_arrays(path, ("features",), _TABLE_HINT)["features"], _TABLE_HINT)
 
 
@@ -89,7 +96,7 @@ def write_features(path: Path, features: PerModality[Features], tables: SplitTab
         "modalities": np.array([str(table.modality) for table in images for _ in range(len(table))]),
         "paths": np.array([one for table in images for one in table.paths]),
     }
-    return write_columns(path, columns, FEATURES, "--features")
+    return write_feature_file(path, [columns], rows=len(columns["paths"]), record={}, option="--features")
 
 
 def write_queries(path: Path, results: Sequence[SearchResult]) -> Path:
@@ -114,6 +121,46 @@ def write_queries(path: Path, results: Sequence[SearchResult]) -> Path:
     return write_columns(path, columns, QUERIES, "--per-query")
 
 
+def write_feature_file(
+    path: Path, blocks: Iterable[Mapping[str, Array]], *, rows: int, record: Mapping[str, Any], option: str
+) -> Path:
+    """Write features in blocks of rows, as an archive or, if the name ends in `.parquet`, as a Parquet table; atomic.
+
+    `record` describes them, with their `encoder` and the `root` of their paths. Raises as `write_output`.
+
+    Cost: a block in memory for Parquet; all features once for an archive of several blocks.
+    """
+    text = json.dumps(record)
+    if path.suffix == PARQUET_SUFFIX:
+        metadata = {FEATURES_MARK: text.encode()}
+        write_output(path, lambda file: write_parquet(file, blocks, metadata), FEATURES, option)
+        return path
+    known = {name: np.array(str(record[name])) for name in ("encoder", "root") if name in record}
+    columns = joined_blocks(blocks, rows) | known | {RECORD: np.array(text)}
+    return write_columns(path, columns, FEATURES, option)
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """What an archive or a Parquet table has recorded of its features; empty for those of other programs.
+
+    Raises:
+        DataError: As `read_features`.
+    """
+    text: str | bytes
+    if what_is(path).name == PARQUET:
+        with opened_parquet(path, _HINT) as file:
+            text = (file.schema_arrow.metadata or {}).get(FEATURES_MARK, b"{}")
+    else:
+        text = str(read_arrays(path, (RECORD,), _HINT)[0].get(RECORD, "{}"))
+    try:
+        record = json.loads(text)
+    except ValueError:
+        record = None
+    if not isinstance(record, dict):
+        raise DataError(f"{path} is damaged: its record is no JSON object", hint=_HINT)
+    return record
+
+
 def write_columns(path: Path, columns: Mapping[str, Any], kind: OutputKind, option: str) -> Path:
     """Write named arrays. Raises as `write_output`."""
 
@@ -128,15 +175,20 @@ def _vectors(what: str, found: Array, hint: str) -> Float[np.ndarray, "n d"]:
     """Rows in memory order, of this machine's byte order."""
     if found.dtype.kind != "f" or found.dtype.itemsize > 8 or found.ndim != 2 or found.size == 0:
         raise DataError(f"{what} {found.dtype} {list(found.shape)}, not a table of floating-point numbers", hint)
-    vectors: Float[np.ndarray, "n d"] = np.ascontiguousarray(
-        found, dtype=np.float64 if found.dtype.itemsize == 8 else np.float32
-    )
+    dtype = np.dtype(np.float64 if found.dtype.itemsize == 8 else np.float32)
+    if found.dtype != dtype or not found.flags.c_contiguous:
+        try:
+            check_memory(found.size * dtype.itemsize)
+        except ValueError as error:
+            raise DataError(f"{what} {found.dtype} {list(found.shape)}, whose copy {error}", hint) from error
+    vectors: Float[np.ndarray, "n d"] = np.ascontiguousarray(found, dtype=dtype)
     return vectors
 
 
 def _read_arrays(path: Path, needed: tuple[str, ...] = _NEEDED, hint: str = _HINT) -> dict[str, Array]:
     """The known arrays; others are ignored."""
-    arrays, found = read_arrays(path, _ARRAYS if needed == _NEEDED else needed, hint)
+    read = read_parquet if what_is(path).name == PARQUET else read_arrays
+    arrays, found = read(path, _ARRAYS if needed == _NEEDED else needed, hint)
     missing = [name for name in needed if name not in arrays]
     if missing:
         raise DataError(f"{path} has no array {', '.join(missing)}; found: {', '.join(found) or 'none'}", hint=hint)

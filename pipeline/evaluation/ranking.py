@@ -14,6 +14,9 @@ from pipeline.evaluation.ranking_kernels import best_rows, rank_rows
 CURVE_LENGTH = 20
 """Ranks that a CMC curve covers."""
 
+ROWS_AT_ONCE = 8_192
+"""Rows that are measured or scaled at a time."""
+
 RankBy = Literal["person", "image"]
 """What the rank of a query counts: other people before the first match, or images."""
 
@@ -67,9 +70,21 @@ def unit_rows(
     Raises:
         DataError: A row is all zeros or not finite: its similarities would be NaN or all equal, and rank silently.
     """
-    # The length is summed in float64, so that rows of very small or very large float32 values keep their direction.
-    lengths = np.sqrt(np.einsum("nd,nd->n", features, features, dtype=np.float64))
-    usable = np.isfinite(features).all(axis=1) & (lengths > 0)
+    lengths = row_lengths(features, name, row_names)
+    units: Float[np.ndarray, "n d"] = features / lengths[:, None].astype(features.dtype)
+    return units
+
+
+def row_lengths(
+    features: Float[np.ndarray, "n d"], name: str, row_names: Sequence[str] | None = None
+) -> Float64[np.ndarray, "n"]:
+    """The length of every row. Arguments and errors as `unit_rows`. Cost: no copy, the file may be mapped."""
+    lengths, usable = np.empty(len(features), np.float64), np.empty(len(features), np.bool_)
+    for start in range(0, len(features), ROWS_AT_ONCE):
+        rows, block = features[start : start + ROWS_AT_ONCE], slice(start, start + ROWS_AT_ONCE)
+        # Summed in float64, so that rows of very small or very large float32 values keep their direction.
+        lengths[block] = np.sqrt(np.einsum("nd,nd->n", rows, rows, dtype=np.float64))
+        usable[block] = np.isfinite(rows).all(axis=1) & (lengths[block] > 0)
     if not usable.all():
         row = int(np.argmin(usable))
         problem = "is all zeros" if lengths[row] == 0 else "holds a value that is not finite"
@@ -78,8 +93,7 @@ def unit_rows(
             f"{name}: {which} {problem}; {np.count_nonzero(~usable)} of {len(features)} rows cannot be compared",
             hint="extract the features again; if it stays, the encoder has diverged: take an earlier round",
         )
-    units: Float[np.ndarray, "n d"] = features / lengths[:, None].astype(features.dtype)
-    return units
+    return lengths
 
 
 def inner_products(query: Float[np.ndarray, "q d"], gallery: Float[np.ndarray, "g d"]) -> Float[np.ndarray, "q g"]:

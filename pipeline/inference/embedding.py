@@ -1,4 +1,4 @@
-"""Image files to vectors, in memory or in a file, in chunks that survive a kill; unreadable images are listed."""
+"""Image files to vectors, in chunks that survive a kill; unreadable images are listed."""
 
 import contextlib
 import hashlib
@@ -9,12 +9,12 @@ import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
-from jaxtyping import Float32, Int64, Shaped, UInt8
+from jaxtyping import Float32, Int64, UInt8
 
 from models.modality import Modality
 from pipeline.console import progress
@@ -28,13 +28,10 @@ from pipeline.data.image_files import (
     without_pillow_warnings,
 )
 from pipeline.data.image_list import ImageList
-from pipeline.errors import CheckpointError, ConfigError, DataError
-from pipeline.evaluation.feature_files import write_columns
+from pipeline.errors import CheckpointError, DataError
 from pipeline.inference.encoder import TrainedEncoder
 from pipeline.runtime import atomic_files
 from pipeline.runtime.arrays import read_arrays
-from pipeline.runtime.outputs import FEATURES, check_file, is_special
-from pipeline.runtime.table_files import Columns, TableFiles
 
 logger = logging.getLogger(__name__)
 
@@ -237,7 +234,8 @@ def _begin_parts(parts: Path, encoder: TrainedEncoder, images: ImageList) -> Non
         logger.info("resuming after %s images", f"{min(finished * CHUNK, len(images)):,}")
 
 
-def _is_ours(parts: Path) -> bool:
+def are_parts(parts: Path) -> bool:
+    """Whether a folder is that of chunks of an unfinished call."""
     plan = parts / _PLAN
     return parts.is_dir() and (plan.is_file() or {*parts.iterdir()} <= {atomic_files.temporary_name(plan)})
 
@@ -283,84 +281,3 @@ def _read_part(path: Path, chunk: _Chunk) -> tuple[Float32[np.ndarray, "m dim"],
     if not fits or vectors.dtype != np.float32 or vectors.ndim != 2 or len(vectors) != readable:
         raise CheckpointError(f"{path} is damaged: it holds other images than its plan", hint=hint)
     return vectors, problems
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """Content of a feature file, and how many images it lacks."""
-
-    images: int
-    dim: int
-    unreadable: int
-    people_known: bool
-    encoder: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain JSON types."""
-        return asdict(self)
-
-    def __str__(self) -> str:
-        missing = f", {self.unreadable:,} images could not be read" if self.unreadable else ""
-        return f"{self.images:,} vectors of {self.dim:,} dimensions{missing}"
-
-
-def vector_columns(embedded: Embedded, images: ImageList, encoder: str) -> Columns:
-    """A row an image: `encoder`, `path`, `modality`, `camera`, `person`, `track`, `time` and `vector`."""
-    listed = images.only(embedded.rows)
-    rows = listed.listed()
-    return {
-        "encoder": [encoder] * len(rows),
-        "path": [row.path for row in rows],
-        "modality": ["infrared" if infrared else "visible" for infrared in listed.infrared],
-        **{name: [getattr(row, name) for row in rows] for name in ("camera", "person", "track", "time")},
-        "vector": embedded.vectors,
-    }
-
-
-def embed_to_file(
-    encoder: TrainedEncoder,
-    images: ImageList,
-    out: Path,
-    *,
-    batch_size: int,
-    workers: int | None = None,
-    tables: TableFiles | None = None,
-) -> Written:
-    """Write `features`, `paths` from the folder `root`, `modalities`, `encoder`; of manifests, people and cameras.
-
-    The same vectors go into `tables`. A killed call resumes when repeated; until then its chunks are beside `out`,
-    which is replaced at the end.
-
-    Raises:
-        ConfigError: The file's name does not end in `.npz`.
-        DataError: No image can be read.
-        CheckpointError: The file cannot be written.
-    """
-    check_file(out, FEATURES, "--out")
-    parts = None if is_special(out) else out.with_name(f"{out.name}.parts")
-    if parts is not None and out.suffix != ".npz":
-        raise ConfigError(f"{out}: vectors are written as a .npz archive", hint="choose a name that ends in .npz")
-    if parts is not None and parts.exists() and not _is_ours(parts):
-        raise ConfigError(f"{parts} exists, and is needed for unfinished vectors", hint="name another file with --out")
-    embedded = require_some(embed_images(encoder, images, batch_size=batch_size, parts=parts, workers=workers))
-    readable = images.only(embedded.rows)
-    columns: dict[str, Shaped[np.ndarray, "n *rest"]] = {
-        "features": embedded.vectors,
-        "paths": np.array(readable.paths),
-        "modalities": np.where(readable.infrared, str(Modality.INFRARED), str(Modality.VISIBLE)),
-        "encoder": np.array(encoder.digest),
-        "root": np.array(str(readable.root.resolve())),
-    }
-    known = readable.known
-    if known is not None:
-        columns["cameras"] = np.array([known.camera_numbers[name] for name in known.cameras], dtype=np.int64)
-        if all(known.people):
-            columns["person_ids"] = np.array([known.person_numbers[name] for name in known.people], dtype=np.int64)
-    write_columns(out, columns, FEATURES, "--out")
-    if tables is not None:
-        tables.write("vectors", vector_columns(embedded, images, encoder.digest))
-    if parts is not None:
-        forget_parts(parts)
-    return Written(
-        len(embedded.rows), embedded.vectors.shape[1], len(embedded.unreadable), "person_ids" in columns, encoder.digest
-    )

@@ -20,7 +20,7 @@ from pipeline.inference.encoder import TrainedEncoder
 from pipeline.inference.false_match import FalseMatch
 from pipeline.inference.groups import SINGLE, Entries, Entry, Grouping, group_entries
 from pipeline.inference.index import Gallery
-from pipeline.runtime.table_files import Columns
+from pipeline.runtime.parquet_files import Columns
 
 logger = logging.getLogger(__name__)
 

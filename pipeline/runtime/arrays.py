@@ -30,11 +30,11 @@ def read_array(path: Path, hint: str, *, mapped: bool = False) -> Array:
     Raises:
         DataError: The file is missing, something else, truncated, or too large for the memory; `hint` is its hint.
     """
-    _require(path, NPY, hint)
+    require_kind(path, NPY, hint)
     try:
         with path.open("rb") as file:
             claimed = _claimed(file, path.stat().st_size)
-            _check_memory(0 if mapped else claimed)
+            check_memory(0 if mapped else claimed)
             file.seek(0)
             if not mapped or not claimed:
                 array: Array = np.lib.format.read_array(file, allow_pickle=False)
@@ -51,7 +51,7 @@ def read_arrays(path: Path, names: Sequence[str], hint: str) -> tuple[dict[str, 
     Raises:
         DataError: As `read_array`; and an array is there twice, or the file claims to become far larger than it is.
     """
-    _require(path, NPZ, hint)
+    require_kind(path, NPZ, hint)
     place, arrays = str(path), dict[str, Array]()
     try:
         too_large = excess(path)
@@ -70,7 +70,7 @@ def read_arrays(path: Path, names: Sequence[str], hint: str) -> tuple[dict[str, 
                 if name in names:
                     place = f"{path}: `{name}`"
                     with archive.open(entry) as member:
-                        _check_memory(_claimed(member, entry.file_size, exact=True))
+                        check_memory(_claimed(member, entry.file_size, exact=True))
                     with archive.open(entry) as member:
                         arrays[name] = np.lib.format.read_array(member, allow_pickle=False)
                         member.read(1)  # at its end, the checksum is compared
@@ -85,7 +85,8 @@ def read_all_arrays(path: Path, hint: str) -> dict[str, Array]:
     return read_arrays(path, names, hint)[0]
 
 
-def _require(path: Path, expected: str, hint: str) -> None:
+def require_kind(path: Path, expected: str, hint: str) -> None:
+    """DataError if a file is missing or of another kind than `expected`; `hint` is its hint."""
     kind = what_is(path)
     if kind.name != expected:
         raise DataError(
@@ -110,7 +111,8 @@ def _claimed(file: BinaryIO | Any, size: int, *, exact: bool = False) -> int:
     return claimed
 
 
-def _check_memory(claimed: int) -> None:
+def check_memory(claimed: int) -> None:
+    """ValueError if fewer bytes of memory are free."""
     import psutil  # not above: files are named in help texts, too
 
     free = psutil.virtual_memory().available

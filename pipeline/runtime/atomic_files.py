@@ -25,7 +25,7 @@ _LARGEST_LINES = 2**31
 _DEEPEST = 40  # levels of JSON; none of our files has more than eight
 
 
-def replace_file(path: Path, write: Callable[[BinaryIO], None], *, archive: bool = False) -> None:
+def replace_file(path: Path, write: Callable[[BinaryIO], object], *, archive: bool = False) -> None:
     """Replace a file's content completely, or not at all; an `archive` is verified before the rename.
 
     Raises:

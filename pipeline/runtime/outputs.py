@@ -60,12 +60,16 @@ def _holds(member: str) -> Callable[[Path], bool]:
     return recognise
 
 
-def _is_our_parquet(path: Path) -> bool:
-    """Whether the description at the end of a Parquet file has our mark."""
-    with path.open("rb") as file:
-        file.seek(max(0, path.stat().st_size - 1_000_000))
-        end = file.read()
-    return end.endswith(b"PAR1") and PARQUET_MARK in end[-8 - int.from_bytes(end[-8:-4], "little") :]
+def _is_parquet_with(mark: bytes) -> Callable[[Path], bool]:
+    """Whether the description at the end of a Parquet file has a mark of ours."""
+
+    def recognise(path: Path) -> bool:
+        with path.open("rb") as file:
+            file.seek(max(0, path.stat().st_size - 1_000_000))
+            end = file.read()
+        return end.endswith(b"PAR1") and mark in end[-8 - int.from_bytes(end[-8:-4], "little") :]
+
+    return recognise
 
 
 def _is_our_sqlite(path: Path) -> bool:
@@ -74,18 +78,23 @@ def _is_our_sqlite(path: Path) -> bool:
 
 
 PARQUET_MARK = b"vireid.table"
+FEATURES_MARK = b"vireid.features"
+"""In the metadata of our Parquet files; that of features is the key of their record."""
 SQLITE_MARK = 0x76697265
 """The application identifier of our SQLite files, `vire`."""
 
 LABELS = OutputKind("labels of `vireid label`", _is_labels)
-FEATURES = OutputKind("features (.npz)", _holds("features.npy"))
+PARQUET_FEATURES = OutputKind("features (.parquet)", _is_parquet_with(FEATURES_MARK))
+FEATURES = OutputKind(
+    "features (.npz, .parquet)", lambda path: _holds("features.npy")(path) or PARQUET_FEATURES.recognise(path)
+)
 QUERIES = OutputKind("results of queries (.npz)", _holds("inverse_negative_penalty.npy"))
 PAGE = OutputKind("a page of this program", _is_page)
 CAPTIONS = OutputKind("captions (.jsonl)", lambda _: True, streams=False)
 PAIRS = OutputKind("pairs of `vireid look` (.csv)", _starts_with(b"visible,infrared,similarity"))
 FEEDBACK = OutputKind("marks of `vireid serve` (.csv)", _starts_with(b"time,query,query_modality,hit,"), streams=False)
 CSV_TABLE = OutputKind("a table of this program (.csv)", _starts_with(b"encoder,"))
-PARQUET = OutputKind("a table of this program (.parquet)", _is_our_parquet)
+PARQUET = OutputKind("a table of this program (.parquet)", _is_parquet_with(PARQUET_MARK))
 SQLITE = OutputKind("a table of this program (.sqlite)", _is_our_sqlite)
 MANIFEST = OutputKind("a manifest (.csv)", _starts_with(b"path,modality,camera"))
 
@@ -158,7 +167,7 @@ def is_special(path: Path) -> bool:
 
 
 def write_output(
-    path: Path, write: Callable[[BinaryIO], None], kind: OutputKind, option: str, *, archive: bool = False
+    path: Path, write: Callable[[BinaryIO], object], kind: OutputKind, option: str, *, archive: bool = False
 ) -> None:
     """Write an output file: atomically, or into a device or pipe. Its folder is made.
 

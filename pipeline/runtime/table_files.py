@@ -1,22 +1,17 @@
 """Tables for other programs, as CSV, Parquet and SQLite files."""
 
 import csv
-import importlib
 import io
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 
-from pipeline.errors import ConfigError
 from pipeline.runtime.outputs import CSV_TABLE, PARQUET, PARQUET_MARK, SQLITE, SQLITE_MARK, OutputKind, write_output
-
-Columns = Mapping[str, Sequence[Any] | np.ndarray]
-"""Values by column, the first of which is `encoder`; an array of two dimensions has a vector a row."""
+from pipeline.runtime.parquet_files import Columns, encodable, write_parquet
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,63 +23,38 @@ class TableFiles:
     sqlite: Path | None = None
 
     def write(self, name: str, columns: Columns) -> list[Path]:
-        """Write the table; `name` is that of SQLite's table. Returns the files. Raises as `write_output`."""
+        """Write the table, whose first column is `encoder`; `name` is that of SQLite's table.
+
+        Returns the files. Raises as `write_output`.
+        """
         assert next(iter(columns)) == "encoder", "existing files are recognised by their first column"
-        forms: tuple[tuple[Path | None, str, Callable[[str, Columns], bytes], OutputKind], ...] = (
-            (self.csv, "--csv", _csv, CSV_TABLE),
-            (self.parquet, "--parquet", _parquet, PARQUET),
-            (self.sqlite, "--sqlite", _sqlite, SQLITE),
+        forms: tuple[tuple[Path | None, str, Callable[[BinaryIO], object], OutputKind], ...] = (
+            (self.csv, "--csv", lambda file: file.write(_csv(columns)), CSV_TABLE),
+            (self.parquet, "--parquet", lambda file: write_parquet(file, [columns], {PARQUET_MARK: b"1"}), PARQUET),
+            (self.sqlite, "--sqlite", lambda file: file.write(_sqlite(name, columns)), SQLITE),
         )
         written = []
-        for path, option, encode, kind in forms:
+        for path, option, write, kind in forms:
             if path is not None:
-                content = encode(name, columns)
-                write_output(path, partial(_copy, content), kind, option)
+                write_output(path, write, kind, option)
                 written.append(path)
         return written
 
 
-def _copy(content: bytes, file: BinaryIO) -> None:
-    file.write(content)
-
-
 def _rows(columns: Columns, vector: Callable[[np.ndarray], Any]) -> Iterator[tuple[Any, ...]]:
     plain = (
-        map(vector, values) if isinstance(values, np.ndarray) else [_encodable(value) for value in values]
+        map(vector, values) if isinstance(values, np.ndarray) else [encodable(value) for value in values]
         for values in columns.values()
     )
     return zip(*plain, strict=True)
 
 
-def _encodable(value: Any) -> Any:
-    """Names of files that are no UTF-8 are escaped."""
-    return value.encode(errors="backslashreplace").decode() if isinstance(value, str) else value
-
-
-def _csv(_: str, columns: Columns) -> bytes:
+def _csv(columns: Columns) -> bytes:
     text = io.StringIO(newline="")
     table = csv.writer(text, lineterminator="\n")
     table.writerow(columns)
     table.writerows(_rows(columns, lambda row: " ".join(map(str, row.tolist()))))
     return text.getvalue().encode()
-
-
-def _parquet(_: str, columns: Columns) -> bytes:
-    try:
-        pyarrow = importlib.import_module("pyarrow")
-        parquet = importlib.import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise ConfigError("pyarrow is not installed", hint="it is installed with MLflow: `make setup`") from error
-    arrays = {
-        name: pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(values.reshape(-1)), values.shape[1])
-        if isinstance(values, np.ndarray)
-        else pyarrow.array([_encodable(value) for value in values])
-        for name, values in columns.items()
-    }
-    table = pyarrow.table(arrays).replace_schema_metadata({PARQUET_MARK: b"1"})
-    content = io.BytesIO()
-    parquet.write_table(table, content)
-    return content.getvalue()
 
 
 def _sqlite(name: str, columns: Columns) -> bytes:

@@ -45,7 +45,8 @@ def test_every_option_that_writes_is_marked() -> None:
     written = {
         "calibrate index", "caption out", "caption-merge out", "compare html", "data folders out", "data index cache",
         "data manifest out", "data synth out", "demo runs", "demo-clip out", "embed csv", "embed out", "embed parquet",
-        "embed sqlite", "evaluate features", "evaluate per_query", "export out", "label out", "look html", "look table",
+        "embed sqlite", "embed-merge out",
+        "evaluate features", "evaluate per_query", "export out", "label out", "look html", "look table",
         "rank per_query", "search csv", "search html", "search index", "search parquet", "search sqlite",
         "serve feedback", "serve index", "server runs", "train runs",
     }  # fmt: skip

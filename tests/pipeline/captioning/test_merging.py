@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipeline.captioning.files import image_list, merge_captions, open_writer
-from pipeline.captioning.settings import Shard
 from pipeline.errors import ConfigError, DataError
+from pipeline.runtime.shards import Shard
 from tests.pipeline.captioning.test_caption_writer import answers, lines, provenance
 
 PATHS = [f"cam{camera}/{number:04d}.jpg" for camera in (1, 2) for number in range(10)]

@@ -13,7 +13,8 @@ from pipeline.data.image_list import ImageList, list_images
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.feature_files import read_features, read_vectors
 from pipeline.inference import embedding
-from pipeline.inference.embedding import embed_images, embed_to_file, forget_parts, require_some
+from pipeline.inference.embedded_files import embed_to_file
+from pipeline.inference.embedding import embed_images, forget_parts, require_some
 from tests.pipeline.inference.mean_encoder import MeanEncoder, paint
 
 
@@ -163,5 +164,5 @@ def test_vectors_of_unknown_people_can_still_be_clustered(folder: Path) -> None:
 
 
 def test_the_file_must_be_an_archive(folder: Path) -> None:
-    with pytest.raises(ConfigError, match=r"\.npz"):
+    with pytest.raises(ConfigError, match=r"\.npz archive or a \.parquet table"):
         embed_to_file(MeanEncoder(), images_of(folder), folder / "f.npy", batch_size=4)

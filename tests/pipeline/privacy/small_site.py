@@ -9,7 +9,7 @@ from models.modality import Modality, PerModality
 from pipeline.data.image_list import list_images
 from pipeline.data.images import ImageTable
 from pipeline.data.store import ImageStore, open_store
-from pipeline.inference.embedding import embed_to_file
+from pipeline.inference.embedded_files import embed_to_file
 from pipeline.inference.index import Gallery, GallerySource
 from pipeline.inference.index_refresh import Kind, refresh_gallery
 from pipeline.inference.search_page import write_search_page
