@@ -96,6 +96,8 @@ class _Blocks:
     def __iter__(self) -> Iterator[dict[str, Array]]:
         for part in self._parts:
             for block in _blocks_of(part.path, self._columns):
+                if block["features"].ndim != 2 or len({len(array) for array in block.values()}) > 1:
+                    raise DataError(f"{part.path} is damaged: its arrays differ in length", hint=_HINT)
                 dim = block["features"].shape[1]
                 self.dim = self.dim or dim
                 if dim != self.dim:

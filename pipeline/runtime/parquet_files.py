@@ -71,6 +71,7 @@ def joined_blocks(blocks: Iterable[Mapping[str, Array]], rows: int) -> dict[str,
         if length == rows:
             return dict(block)
         for name, array in block.items():
+            assert len(array) == length, "a block has as many values of every column"
             if array.ndim == 1:
                 others.setdefault(name, []).append(array)
                 continue

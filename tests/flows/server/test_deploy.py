@@ -28,7 +28,7 @@ FLOWS = {"": "unsupervised", "cclnet": "unsupervised", "csdn": "csdn", "eees": "
 """The flow that trains by a method, as presets call it; `demo` alone names none."""
 
 DATA_SETS = {"demo", *(options.name for options in OPTIONS)} - {"manifest"}
-TRAINING = [entry for entry in FILE["deployments"] if entry["name"] != "run"]
+TRAINING = [entry for entry in FILE["deployments"] if entry["name"] not in ("run", "images")]
 
 
 def implied() -> dict[str, str]:
@@ -71,7 +71,7 @@ def test_the_file_is_what_methods_and_presets_make():
 def test_every_preset_of_a_data_set_is_deployed_and_nothing_else_is():
     assert {name_of(entry): entry["parameters"]["preset"] for entry in TRAINING} == implied()
     others = [name_of(entry) for entry in FILE["deployments"] if entry not in TRAINING]
-    assert others == ["evaluate/run"]
+    assert others == ["evaluate/run", "embed/images"]
 
 
 @pytest.mark.parametrize("entry", TRAINING, ids=name_of)

@@ -26,7 +26,7 @@ IDENTITIES = (Dataset, PersonIds, SplitTables, Captions)
 def test_every_settings_class_has_its_method_and_its_flow() -> None:
     assert tuple(method.config for method in METHODS) == CONFIGS
     assert [method.name for method in METHODS] == ["cclnet", "csdn", "eees"]
-    assert [*FLOWS] == [config.flow for config in CONFIGS] + ["evaluate"]
+    assert [*FLOWS] == [config.flow for config in CONFIGS] + ["evaluate", "embed"]
     assert len({method_name(config) for config in CONFIGS}) == len(CONFIGS)
 
 
