@@ -10,7 +10,7 @@ from jaxtyping import Float, Float32
 from clustering.labelling import Labelling, label_images
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.feature_files import read_vectors
-from pipeline.evaluation.ranking import ROWS_AT_ONCE, row_lengths
+from pipeline.evaluation.ranking import row_lengths
 from pipeline.runtime.arrays import check_memory
 from pipeline.runtime.environment import peak_resident_bytes
 from pipeline.runtime.outputs import LABELS, write_output
@@ -109,7 +109,5 @@ def _unit_rows(vectors: Float[np.ndarray, "n d"], path: Path) -> Float32[np.ndar
             hint="write them as a .npy file of float32 rows of length 1, which is read in place",
         ) from error
     units = np.empty(vectors.shape, np.float32)
-    for start in range(0, len(vectors), ROWS_AT_ONCE):
-        block = slice(start, start + ROWS_AT_ONCE)
-        units[block] = vectors[block] / lengths[block, None].astype(vectors.dtype)
+    np.divide(vectors, lengths[:, None].astype(vectors.dtype), out=units, casting="same_kind")
     return units
