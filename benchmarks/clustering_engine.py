@@ -7,6 +7,7 @@ the tables of docs/clustering.md. Run it from the top of the repository, on a ma
 It is not called clustering.py, because the scripts beside it would then find it where they look for the package.
 
     python -m benchmarks.clustering_engine --rows total,dense,growth
+    python -m benchmarks.clustering_engine --rows mapped     # days on a CPU, and 10 GB in --scratch
     python -m benchmarks.clustering_engine --table
 """
 
@@ -33,15 +34,17 @@ def sized(images: int) -> tuple[int, int, int]:
 
 # 22,258 and 11,909 are the numbers of visible and infrared training images of SYSU-MM01.
 ROWS: dict[str, tuple[Job, ...]] = {
-    "check": tuple(Job(kind, 2_000, 256, 42) for kind in ("whole", "parts", "dense")),
+    "check": tuple(Job(kind, 2_000, 256, 42) for kind in ("whole", "parts", "dense", "mapped")),
     "total": (Job("whole", 22_258, 2048, 616),),
     "dense": (Job("dense", 11_909, 2048, 500),),
     "growth": tuple(Job("parts", *sized(images)) for images in GROWTH),
     "dense-growth": tuple(Job("dense", *sized(images)) for images in GROWTH[:4]),
     "approximate": tuple(Job("approximate", *sized(22_258), search=search) for search in ("ivf", "hnsw")),
     "million": (Job("parts", 1_000_000, 512, 1_000_000 // IMAGES_A_PERSON, search="buckets"),),
+    "mapped": (Job("mapped", 5_000_000, 512, 5_000_000 // IMAGES_A_PERSON),),
     "gpu": (Job("whole", 22_258, 2048, 616, device="cuda"),),
     "gpu-million": (Job("whole", 1_000_000, 512, 1_000_000 // IMAGES_A_PERSON, device="cuda"),),
+    "gpu-mapped": (Job("mapped", 5_000_000, 512, 5_000_000 // IMAGES_A_PERSON, device="cuda"),),
 }
 
 

@@ -14,13 +14,20 @@ from tests.reference.feature_sets import identity_features
 
 SAMPLE = 500  # images whose exact neighbours are looked up, to count how many of them are in their lists
 QUERIES_AT_ONCE = 20_000
+IMAGES_AT_ONCE = 100_000
 BUCKETS, PROBES = 1024, 4
 
 
 def draw_features(job: Job, scratch: Path) -> None:
-    """Draw the features of a job."""
+    """Draw the features of a job; of a mapped one in blocks, each of people of its own, so that they fit the memory."""
     unfinished = job.features_file(scratch).with_suffix(".tmp.npy")
-    np.save(unfinished, identity_features(job.images, job.people, job.width))
+    at_once = IMAGES_AT_ONCE if job.kind == "mapped" else job.images
+    rows = np.lib.format.open_memmap(unfinished, "w+", np.float32, (job.images, job.width))
+    for number, first in enumerate(range(0, job.images, at_once)):
+        count = min(at_once, job.images - first)
+        people = max(1, job.people * count // job.images)
+        rows[first : first + count] = identity_features(count, people, job.width, seed=1 + number)
+    rows.flush()
     unfinished.replace(job.features_file(scratch))
 
 

@@ -18,7 +18,8 @@ class Job:
     Args:
         kind: "whole": features to labels, and the bare neighbour search beside it. "parts": the search once, everything
             after it several times. "dense": everything after the search, by published code's way and by ours.
-            "approximate": labels by another search, against those of the exact one.
+            "approximate": labels by another search, against those of the exact one. "mapped": `vireid label` once, on a
+            file of features that is mapped and not read.
         images: How many.
         width: Of the features.
         people: How many the images show.
@@ -26,7 +27,7 @@ class Job:
         search: How the neighbours are found.
     """
 
-    kind: Literal["whole", "parts", "dense", "approximate"]
+    kind: Literal["whole", "parts", "dense", "approximate", "mapped"]
     images: int
     width: int
     people: int
@@ -42,7 +43,7 @@ class Job:
     def searches(self) -> tuple[Search, ...]:
         """Whose lists the job starts from."""
         match self.kind:
-            case "whole":
+            case "whole" | "mapped":
                 return ()
             case "approximate":
                 return ("exact", self.search)

@@ -17,12 +17,13 @@ from jaxtyping import Float32, Int64
 from benchmarks.clustering_inputs import draw_features, find_lists, load, search_pairs
 from benchmarks.clustering_jobs import EPS, K1, K2, MIN_SAMPLES, WARM_UP, Job
 from benchmarks.clustering_machine import describe_machine
-from benchmarks.clustering_probes import ENOUGH_SECONDS, device_peak, timed, with_peak
+from benchmarks.clustering_probes import ENOUGH_SECONDS, device_peak, timed, with_owned_peak, with_peak
 from benchmarks.dense_labelling import dense_labels
 from clustering.dbscan import Clustering, dbscan
 from clustering.jaccard import CURVE_EPS, neighbourhood_weights, radius_graph
 from clustering.labelling import Labelling, label_images
 from clustering.neighbours import Neighbours, nearest_neighbours
+from pipeline.inference.label_features import label_file
 
 T = TypeVar("T")
 
@@ -44,6 +45,8 @@ def measure(job: Job, scratch: Path, repeats: int, *, again: bool = False) -> di
             return alone(measure_dense, job, scratch, repeats)
         case "approximate":
             return alone(measure_approximate, job, scratch)
+        case "mapped":
+            return alone(measure_mapped, job, scratch)
 
 
 def alone(task: Callable[..., T], *arguments: Any) -> T:
@@ -155,6 +158,28 @@ def fastest_after(
         peak = max(peak, added)
     labels, parts = min(runs, key=lambda run: sum(run[1].values()))
     return labels, parts, peak
+
+
+def measure_mapped(job: Job, scratch: Path) -> dict[str, Any]:
+    """`vireid label` on a file once; memory is what the process owns, without pages of the file, and with them."""
+    (report, seconds), owned = with_owned_peak(
+        lambda: timed(
+            lambda: label_file(
+                job.features_file(scratch), None, k1=K1, k2=K2, eps=EPS, min_samples=MIN_SAMPLES, method="dbscan",
+                neighbour_method="exact", device=job.device,
+            )
+        )
+    )  # fmt: skip
+    return {
+        "whole_seconds": seconds,
+        "parts_seconds": report.labelling.seconds,
+        "owned_peak_bytes": owned,
+        "resident_peak_bytes": report.peak_bytes,
+        "features_bytes": job.features_file(scratch).stat().st_size,
+        "device_peak_bytes": device_peak(job.device),
+        **counts(report.labelling.clustering),
+        "machine": describe_machine(job.device),
+    }
 
 
 def measure_approximate(job: Job, scratch: Path) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Tables of this program as Parquet and SQLite files: rows that name images are dropped."""
 
-import importlib
 import io
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -9,15 +8,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import DataError
+from pipeline.evaluation.feature_files import read_record
 from pipeline.privacy.names import ImageNames
 from pipeline.privacy.trace import Trace
 from pipeline.runtime.atomic_files import replace_file
-from pipeline.runtime.outputs import PARQUET, SQLITE
+from pipeline.runtime.outputs import PARQUET, PARQUET_FEATURES, SQLITE
+from pipeline.runtime.parquet_files import pyarrow_modules
 
 SUFFIXES = (".parquet", ".sqlite", ".db")
 _HINT = "remove the file, or write it again with the command that made it"
-_COLUMNS = ("path", "query")
+_COLUMNS = ("path", "paths", "query")
 
 
 def database_traces(file: Path, names: ImageNames) -> Iterator[Trace]:
@@ -26,7 +27,11 @@ def database_traces(file: Path, names: ImageNames) -> Iterator[Trace]:
     Raises:
         DataError: The file is damaged, or pyarrow is missing.
     """
-    for kind, without in ((PARQUET, _without_in_parquet), (SQLITE, _without_in_sqlite)):
+    for kind, without in (
+        (PARQUET, _without_in_parquet),
+        (PARQUET_FEATURES, _without_in_parquet),
+        (SQLITE, _without_in_sqlite),
+    ):
         if kind.recognise(file):
             count, _ = without(file, names)
             if count:
@@ -44,17 +49,16 @@ def _rewrite(file: Path, names: ImageNames, without: Callable[[Path, ImageNames]
 
 
 def _without_in_parquet(file: Path, names: ImageNames) -> tuple[int, bytes]:
-    """The number of rows that name images, and the file without them."""
-    try:
-        pyarrow, parquet = importlib.import_module("pyarrow"), importlib.import_module("pyarrow.parquet")
-    except ImportError as error:
-        raise ConfigError("pyarrow is not installed", hint="it is installed with MLflow: `make setup`") from error
+    """The number of rows that name images, and the file without them; paths of features start from their root."""
+    pyarrow, parquet = pyarrow_modules()
+    root = read_record(file).get("root") if PARQUET_FEATURES.recognise(file) else None
+    folder = Path(root) if isinstance(root, str) else None
     try:
         table = parquet.read_table(io.BytesIO(file.read_bytes()))
         columns = [table.column(name).to_pylist() for name in _COLUMNS if name in table.column_names]
     except (pyarrow.ArrowException, ValueError, OSError) as error:
         raise DataError(f"{file} is damaged: {error}", hint=_HINT) from error
-    kept = [not _is_named(row, names) for row in zip(*columns, strict=True)]
+    kept = [not _is_named(row, names, folder) for row in zip(*columns, strict=True)]
     content = io.BytesIO()
     parquet.write_table(table.filter(pyarrow.array(kept)), content)
     return kept.count(False), content.getvalue()
@@ -83,5 +87,6 @@ def _delete(database: sqlite3.Connection, table: str, names: ImageNames) -> int:
     return len(named)
 
 
-def _is_named(cells: Any, names: ImageNames) -> bool:
-    return any(isinstance(cell, str) and names.match_text(cell) for cell in cells)
+def _is_named(cells: Any, names: ImageNames, root: Path | None = None) -> bool:
+    texts = [cell for cell in cells if isinstance(cell, str)]
+    return any(names.match_text(text) if root is None else names.match(text, root) for text in texts)
