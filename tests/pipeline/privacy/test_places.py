@@ -12,7 +12,9 @@ import pytest
 from models.modality import Modality
 from pipeline.data.image_list import list_images
 from pipeline.data.store import paths_of_store
+from pipeline.evaluation.feature_files import read_features, read_record
 from pipeline.inference.calibration import calibrate_gallery, read_calibrations, strangers_of
+from pipeline.inference.embedded_files import embed_to_file
 from pipeline.inference.index import open_gallery
 from pipeline.privacy.forgetting import Places, Sources, forget, search
 from pipeline.privacy.selection import images_of_list
@@ -277,6 +279,16 @@ class TestTables:
         with np.load(tmp_path / "out" / "vectors.npz") as arrays:
             assert list(paths) == arrays["paths"].tolist()
             np.testing.assert_array_equal([np.frombuffer(one, "<f4") for one in vectors], arrays["features"])
+
+    def test_features_in_a_parquet_table_keep_their_origin(self, manifest: Path, tmp_path: Path) -> None:
+        files = [tmp_path / "out" / f"{name}.parquet" for name in ("own", "other")]
+        for file, source in zip(files, (manifest, make_site(tmp_path / "other")), strict=True):
+            embed_to_file(MeanEncoder(), list_images(source, None), file, batch_size=4)
+        report = forget_now(anna(manifest), tmp_path, tmp_path / "out")
+        assert report.complete and [trace["what"] for trace in report.traces] == ["rows of a table"]
+        assert b"anna" not in files[0].read_bytes() and len(read_features(files[0])) == 8
+        assert read_record(files[0])["root"] == str(manifest.parent)
+        assert "day/anna/1.png" in (read_features(files[1]).paths or ())  # another site's
 
     def test_manifests_and_files_of_other_programs_are_named_and_kept(self, manifest: Path, tmp_path: Path) -> None:
         other = manifest.parent / "other.csv"
