@@ -87,8 +87,7 @@ def caption(
     dataset, tables = read_images(
         name, path, split=split, images_root=root, allow_overlap=allow_overlap, allow_partial=allow_partial
     )
-    part = settings.shard
-    file = out or written_captions(Path("runs"), dataset.name if part is None else part.name_for(dataset.name))
+    file = out or written_captions(Path("runs"), _name(dataset.name, settings.shard))
     outcome = caption_images_of(dataset, tables, file, settings, reading_of(name))
     if as_json:
         print_json({"file": str(file), **outcome.to_dict()})
@@ -107,3 +106,7 @@ def caption_merge(
 
     count = merge_captions(out, shards)
     print_line(f"{out}: {count:,} captions of {len(shards)} shards")
+
+
+def _name(dataset: str, shard: Shard | None) -> str:
+    return dataset if shard is None else shard.name_for(dataset)

@@ -86,6 +86,15 @@ def read_vectors(path: Path) -> Float[np.ndarray, "n d"]:
     return _vectors(f"{path}: `features` is", _read_arrays(path, ("features",), _TABLE_HINT)["features"], _TABLE_HINT)
 
 
+def read_image_vectors(path: Path) -> tuple[Float[np.ndarray, "n d"], tuple[str, ...], Bool[np.ndarray, "n"]]:
+    """Read `features`, `paths`, and from `modalities` whether each image is infrared. Raises as `read_features`."""
+    arrays = _read_arrays(path, ("features", "paths", "modalities"))
+    if len({array.shape[:1] for array in arrays.values()}) > 1:
+        raise DataError(f"{path} is damaged: its arrays differ in length", hint=_HINT)
+    vectors = _vectors(f"{path}: `features` is", arrays["features"], _HINT)
+    return vectors, _paths(path, arrays["paths"]), _infrared(path, arrays["modalities"])
+
+
 def write_features(path: Path, features: PerModality[Features], tables: SplitTables) -> Path:
     """Write the features of a split for `read_features`, visible images first; atomic."""
     images, people = tables.images, tables.people

@@ -16,6 +16,7 @@ from pipeline.errors import DataError
 from pipeline.evaluation.ranking import unit_rows
 from pipeline.inference.embedding import Embedded, embed_images, forget_parts, require_some
 from pipeline.inference.encoder import TrainedEncoder
+from pipeline.inference.gallery_features import is_feature_file, read_gallery_features
 from pipeline.inference.index import (
     LOCK,
     PARTS,
@@ -75,7 +76,8 @@ def refresh_gallery(
 ) -> tuple[Gallery, Refreshed]:
     """Make an index, or bring it up to date. A killed call resumes when repeated.
 
-    An image is embedded again when its size or modification time has changed. With `kind="auto"`, galleries of more
+    An image is embedded again when its size or modification time has changed; a feature file takes the place of images,
+    and its vectors are read again when it has changed. With `kind="auto"`, galleries of more
     than 300,000 images are searched in inverted lists.
 
     Raises:
@@ -85,7 +87,9 @@ def refresh_gallery(
 
     Cost: one `stat` an image, one forward pass a new image; new vectors are held in memory.
     """
-    images, modality = list_images(source.path, source.modality, source.splits, source.root), source.modality
+    given = read_gallery_features(source, encoder) if is_feature_file(source.path) else None
+    images = given.images if given else list_images(source.path, source.modality, source.splits, source.root)
+    modality = source.modality
     _refuse_foreign(path)
     lock = lock_folder(path, LOCK)
     try:
@@ -94,7 +98,7 @@ def refresh_gallery(
             raise DataError(
                 f"{path} holds {before.modality} images, not {modality} ones", hint="name another --index folder"
             )
-        there, files = _existing(images)
+        there, files = _existing(images, source.path if given else None)
         if not files:
             raise DataError(
                 f"none of {len(images):,} images exists, first: {images.root / images.paths[0]}",
@@ -108,11 +112,7 @@ def refresh_gallery(
             else:
                 known = {file.state: row for row, file in enumerate(before.files)}
         new = np.array([row for row, file in zip(there, files, strict=True) if file.state not in known], dtype=np.int64)
-        embedded = None
-        if len(new):
-            embedded = embed_images(
-                encoder, images.only(new), batch_size=batch_size, parts=path / PARTS, workers=workers
-            )
+        embedded = _embed(encoder, images.only(new), given and given.only(new), path / PARTS, batch_size, workers)
         if embedded is not None and len(new) == len(files):
             require_some(embedded)
         merged = _merge(files, there, known, new, embedded)
@@ -139,12 +139,26 @@ def _refuse_foreign(path: Path) -> None:
             )
 
 
-def _existing(images: ImageList) -> tuple[list[int], list[IndexedFile]]:
-    """Row in the list, and current file state, of each image that still exists."""
+def _embed(
+    encoder: TrainedEncoder,
+    images: ImageList,
+    given: Embedded | None,
+    parts: Path,
+    batch_size: int,
+    workers: int | None,
+) -> Embedded | None:
+    """The vectors of new images, or those `given`; None without any."""
+    if given is not None or not len(images):
+        return given if len(images) else None
+    return embed_images(encoder, images, batch_size=batch_size, parts=parts, workers=workers)
+
+
+def _existing(images: ImageList, features: Path | None) -> tuple[list[int], list[IndexedFile]]:
+    """Row in the list, and current state, of each image that still exists; of `features` the state is their file's."""
     rows, files = list[int](), list[IndexedFile]()
     for row, path in enumerate(images.paths):
         try:
-            found = (images.root / path).stat()
+            found = (features or images.root / path).stat()
         except (OSError, ValueError):
             continue  # it vanished after it was listed, or no file can have this name
         rows.append(row)
