@@ -1,12 +1,12 @@
 """The flow `embed`: a list of images in shards, each a task, here or as flow runs of the deployment's work pool."""
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, cast
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.objects import State
+from prefect.client.schemas.objects import FlowRun, State
 from prefect.context import FlowRunContext
 from prefect.deployments import run_deployment
 from pydantic import Field
@@ -45,7 +45,8 @@ def embed_shard(
 @task(name="shard-on-pool", task_run_name="shard-on-pool-{shard}", cache_policy=NO_CACHE, persist_result=False)
 def shard_on_pool(deployment: str, parameters: dict[str, Any], shard: Shard) -> None:
     """Start a flow run of the deployment for one shard, and wait for its end."""
-    run = run_deployment(deployment, parameters=parameters | {"shard": str(shard)}, poll_interval=POLL_SECONDS)
+    values = parameters | {"shard": str(shard)}
+    run = cast(FlowRun, run_deployment(deployment, parameters=values, poll_interval=POLL_SECONDS))  # no coroutine here
     if run.state is None or not run.state.is_completed():
         state = "without a state" if run.state is None else f"as {run.state.name}: {run.state.message}"
         raise DataError(

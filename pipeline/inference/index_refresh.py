@@ -112,7 +112,9 @@ def refresh_gallery(
             else:
                 known = {file.state: row for row, file in enumerate(before.files)}
         new = np.array([row for row, file in zip(there, files, strict=True) if file.state not in known], dtype=np.int64)
-        embedded = _embed(encoder, images.only(new), given and given.only(new), path / PARTS, batch_size, workers)
+        embedded = _embed(
+            encoder, images.only(new), given.only(new) if given else None, path / PARTS, batch_size, workers
+        )
         if embedded is not None and len(new) == len(files):
             require_some(embedded)
         merged = _merge(files, there, known, new, embedded)
