@@ -1,9 +1,10 @@
-"""From two messy folders of photographs to a trained run, and to numbers on a manifest of test people."""
+"""From two messy folders of photographs to a trained run, its answers, and a person who is forgotten."""
 
 import json
 import shutil
 from pathlib import Path
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -14,8 +15,10 @@ from pipeline.config.presets import load_config, values_for_data
 from pipeline.errors import CheckpointError, DataError
 from pipeline.methods import method_of
 from pipeline.runs.open import reopen_run, run_path
+from tests.flows import command_line
 from tests.flows.command_line import Call
 from tests.flows.plain_runs import run_plainly
+from tests.flows.server.test_search_server import PATIENCE, serving
 from tests.flows.test_csdn import small_csdn
 
 __all__ = ["small_csdn"]
@@ -118,3 +121,48 @@ def test_a_supervised_run_of_a_published_data_set_is_measured_on_other_people(
         report = evaluator.measure_to_files(run)
     assert {one.direction for one in report.searches} == {"infrared_to_visible", "visible_to_infrared"}
     assert report.data.kind == "custom"
+
+
+@pytest.mark.slow
+def test_from_two_folders_to_an_answer_and_to_a_person_who_is_forgotten(
+    vireid: Call, site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(site)
+
+    def done(*arguments: str) -> str:
+        code, out, err = vireid(*arguments)
+        assert code == 0, err
+        return out
+
+    patterns = ("--person-pattern", r"p(\d+)_", "--track-pattern", r"/(p\d+)_")
+    done("data", "folders", "--visible", "day", "--infrared", "night", *patterns)
+    options = [*command_line.small(Path("runs"), Path("site.csv")), "--set", "data.unreadable=skip"]
+    done("train", "smoke", *options)
+    (run,) = map(str, Path("runs").glob("smoke-site-s1-*"))
+    assert "clusters" in done("look", run, "--html", "look.html")
+
+    towards = ("--gallery", "site.csv", "--direction", "infrared_to_visible")
+    assert "mean: " in done("calibrate", run, *towards, "--strangers", "site.csv", "--group", "track")
+    search = ("search", run, *towards, "--query", "site.csv", "--group", "track", "--false-match", "0.5")
+    found = json.loads(done(*search, "-k", "5", "--json", "--csv", "hits.csv"))
+    query = max(found["queries"], key=lambda one: (len(one["hits"]), one["images"]))
+    assert query["images"] > 1 and query["hits"][0]["images"] > 1 and query["hits"][0]["one_in"] >= 2
+
+    camera, track = query["group"].split("/")
+    names = [line.split(",")[0] for line in Path("site.csv").read_text().splitlines() if f",{camera}," in line]
+    crops = [Path(name) for name in names if f"/{track}_" in name]
+    assert len(crops) == query["images"]
+    with serving(site, run, *towards, "--group", "track") as served:
+        images = [("image", (crop.name, crop.read_bytes(), "image/jpeg")) for crop in crops]
+        answer = httpx.post(
+            f"{served.address}/api/search?modality=infrared&k=5&false_match=0.5", files=images, timeout=PATIENCE
+        ).json()
+    scores = [hit["score"] for hit in query["hits"]]  # paths of nearly equal scores may come in another order
+    assert [hit["score"] for hit in answer["hits"]] == pytest.approx(scores, abs=1e-5)
+
+    person = track.removeprefix("p").lstrip("0")
+    forget = ("forget", "--person", person, "--manifest", "site.csv", "--also", "hits.csv", "--also", "look.html")
+    assert "found nowhere" in done(*forget, "--yes", "--delete-files", "--delete-rows")
+    assert not list(site.glob(f"*/*/**/{track}_*")) and f"/{track}_" not in Path("hits.csv").read_text()
+    found = json.loads(done(*search, "--json"))
+    assert not any(f"/{track}_" in hit["path"] for one in found["queries"] for hit in one["hits"])
