@@ -35,7 +35,7 @@ from pipeline.data.image_list import list_images
 from pipeline.data.listing import read_labelled_list, read_person_list
 from pipeline.data.synthetic.record import read_drawn
 from pipeline.errors import VireidError
-from pipeline.evaluation.feature_files import read_features, read_vectors
+from pipeline.evaluation.feature_files import read_features, read_vectors, write_feature_file
 from pipeline.evaluation.report import EvaluationReport
 from pipeline.inference import embedding
 from pipeline.inference.index import GallerySource, open_gallery
@@ -86,6 +86,9 @@ def make_features(folder: Path) -> None:
     np.savez(folder / "plain.npz", features=ROWS, **arrays)
     np.savez_compressed(folder / "packed.npz", features=ROWS, **arrays)
     np.save(folder / "lone.npy", ROWS)
+    write_feature_file(
+        folder / "rows.parquet", [{"features": ROWS, **arrays}], rows=12, record={"root": "/"}, option="--out"
+    )
 
 
 def make_tables(folder: Path) -> None:
@@ -226,8 +229,8 @@ KINDS = {
     "captions": Kind(("c.jsonl", "c.json", "c.meta.json"), make_captions, read_captions, 2),
     "lists": Kind(("train_id.txt", "idx.txt"), make_lists, read_list),
     "drawn": Kind(("drawn.json",), make_drawn, lambda path: read_drawn(path.parent)),
-    "features": Kind(("plain.npz", "packed.npz"), make_features, read_features, 2),
-    "vectors": Kind(("plain.npz", "packed.npz", "lone.npy"), make_features, read_vectors, 2),
+    "features": Kind(("plain.npz", "packed.npz", "rows.parquet"), make_features, read_features, 2),
+    "vectors": Kind(("plain.npz", "packed.npz", "lone.npy", "rows.parquet"), make_features, read_vectors, 2),
     "weights": Kind(("w.safetensors", "w.pt", "old.pt"), make_weights, read_weights, 3),
     "model folder": Kind(
         ("open_clip_config.json", "open_clip_model.safetensors"),
