@@ -31,7 +31,7 @@ PARTS = {
     "tests": ("benchmarks.gpu_check_machine:tests", 4),
     "rounds": ("benchmarks.gpu_check_rounds:rounds", 3),
     "precision": ("benchmarks.gpu_check_rounds:precision", 3),
-    "speed": ("benchmarks.gpu_check_speed:speed", 9),
+    "speed": ("benchmarks.gpu_check_speed:speed", 14),
     "labelling": ("benchmarks.gpu_check_speed:labelling", 7),
     "schedule": ("benchmarks.gpu_check_speed:schedule", 5),
 }

@@ -146,7 +146,7 @@ LINES: list[tuple[str, str, str, str, Callable[[Row], str]]] = [
     *(
         (f"features in bfloat16 against float32, {name}", "cosine > 0.999", "precision", name,
          lambda found: f"at least {found['smallest_cosine']:.5f}")
-        for name in ("RN50 at 288 x 144", "demo CLIP on drawn people")
+        for name in ("RN50 at 288 x 144", "demo CLIP on synthetic people")
     ),
     *(
         (f"product of matrices, {name}", "", "machine", f"product in {name}",

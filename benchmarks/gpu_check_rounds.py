@@ -102,7 +102,7 @@ def precision(check: Check, seconds: float) -> Rows:
     del seconds
     size: SizeName = "tiny" if check.dry_run else "sysu"
     yield "RN50 at 288 x 144", lambda: compare_epochs(check, size)
-    yield "demo CLIP on drawn people", lambda: compare_features(check)
+    yield "demo CLIP on synthetic people", lambda: compare_features(check)
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from benchmarks.gpu_check import PARTS, main, run_check
 from benchmarks.gpu_check_machine import counted, marked_files
 from benchmarks.gpu_check_parts import Check, run_part
 from benchmarks.gpu_check_report import LINES, report, target_table
+from tests.fresh_process import run_fresh
 
 ROOT = Path(__file__).resolve().parents[2]
 ABSENT = ("prefect", "mlflow", "typer", "matplotlib", "fastapi", "uvicorn", "psutil", "transformers")
@@ -23,7 +24,7 @@ HIDE = f"""
 from importlib.machinery import PathFinder
 
 find_spec = PathFinder.find_spec
-PathFinder.find_spec = staticmethod(lambda name, *others: None if name in {ABSENT} else find_spec(name, *others))
+PathFinder.find_spec = classmethod(lambda _, name, *more: None if name in {ABSENT} else find_spec(name, *more))
 """
 TOYS = "tests.benchmarks.toy_parts"
 EMPTY = {"kind": gpu_check.KIND, "started": "now", "device": "cuda:0", "dry_run": False, "parts": {}}
@@ -57,6 +58,19 @@ def test_a_dry_run_measures_every_row_without_the_packages_that_only_runs_need(t
     assert rows["schedule", "round"]["schedules"].keys() == {"cclnet-sysu", "plus-sysu"}
     assert out.with_suffix(".md").read_text() == answer.stdout
     assert "no figure is a measurement" in answer.stdout
+
+
+def test_the_process_that_parts_are_forked_from_has_imported_all_and_touched_no_gpu() -> None:
+    # CUDA cannot be used in a fork of a process that has used it, and even counting GPUs uses it.
+    run_fresh(
+        """
+import sys, torch
+def touched(*_, **__): raise AssertionError("CUDA is used by an import")
+for name in ("is_available", "device_count", "init", "_lazy_init"): setattr(torch.cuda, name, touched)
+from benchmarks.gpu_check_preload import MODULES
+assert all(name in sys.modules for name in MODULES)
+"""
+    )
 
 
 @pytest.fixture
@@ -142,7 +156,7 @@ class TestTable:
     def test_the_documentation_has_the_same_rows_and_targets(self) -> None:
         page = (ROOT / "docs" / "many-gpus.md").read_text(encoding="utf-8")
         for what, target, *_ in LINES:
-            assert re.search(rf"^\| {re.escape(what)} \| {re.escape(target)} \|", page, re.MULTILINE), what
+            assert re.search(rf"^\| {re.escape(what)} \| *{re.escape(target)} *\|", page, re.MULTILINE), what
 
     def test_tests_are_counted_and_those_that_fail_have_a_name(self) -> None:
         log = (
