@@ -27,7 +27,7 @@ from benchmarks.gpu_check_report import KIND, report
 
 PARTS = {
     # Where the rows come from, and the share of the time.
-    "machine": ("benchmarks.gpu_check_machine:machine", 1),
+    "machine": ("benchmarks.gpu_check_machine:machine", 2),
     "tests": ("benchmarks.gpu_check_machine:tests", 4),
     "rounds": ("benchmarks.gpu_check_rounds:rounds", 3),
     "precision": ("benchmarks.gpu_check_rounds:precision", 3),

@@ -23,9 +23,8 @@ RESULT = re.compile(r"^(tests/\S+?\.py::.*?) (PASSED|FAILED|ERROR|SKIPPED|XFAIL|
 NEAR_THE_END = 0.9  # of a time box: then pytest is ended, and what it has found is kept
 
 
-def machine(check: Check, seconds: float) -> Rows:
+def machine(check: Check) -> Rows:
     """Hardware, versions, and the speed of a large product."""
-    del seconds
     yield "machine", lambda: describe_here(torch.device(check.device))
     for precision in ("float32", "bfloat16"):
         yield f"product in {precision}", lambda precision=precision: product(check, precision)
@@ -76,12 +75,12 @@ def product(check: Check, precision: Any) -> Row:
         return {"peak_flops": matmul_peak(device, precision, toy=check.dry_run)}
 
 
-def tests(check: Check, seconds: float) -> Rows:
+def tests(check: Check) -> Rows:
     """The tests that need a GPU; without one, all of them are skipped."""
-    yield "pytest -m gpu", lambda: run_tests(check, NEAR_THE_END * seconds)
+    yield "pytest -m gpu", lambda: run_tests(check)
 
 
-def run_tests(check: Check, seconds: float) -> Row:
+def run_tests(check: Check) -> Row:
     """Count what pytest finds, until its time is over."""
     if find_spec("pytest") is None:
         raise Skip("there is no pytest here")
@@ -94,7 +93,7 @@ def run_tests(check: Check, seconds: float) -> Row:
     with log.open("w", encoding="utf-8") as output:
         process = subprocess.Popen(command, cwd=ROOT, env=os.environ | visible, stdout=output, stderr=subprocess.STDOUT)
         try:
-            code: int | None = process.wait(seconds)
+            code: int | None = process.wait(NEAR_THE_END * check.seconds)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()

@@ -11,7 +11,8 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import inf
 from multiprocessing import get_context, set_start_method
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -35,11 +36,13 @@ class Check:
         device: As torch spells it.
         dry_run: Whether sizes are toys.
         scratch: A folder for files that one part leaves for another.
+        seconds: The time box of a part.
     """
 
     device: str
     dry_run: bool
     scratch: Path
+    seconds: float = inf
 
 
 class Skip(Exception):
@@ -60,7 +63,7 @@ def run_part(rows: str, check: Check, seconds: float, keep: Callable[[dict[str, 
     file.unlink(missing_ok=True)
     context = get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
-    process = context.Process(target=measure_rows, args=(rows, check, seconds, file))
+    process = context.Process(target=measure_rows, args=(rows, replace(check, seconds=seconds), file))
     kept = 0
 
     def part(ended: str | None = None) -> dict[str, Any]:
@@ -96,7 +99,7 @@ def stop(process: BaseProcess) -> None:
     process.join()
 
 
-def measure_rows(rows: str, check: Check, seconds: float, file: Path) -> None:
+def measure_rows(rows: str, check: Check, file: Path) -> None:
     """What the process of a part does; each row is written as soon as it is there."""
     os.setsid()  # so that all that it starts can be ended with it
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -105,7 +108,7 @@ def measure_rows(rows: str, check: Check, seconds: float, file: Path) -> None:
     module, _, name = rows.partition(":")
     found: dict[str, Row] = {}
     try:
-        for row, measure in getattr(importlib.import_module(module), name)(check, seconds):
+        for row, measure in getattr(importlib.import_module(module), name)(check):
             sys.stderr.write(f"  {row}\n")
             found[row] = attempt(measure)
             write_json(file, found)

@@ -45,9 +45,8 @@ TOY = {
 TOY_NETWORK = ("model.architecture=tiny", "model.weights=random")
 
 
-def rounds(check: Check, seconds: float) -> Rows:
+def rounds(check: Check) -> Rows:
     """The first rounds of every method in float32, on the device and on the CPU."""
-    del seconds
     for method in METHODS:
         yield method, lambda method=method: compare_rounds(check, method)
 
@@ -97,9 +96,8 @@ def difference(one: float, other: float) -> float:
     return abs(one - other) / max(abs(other), 1e-12)
 
 
-def precision(check: Check, seconds: float) -> Rows:
+def precision(check: Check) -> Rows:
     """The device's shorter numbers against float32 on the same device."""
-    del seconds
     size: SizeName = "tiny" if check.dry_run else "sysu"
     yield "RN50 at 288 x 144", lambda: compare_epochs(check, size)
     yield "demo CLIP on synthetic people", lambda: compare_features(check)

@@ -43,9 +43,8 @@ def amount_of(check: Check, *, whole_round: bool = False) -> Amount:
     return Amount(steps=24, images=2_048, pool=pool, warm_up=3, round_steps=60, round_images=8_192)
 
 
-def speed(check: Check, seconds: float) -> Rows:
+def speed(check: Check) -> Rows:
     """Images a second by size of the batch, with and without torch.compile; the plain side beside the latter."""
-    del seconds
     sizes: dict[str, SizeName] = {"64 + 64": "sysu", "128 + 128": "sysu-128"}
     for compiled in (False, True):
         for batch, size in sizes.items():
@@ -77,9 +76,8 @@ def compiling(check: Check) -> Iterator[None]:
         torch.compiler.reset()
 
 
-def labelling(check: Check, seconds: float) -> Rows:
+def labelling(check: Check) -> Rows:
     """Features to labels: visible images of SYSU-MM01, its images of both modalities together, and a million."""
-    del seconds
     whole, both = "22,258 x 2,048", "34,167 x 2,048, joint"
     sizes: dict[str, tuple[int, int, Label, int]] = {
         whole: (SYSU.visible, 2_048, label_whole, 3),
@@ -106,9 +104,8 @@ def label_both(features: Float32[np.ndarray, "n d"], device: str) -> Labelling:
     return label_jointly(features[:first], features[first:], device=device)
 
 
-def schedule(check: Check, seconds: float) -> Rows:
+def schedule(check: Check) -> Rows:
     """The stages of a round at SYSU-MM01's size, and what they make of whole schedules."""
-    del seconds
     yield "round", lambda: measure_schedule(check)
 
 

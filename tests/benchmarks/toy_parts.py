@@ -9,7 +9,7 @@ import time
 from benchmarks.gpu_check_parts import Check, Row, Rows
 
 
-def whole(check: Check, seconds: float) -> Rows:
+def whole(check: Check) -> Rows:
     """Two rows and, between them, three that cannot be measured."""
     yield "first", lambda: {"value": 1}
     yield "large", too_large
@@ -28,7 +28,7 @@ def absent() -> Row:
     return {"value": no_such_package.value}
 
 
-def endless(check: Check, seconds: float) -> Rows:
+def endless(check: Check) -> Rows:
     """A row, then a program that is waited for."""
     yield "first", lambda: {"value": 1}
     yield "second", lambda: wait_for_ever(check)
@@ -41,13 +41,13 @@ def wait_for_ever(check: Check) -> Row:
     return {}
 
 
-def killed(check: Check, seconds: float) -> Rows:
+def killed(check: Check) -> Rows:
     """A row, then the end, as from a driver that crashes."""
     yield "first", lambda: {"value": 1}
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def broken(check: Check, seconds: float) -> Rows:
+def broken(check: Check) -> Rows:
     """Nothing but an error."""
     raise ValueError("no rows today")
     yield
