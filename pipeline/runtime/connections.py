@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -48,9 +49,7 @@ class ConnectionWatch:
         return _lost_rank(self._lost) if self._found.wait(_ERROR_SECONDS) else None
 
     def close(self) -> None:
-        """End the watch, unless a connection is lost: then this process has to end. The connections stay as they are."""
-        if self._found.is_set():
-            return
+        """End the watch; the connections themselves stay as they are."""
         self._left.set()
         os.close(self._closed)
         self._thread.join()
@@ -70,8 +69,10 @@ class ConnectionWatch:
         self._found.set()
         if not self._left.wait(LEAVE_SECONDS):
             # The main thread computes, or waits for a GPU that waits for the lost rank: nothing can interrupt that.
-            print_error(_lost_rank(self._lost))
-            os._exit(1)
+            try:
+                print_error(_lost_rank(self._lost))
+            finally:
+                os._exit(1)
 
 
 @contextmanager
@@ -79,10 +80,10 @@ def watched_connections(before: frozenset[int]) -> Iterator[None]:
     """Watch all TCP connections that this process has opened since `before`, of `open_descriptors`.
 
     Raises:
-        RankError: A connection was lost, and an operation that needed it has failed. If none fails within
-            `LEAVE_SECONDS`, the process prints this error and ends with exit code 1.
+        RankError: A connection was lost, and an operation that needed it has failed. A process that has not ended
+            `LEAVE_SECONDS` after the loss prints this error and ends with exit code 1.
     """
-    watch = ConnectionWatch(_connections(open_descriptors() - before))
+    watch, lost = ConnectionWatch(_connections(open_descriptors() - before)), None
     try:
         yield
     except RuntimeError as error:
@@ -91,12 +92,13 @@ def watched_connections(before: frozenset[int]) -> Iterator[None]:
             raise
         raise lost from error
     finally:
-        watch.close()
+        if lost is None:  # else the watch goes on: to leave the group may need the lost rank
+            watch.close()
 
 
 def open_descriptors() -> frozenset[int]:
     """The numbers of all open files and connections of this process."""
-    return frozenset(int(name) for name in os.listdir(_SOCKETS))
+    return frozenset(int(entry.name) for entry in _SOCKETS.iterdir())
 
 
 def interface_to(host: str) -> str | None:
@@ -104,9 +106,8 @@ def interface_to(host: str) -> str | None:
     with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.connect((host, 9))  # chooses a way, and sends nothing
         own = probe.getsockname()[0]
-        for name, addresses in psutil.net_if_addrs().items():
-            if any(one.address == own for one in addresses):
-                return name
+        interfaces: dict[str, list[Any]] = psutil.net_if_addrs()
+        return next((name for name, has in interfaces.items() if own in [one.address for one in has]), None)
     return None
 
 

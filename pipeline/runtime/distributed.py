@@ -173,7 +173,7 @@ def joined_if_torchrun(device_type: str) -> Iterator[Processes]:
     if not distributed.is_torchelastic_launched():
         yield ALONE
         return
-    interface, before = interface_to(os.environ["MASTER_ADDR"]), open_descriptors()
+    interface, before = interface_to(os.environ.get("MASTER_ADDR", "localhost")), open_descriptors()
     if interface is not None:  # gloo would take that of this machine's name, which may be the loopback
         os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
     with ExitStack() as stack:
@@ -187,8 +187,9 @@ def joined_if_torchrun(device_type: str) -> Iterator[Processes]:
 
 
 def _not_met(error: RuntimeError) -> RankError:
-    rank, count, interface = (os.environ.get(name) for name in ("RANK", "WORLD_SIZE", "GLOO_SOCKET_IFNAME"))
+    names = ("RANK", "WORLD_SIZE", "GLOO_SOCKET_IFNAME")
+    rank, count, interface = (os.environ.get(name, "of this machine's name") for name in names)
     return RankError(
         f"rank {rank} of {count} cannot connect to the others by interface {interface}: {str(error).splitlines()[0]}",
-        hint="see the output of the other machines; GLOO_SOCKET_IFNAME names the network interface of a machine",
+        hint="see the output of the other machines; set GLOO_SOCKET_IFNAME to the interface that reaches them",
     )

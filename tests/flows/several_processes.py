@@ -15,9 +15,9 @@ import torch
 from models.memory import PrototypeMemory
 from pipeline import features
 from pipeline.config.cclnet import CclnetConfig
+from pipeline.console import print_error
 from pipeline.data.transforms import augmentation, channel_augmentation
 from pipeline.data.transforms.augmentation import preprocess
-from pipeline.console import print_error
 from pipeline.errors import DataError, TrainingError, VireidError
 from pipeline.methods import train as plain
 from pipeline.methods.cclnet import stages
