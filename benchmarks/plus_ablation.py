@@ -34,6 +34,9 @@ MANY = "matching.method=progressive"
 V = (*UNIFIED, "prompts.text_weight=0", MANY)
 JOINT = ("labelling.space=joint_balanced", "labelling.start=3", "matching.method=hungarian")
 
+SUPERVISED = "CSDN, with identities"
+"""Another preset, for comparison."""
+
 ROWS: dict[str, tuple[str, ...]] = {
     "base": (),
     "text weight .3": (LIGHT_TEXT,),
@@ -77,6 +80,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "U + hard prototypes": (*U, "memory.hard=true"),
     "U + relabelling": (*U, "labelling.relabel=density"),
     "U + joint clustering": (*U, *JOINT),
+    SUPERVISED: (),
 }  # fmt: skip
 """Changes to preset `demo`, by the name of the row; U is unified contrast on mutual pairs with text weight 0.3."""
 
@@ -106,8 +110,13 @@ def main(
     for drawing in {key[1] for key in missing}:
         _generate(data, drawing, unpaired)
     shared = {key[1:]: _configure(("stages.clip_rounds=0",), *key[1:], data, runs, unpaired) for key in missing}
-    jobs = {key: _configure(ROWS[key[0]], *key[1:], data, runs, unpaired) for key in missing}
-    alike = {key for key in missing if not any(change.startswith(IN_PREPARE) for change in ROWS[key[0]])}
+    jobs = {
+        key: _configure(
+            ROWS[key[0]], *key[1:], data, runs, unpaired, preset="csdn-demo" if key[0] == SUPERVISED else "demo"
+        )
+        for key in missing
+    }
+    alike = {key for key in missing if _shares_prepare(key[0])}
     with ProcessPoolExecutor(parallel, mp_context=get_context("spawn"), initializer=set_up_logging) as pool:
         list(pool.map(train, [shared[some] for some in {key[1:] for key in alike}]))
         for key in alike:
@@ -135,6 +144,10 @@ def gather(config: AnyConfig) -> dict[str, Any]:
     return retrieval(rounds[-1]) | series | {"minutes": minutes}
 
 
+def _shares_prepare(row: str) -> bool:
+    return row != SUPERVISED and not any(change.startswith(IN_PREPARE) for change in ROWS[row])
+
+
 def _folder(drawing: int, unpaired: float) -> str:
     return f"demo-{drawing}" + (f"-unpaired-{unpaired:g}" if unpaired else "")
 
@@ -145,13 +158,15 @@ def _generate(data: Path, drawing: int, unpaired: float) -> None:
         generate_dataset(folder, size="demo", seed=drawing, difficulty="moderate", unpaired=unpaired)
 
 
-def _configure(row: tuple[str, ...], drawing: int, seed: int, data: Path, runs: Path, unpaired: float) -> AnyConfig:
+def _configure(
+    row: tuple[str, ...], drawing: int, seed: int, data: Path, runs: Path, unpaired: float, preset: str = "demo"
+) -> AnyConfig:
     folder = _folder(drawing, unpaired)
     folders = {
         "data": {"root": str(data / folder)},
         "execution": {"runs_folder": str(runs / folder), "tracking": False, "figures": False},
     }
-    return load_config("demo", [f"seed={seed}", *row], folders)
+    return load_config(preset, [f"seed={seed}", *row], folders)
 
 
 def _read(file: Path) -> list[dict[str, Any]]:
@@ -195,7 +210,8 @@ def _table(drawing: int, unpaired: float, results: list[dict[str, Any]]) -> str:
         own = [one for one in results if one["row"] == name]
         if own:
             numbers = [percent([one[key] for one in own]) for key in ("r1", "map")]
-            ends = [percent([one[key][-1] for one in own]) for key in ("pairs_right", "matched")]
+            last = [[one[key][-1] for one in own] for key in ("pairs_right", "matched")]
+            ends = ["" if None in some else percent(some) for some in last]
             minutes = f"{sum(one['minutes'] for one in own) / len(own):.1f}"
             lines.append("| " + " | ".join([name, str(len(own)), *numbers, *ends, minutes]) + " |")
     return "\n".join(lines) + "\n"

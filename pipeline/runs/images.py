@@ -92,7 +92,7 @@ def check_images(folder: RunFolder, dataset: Dataset, *, measuring: bool = False
     """
     before, now = _recorded(folder, "data"), dataset.fingerprint
     if measuring and before is not None:
-        compared = before.keys() & now.keys() if "training" in now else {"training"} & now.keys()
+        compared = [name for name in now if name in before] if "training" in now else []
         before, now = ({name: one[name] for name in compared} for one in (before, now))
     if before is not None and before != now:
         part = next(name for name in dict.fromkeys([*now, *before]) if before.get(name) != now.get(name))

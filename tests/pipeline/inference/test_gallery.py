@@ -10,7 +10,7 @@ import pytest
 from models.modality import Modality
 from pipeline.data.image_files import FROM_ANYWHERE
 from pipeline.data.image_list import ImageList, list_images
-from pipeline.errors import CheckpointError, DataError
+from pipeline.errors import CheckpointError, ConfigError, DataError
 from pipeline.inference.index import Gallery, GallerySource, open_gallery
 from pipeline.inference.index_refresh import Kind, Refreshed, open_or_refresh, refresh_gallery
 from pipeline.inference.search_page import write_search_page
@@ -317,6 +317,20 @@ class TestSearch:
         assert page.count('class="right"') == 2 and page.count('class="wrong"') == 4
         assert "http" not in page.replace("http-equiv", "") and "<script" not in page
         assert "50.00 % found the person first" in page
+
+    def test_many_queries_are_on_several_pages(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr("pipeline.inference.search_page.PER_PAGE", 2)
+        result, queries, gallery = self.found(tmp_path)
+        pages = write_search_page(result, queries, gallery, tmp_path / "page.html")
+        assert pages == [tmp_path / "page.html", tmp_path / "page-002.html"]
+        first, second = (page.read_text() for page in pages)
+        assert first.count('"query"') == 2 and second.count('"query"') == 1
+        assert '<a href="page-002.html">next page</a>' in first and '<a href="page.html">previous page</a>' in second
+        pages[1].write_text("notes")
+        pages[0].unlink()
+        with pytest.raises(ConfigError, match=r"page-002\.html exists and does not contain a page"):
+            write_search_page(result, queries, gallery, tmp_path / "page.html")
+        assert pages[1].read_text() == "notes" and not pages[0].exists()
 
     def test_synthetic_people_are_said_to_be_synthetic(self, tmp_path: Path) -> None:
         assert self.found(tmp_path)[0].caution is None

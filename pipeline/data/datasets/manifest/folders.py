@@ -25,6 +25,7 @@ from pipeline.errors import ConfigError, DataError
 
 _EXAMPLE = "for instance --person-pattern 'p(\\d+)_'"
 _SHOWN = 3
+_DASHED_CLOCK = re.compile(r"[ T_]\d{2}-\d{2}")  # ISO 8601 would read the minutes as a time zone
 _DIGITS = re.compile(r"(\d{4})(\d{2})(\d{2})(?:(\d{2})(\d{2})(?:(\d{2})(\d{1,6})?)?)?")
 
 
@@ -227,7 +228,8 @@ def iso_time(text: str) -> str:
     >>> iso_time("20261128_140300"), iso_time("2026-11-28 14-03"), iso_time("2026-11-28T14:03:00+02:00"), iso_time("12")
     ('2026-11-28T14:03:00', '2026-11-28T14:03:00', '2026-11-28T14:03:00+02:00', '')
     """
-    for candidate in (text.strip(), _from_digits(text)):
+    own = "" if _DASHED_CLOCK.search(text) else text.strip()
+    for candidate in (own, _from_digits(text)):
         try:
             return datetime.fromisoformat(candidate).isoformat()
         except ValueError:
