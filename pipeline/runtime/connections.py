@@ -1,7 +1,7 @@
 """Connections to ranks on other machines: a lost one ends this process within a known time.
 
 A collective waits for its peers as long as it takes, because rank 0 may be clustering. A machine that is lost sends
-nothing, so its peers would wait for days. The kernels of both machines tell a busy peer from a lost one.
+nothing, so its peers would wait for days. The kernels of both machines distinguish a busy peer from a lost one.
 """
 
 import os
@@ -11,9 +11,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
-
-import psutil
 
 from pipeline.console import print_error
 from pipeline.errors import RankError
@@ -92,23 +89,13 @@ def watched_connections(before: frozenset[int]) -> Iterator[None]:
             raise
         raise lost from error
     finally:
-        if lost is None:  # else the watch goes on: to leave the group may need the lost rank
+        if lost is None:  # else it stays, because leaving the group may need the lost rank
             watch.close()
 
 
 def open_descriptors() -> frozenset[int]:
     """The numbers of all open files and connections of this process."""
     return frozenset(int(entry.name) for entry in _SOCKETS.iterdir())
-
-
-def interface_to(host: str) -> str | None:
-    """The network interface of this machine by which it reaches a host; None if there is no way to it."""
-    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.connect((host, 9))  # chooses a way, and sends nothing
-        own = probe.getsockname()[0]
-        interfaces: dict[str, list[Any]] = psutil.net_if_addrs()
-        return next((name for name, has in interfaces.items() if own in [one.address for one in has]), None)
-    return None
 
 
 def _connections(numbers: frozenset[int]) -> list[socket.socket]:

@@ -19,7 +19,8 @@ from jaxtyping import Float, Num
 from torch import Tensor, distributed
 
 from pipeline.errors import RankError
-from pipeline.runtime.connections import interface_to, open_descriptors, watched_connections
+from pipeline.runtime.connections import open_descriptors, watched_connections
+from pipeline.runtime.user_environment import choose_interface
 
 _PATIENCE = timedelta(days=2)
 """Timeout of collectives: rank 0 may be clustering. The launcher or the connections show a lost rank."""
@@ -173,9 +174,8 @@ def joined_if_torchrun(device_type: str) -> Iterator[Processes]:
     if not distributed.is_torchelastic_launched():
         yield ALONE
         return
-    interface, before = interface_to(os.environ.get("MASTER_ADDR", "localhost")), open_descriptors()
-    if interface is not None:  # gloo would take that of this machine's name, which may be the loopback
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+    choose_interface(os.environ.get("MASTER_ADDR", "localhost"))
+    before = open_descriptors()
     with ExitStack() as stack:
         try:
             processes = stack.enter_context(joined(device_type, meeting=MEETING))

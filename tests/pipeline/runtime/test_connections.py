@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import pytest
 
 from pipeline.runtime import connections
-from pipeline.runtime.connections import interface_to, open_descriptors, watched_connections
+from pipeline.runtime.connections import open_descriptors, watched_connections
 from tests.fresh_process import run_fresh
 
 
@@ -79,11 +79,6 @@ def test_a_process_that_has_lost_a_connection_ends_with_an_error(how: str) -> No
     if how != "noticed leaves":
         assert "error: the connection to a rank on 127.0.0.1 is lost; this rank ends" in told
         assert "repeat the command to resume" in told
-
-
-def test_the_interface_is_that_of_the_way_to_a_host() -> None:
-    assert interface_to("127.0.0.1") == "lo"
-    assert interface_to("no such host") is None
 
 
 @pytest.mark.slow
