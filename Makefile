@@ -6,6 +6,7 @@ PORT ?= 5000
 PREFECT_PORT ?= 4200
 SPLITS ?= 1-10
 WORKERS ?= auto
+MINUTES ?= 8
 
 # faiss has two builds that install the same module: the GPU build is used if nvidia-smi works.
 ifndef EXTRA
@@ -30,7 +31,7 @@ STAMP := .venv/set-up-$(EXTRA)-$(shell cat pyproject.toml constraints.txt | cksu
 INSTALL := install --quiet -c constraints.txt -e '.[$(EXTRA),test]'
 
 .DEFAULT_GOAL := help
-.PHONY: help setup check test test-slow test-all plus-demo demo-clip server deploy ui clean
+.PHONY: help setup check test test-slow test-all plus-demo demo-clip gpu-check server deploy ui clean
 
 help:  ## list these targets
 	@sed 's/^%/METHOD/' Makefile | awk -F ':.*## ' '/^[A-Za-z-]+:.*## / { printf "make %-18s %s\n", $$1, $$2 }'
@@ -98,6 +99,9 @@ plus-demo: setup  ## train CCLNet with the switches of bundle `plus` on the same
 
 demo-clip: setup  ## train the demo CLIP again, as it is shipped
 	$(BIN)/vireid demo-clip
+
+gpu-check: setup  ## check and measure this machine's GPU: make gpu-check MINUTES=8 OUT=gpu-check.json
+	$(BIN)/python -m benchmarks.gpu_check --minutes "$(MINUTES)"$(if $(OUT), --out "$(OUT)")$(if $(DEVICE), --device "$(DEVICE)")
 
 server: setup  ## Prefect's server, a worker and MLflow's pages on this machine, until Ctrl-C
 	@mkdir -p "$(RUNS)"

@@ -75,28 +75,38 @@ def label_whole(features: Float32[np.ndarray, "n d"], device: str) -> Labelling:
 
 def measure_whole(job: Job, scratch: Path, repeats: int) -> dict[str, Any]:
     """The whole labelling and the bare search in turns, so that a change of the machine's pace meets both."""
-    features = np.load(job.features_file(scratch))
-    label_whole(features[:WARM_UP], job.device)
+    return whole_figures(np.load(job.features_file(scratch)), label_whole, job.device, repeats)
+
+
+def whole_figures(
+    features: Float32[np.ndarray, "n d"],
+    label: Callable[[Float32[np.ndarray, "n d"], str], Labelling],
+    device: str,
+    repeats: int,
+) -> dict[str, Any]:
+    """Seconds, memory and clusters of a way from features to labels; the bare search beside it on a CPU."""
+    label(features[:WARM_UP], device)
     found: list[Labelling] = []
     whole: list[float] = []
     search: list[float] = []
     peak = 0
     began = perf_counter()
     while len(whole) < repeats and perf_counter() - began < ENOUGH_SECONDS:
-        (labelling, seconds), added = with_peak(lambda: timed(lambda: label_whole(features, job.device)))
+        (labelling, seconds), added = with_peak(lambda: timed(lambda: label(features, device)))
         found.append(labelling)
         whole.append(seconds)
         peak = max(peak, added)
-        if job.device == "cpu":
+        if device == "cpu":
             search.append(timed(lambda: search_pairs(features))[1])
     return {
         "search_seconds": min(search or [one.seconds["neighbours"] for one in found]),
         "whole_seconds": min(whole),
         "after_seconds": min(one.seconds["graph"] + one.seconds["dbscan"] for one in found),
         "peak_bytes": peak,
-        "device_peak_bytes": device_peak(job.device),
+        "device_peak_bytes": device_peak(device),
+        "search": found[0].search,
         **counts(found[0].clustering),
-        "machine": describe_machine(job.device),
+        "machine": describe_machine(device),
     }
 
 

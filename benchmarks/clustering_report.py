@@ -5,8 +5,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter
 
 from benchmarks.clustering_jobs import Job
 
@@ -145,6 +143,9 @@ def aligned(figures: Figures, rows: Rows) -> list[tuple[dict[str, Any], dict[str
 
 def draw_plot(figures: Figures, rows: Rows, path: Path) -> None:
     """Seconds and memory against the number of images; nothing where no size has been measured."""
+    from matplotlib.figure import Figure  # here, because tables need no plots
+    from matplotlib.ticker import FuncFormatter
+
     sizes = [(parts["images"], parts, dense) for parts, dense in aligned(figures, rows)]
     if not sizes:
         return

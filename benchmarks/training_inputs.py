@@ -22,7 +22,7 @@ from pipeline.data.samplers.sampling import CrossModalBatches, cross_modal_batch
 from pipeline.runtime.seeds import numpy_generator
 from tests.reference.feature_sets import unit
 
-SizeName = Literal["demo", "sysu", "tiny"]
+SizeName = Literal["demo", "sysu", "sysu-128", "tiny"]
 
 SEED = 1
 ALIKE = 1.5  # length of what the prototypes of a person share, over that of what they do not
@@ -52,6 +52,14 @@ SIZES: dict[SizeName, Size] = {
     "demo": Size("demo", (), PerModality(2_200, 1_100), PerModality(1_500, 750), 110),
     # SYSU-MM01.
     "sysu": Size("cclnet-sysu", ("model.weights=random",), PerModality(22_258, 11_909), PerModality(6_775, 3_803), 395),
+    # The same in batches of 128 + 128.
+    "sysu-128": Size(
+        "cclnet-sysu",
+        ("model.weights=random", "batches.clusters_per_batch=8"),
+        PerModality(22_258, 11_909),
+        PerModality(6_775, 3_803),
+        395,
+    ),
     # To try the script.
     "tiny": Size(
         "smoke",

@@ -5,8 +5,10 @@ and the rest taken in proportion. Not among the stages: decoding images, MLflow,
 """
 
 import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -14,16 +16,14 @@ import numpy as np
 import torch
 from jaxtyping import Float32
 
-from benchmarks.evaluation import draw_test_split
+from benchmarks.evaluation_inputs import draw_test_split
 from benchmarks.training_inputs import SEED, Amount, Task
-from benchmarks.training_sides import CASES, Case, Engine, timed
+from benchmarks.training_sides import CASES, PLUS_CASES, Case, Engine, timed
 from clustering.labelling import Labelling, label_images
-from clustering.matching import match_clusters
-from clustering.prototypes import cluster_prototypes
 from models.encoder import Head
 from models.modality import Modality, PerModality
 from models.text_tower import TextTower
-from pipeline.config.cclnet import CclnetConfig, ClusteringConfig
+from pipeline.config.cclnet import CclnetConfig, ClusteringConfig, MatchingConfig
 from pipeline.config.experiment import Round, planned_rounds
 from pipeline.data.images import TestImages, TrainingImages
 from pipeline.data.pixel_supply import PixelSupply
@@ -32,7 +32,7 @@ from pipeline.evaluation.protocol import Samples
 from pipeline.evaluation.protocols import protocol_of
 from pipeline.evaluation.searches import plan_search
 from pipeline.features import FeatureBank
-from pipeline.methods.cclnet.clusters import label_modality
+from pipeline.methods.cclnet.clusters import label_modality, match_found
 from pipeline.methods.cclnet.prompts import learn_prompts
 from pipeline.methods.cclnet.state import CclnetState
 from pipeline.reports.cluster_figures import draw_eps_curve
@@ -66,16 +66,21 @@ class Stage:
         return Stage(seconds * whole / measured, measured, whole, unit)
 
 
-def measure_round(engine: Engine, amount: Amount) -> dict[str, Any]:
-    """Every stage once, after a warm-up, and the schedule."""
-    task = engine.task
+def measure_round(
+    engine: Engine, amount: Amount, schedules: Mapping[str, CclnetConfig] | None = None
+) -> dict[str, Any]:
+    """Every stage once, after a warm-up, and the schedule; also those of other settings, by name."""
+    task, others = engine.task, schedules or {}
+    configs = [task.config, *others.values()]
+    cases = [case for case in (*CASES, *PLUS_CASES) if case in CASES or any(map(uses_unified_contrast, configs))]
     features = PerModality.build(lambda modality: drawn_features(task, modality, engine.encoder.feature_width))
     supply, moving = timed(engine.resident if engine.device.type == "cuda" else engine.streamed, engine.device)
     stages = {"move images": Stage(moving, sum(task.size.training), sum(task.size.training), "images")}
     stages["extract"] = extraction(engine, task.images, amount, supply)
     labelling, stages["label"] = labelled(engine, features)
-    stages["match"] = matched(engine, features, labelling)
-    stages |= training(engine, amount, supply)
+    for config in configs:
+        stages[matching_stage(config)] = matched(engine, features, labelling, config.matching)
+    stages |= training(engine, amount, supply, cases)
     stages["record"] = recorded(engine, labelling)
     stages["prompt features"] = extraction(engine, task.images, amount, supply, Head.PROJECTION)
     stages |= prompts(engine, amount)
@@ -84,9 +89,10 @@ def measure_round(engine: Engine, amount: Amount) -> dict[str, Any]:
     seconds = {name: stage.seconds for name, stage in stages.items()}
     return {
         "stages": {name: asdict(stage) for name, stage in stages.items()},
-        "round_seconds": {case.name: round_seconds(seconds, case) for case in CASES},
+        "round_seconds": {case.name: round_seconds(seconds, case, task.config) for case in cases},
         "evaluation_seconds": evaluation_seconds(seconds),
         "projected": projected(task.config, seconds),
+        "schedules": {name: projected(config, seconds) for name, config in others.items()},
         "clusters": [found.clustering.num_clusters for found in labelling],
     }
 
@@ -132,24 +138,25 @@ def labelled(engine: Engine, features: PerModality[Float32[np.ndarray, "n d"]]) 
 
 
 def matched(
-    engine: Engine, features: PerModality[Float32[np.ndarray, "n d"]], labelling: PerModality[Labelling]
+    engine: Engine,
+    features: PerModality[Float32[np.ndarray, "n d"]],
+    labelling: PerModality[Labelling],
+    settings: MatchingConfig,
 ) -> Stage:
     """Average and pair clusters."""
-
-    def pair() -> None:
-        means = features.map_with(lambda rows, found: cluster_prototypes(rows, found.clustering.labels), labelling)
-        match_clusters(means.visible, means.infrared)
-
     count = sum(found.clustering.num_clusters for found in labelling)
-    return Stage(timed(pair, engine.device)[1], count, count, "clusters")
+    _, seconds = timed(lambda: match_found(features, labelling, settings), engine.device)
+    return Stage(seconds, count, count, "clusters")
 
 
-def training(engine: Engine, amount: Amount, supply: PerModality[PixelSupply]) -> dict[str, Stage]:
+def training(
+    engine: Engine, amount: Amount, supply: PerModality[PixelSupply], cases: Sequence[Case]
+) -> dict[str, Stage]:
     """An epoch of each kind."""
     whole = len(engine.task.batches)
     steps = amount.round_steps or whole
     stages = {}
-    for case in CASES:
+    for case in cases:
         if amount.warm_up:
             engine.train(case, amount.warm_up, supply)
         stages[f"train, {case.name}"] = Stage.of(engine.train(case, steps, supply), steps, whole, "steps")
@@ -157,7 +164,7 @@ def training(engine: Engine, amount: Amount, supply: PerModality[PixelSupply]) -
 
 
 def recorded(engine: Engine, labelling: PerModality[Labelling]) -> Stage:
-    """Write checkpoint and figure."""
+    """Write checkpoint and, with matplotlib, figure."""
     state = TrainingState(engine.encoder, engine.optimisers[True], CclnetState(), "clip")
     settings = engine.task.config.labelling
     curves = labelling.map(lambda found: found.curve)
@@ -165,12 +172,14 @@ def recorded(engine: Engine, labelling: PerModality[Labelling]) -> Stage:
     def checkpoint(file: BinaryIO) -> None:
         torch.save(state.to_checkpoint(), file)
 
+    with_figure = find_spec("matplotlib") is not None
     figure = partial(draw_eps_curve, curves, PerModality(settings.visible.eps, settings.infrared.eps), "round")
     with tempfile.TemporaryDirectory() as folder:
 
         def write() -> None:
             files.replace_file(Path(folder, "checkpoint.pt"), checkpoint, archive=True)
-            files.replace_file(Path(folder, "curve.png"), figure)
+            if with_figure:
+                files.replace_file(Path(folder, "curve.png"), figure)
 
         return Stage(timed(write, engine.device)[1], 1, 1, "checkpoint")
 
@@ -225,9 +234,15 @@ def ranked(device: torch.device) -> Stage:
     return Stage(seconds, len(plans), len(plans), "searches")
 
 
-def round_seconds(seconds: dict[str, float], case: Case) -> float:
+def matching_stage(config: CclnetConfig) -> str:
+    """Under which the pairing of clusters is recorded."""
+    return f"match, {config.matching.method}"
+
+
+def round_seconds(seconds: dict[str, float], case: Case, config: CclnetConfig) -> float:
     """A round without evaluation."""
-    return sum(seconds[name] for name in ("extract", "label", "match", f"train, {case.name}", "record"))
+    names = ("extract", "label", matching_stage(config), f"train, {case.name}", "record")
+    return sum(seconds[name] for name in names)
 
 
 def evaluation_seconds(seconds: dict[str, float]) -> float:
@@ -238,7 +253,7 @@ def evaluation_seconds(seconds: dict[str, float]) -> float:
 def projected(config: CclnetConfig, seconds: dict[str, float]) -> dict[str, float]:
     """Seconds of a whole run, and of its parts; prompts are learned once."""
     rounds = planned_rounds(config)
-    trained = [round_seconds(seconds, case_of(config, round_)) for round_ in rounds]
+    trained = [round_seconds(seconds, case_of(config, round_), config) for round_ in rounds]
     measured = sum(evaluation_due(config, round_) for round_ in rounds)
     learning = seconds["prompts, once"] + config.prompts.epochs * seconds["prompts, an epoch"]
     parts = {
@@ -252,7 +267,16 @@ def projected(config: CclnetConfig, seconds: dict[str, float]) -> dict[str, floa
 
 def case_of(config: CclnetConfig, round_: Round) -> Case:
     """What a round of the schedule trains with."""
-    return Case(text=round_.stage == "clip", swap=round_.epoch >= config.swap.start)
+    return Case(
+        text=round_.stage == "clip",
+        swap=config.swap.mode != "off" and round_.epoch >= config.swap.start,
+        unified=uses_unified_contrast(config) and round_.epoch >= config.loss.start,
+    )
+
+
+def uses_unified_contrast(config: CclnetConfig) -> bool:
+    """Whether some rounds contrast with both memories joined."""
+    return config.loss.contrast == "unified"
 
 
 def evaluation_due(config: CclnetConfig, round_: Round) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
@@ -24,6 +25,7 @@ from pipeline.data.images import StoredImages
 from pipeline.data.pixel_supply import PixelSupply, ResidentPixels, StreamedPixels
 from pipeline.data.transforms.augmentation import training_views
 from pipeline.features import FeatureBank, extract_features
+from pipeline.methods.cclnet.contrast import CrossModal, Partners
 from pipeline.methods.cclnet.objective import TextLoss, cluster_objective
 from pipeline.methods.cclnet.state import TextPrototypes
 from pipeline.runtime.seeds import torch_generator
@@ -39,14 +41,18 @@ class Case:
 
     text: bool
     swap: bool
+    unified: bool = False
 
     @property
     def name(self) -> str:
         """As tables and records spell it."""
-        return ("clip" if self.text else "prepare") + (", swap" if self.swap else "")
+        return ("clip" if self.text else "prepare") + ", swap" * self.swap + ", unified" * self.unified
 
 
 CASES = (Case(False, False), Case(False, True), Case(True, False), Case(True, True))
+"""Of CCLNet."""
+PLUS_CASES = (Case(False, False, unified=True), Case(True, False, unified=True))
+"""What presets `plus-...` have besides: contrast across modalities in place of swapping."""
 
 
 def timed(work: Callable[[], T], device: torch.device) -> tuple[T, float]:
@@ -74,6 +80,7 @@ class Engine:
         self.encoder = task.encoder.to(device)
         if compiled:
             self.encoder.compile_network()
+        self.losses: dict[str, float] = {}  # of the last epoch
         self.optimisers = {text: self._optimiser(text) for text in (False, True)}
         self.extraction_batch = 64 if device.type == "cpu" else 512
 
@@ -103,7 +110,7 @@ class Engine:
             mode="released",
             trigger=config.swap.trigger,
             scale=config.swap.scale,
-            min_similarity=config.swap.min_similarity,
+            min_similarity=config.matching.floor,
             every=config.swap.every,
         )
         batches = task.steps(steps)
@@ -116,12 +123,14 @@ class Engine:
                 update=memory_update(config.memory.update, config.memory.momentum),
                 swap=swap if case.swap else None,
                 text=TextLoss(prototypes, config.prompts.text_weight, config.prompts.smoothing) if case.text else None,
+                cross_modal=unified_contrast(task.size.people) if case.unified else None,
             )
             shown = EpochSteps(pixels, batches.positions, views, batches.clusters_per_batch, "images_per_cluster")
             compute = Compute(self.device, self.precision)
             return run_epoch(self.encoder, self.optimisers[case.text], objective, shown, compute)
 
-        return timed(epoch, self.device)[1]
+        self.losses, seconds = timed(epoch, self.device)
+        return seconds
 
     def extract(
         self, images: StoredImages, pixels: PixelSupply | None = None, head: Head = Head.NECK
@@ -150,6 +159,12 @@ class Engine:
             weight_decay=optimisation.weight_decay,
             bias_factor=optimisation.bias_factor,
         )
+
+
+def unified_contrast(people: int) -> CrossModal:
+    """Every cluster is paired with that of the same person."""
+    one = Partners(np.arange(people), np.full(people, -1), np.ones(people, np.float32))
+    return CrossModal(PerModality(one, one), "unified")
 
 
 class PlainSide:

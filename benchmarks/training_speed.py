@@ -23,13 +23,13 @@ Side = Callable[[], float]
 
 
 def measure_speed(
-    engine: Engine, plain: PlainSide, amount: Amount, *, repeats: int, limit: float, flops: Mapping[str, float]
+    engine: Engine, plain: PlainSide | None, amount: Amount, *, repeats: int, limit: float, flops: Mapping[str, float]
 ) -> dict[str, Any]:
     """Training in the plainest and in the fullest case, and extraction; both sides one after the other, repeatedly.
 
     Args:
         engine: Ours.
-        plain: The other one.
+        plain: The other one; None measures ours alone, without a ratio.
         amount: How many steps and images.
         repeats: Measurements of each side; the median counts.
         limit: Seconds after which a comparison is not repeated.
@@ -38,12 +38,12 @@ def measure_speed(
     supplies = {"streamed": engine.streamed()}
     if engine.device.type == "cuda":
         supplies["resident"] = engine.resident()
-    peak = matmul_peak(engine.device, engine.precision)
+    peak = matmul_peak(engine.device, engine.precision, toy=engine.task.name == "tiny")
     found: dict[str, Any] = {"peak_flops": peak}
     for case in (CASES[0], CASES[-1]):
         warm_up(engine, plain, supplies, case, amount.warm_up)
         ours = {name: ours_training(engine, case, amount.steps, supply) for name, supply in supplies.items()}
-        sides = ours | {"plain": plain_training(plain, case, amount.steps)}
+        sides = ours | ({} if plain is None else {"plain": plain_training(plain, case, amount.steps)})
         shown = amount.steps * sum(at.shape[1] for at in engine.task.batches.positions)
         found[f"train, {case.name}"] = compared(
             alternate(sides, repeats, limit), shown, flops[f"train, {case.name}"], peak
@@ -67,24 +67,26 @@ def plain_training(plain: PlainSide, case: Case, steps: int) -> Side:
 
 
 def extractions(
-    engine: Engine, plain: PlainSide, supplies: Mapping[str, PerModality[PixelSupply]], images: TrainingImages
+    engine: Engine, plain: PlainSide | None, supplies: Mapping[str, PerModality[PixelSupply]], images: TrainingImages
 ) -> dict[str, Side]:
     """Both sides' extraction; ours from each supply of pixels."""
 
     def ours(supply: PerModality[PixelSupply]) -> Side:
         return lambda: engine.extract(images, supply.visible)[1]
 
-    return {name: ours(supply) for name, supply in supplies.items()} | {"plain": lambda: plain.extract(len(images))}
+    sides = {name: ours(supply) for name, supply in supplies.items()}
+    return sides if plain is None else sides | {"plain": lambda: plain.extract(len(images))}
 
 
 def warm_up(
-    engine: Engine, plain: PlainSide, supplies: Mapping[str, PerModality[PixelSupply]], case: Case, steps: int
+    engine: Engine, plain: PlainSide | None, supplies: Mapping[str, PerModality[PixelSupply]], case: Case, steps: int
 ) -> None:
     """Let libraries choose and compile what they need."""
     if steps:
         for supply in supplies.values():
             engine.train(case, steps, supply)
-        plain.train(case, steps)
+        if plain is not None:
+            plain.train(case, steps)
 
 
 def first_images(task: Task, count: int) -> TrainingImages:
@@ -106,15 +108,16 @@ def alternate(sides: Mapping[str, Side], repeats: int, limit: float) -> dict[str
 
 
 def compared(seconds: Mapping[str, list[float]], images: int, flops: float, peak: float) -> dict[str, Any]:
-    """Images per second, ours over plain, and share of the peak."""
+    """Images per second, share of the peak, and ours over plain where that was measured."""
     rates = {name: images / median(taken) for name, taken in seconds.items()}
+    ours = {name: rate for name, rate in rates.items() if name != "plain"}
     return {
         "images": images,
         "flops_per_image": flops,
         "seconds": dict(seconds),
         "images_per_second": rates,
-        "ratio": {name: rate / rates["plain"] for name, rate in rates.items() if name != "plain"},
-        "share_of_peak": {name: rate * flops / peak for name, rate in rates.items() if name != "plain"},
+        "ratio": {name: rate / rates["plain"] for name, rate in ours.items() if "plain" in rates},
+        "share_of_peak": {name: rate * flops / peak for name, rate in ours.items()},
     }
 
 
@@ -134,10 +137,10 @@ def forward_flops(encoder: DualStemEncoder, heads: frozenset[Head]) -> float:
     return counter.get_total_flops() / 2
 
 
-def matmul_peak(device: torch.device, precision: Precision) -> float:
+def matmul_peak(device: torch.device, precision: Precision, *, toy: bool = False) -> float:
     """Multiplications and additions a second of a large product in the network's precision: the best of some bursts."""
     on_gpu = device.type == "cuda"
-    size, products = (8_192, 20) if on_gpu else (2_048, 2)
+    size, products = (256, 1) if toy else (8_192, 20) if on_gpu else (2_048, 2)
     dtype = torch.bfloat16 if precision == "bfloat16" else torch.float32
     left, right = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     out = torch.empty_like(left)

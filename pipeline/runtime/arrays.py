@@ -34,7 +34,8 @@ def read_array(path: Path, hint: str, *, mapped: bool = False) -> Array:
     try:
         with path.open("rb") as file:
             claimed = _claimed(file, path.stat().st_size)
-            _check_memory(0 if mapped else claimed)
+            if not mapped:
+                _check_memory(claimed)
             file.seek(0)
             if not mapped or not claimed:
                 array: Array = np.lib.format.read_array(file, allow_pickle=False)

@@ -19,11 +19,11 @@ TARGETS = {
 pytestmark = pytest.mark.skipif(shutil.which("make") is None, reason="there is no make")
 
 
-def command_of(*arguments: str) -> str:
+def command_of(*arguments: str, program: str = "vireid") -> str:
     """The command line that a target would start."""
     command = ["make", "--dry-run", "--no-print-directory", *arguments, "EXTRA=cpu"]
     answer = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    (line,) = [line for line in answer.stdout.splitlines() if line.startswith(".venv/bin/vireid")]
+    (line,) = [line for line in answer.stdout.splitlines() if line.startswith(f".venv/bin/{program}")]
     return line.rstrip()
 
 
@@ -57,7 +57,16 @@ def test_another_preset_takes_the_place_of_the_targets_own(arguments: tuple[str,
     assert command_of(*arguments) == f".venv/bin/vireid {line}"
 
 
+def test_the_check_of_a_gpu_takes_minutes_file_and_device() -> None:
+    program = "python -m benchmarks.gpu_check"
+    assert command_of("gpu-check", program=program) == f'.venv/bin/{program} --minutes "8"'
+    line = command_of("gpu-check", "MINUTES=20", "OUT=a card.json", "DEVICE=cuda:1", program=program)
+    assert line == f'.venv/bin/{program} --minutes "20" --out "a card.json" --device "cuda:1"'
+
+
 def test_help_lists_the_targets_and_how_a_preset_is_chosen() -> None:
     answer = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    assert {"METHOD-demo", "METHOD-sysu", "METHOD-regdb", "METHOD-llcm", "plus-demo"} <= set(answer.split())
+    assert {"METHOD-demo", "METHOD-sysu", "METHOD-regdb", "METHOD-llcm", "plus-demo", "gpu-check"} <= set(
+        answer.split()
+    )
     assert "PRESET=plus-sysu" in answer
