@@ -19,6 +19,7 @@ from rich.progress import (
 )
 from rich.text import Text
 
+from pipeline.errors import VireidError
 from pipeline.secrets import MaskingFilter, mask_handlers
 
 T = TypeVar("T")
@@ -32,6 +33,14 @@ def plain_console(*, stderr: bool = False, width: int | None = None) -> Console:
 
 
 _STDERR = plain_console(stderr=True)
+
+
+def print_error(error: VireidError) -> None:
+    """Print an error and its hint to stderr."""
+    console = plain_console(stderr=True)
+    for label, style, text in (("error:", "bold red", error.message), ("hint:", "bold", error.hint)):
+        console.print(Text.assemble((label, style), f" {text}"), soft_wrap=True)
+
 
 Watcher = Callable[[str, int, int | None], None]
 """Receives description, number done and, if known, total."""

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.text import Text
 
 from flows.cli.caption import caption, caption_merge
 from flows.cli.compare import compare
@@ -42,7 +41,7 @@ from flows.cli.table import numbers_of, table
 from flows.demo_data import DEMO_DATA, draw_demo_once
 from pipeline.config.datasets import options_of
 from pipeline.config.experiment import CONFIGS, method_name
-from pipeline.console import plain_console, set_up_logging
+from pipeline.console import plain_console, print_error, set_up_logging
 from pipeline.errors import ConfigError, DataError, VireidError
 from pipeline.runtime.outputs import FEATURES
 from pipeline.runtime.signals import ending_signals_as_interrupt
@@ -98,8 +97,7 @@ def main() -> None:
                 prepare_environment()
                 app()
         except VireidError as error:
-            for label, style, text in (("error:", "bold red", error.message), ("hint:", "bold", error.hint)):
-                console.print(Text.assemble((label, style), f" {text}"), soft_wrap=True)
+            print_error(error)
             sys.exit(1)
         except SystemExit as leaving:
             if leaving.code != INTERRUPTED:

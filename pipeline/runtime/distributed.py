@@ -8,7 +8,7 @@ the results.
 import io
 import os
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -18,8 +18,15 @@ import torch
 from jaxtyping import Float, Num
 from torch import Tensor, distributed
 
+from pipeline.errors import RankError
+from pipeline.runtime.connections import open_descriptors, watched_connections
+from pipeline.runtime.user_environment import choose_interface
+
 _PATIENCE = timedelta(days=2)
-"""Timeout of collectives: rank 0 may be clustering. The launcher detects a lost rank."""
+"""Timeout of collectives: rank 0 may be clustering. The launcher or the connections show a lost rank."""
+
+MEETING = timedelta(minutes=5)
+"""Until all ranks of torchrun have connected: it starts them together, so they differ by the time to import torch."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +142,10 @@ class _Gather(torch.autograd.Function):
 
 
 @contextmanager
-def joined(device_type: str, *, init_method: str = "env://") -> Iterator[Processes]:
+def joined(device_type: str, *, init_method: str = "env://", meeting: timedelta = _PATIENCE) -> Iterator[Processes]:
     """Be one of several ranks inside the `with` block; RANK, WORLD_SIZE etc. are set as by torchrun.
 
-    GPUs communicate by NCCL, host memory by gloo on any device. `init_method` is the rendezvous.
+    GPUs communicate by NCCL, host memory by gloo on any device. `init_method` is the rendezvous, `meeting` its limit.
     """
     backend = "cpu:gloo,cuda:nccl" if device_type == "cuda" else "gloo"
     distributed.init_process_group(
@@ -146,9 +153,10 @@ def joined(device_type: str, *, init_method: str = "env://") -> Iterator[Process
         init_method=init_method,
         rank=int(os.environ["RANK"]),
         world_size=int(os.environ["WORLD_SIZE"]),
-        timeout=_PATIENCE,
+        timeout=meeting,
     )
     try:
+        distributed.distributed_c10d._set_pg_timeout(_PATIENCE)
         yield Processes.here()
     finally:
         distributed.destroy_process_group()
@@ -156,9 +164,32 @@ def joined(device_type: str, *, init_method: str = "env://") -> Iterator[Process
 
 @contextmanager
 def joined_if_torchrun(device_type: str) -> Iterator[Processes]:
-    """`joined` in a process that torchrun has started; otherwise a single process."""
-    if distributed.is_torchelastic_launched():
-        with joined(device_type) as processes:
-            yield processes
-    else:
+    """`joined` in a process that torchrun has started; otherwise a single process.
+
+    All ranks leave together, so that a connection which closes earlier is a lost rank.
+
+    Raises:
+        RankError: The ranks do not find each other, or one is lost: its process, its machine or the network to it.
+    """
+    if not distributed.is_torchelastic_launched():
         yield ALONE
+        return
+    choose_interface(os.environ.get("MASTER_ADDR", "localhost"))
+    before = open_descriptors()
+    with ExitStack() as stack:
+        try:
+            processes = stack.enter_context(joined(device_type, meeting=MEETING))
+        except RuntimeError as error:
+            raise _not_met(error) from error
+        stack.enter_context(watched_connections(before))
+        yield processes
+        distributed.all_reduce(torch.zeros(1))
+
+
+def _not_met(error: RuntimeError) -> RankError:
+    names = ("RANK", "WORLD_SIZE", "GLOO_SOCKET_IFNAME")
+    rank, count, interface = (os.environ.get(name, "of this machine's name") for name in names)
+    return RankError(
+        f"rank {rank} of {count} cannot connect to the others by interface {interface}: {str(error).splitlines()[0]}",
+        hint="see the output of the other machines; set GLOO_SOCKET_IFNAME to the interface that reaches them",
+    )

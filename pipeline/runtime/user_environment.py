@@ -1,10 +1,13 @@
-"""The process environment: no telemetry, no local proxy, threads that do not spin, folders for caches."""
+"""The process environment: no telemetry, no local proxy, threads that do not spin, folders for caches, interfaces."""
 
 import logging
 import os
+import socket
 import stat
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from pipeline.errors import ConfigError
 
@@ -52,6 +55,28 @@ def prepare_environment() -> None:
             if os.environ.get(variable):
                 logger.warning("%s is %s, which cannot be written: %s is used", variable, chosen, replacement)
             os.environ[variable] = str(replacement)
+
+
+def choose_interface(host: str) -> None:
+    """Let gloo use the network interface by which this machine reaches a host, unless GLOO_SOCKET_IFNAME is set.
+
+    Otherwise it takes that of this machine's name, which may be the loopback.
+    """
+    interface = interface_to(host)
+    if interface is not None:
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+
+
+def interface_to(host: str) -> str | None:
+    """The network interface by which this machine reaches a host; None if there is no way to it."""
+    import psutil
+
+    with suppress(OSError), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((host, 9))  # chooses a way, and sends nothing
+        own = probe.getsockname()[0]
+        interfaces: dict[str, list[Any]] = psutil.net_if_addrs()
+        return next((name for name, has in interfaces.items() if own in [one.address for one in has]), None)
+    return None
 
 
 def _bypass_proxies() -> None:

@@ -1,7 +1,10 @@
-"""What the processes of `test_several_processes.py` do: a process imports it, so it stands in a module of its own."""
+"""What the processes of `test_several_processes.py` and `test_several_machines.py` do; processes import this module."""
 
 import os
 import signal
+import sys
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,14 +15,15 @@ import torch
 from models.memory import PrototypeMemory
 from pipeline import features
 from pipeline.config.cclnet import CclnetConfig
+from pipeline.console import print_error
 from pipeline.data.transforms import augmentation, channel_augmentation
 from pipeline.data.transforms.augmentation import preprocess
-from pipeline.errors import DataError, TrainingError
+from pipeline.errors import DataError, TrainingError, VireidError
 from pipeline.methods import train as plain
 from pipeline.methods.cclnet import stages
 from pipeline.methods.cclnet.state import TextPrototypes
 from pipeline.runs import run as experiment
-from pipeline.runtime.distributed import Processes
+from pipeline.runtime.distributed import Processes, joined_if_torchrun
 from pipeline.training.loop import require_equal_ranks
 
 
@@ -56,22 +60,53 @@ def train_in_float64(config: CclnetConfig, memories: Path) -> None:
         train(config)
 
 
-def lose_the_second_process(config: CclnetConfig, step: int) -> None:
-    """The rounds of a run, in which the process that follows is killed at a step of training."""
+def at_step_of_second(step: int, act: Callable[[], None]) -> None:
+    """Let the process of rank 1 act at a step of training that follows."""
     from pipeline.methods.cclnet import contrast as epoch
 
-    if Processes.here().rank == 1:
+    if os.environ["RANK"] == "1":
         real, calls = epoch.prototype_contrast, 0
 
         def counted(*arguments):
             nonlocal calls
             calls += 1
             if calls == step:
-                os.kill(os.getpid(), signal.SIGKILL)
+                act()
             return real(*arguments)
 
         epoch.prototype_contrast = counted
+
+
+def lose_the_second_process(config: CclnetConfig, step: int) -> None:
+    """The rounds of a run, in which the process that follows is killed at a step of training."""
+    at_step_of_second(step, lambda: os.kill(os.getpid(), signal.SIGKILL))
     train(config)
+
+
+def train_on_a_host(config_file: str, memories: str, lost_at: str = "") -> None:
+    """The rounds of a run in float64, on a rank of torchrun; rank 1 is killed with its torchrun at a step."""
+    if lost_at:
+        at_step_of_second(int(lost_at), lambda: [os.kill(pid, signal.SIGKILL) for pid in (os.getppid(), os.getpid())])
+    try:
+        with joined_if_torchrun("cpu"):
+            train_in_float64(CclnetConfig.model_validate_json(Path(config_file).read_text()), Path(memories))
+    except VireidError as error:
+        print_error(error)
+        sys.exit(1)
+
+
+def command_that_waits(folder: str, step: str, *arguments: str) -> None:
+    """A command line, on a rank of torchrun; rank 1 says when it is at a step, and goes on once it is told to."""
+    from flows.cli.app import main
+
+    def wait() -> None:
+        (Path(folder) / "waiting").touch()
+        while not (Path(folder) / "go").exists():
+            time.sleep(0.1)
+
+    at_step_of_second(int(step), wait)
+    sys.argv = ["vireid", *arguments]
+    main()
 
 
 def fail(rank: int, kind: str) -> None:

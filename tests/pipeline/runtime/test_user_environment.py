@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.errors import ConfigError
-from pipeline.runtime.user_environment import NO_TELEMETRY, prepare_environment
+from pipeline.runtime.user_environment import NO_TELEMETRY, choose_interface, interface_to, prepare_environment
 
 PROXY = "socks5://127.0.0.1:9"
 FOLDERS = ("PREFECT_HOME", "XDG_CACHE_HOME", "MPLCONFIGDIR", "HF_HOME", "TORCH_HOME")
@@ -142,3 +142,13 @@ def test_a_temporary_folder_that_does_not_exist_is_replaced(home: Path, monkeypa
     with pytest.raises(ConfigError, match="no temporary folder") as refused:
         prepare_environment()
     assert "TMPDIR" in refused.value.hint
+
+
+def test_the_interface_is_that_of_the_way_to_a_host_unless_one_is_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert interface_to("127.0.0.1") == "lo"
+    assert interface_to("no such host") is None
+    for given, used in (({}, "lo"), ({"GLOO_SOCKET_IFNAME": "eth7"}, "eth7")):
+        monkeypatch.setattr(os, "environ", given)
+        choose_interface("no such host")
+        choose_interface("127.0.0.1")
+        assert os.environ["GLOO_SOCKET_IFNAME"] == used
