@@ -204,8 +204,9 @@ def _open(
     workers: int | None,
     kind: str = "auto",
 ) -> "tuple[Gallery | MilvusGallery, Path | MilvusAddress]":
+    from pipeline.inference.gallery_images import Kind
     from pipeline.inference.index import INDEXES
-    from pipeline.inference.index_refresh import Kind, open_or_refresh
+    from pipeline.inference.index_refresh import open_or_refresh
 
     return open_or_refresh(
         source, index, INDEXES, encoder, batch_size=batch_size, kind=cast(Kind, kind), workers=workers

@@ -35,8 +35,8 @@ from pipeline.errors import ConfigError
 from pipeline.runtime.outputs import FEEDBACK
 
 if TYPE_CHECKING:
+    from pipeline.inference.gallery_images import Kind
     from pipeline.inference.index import GallerySource
-    from pipeline.inference.index_refresh import Kind
 
 
 DirectionOption = Annotated[

@@ -9,9 +9,10 @@ from pipeline.inference.calibration import read_calibrations
 from pipeline.inference.encoder import TrainedEncoder
 from pipeline.inference.false_match import FalseMatch
 from pipeline.inference.filters import Filters
+from pipeline.inference.gallery_images import Kind
 from pipeline.inference.groups import SINGLE, Grouping, entry_of
 from pipeline.inference.index import INDEXES, GallerySource
-from pipeline.inference.index_refresh import Kind, open_or_refresh
+from pipeline.inference.index_refresh import open_or_refresh
 from pipeline.inference.milvus_gallery import MilvusGallery, refuse_groups
 from pipeline.inference.searching import score_threshold
 from pipeline.inference.served_gallery import (

@@ -190,7 +190,7 @@ def test_other_encoders_folders_modalities_and_programs_are_refused(site: Path, 
             Grouping(gallery="folder"),
         )
     with pytest.raises(ConfigError, match="at most 16,352 images"):
-        gallery.search(np.eye(1, 12, dtype=np.float32), 20_000)
+        gallery.search(query, 20_000)
     assert gallery.images == 300
 
 
