@@ -224,7 +224,7 @@ def connected(address: MilvusAddress) -> Iterator[MilvusStore]:
     try:
         client = MilvusClient(address.uri, token=token, db_name=address.database, timeout=_SECONDS)
     except MilvusException as error:
-        raise _not_opened(address, str(error)) from None
+        raise _not_opened(address, _reason(error.__cause__ or error)) from None
     try:
         yield MilvusStore(client, address)
     except BaseException:
@@ -273,12 +273,14 @@ def _not_opened(address: MilvusAddress, reason: str) -> ConfigError | DataError:
     if any(word in reason.lower() for word in ("auth", "permission", "denied")):
         return ConfigError(f"{address} refuses the login", hint=f"set {TOKEN} to its token or user:password")
     return ConfigError(
-        f"{address} does not answer: {masked(reason)}", hint="see whether Milvus runs there, and name its host and port"
+        f"{address} does not answer: {reason}", hint="see whether Milvus runs there, and name its host and port"
     )
 
 
-def _reason(error: Exception) -> str:
-    return masked(str(getattr(error, "message", "") or error)).splitlines()[0][:300]
+def _reason(error: BaseException) -> str:
+    details = getattr(error, "details", None)  # of an error of gRPC
+    text = details() if callable(details) else getattr(error, "message", "")
+    return masked(str(text or error)).splitlines()[0][:300]
 
 
 def _described(file: IndexedFile) -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """A gallery in Milvus: the same results as the index folder, refreshed and filtered by the database."""
 
+import base64
 import os
 import socket
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from PIL import Image
 from models.modality import Modality
 from pipeline.data.image_list import list_images
 from pipeline.data.values import moment
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import CheckpointError, ConfigError, DataError
 from pipeline.inference.calibration import refuse_milvus
 from pipeline.inference.filters import Filters
 from pipeline.inference.gallery_images import Kind, Refreshed
@@ -181,14 +183,9 @@ def test_other_encoders_folders_modalities_and_programs_are_refused(site: Path, 
     gallery.store.client.create_collection("theirs", dimension=4)
     with pytest.raises(DataError, match="collection of another program"):
         in_milvus(site, f"{text}?collection=theirs")
+    query, listed = np.eye(1, 12, dtype=np.float32), list_images(site, Modality.VISIBLE).listed()[:1]
     with pytest.raises(ConfigError, match="not by groups"):
-        find_similar(
-            list_images(site, Modality.VISIBLE).listed()[:1],
-            np.eye(1, 12, dtype=np.float32),
-            gallery,
-            3,
-            Grouping(gallery="folder"),
-        )
+        find_similar(listed, query, gallery, 3, Grouping(gallery="folder"))
     with pytest.raises(ConfigError, match="at most 16,352 images"):
         gallery.search(query, 20_000)
     assert gallery.images == 300
@@ -210,6 +207,52 @@ def test_databases_that_cannot_be_opened(site: Path, tmp_path: Path, monkeypatch
     with pytest.raises(DataError, match="holds no gallery"):
         open_milvus(address_of(Path(f"milvus://{tmp_path}/none.db")), None)  # type: ignore[arg-type]
     assert not (tmp_path / "none.db").exists()
+
+
+@needs_milvus
+def test_a_server_holds_it_too_and_its_loss_is_one_clear_error(
+    site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from milvus_lite.adapter.grpc.server import start_server_in_thread
+
+    monkeypatch.setattr("pipeline.inference.milvus_store._SECONDS", 1.0)
+    server, database, port = start_server_in_thread(str(tmp_path / "served"), "127.0.0.1", 0)
+    try:
+        gallery = in_milvus(site, f"milvus://127.0.0.1:{port}?collection=day")
+        hits, files = gallery.search(np.eye(1, 12, dtype=np.float32), 5)
+        assert len(files) == 5 and hits.similarities[0, 0] > hits.similarities[0, 4]
+    finally:
+        server.stop(grace=0)
+        database.close()
+    with pytest.raises(CheckpointError, match=rf"milvus://127.0.0.1:{port}"):
+        gallery.search(np.eye(1, 12, dtype=np.float32), 5)
+
+
+@needs_milvus
+def test_a_refused_login_shows_no_token(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import grpc
+
+    def refuse(request: bytes, context: "grpc.ServicerContext") -> None:
+        seen.extend(value for key, value in context.invocation_metadata() if key == "authorization")
+        context.abort(grpc.StatusCode.UNAUTHENTICATED, "auth check failure, please check username and password")
+
+    class Handler(grpc.GenericRpcHandler):
+        def service(self, handler_call_details: "grpc.HandlerCallDetails") -> "grpc.RpcMethodHandler":  # noqa: ARG002
+            return grpc.unary_unary_rpc_method_handler(refuse)
+
+    seen: list[str] = []
+    monkeypatch.setenv("MILVUS_TOKEN", "root:hidden-word")
+    monkeypatch.setattr("pipeline.inference.milvus_store._SECONDS", 2.0)
+    server = grpc.server(ThreadPoolExecutor(2), handlers=[Handler()])
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        with pytest.raises(ConfigError, match="refuses the login") as caught:
+            in_milvus(site, f"milvus://127.0.0.1:{port}")
+    finally:
+        server.stop(grace=0)
+    assert base64.b64decode(seen[0]) == b"root:hidden-word"
+    assert "hidden-word" not in f"{caught.value} {caught.value.hint}" and caught.value.__suppress_context__
 
 
 def test_without_pymilvus_the_extra_is_named(site: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
