@@ -5,7 +5,6 @@ import os
 import socket
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -29,12 +28,7 @@ from pipeline.inference.milvus_refresh import refresh_milvus
 from pipeline.inference.searching import find_similar, search_gallery
 from pipeline.inference.served_gallery import Query, ServedGallery, served_queries
 from pipeline.inference.served_milvus import ServedMilvus, open_served
-from tests.pipeline.inference.mean_encoder import MeanEncoder, paint
-
-needs_milvus = pytest.mark.skipif(
-    any(find_spec(name) is None for name in ("pymilvus", "milvus_lite")),
-    reason="pymilvus and milvus-lite are not installed (extra milvus)",
-)
+from tests.pipeline.inference.mean_encoder import MeanEncoder, needs_milvus, paint
 
 
 class CentredEncoder(MeanEncoder):
