@@ -76,7 +76,7 @@ class MilvusGallery:
         return
 
     def people(self, names: Collection[str]) -> set[str]:
-        """Those of the named people of whom there is an image; one question to the database each."""
+        """Those of the named people of whom there is an image; one request each."""
         return {name for name in set(names) if self.store.has_person(name)}
 
     def search(

@@ -89,7 +89,7 @@ def refresh_milvus(
 ) -> tuple[MilvusGallery, Refreshed]:
     """Make a collection, or bring it up to date. A killed call resumes when repeated; one call at a time may refresh.
 
-    Images are told apart as in `refresh_gallery`, and new ones are inserted before others are deleted.
+    Images are identified as in `refresh_gallery`, and new ones are inserted before others are deleted.
 
     Raises:
         ConfigError: See `connected`.

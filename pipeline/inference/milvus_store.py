@@ -242,7 +242,7 @@ def failures(address: MilvusAddress) -> Iterator[None]:
         yield
     except (MilvusException, grpc.RpcError) as error:
         raise CheckpointError(
-            f"{address}: {_reason(error)}", hint="see whether the database runs; the same command goes on where it was"
+            f"{address}: {_reason(error)}", hint="check that the database runs; the repeated command resumes"
         ) from None
 
 
@@ -273,7 +273,7 @@ def _not_opened(address: MilvusAddress, reason: str) -> ConfigError | DataError:
     if any(word in reason.lower() for word in ("auth", "permission", "denied")):
         return ConfigError(f"{address} refuses the login", hint=f"set {TOKEN} to its token or user:password")
     return ConfigError(
-        f"{address} does not answer: {reason}", hint="see whether Milvus runs there, and name its host and port"
+        f"{address} does not answer: {reason}", hint="check that Milvus runs there, and its host and port"
     )
 
 
