@@ -53,7 +53,7 @@ class ServedMilvus:
         return None
 
     def holds(self, row: int) -> bool:
-        """Whether a row can have an image; `picture` asks the database."""
+        """Whether a row can have an image; `picture` looks it up."""
         return row > 0
 
     def find(self, query: Query, k: int, filters: Filters, false_match: float | None = None) -> tuple[RankedImage, ...]:
