@@ -61,17 +61,22 @@ class MilvusStore:
     address: MilvusAddress
 
     def exists(self) -> bool:
-        """Whether there is the collection.
+        """Whether there is the collection, which is then loaded: a restarted milvus-lite has released it.
 
         Raises:
             DataError: There is one of another program.
         """
+        name = self.address.collection
         with failures(self.address):
-            if not self.client.has_collection(self.address.collection):
+            if not self.client.has_collection(name):
                 return False
-            fields = {field["name"] for field in self.client.describe_collection(self.address.collection)["fields"]}
+            fields = {field["name"] for field in self.client.describe_collection(name)["fields"]}
         if fields != _FIELDS:
             raise DataError(f"{self.address} is a collection of another program", hint="name another collection")
+        with failures(self.address):
+            if not self.client.list_indexes(name):  # a kill while it was built again
+                self.client.create_index(name, self._index(FLAT, 0))
+            self.client.load_collection(name)
         return True
 
     def create(self, dim: int) -> None:

@@ -22,7 +22,7 @@ from pipeline.inference.gallery_images import Kind, Refreshed
 from pipeline.inference.groups import Grouping
 from pipeline.inference.index import GallerySource
 from pipeline.inference.index_refresh import open_or_refresh
-from pipeline.inference.milvus_address import address_of
+from pipeline.inference.milvus_address import MilvusAddress, address_of
 from pipeline.inference.milvus_gallery import MilvusGallery, open_milvus
 from pipeline.inference.milvus_refresh import refresh_milvus
 from pipeline.inference.searching import find_similar, search_gallery
@@ -64,6 +64,13 @@ def in_milvus(site: Path, address: str, encoder: MeanEncoder | None = None, kind
     )
     assert isinstance(opened, MilvusGallery)
     return opened
+
+
+def restart(place: MilvusAddress) -> None:
+    """End the milvus-lite of a file, as the end of a process does."""
+    from milvus_lite.server_manager import server_manager_instance
+
+    server_manager_instance.release_server(place.uri)
 
 
 @needs_milvus
@@ -115,6 +122,9 @@ def test_a_refresh_embeds_what_changed_and_deletes_what_is_gone(site: Path, tmp_
     hits, files = gallery.search(query / np.linalg.norm(query), 299)
     assert sorted(file.path for file in files.values()) == [f"{number:03d}.png" for number in range(1, 300)]
     assert files[int(hits.rows[0, 0])].path == "001.png" and hits.similarities[0, 0] == pytest.approx(1, abs=1e-6)
+    restart(place)
+    found, _ = open_milvus(place, "mean").search(query / np.linalg.norm(query), 3)
+    assert found.similarities[0, 0] == pytest.approx(1, abs=1e-6)
     encoder = CentredEncoder()
     again, where = open_or_refresh(
         GallerySource(Path(str(place)), Modality.VISIBLE), None, tmp_path, encoder, batch_size=64
@@ -130,8 +140,12 @@ def test_a_killed_refresh_goes_on(site: Path, tmp_path: Path, monkeypatch: pytes
     with pytest.raises(KeyboardInterrupt):
         in_milvus(site, f"milvus://{tmp_path}/g.db", CentredEncoder(lasts=130))
     encoder = CentredEncoder()
-    assert in_milvus(site, f"milvus://{tmp_path}/g.db", encoder).images == 300
-    assert encoder.encoded == 200
+    gallery = in_milvus(site, f"milvus://{tmp_path}/g.db", encoder)
+    assert (gallery.images, encoder.encoded) == (300, 200)
+    gallery.store.client.release_collection("gallery")
+    gallery.store.client.drop_index("gallery", "vector")
+    restart(gallery.store.address)
+    assert in_milvus(site, f"milvus://{tmp_path}/g.db", kind="ivf").store.method() == "IVF_FLAT"
 
 
 @needs_milvus
