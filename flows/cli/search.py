@@ -40,7 +40,9 @@ METHODS = ("auto", "exact", "ivf")
 
 
 QueryOption = Annotated[Path, typer.Option(help="An image, a folder, a manifest, or a list of paths (.txt).")]
-GalleryOption = Annotated[Path, typer.Option(help="As for --query; or an existing index, or features of `embed`.")]
+GalleryOption = Annotated[
+    Path, typer.Option(help="As for --query; or an existing index (a folder, milvus://...), or features of `embed`.")
+]
 DirectionOption = Annotated[str, typer.Option(help=f"{' or '.join(DIRECTIONS)}.")]
 TopOption = Annotated[int, typer.Option("--top", "-k", min=1, help="Retrieved images per query.")]
 IndexOption = Annotated[
