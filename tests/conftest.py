@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
+from typing import cast
 
 import pytest
 
@@ -74,13 +76,14 @@ def generate_smoke(folder: Path, layout: str) -> None:
 
 @pytest.fixture(scope="session")
 def smoke_tree() -> dict[str, object]:
-    """Changes to preset `smoke` that make it small: two rounds a stage with a tiny random network."""
-    return {
+    """Changes to preset `smoke` that make it small: two rounds a stage with a tiny random network. Read only."""
+    tree = {
         "model": {"architecture": "tiny", "weights": "random"},
         "stages": {"prepare_rounds": 2, "clip_rounds": 2},
         "prompts": {"refresh_every": 1},
         "evaluation": {"every": 1, "trials": 2},
     }
+    return cast("dict[str, object]", MappingProxyType(tree))
 
 
 @pytest.fixture
