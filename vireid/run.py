@@ -175,13 +175,13 @@ class Run:
 
         Args:
             query: As for `embed`.
-            gallery: A folder, a manifest, a list of paths, or the folder of an index.
+            gallery: A folder, a manifest, a list of paths, the folder of an index, or its address in Milvus.
             direction: Modality of the queries, and of the gallery.
             top: Retrieved images for each query.
             group: `track`, `folder` or a pattern of paths: queries and gallery images searched as one.
             group_by: Vector of a group.
             false_match: Hits that fewer than this share of strangers reach are kept; needs `vireid calibrate`.
-            index: The folder of the gallery's index; one in `indexes` by default, as for `vireid search`.
+            index: The folder of the gallery's index, or its address in Milvus; in `indexes` by default.
             batch_size: Images encoded at once.
             workers: Images decoded at once; one for each core by default.
 

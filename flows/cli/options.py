@@ -15,6 +15,7 @@ import typer
 from typer.core import TyperGroup
 
 from pipeline.errors import ConfigError
+from pipeline.inference.milvus_address import address_of
 from pipeline.runtime.outputs import QUERIES, STDOUT, OutputKind, check_file, check_folder
 
 if TYPE_CHECKING:
@@ -54,7 +55,8 @@ def _checked(command: Callable[..., Any]) -> Callable[..., Any]:
         inputs = [path for name, value in values.items() if name not in outputs for path in _existing(value)]
         for name, mark in outputs.items():
             if mark.kind is None:
-                check_folder(values[name], mark.option)
+                if address_of(values[name]) is None:
+                    check_folder(values[name], mark.option)
             else:
                 others = [values[other] for other in outputs if other != name]
                 check_file(values[name], mark.kind, mark.option, inputs, others)

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from pipeline.inference.encoder import TrainedEncoder
     from pipeline.inference.groups import GroupBy, Grouping
     from pipeline.inference.index import Gallery, GallerySource
+    from pipeline.inference.milvus_address import MilvusAddress
+    from pipeline.inference.milvus_gallery import MilvusGallery
     from pipeline.inference.searching import FoundByQuery, GallerySearchResult
 
 MOST_SHOWN = 20
@@ -38,12 +40,17 @@ METHODS = ("auto", "exact", "ivf")
 
 
 QueryOption = Annotated[Path, typer.Option(help="An image, a folder, a manifest, or a list of paths (.txt).")]
-GalleryOption = Annotated[Path, typer.Option(help="As for --query; or an existing index, or features of `embed`.")]
+GalleryOption = Annotated[
+    Path, typer.Option(help="As for --query; or an existing index (a folder, milvus://...), or features of `embed`.")
+]
 DirectionOption = Annotated[str, typer.Option(help=f"{' or '.join(DIRECTIONS)}.")]
 TopOption = Annotated[int, typer.Option("--top", "-k", min=1, help="Retrieved images per query.")]
 IndexOption = Annotated[
     Path | None,
-    typer.Option(help="The index's folder.", show_default="one in `indexes` for gallery and encoder"),
+    typer.Option(
+        help="The index's folder, or milvus://... to keep it in Milvus.",
+        show_default="one in `indexes` for gallery and encoder",
+    ),
     Output("--index"),
 ]
 MethodOption = Annotated[str, typer.Option(help="exact, ivf (inverted lists), or auto: ivf above 300,000 images.")]
@@ -116,7 +123,7 @@ def search(
     )  # fmt: skip
     tables = TableFiles(csv, parquet, sqlite).write("hits", hit_columns(result, encoder.digest))
     pages = [] if html is None else write_search_page(result, queries, opened, html)
-    _print_result(result, len(opened.files), folder, {"table": tables, "page": pages}, as_json)
+    _print_result(result, opened.images, folder, {"table": tables, "page": pages}, as_json)
 
 
 def calibrate(
@@ -146,12 +153,14 @@ def calibrate(
     asking, asked = _modalities(direction)
     groupings = [grouping_of(one, one, group_by) for one in group or ()]
     from pipeline.data.image_list import list_images
-    from pipeline.inference.calibration import calibrate_gallery
+    from pipeline.inference.calibration import calibrate_gallery, refuse_milvus
     from pipeline.inference.run_encoder import open_encoder
 
+    refuse_milvus(gallery, index)
     images = list_images(strangers, asking, strangers_split or (), root_of(strangers, root))
     encoder = open_encoder(run, device, precision_of(precision), orientation_of(orientation), deep_range_of(deep_range))
     _, folder = _open(_source(gallery, asked, gallery_split, root), index, encoder, batch_size, workers)
+    assert isinstance(folder, Path)
     found = calibrate_gallery(folder, encoder, images, groupings, batch_size=batch_size, workers=workers)
     summaries = {str(grouping): one.summary() for grouping, one in found.items()}
     if as_json:
@@ -196,9 +205,10 @@ def _open(
     batch_size: int,
     workers: int | None,
     kind: str = "auto",
-) -> "tuple[Gallery, Path]":
+) -> "tuple[Gallery | MilvusGallery, Path | MilvusAddress]":
+    from pipeline.inference.gallery_images import Kind
     from pipeline.inference.index import INDEXES
-    from pipeline.inference.index_refresh import Kind, open_or_refresh
+    from pipeline.inference.index_refresh import open_or_refresh
 
     return open_or_refresh(
         source, index, INDEXES, encoder, batch_size=batch_size, kind=cast(Kind, kind), workers=workers
@@ -206,7 +216,11 @@ def _open(
 
 
 def _print_result(
-    result: "GallerySearchResult", gallery: int, index: Path, written: Mapping[str, Sequence[Path]], as_json: bool
+    result: "GallerySearchResult",
+    gallery: int,
+    index: "Path | MilvusAddress",
+    written: Mapping[str, Sequence[Path]],
+    as_json: bool,
 ) -> None:
     if as_json:
         print_json({"index": str(index), "gallery": gallery, **result.to_dict()})

@@ -35,8 +35,8 @@ from pipeline.errors import ConfigError
 from pipeline.runtime.outputs import FEEDBACK
 
 if TYPE_CHECKING:
+    from pipeline.inference.gallery_images import Kind
     from pipeline.inference.index import GallerySource
-    from pipeline.inference.index_refresh import Kind
 
 
 DirectionOption = Annotated[
@@ -85,7 +85,7 @@ def serve(
     from flows.server.search_guard import Bounds
     from flows.server.search_server import address_of, listen, search_token, serve_search
     from pipeline.inference.run_encoder import open_encoder
-    from pipeline.inference.served_gallery import open_served
+    from pipeline.inference.served_milvus import open_served
 
     sources, reading = _sources(gallery, direction, gallery_split, root, index), orientation_of(orientation)
     token = search_token(host, token_file)

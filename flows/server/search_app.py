@@ -25,7 +25,9 @@ from pipeline.data.values import moment
 from pipeline.errors import CheckpointError, ConfigError, DataError, TrainingError, VireidError
 from pipeline.inference.encoder import TrainedEncoder
 from pipeline.inference.feedback import Mark, append_mark, query_name
-from pipeline.inference.served_gallery import Filters, RankedImage, ServedGallery, read_query, shown
+from pipeline.inference.filters import Filters
+from pipeline.inference.served_gallery import RankedImage, ServedGallery, read_query, shown
+from pipeline.inference.served_milvus import ServedMilvus
 
 _FILES = {
     "/": ("index.html", "text/html"),
@@ -63,7 +65,7 @@ class Desk:
     """What the application serves: an encoder, a gallery for each modality of queries, the file of marks."""
 
     encoder: TrainedEncoder
-    galleries: Mapping[Modality, ServedGallery]
+    galleries: Mapping[Modality, ServedGallery | ServedMilvus]
     feedback: Path
 
 
@@ -289,7 +291,7 @@ def _mark(desk: Desk, answer: SearchAnswer, hit: RankedImage, mark: str) -> Mark
         score=round(hit.score, 6),
         mark=mark,
         run=desk.encoder.name,
-        index=shown(str(desk.galleries[answer.modality].folder.resolve())),
+        index=desk.galleries[answer.modality].place,
     )
 
 
@@ -316,7 +318,7 @@ def _add_gallery(app: FastAPI, desk: Desk, bounds: Bounds) -> None:
     ) -> Response:
         """An image of the gallery by its row in the index, as JPEG without metadata, upright."""
         chosen = gallery or next(iter(by_modality))
-        if chosen not in by_modality or not 0 <= row < len(by_modality[chosen].gallery.files):
+        if chosen not in by_modality or not by_modality[chosen].holds(row):
             raise HTTPException(404, f"there is no image {row} of the {chosen} gallery")
         call = (thumbnail, chosen, row) if size == "thumbnail" else (by_modality[chosen].picture, row, _FULL)
         content = await asyncio.get_running_loop().run_in_executor(decoding, *call)
@@ -328,12 +330,12 @@ def _server_info(desk: Desk, bounds: Bounds) -> ServerInfo:
         GalleryInfo(
             modality=served.gallery.modality,
             queries=modality,
-            images=len(served.gallery.files),
+            images=served.gallery.images,
             cameras=[CameraInfo(shown(name), count) for name, count in served.cameras.items()],
             span=served.span,
             group=served.grouping.gallery,
             strangers=None if (known := served.calibration(1)) is None else len(known.scores),
-            recall=None if served.gallery.lists is None else served.gallery.lists.recall,
+            recall=served.gallery.recall,
         )
         for modality, served in desk.galleries.items()
     ]

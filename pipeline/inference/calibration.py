@@ -17,13 +17,14 @@ from jaxtyping import Float32, Float64
 from pydantic import TypeAdapter, ValidationError
 
 from pipeline.data.image_list import ImageList, ListedImage
-from pipeline.errors import DataError
+from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.ranking import unit_rows
 from pipeline.inference.embedding import embed_images, forget_parts, require_some
 from pipeline.inference.encoder import TrainedEncoder
 from pipeline.inference.false_match import FEWEST, FalseMatch
 from pipeline.inference.groups import SINGLE, Entries, Grouping, group_entries
 from pipeline.inference.index import INDEX, LOCK, STRANGER_PARTS, Gallery, open_gallery, read_record
+from pipeline.inference.milvus_address import MilvusAddress, address_of
 from pipeline.runtime import atomic_files
 from pipeline.runtime.arrays import read_arrays
 from pipeline.runtime.folder_lock import lock_folder
@@ -105,12 +106,23 @@ def calibrate_gallery(
         os.close(lock)
 
 
-def read_calibrations(folder: Path, encoder: str) -> Calibrations:
-    """The calibrations of an index; empty if it was never calibrated.
+def refuse_milvus(*places: Path | None) -> None:
+    """ConfigError if one of the places of a gallery is a collection in Milvus."""
+    if any(place is not None and address_of(place) is not None for place in places):
+        raise ConfigError(
+            "a gallery in Milvus cannot be calibrated: that compares every stranger with every image",
+            hint="keep the index in a folder, the default of --index",
+        )
+
+
+def read_calibrations(folder: Path | MilvusAddress, encoder: str) -> Calibrations:
+    """The calibrations of an index; empty if it was never calibrated, or is a collection in Milvus.
 
     Raises:
         DataError: The calibration is damaged, or that of another index.
     """
+    if isinstance(folder, MilvusAddress):
+        return {}
     record = read_record(folder)
     if record.calibration is None:
         return {}

@@ -63,6 +63,11 @@ class Entry:
     images: int
 
 
+def entry_of(file: Listed) -> Entry:
+    """The description of a single image."""
+    return Entry(file.path, file.camera, file.person, file.track, file.time, group="", images=1)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Entries:
     """The groups of a list of images, in the order of their first images.

@@ -6,6 +6,7 @@ or the new one, also after a kill.
 
 import hashlib
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -118,6 +119,20 @@ class Gallery:
     encoder: str
     lists: GalleryLists | None
     reading: ImageReading | None
+
+    @property
+    def images(self) -> int:
+        """Their number."""
+        return len(self.files)
+
+    @property
+    def recall(self) -> float | None:
+        """Share of the ten most similar images that the lists find; None for exhaustive search."""
+        return None if self.lists is None else self.lists.recall
+
+    def people(self, names: Collection[str]) -> set[str]:
+        """Those of the named people of whom there is an image."""
+        return {file.person for file in self.files} & set(names)
 
     def search(
         self, queries: Float32[np.ndarray, "q dim"], k: int, rows: Int64[np.ndarray, " m"] | None = None

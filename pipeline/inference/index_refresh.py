@@ -5,18 +5,23 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from jaxtyping import Float32, Int64
 
-from models.modality import Modality
-from pipeline.data.image_list import ImageList, list_images
 from pipeline.errors import DataError
 from pipeline.evaluation.ranking import unit_rows
-from pipeline.inference.embedding import Embedded, embed_images, forget_parts, require_some
+from pipeline.inference.embedding import Embedded, forget_parts, require_some
 from pipeline.inference.encoder import TrainedEncoder
-from pipeline.inference.gallery_features import is_feature_file, read_gallery_features
+from pipeline.inference.gallery_images import (
+    Kind,
+    Refreshed,
+    gallery_images,
+    origin_of,
+    recorded_source,
+    require_existing,
+    wants_lists,
+)
 from pipeline.inference.index import (
     LOCK,
     PARTS,
@@ -30,30 +35,12 @@ from pipeline.inference.index import (
     require_same_width,
 )
 from pipeline.inference.index_files import BLOCK, write_generation
+from pipeline.inference.milvus_address import MilvusAddress, address_of
+from pipeline.inference.milvus_gallery import MilvusGallery
+from pipeline.inference.milvus_refresh import open_or_refresh_milvus
 from pipeline.runtime.folder_lock import lock_folder
 
 logger = logging.getLogger(__name__)
-
-EXACT_UP_TO = 300_000
-"""Images up to which every one is compared with every query: 2.5 GB at 2,048 dimensions."""
-
-Kind = Literal["auto", "exact", "ivf"]
-
-
-@dataclass(frozen=True, slots=True)
-class Refreshed:
-    """Counts of images: kept, embedded (new or changed), gone, unreadable."""
-
-    kept: int
-    embedded: int
-    gone: int
-    unreadable: int
-
-    def __str__(self) -> str:
-        parts = {
-            "as before": self.kept, "embedded": self.embedded, "gone": self.gone, "not readable": self.unreadable,
-        }  # fmt: skip
-        return ", ".join(f"{count:,} {what}" for what, count in parts.items() if count)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -87,9 +74,7 @@ def refresh_gallery(
 
     Cost: one `stat` an image, one forward pass a new image; new vectors are held in memory.
     """
-    given = read_gallery_features(source, encoder) if is_feature_file(source.path) else None
-    images = given.images if given else list_images(source.path, source.modality, source.splits, source.root)
-    modality = source.modality
+    images, modality = gallery_images(source, encoder), source.modality
     _refuse_foreign(path)
     lock = lock_folder(path, LOCK)
     try:
@@ -98,30 +83,23 @@ def refresh_gallery(
             raise DataError(
                 f"{path} holds {before.modality} images, not {modality} ones", hint="name another --index folder"
             )
-        there, files = _existing(images, source.path if given else None)
-        if not files:
-            raise DataError(
-                f"none of {len(images):,} images exists, first: {images.root / images.paths[0]}",
-                hint="if the paths of a manifest or a list are relative to another folder, name it with --root",
-            )
-        root = images.root.resolve()
+        require_existing(images)
+        root, files = images.root, images.files
         known = {}
         if before is not None and before.root == root:
             if before.reading is None:
                 logger.info("%s was made by a version that read images in another way: all are embedded again", path)
             else:
                 known = {file.state: row for row, file in enumerate(before.files)}
-        new = np.array([row for row, file in zip(there, files, strict=True) if file.state not in known], dtype=np.int64)
-        embedded = _embed(
-            encoder, images.only(new), given.only(new) if given else None, path / PARTS, batch_size, workers
-        )
+        new = np.array([row for row, file in zip(images.rows, files, strict=True) if file.state not in known], np.int64)
+        embedded = images.embed(encoder, new, batch_size=batch_size, parts=path / PARTS, workers=workers)
         if embedded is not None and len(new) == len(files):
             require_some(embedded)
-        merged = _merge(files, there, known, new, embedded)
+        merged = _merge(files, images.rows, known, new, embedded)
         kept = sum(merged.is_old)
-        gone = len(images) - len(files) + len(known) - kept
+        gone = len(images.listed) - len(files) + len(known) - kept
         refreshed = Refreshed(kept, len(merged.files) - kept, gone, 0 if embedded is None else len(embedded.unreadable))
-        has_lists = kind == "ivf" or (kind == "auto" and len(merged.files) > EXACT_UP_TO)
+        has_lists = wants_lists(kind, len(merged.files))
         if before is None or before.files != merged.files or has_lists != (before.lists is not None) or not known:
             _write(path, encoder, root, source, merged, before, embedded, has_lists)
         forget_parts(path / PARTS)
@@ -139,33 +117,6 @@ def _refuse_foreign(path: Path) -> None:
                 f"{path} is not an index, but holds other files (first: {others[0]})",
                 hint="name a new or an empty folder with --index",
             )
-
-
-def _embed(
-    encoder: TrainedEncoder,
-    images: ImageList,
-    given: Embedded | None,
-    parts: Path,
-    batch_size: int,
-    workers: int | None,
-) -> Embedded | None:
-    """The vectors of new images, or those `given`; None without any."""
-    if given is not None or not len(images):
-        return given if len(images) else None
-    return embed_images(encoder, images, batch_size=batch_size, parts=parts, workers=workers)
-
-
-def _existing(images: ImageList, features: Path | None) -> tuple[list[int], list[IndexedFile]]:
-    """Row in the list, and current state, of each image that still exists; of `features` the state is their file's."""
-    rows, files = list[int](), list[IndexedFile]()
-    for row, path in enumerate(images.paths):
-        try:
-            found = (features or images.root / path).stat()
-        except (OSError, ValueError):
-            continue  # it vanished after it was listed, or no file can have this name
-        rows.append(row)
-        files.append(IndexedFile(path, found.st_size, found.st_mtime_ns, *images.known_of(row)))
-    return rows, files
 
 
 def _merge(
@@ -201,18 +152,9 @@ def _write(
     sources = [one.vectors for one in (before, embedded) if one is not None and one.vectors.size]
     if before is not None and embedded is not None and embedded.vectors.size:
         require_same_width(before, embedded.vectors)
-    origin = {
-        "encoder": encoder.digest,
-        "reading": encoder.reading.to_dict(),
-        "modality": source.modality.value,
-        "source": str(source.path.resolve()),
-        "splits": list(source.splits),
-        "source_root": None if source.root is None else str(source.root.resolve()),
-        "root": str(root),
-    }
     write_generation(
         path,
-        origin,
+        origin_of(source, encoder, root),
         merged.files,
         _vectors(merged, before, embedded),
         dim=int(sources[0].shape[1]),
@@ -248,15 +190,22 @@ def open_or_refresh(
     batch_size: int,
     kind: Kind = "auto",
     workers: int | None = None,
-) -> tuple[Gallery, Path]:
+) -> tuple[Gallery | MilvusGallery, Path | MilvusAddress]:
     """Find or make the index of a gallery, and refresh it.
 
-    * `source`: The images; or an index folder, which is refreshed if its images still exist.
-    * `index`: The index folder; a default one below `below` when None.
+    * `source`: The images; or an index, which is refreshed if its images still exist.
+    * `index`: The index; a default one below `below` when None.
+
+    Both name an index by its folder, or by the address of a collection in Milvus, see `address_of`.
     """
+    address = address_of(source.path) or (None if index is None else address_of(index))
+    if address is not None:
+        return open_or_refresh_milvus(
+            address, source, encoder, batch_size=batch_size, kind=kind, workers=workers
+        ), address
     folder = index or source.index_folder(below, encoder.digest)
     if is_index(source.path):
-        folder, source = source.path, _recorded(source.path, source.modality)
+        folder, source = source.path, recorded_source(read_record(source.path), source.path, source.modality)
         if not source.path.exists():
             logger.warning("%s does not exist: its index is searched without a refresh", source.path)
             opened = open_gallery(folder, encoder.digest)
@@ -266,15 +215,3 @@ def open_or_refresh(
     gallery, refreshed = refresh_gallery(folder, encoder, source, batch_size=batch_size, kind=kind, workers=workers)
     logger.info("%s: %s", folder, refreshed)
     return gallery, folder
-
-
-def _recorded(path: Path, modality: Modality) -> GallerySource:
-    record = read_record(path)
-    root = record.source_root
-    found = GallerySource(Path(record.source), record.modality, record.splits, None if root is None else Path(root))
-    if found.modality is not modality:
-        raise DataError(
-            f"{path} holds {found.modality} images, but {modality} ones are needed",
-            hint="choose the other --direction, or another gallery",
-        )
-    return found

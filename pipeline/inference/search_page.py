@@ -16,6 +16,7 @@ from PIL import Image
 from pipeline.data.image_files import FROM_ANYWHERE, ImageReading, open_image, without_pillow_warnings
 from pipeline.data.image_list import ImageList
 from pipeline.inference.index import Gallery
+from pipeline.inference.milvus_gallery import MilvusGallery
 from pipeline.inference.searching import FoundByQuery, GallerySearchResult, one_in_text
 from pipeline.reports.html import page_end, page_start, write_page
 from pipeline.runtime.outputs import PAGE, check_file, is_special
@@ -26,7 +27,9 @@ _HEIGHT = 128
 _STYLE = "search_page.css"
 
 
-def write_search_page(result: GallerySearchResult, images: ImageList, gallery: Gallery, file: Path) -> list[Path]:
+def write_search_page(
+    result: GallerySearchResult, images: ImageList, gallery: Gallery | MilvusGallery, file: Path
+) -> list[Path]:
     """Write pages of 100 queries, each beside its hits, with scores and cameras; right or wrong is marked.
 
     The first page is `file`, the others `file-002.html` and so on beside it. Returns all of them.
@@ -50,7 +53,7 @@ def write_search_page(result: GallerySearchResult, images: ImageList, gallery: G
     return files
 
 
-def _thumbnails(shown: tuple[FoundByQuery, ...], root: Path, gallery: Gallery) -> dict[Path, str]:
+def _thumbnails(shown: tuple[FoundByQuery, ...], root: Path, gallery: Gallery | MilvusGallery) -> dict[Path, str]:
     paths = {root / query.path for query in shown} | {gallery.root / hit.path for query in shown for hit in query.hits}
     ordered, reading = sorted(paths), gallery.reading or FROM_ANYWHERE
     with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
@@ -74,11 +77,11 @@ def _page(
     shown: tuple[FoundByQuery, ...],
     links: str,
     root: Path,
-    gallery: Gallery,
+    gallery: Gallery | MilvusGallery,
     thumbnails: dict[Path, str],
 ) -> Iterator[str]:
     yield page_start("What was found", (resources.files(__package__) / _STYLE).read_text(encoding="utf-8"))
-    yield f"<p>{len(result.queries):,} queries in {len(gallery.files):,} {gallery.modality} images"
+    yield f"<p>{len(result.queries):,} queries in {gallery.images:,} {gallery.modality} images"
     if result.score is not None:
         score = result.score
         yield f"; of {score.queries:,} queries whose person is there, {100 * score.rank1:.2f} % found the person first"

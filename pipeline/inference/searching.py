@@ -1,14 +1,14 @@
 """Search a gallery, and score the result where identities are known."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 from jaxtyping import Float32, Float64
 
-from clustering.gallery_search import most_similar
+from clustering.gallery_search import Hits, most_similar
 from pipeline.data.image_files import Unreadable
 from pipeline.data.image_list import ImageList, ListedImage
 from pipeline.data.synthetic.record import shows_synthetic
@@ -18,8 +18,9 @@ from pipeline.inference.calibration import Calibrations
 from pipeline.inference.embedding import embed_images, require_some
 from pipeline.inference.encoder import TrainedEncoder
 from pipeline.inference.false_match import FalseMatch
-from pipeline.inference.groups import SINGLE, Entries, Entry, Grouping, group_entries
+from pipeline.inference.groups import SINGLE, Entry, Grouping, entry_of, group_entries
 from pipeline.inference.index import Gallery
+from pipeline.inference.milvus_gallery import MilvusGallery, refuse_groups
 from pipeline.runtime.parquet_files import Columns
 
 logger = logging.getLogger(__name__)
@@ -96,7 +97,7 @@ class GallerySearchResult:
 def search_gallery(
     encoder: TrainedEncoder,
     images: ImageList,
-    gallery: Gallery,
+    gallery: Gallery | MilvusGallery,
     k: int,
     *,
     batch_size: int,
@@ -126,14 +127,14 @@ def search_gallery(
     readable = images.only(embedded.rows)
     queries = unit_rows(embedded.vectors, "queries").astype(np.float32)
     found = find_similar(readable.listed(), queries, gallery, k, grouping, calibration, threshold)
-    people = {file.person for file in gallery.files if file.person}
+    people = gallery.people({one.person for one in found if one.person})
     drawn = {"queries": shows_synthetic(images.root / images.paths[0]), "gallery": shows_synthetic(gallery.root)}
     origins = {"encoder": encoder.synthetic, **drawn}
     return GallerySearchResult(
         queries=found,
         unreadable=embedded.unreadable,
         score=_score([one for one in found if one.person in people]),
-        recall=None if gallery.lists is None or grouping.gallery else gallery.lists.recall,
+        recall=None if grouping.gallery else gallery.recall,
         synthetic=tuple(name for name, is_so in origins.items() if is_so),
         threshold=threshold,
     )
@@ -142,7 +143,7 @@ def search_gallery(
 def find_similar(
     images: Sequence[ListedImage],
     vectors: Float32[np.ndarray, "n dim"],
-    gallery: Gallery,
+    gallery: Gallery | MilvusGallery,
     k: int,
     grouping: Grouping = SINGLE,
     calibration: FalseMatch | None = None,
@@ -154,20 +155,32 @@ def find_similar(
         DataError: See `group_entries`; the queries have another width than the gallery.
     """
     asking = group_entries(images, vectors, grouping.query, grouping.by)
-    there = group_entries(gallery.files, gallery.vectors, grouping.gallery, grouping.by)
-    found = most_similar(asking.vectors, there.vectors, k) if grouping.gallery else gallery.search(asking.vectors, k)
+    found, entry = _find(asking.vectors, gallery, k, grouping)
     rates = None if calibration is None else calibration.rates(found.similarities)
     least = -np.inf if threshold is None else threshold
     return tuple(
         _found(
             asking.entry(query),
-            there,
-            found.rows[query][kept := found.similarities[query] >= least],
+            entry,
+            found.rows[query][kept := (found.similarities[query] >= least) & (found.rows[query] >= 0)],
             found.similarities[query][kept],
             None if rates is None else rates[query][kept],
         )
         for query in range(len(asking))
     )
+
+
+def _find(
+    queries: Float32[np.ndarray, "n dim"], gallery: Gallery | MilvusGallery, k: int, grouping: Grouping
+) -> tuple[Hits, Callable[[int], Entry]]:
+    """The most similar rows, with -1 for none, and the description of a row."""
+    if isinstance(gallery, MilvusGallery):
+        refuse_groups(grouping)
+        hits, files = gallery.search(queries, k)
+        return hits, lambda row: entry_of(files[row])
+    there = group_entries(gallery.files, gallery.vectors, grouping.gallery, grouping.by)
+    hits = most_similar(queries, there.vectors, k) if grouping.gallery else gallery.search(queries, k)
+    return hits, there.entry
 
 
 def hit_columns(result: GallerySearchResult, encoder: str) -> Columns:
@@ -214,14 +227,14 @@ def score_threshold(calibration: FalseMatch | None, grouping: Grouping, false_ma
 
 def _found(
     query: Entry,
-    there: Entries,
+    there: Callable[[int], Entry],
     rows: np.ndarray,
     similarities: Float32[np.ndarray, " k"],
     rates: Float64[np.ndarray, " k"] | None,
 ) -> FoundByQuery:
     hits = []
     for at, row in enumerate(rows.tolist()):
-        entry = there.entry(row)
+        entry = there(row)
         hits.append(
             Hit(
                 **asdict(entry),

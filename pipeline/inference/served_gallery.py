@@ -3,7 +3,7 @@
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -21,12 +21,14 @@ from pipeline.data.image_list import ListedImage, is_manifest, list_images
 from pipeline.data.values import moment
 from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.ranking import unit_rows
-from pipeline.inference.calibration import Calibrations, read_calibrations
+from pipeline.inference.calibration import Calibrations
 from pipeline.inference.encoder import TrainedEncoder
 from pipeline.inference.false_match import FalseMatch
+from pipeline.inference.filters import Filters
 from pipeline.inference.groups import SINGLE, Entries, Grouping, group_entries
-from pipeline.inference.index import INDEXES, Gallery, GallerySource, is_index, read_record
-from pipeline.inference.index_refresh import Kind, open_or_refresh
+from pipeline.inference.index import Gallery, IndexedFile, is_index, read_record
+from pipeline.inference.milvus_address import address_of
+from pipeline.inference.milvus_gallery import MilvusGallery, open_milvus
 from pipeline.inference.searching import score_threshold
 
 _QUALITY = 85
@@ -51,18 +53,6 @@ class Query:
 
     vector: Float32[np.ndarray, "1 dim"]
     images: int
-
-
-@dataclass(frozen=True, slots=True)
-class Filters:
-    """Conditions on gallery images: one of the cameras (empty: any), and a time span with both ends included.
-
-    An image without a known time is outside of every span.
-    """
-
-    cameras: tuple[str, ...] = ()
-    since: datetime | None = None
-    until: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +84,11 @@ class ServedGallery:
     grouping: Grouping = SINGLE
     calibrations: Calibrations = field(default_factory=dict)
 
+    @property
+    def place(self) -> str:
+        """The folder of the index."""
+        return shown(str(self.folder.resolve()))
+
     @cached_property
     def entries(self) -> Entries:
         """What is found: images, or groups of them."""
@@ -102,8 +97,7 @@ class ServedGallery:
     @cached_property
     def cameras(self) -> dict[str, int]:
         """Number of images of each known camera, sorted as numbers, then as names."""
-        counts = Counter(file.camera for file in self.gallery.files if file.camera)
-        return dict(sorted(counts.items(), key=lambda one: (not one[0].isdecimal(), one[0].zfill(20))))
+        return in_order(Counter(file.camera for file in self.gallery.files if file.camera))
 
     @cached_property
     def _camera_numbers(self) -> Int64[np.ndarray, " n"]:
@@ -137,10 +131,7 @@ class ServedGallery:
         chosen = np.ones(len(self.gallery.files), dtype=bool)
         if filters.cameras:
             positions = {name: number for number, name in enumerate(self.cameras)}
-            unknown = [name for name in filters.cameras if name not in positions]
-            if unknown:
-                known = ", ".join(list(positions)[:10]) or "none is known"
-                raise DataError(f"the gallery has no camera {unknown[0]!r}", hint=f"its cameras: {known}")
+            require_cameras(filters, positions)
             chosen &= np.isin(self._camera_numbers, [positions[name] for name in filters.cameras])
         if filters.since is not None:
             chosen &= self._times >= np.datetime64(_utc(filters.since))
@@ -190,6 +181,10 @@ class ServedGallery:
             **asdict(entry) | {"path": shown(entry.path), "group": shown(entry.group)},
         )
 
+    def holds(self, row: int) -> bool:
+        """Whether there is an image of a row."""
+        return 0 <= row < len(self.gallery.files)
+
     def picture(self, row: int, longest: int) -> bytes:
         """An image as JPEG without metadata, at most `longest` pixels high or wide, turned as the index read it.
 
@@ -198,21 +193,44 @@ class ServedGallery:
 
         Cost: one decoding.
         """
-        if not 0 <= row < len(self.gallery.files):
+        if not self.holds(row):
             raise DataError(f"the gallery has no row {row}", hint=f"rows are 0 to {len(self.gallery.files) - 1}")
-        file = self.gallery.files[row]
-        path = self.gallery.root / file.path
-        try:
-            found = path.stat()
-            if (found.st_size, found.st_mtime_ns) != (file.size, file.changed):
-                raise DataError(f"{file.path} has changed since it was indexed", hint="start `vireid serve` again")
-            image = open_image(path, self.gallery.reading or FROM_ANYWHERE, (longest, longest)).image
-        except (OSError, ValueError) as error:
-            raise DataError(f"{file.path}: {reason_of(error)}", hint="start `vireid serve` again") from error
-        image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
-        buffer = io.BytesIO()
-        image.save(buffer, "JPEG", quality=_QUALITY)
-        return buffer.getvalue()
+        return picture_of(self.gallery.files[row], self.gallery, longest)
+
+
+def in_order(counts: Mapping[str, int]) -> dict[str, int]:
+    """Cameras sorted as numbers, then as names."""
+    return dict(sorted(counts.items(), key=lambda one: (not one[0].isdecimal(), one[0].zfill(20))))
+
+
+def require_cameras(filters: Filters, cameras: Mapping[str, int]) -> None:
+    """DataError if a gallery has not all the cameras of a filter."""
+    unknown = [name for name in filters.cameras if name not in cameras]
+    if unknown:
+        known = ", ".join(list(cameras)[:10]) or "none is known"
+        raise DataError(f"the gallery has no camera {unknown[0]!r}", hint=f"its cameras: {known}")
+
+
+def picture_of(file: IndexedFile, gallery: Gallery | MilvusGallery, longest: int) -> bytes:
+    """An image as JPEG without metadata, at most `longest` pixels high or wide, turned as the gallery read it.
+
+    Raises:
+        DataError: Its file is missing, unreadable, or another one than was indexed.
+
+    Cost: one decoding.
+    """
+    path = gallery.root / file.path
+    try:
+        found = path.stat()
+        if (found.st_size, found.st_mtime_ns) != (file.size, file.changed):
+            raise DataError(f"{file.path} has changed since it was indexed", hint="start `vireid serve` again")
+        image = open_image(path, gallery.reading or FROM_ANYWHERE, (longest, longest)).image
+    except (OSError, ValueError) as error:
+        raise DataError(f"{file.path}: {reason_of(error)}", hint="start `vireid serve` again") from error
+    image.thumbnail((longest, longest), Image.Resampling.LANCZOS)
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=_QUALITY)
+    return buffer.getvalue()
 
 
 def read_query(
@@ -243,23 +261,6 @@ def shown(path: str) -> str:
     return path.encode(errors="backslashreplace").decode()
 
 
-def open_served(
-    source: GallerySource,
-    index: Path | None,
-    encoder: TrainedEncoder,
-    grouping: Grouping = SINGLE,
-    *,
-    batch_size: int,
-    kind: Kind = "auto",
-    workers: int | None = None,
-) -> ServedGallery:
-    """Open or refresh the index of a gallery as `vireid search` does, with its calibrations; see `open_or_refresh`."""
-    gallery, folder = open_or_refresh(
-        source, index, INDEXES, encoder, batch_size=batch_size, kind=kind, workers=workers
-    )
-    return ServedGallery(gallery, folder, grouping, read_calibrations(folder, encoder.digest))
-
-
 def served_queries(
     source: Path, direction: str | None, splits: Sequence[str] = (), root: Path | None = None
 ) -> tuple[Modality, ...]:
@@ -270,10 +271,13 @@ def served_queries(
 
     Raises:
         ConfigError: Neither a direction nor the gallery names a modality.
-        DataError: See `list_images`.
+        DataError: See `list_images`, and `open_milvus` for an address.
     """
     if direction is not None:
         return (Modality(direction.partition("_to_")[0]),)
+    address = address_of(source)
+    if address is not None:
+        return (open_milvus(address, None).modality.other,)
     if is_index(source):
         return (read_record(source).modality.other,)
     if not is_manifest(source):

@@ -18,6 +18,7 @@ from pipeline.runs.open import run_path
 from tests.flows.command_line import Call
 from tests.flows.plain_runs import run_plainly
 from tests.fresh_process import run_fresh
+from tests.pipeline.inference.mean_encoder import needs_milvus
 
 
 @pytest.fixture(scope="module")
@@ -172,6 +173,25 @@ class TestSearch:
             (search,) = [one for one in evaluated if one["direction"] == direction]
             assert found["rank1"] == pytest.approx(search["mean"]["r1"])
             assert found["queries"] == search["valid_queries"]
+
+    @needs_milvus
+    def test_in_milvus_as_in_a_folder(self, vireid: Call, run: Path, site: Path) -> None:
+        manifest, database = str(site / "manifest.csv"), f"milvus://{Path.cwd()}/gallery.db?collection=day"
+        call = ("search", str(run), "--query", manifest, "--direction", "infrared_to_visible", "--json", "--gallery")
+        in_folder, in_milvus, again = (
+            json.loads(vireid(*call, *places)[1])
+            for places in ((manifest,), (manifest, "--index", database), (database, "--html", "page.html"))
+        )
+        assert (in_milvus["index"], again["index"], in_milvus["score"]) == (database, database, in_folder["score"])
+        for found in (in_milvus, again):
+            for one, other in zip(found["queries"], in_folder["queries"], strict=True):
+                scores = {hit["path"]: hit["score"] for hit in other["hits"]}  # many are ties up to rounding
+                assert [hit["score"] for hit in one["hits"]] == pytest.approx([*scores.values()], abs=1e-6)
+                for hit in one["hits"]:
+                    assert hit["score"] == pytest.approx(scores.get(hit["path"], min(scores.values())), abs=1e-6)
+        strangers = ("--direction", "infrared_to_visible", "--strangers", manifest)
+        code, _, err = vireid("calibrate", str(run), "--gallery", database, *strangers)
+        assert code == 1 and "a gallery in Milvus cannot be calibrated" in err
 
     def test_a_table_for_people(self, vireid: Call, run: Path, site: Path) -> None:
         query = site / infrared(site)[0]

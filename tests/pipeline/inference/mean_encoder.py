@@ -1,13 +1,20 @@
 """An encoder that needs no network: the mean colours of the quarters of an image."""
 
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
+import pytest
 from jaxtyping import Float32, UInt8
 from PIL import Image
 
 from models.modality import Modality
 from pipeline.data.image_files import FROM_ANYWHERE
+
+needs_milvus = pytest.mark.skipif(
+    any(find_spec(name) is None for name in ("pymilvus", "milvus_lite")),
+    reason="pymilvus and milvus-lite are not installed (extra milvus)",
+)
 
 
 class MeanEncoder:

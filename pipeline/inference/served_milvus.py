@@ -1,0 +1,103 @@
+"""A gallery in Milvus that answers many queries, as `ServedGallery` does for an index folder."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from pipeline.errors import DataError
+from pipeline.inference.calibration import read_calibrations
+from pipeline.inference.encoder import TrainedEncoder
+from pipeline.inference.false_match import FalseMatch
+from pipeline.inference.filters import Filters
+from pipeline.inference.gallery_images import Kind
+from pipeline.inference.groups import SINGLE, Grouping, entry_of
+from pipeline.inference.index import INDEXES, GallerySource
+from pipeline.inference.index_refresh import open_or_refresh
+from pipeline.inference.milvus_gallery import MilvusGallery, refuse_groups
+from pipeline.inference.searching import score_threshold
+from pipeline.inference.served_gallery import (
+    Query,
+    RankedImage,
+    ServedGallery,
+    in_order,
+    picture_of,
+    require_cameras,
+    shown,
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ServedMilvus:
+    """A gallery in Milvus, which filters by itself, and how the images of a query are grouped."""
+
+    gallery: MilvusGallery
+    grouping: Grouping
+
+    @property
+    def place(self) -> str:
+        """The address of the collection."""
+        return str(self.gallery.store.address)
+
+    @property
+    def cameras(self) -> Mapping[str, int]:
+        """Number of images of each known camera at the last refresh, sorted as numbers, then as names."""
+        return in_order(self.gallery.record.cameras)
+
+    @property
+    def span(self) -> tuple[str, str] | None:
+        """The first and the last known time, ISO 8601 in UTC without its mark; None where none is known."""
+        return self.gallery.record.span
+
+    def calibration(self, images: int) -> FalseMatch | None:  # noqa: ARG002 - as of `ServedGallery`
+        """What scores mean is not known."""
+        return None
+
+    def holds(self, row: int) -> bool:
+        """Whether a row can have an image; `picture` looks it up."""
+        return row > 0
+
+    def find(self, query: Query, k: int, filters: Filters, false_match: float | None = None) -> tuple[RankedImage, ...]:
+        """The k images most similar to a query, of those that fulfil the conditions; best first.
+
+        Raises:
+            ConfigError: `false_match`, as there is no calibration.
+            DataError: The gallery has no such camera.
+            CheckpointError: The database fails.
+        """
+        if false_match is not None:
+            score_threshold(None, self.grouping, false_match)
+        require_cameras(filters, self.cameras)
+        hits, files = self.gallery.search(query.vector, k, filters)
+        found = zip(hits.rows[0].tolist(), hits.similarities[0].tolist(), strict=True)
+        return tuple(
+            RankedImage(row, rank, score, None, **asdict(entry_of(files[row])) | {"path": shown(files[row].path)})
+            for rank, (row, score) in enumerate(found, start=1)
+        )
+
+    def picture(self, row: int, longest: int) -> bytes:
+        """An image as JPEG, see `picture_of`; DataError if there is no such row."""
+        file = self.gallery.file(row)
+        if file is None:
+            raise DataError(f"the gallery has no row {row}", hint="start `vireid serve` again")
+        return picture_of(file, self.gallery, longest)
+
+
+def open_served(
+    source: GallerySource,
+    index: Path | None,
+    encoder: TrainedEncoder,
+    grouping: Grouping = SINGLE,
+    *,
+    batch_size: int,
+    kind: Kind = "auto",
+    workers: int | None = None,
+) -> ServedGallery | ServedMilvus:
+    """Open or refresh the index of a gallery as `vireid search` does, with its calibrations; see `open_or_refresh`."""
+    gallery, folder = open_or_refresh(
+        source, index, INDEXES, encoder, batch_size=batch_size, kind=kind, workers=workers
+    )
+    if isinstance(gallery, MilvusGallery):
+        refuse_groups(grouping)
+        return ServedMilvus(gallery, grouping)
+    assert isinstance(folder, Path)
+    return ServedGallery(gallery, folder, grouping, read_calibrations(folder, encoder.digest))
