@@ -41,8 +41,6 @@ _BYTES = 16_000_000
 """Of the vectors in one message; servers take 64 MB."""
 _PAGE = 1_000
 _LOGGERS = ("pymilvus", "milvus_lite", "grpc")
-_QUIET = {"PYTHON_DOTENV_DISABLED": "1", "GRPC_VERBOSITY": "NONE"}
-"""pymilvus would read the variables of a file `.env` above its own folder, and gRPC prints lost connections."""
 _FIELDS = {"id", "vector", "file", "camera", "time", "person"}
 
 
@@ -254,8 +252,6 @@ def failures(address: MilvusAddress) -> Iterator[None]:
 
 
 def _require(address: MilvusAddress) -> None:
-    for name, value in _QUIET.items():
-        os.environ.setdefault(name, value)
     hint = "pip install 'usl-vireid[milvus]'"
     for module in ["pymilvus", *["milvus_lite"] * (address.file is not None)]:
         try:

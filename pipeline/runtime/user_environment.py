@@ -25,6 +25,9 @@ NO_TELEMETRY = {
 }
 """Libraries report nothing about their use to their makers."""
 
+_MILVUS = {"PYTHON_DOTENV_DISABLED": "1", "GRPC_VERBOSITY": "NONE"}
+"""pymilvus would read the variables of a file `.env` above its own folder, and gRPC prints lost connections."""
+
 
 def prepare_environment() -> None:
     """Change `os.environ` for this process and its children; called before torch, Prefect and MLflow are imported.
@@ -37,7 +40,7 @@ def prepare_environment() -> None:
         ConfigError: No temporary folder can be written.
     """
     _bypass_proxies()
-    for variable, value in {"OMP_WAIT_POLICY": WAIT_POLICY, **NO_TELEMETRY}.items():
+    for variable, value in {"OMP_WAIT_POLICY": WAIT_POLICY, **NO_TELEMETRY, **_MILVUS}.items():
         os.environ.setdefault(variable, value)
     if "TMPDIR" in os.environ and not _is_writable(Path(os.environ["TMPDIR"])):
         os.environ["TMPDIR"] = str(_temporary_folder())
