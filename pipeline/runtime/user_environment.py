@@ -34,7 +34,7 @@ def prepare_environment() -> None:
 
     A missing TMPDIR or HOME is replaced. Where the home folder cannot be written, caches, Prefect's database and
     matplotlib's settings are kept in a private folder below the temporary folder. Variables that the user has set to
-    folders that can be written stay, and OMP_WAIT_POLICY and those of telemetry. Cost: a few system calls.
+    folders that can be written stay, and OMP_WAIT_POLICY and those of telemetry and Milvus. Cost: a few system calls.
 
     Raises:
         ConfigError: No temporary folder can be written.

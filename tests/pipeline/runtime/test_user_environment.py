@@ -46,7 +46,8 @@ def test_in_an_ordinary_environment_hosts_waiting_threads_and_no_telemetry_are_a
     telemetry = {
         "DO_NOT_TRACK": "1", "MLFLOW_DISABLE_TELEMETRY": "true", "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     }  # fmt: skip
-    assert added == hosts | {"OMP_WAIT_POLICY": "PASSIVE"} | telemetry
+    milvus = {"PYTHON_DOTENV_DISABLED": "1", "GRPC_VERBOSITY": "NONE"}
+    assert added == hosts | {"OMP_WAIT_POLICY": "PASSIVE"} | telemetry | milvus
     assert list(home.iterdir()) == []
 
 
