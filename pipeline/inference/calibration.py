@@ -189,7 +189,7 @@ def best_scores(asking: Entries, there: Entries) -> Float64[np.ndarray, " q"]:
     """
     numbers: dict[str, int] = {}
     people = [
-        np.array([numbers.setdefault(name, len(numbers)) if name else unknown for name in _people(entries)])
+        np.array([numbers.setdefault(name, len(numbers)) if name else unknown for name in entries.people()])
         for entries, unknown in ((asking, -1), (there, -2))
     ]
     best = np.empty(len(asking))
@@ -200,10 +200,6 @@ def best_scores(asking: Entries, there: Entries) -> Float64[np.ndarray, " q"]:
         similarity[people[0][block, None] == people[1][None, :]] = -np.inf
         best[block] = similarity.max(axis=1)
     return best
-
-
-def _people(entries: Entries) -> list[str]:
-    return [entries.entry(group).person for group in range(len(entries))]
 
 
 def _refuse_own(images: ImageList, gallery: Gallery) -> None:

@@ -86,6 +86,12 @@ class Entries:
     def __len__(self) -> int:
         return len(self.central)
 
+    def people(self) -> list[str]:
+        """The person of each group, empty if unknown or if its images differ."""
+        if not self.names:
+            return [one.person for one in self.files]
+        return [self.entry(group).person for group in range(len(self))]
+
     def entry(self, group: int) -> Entry:
         """The description of a group."""
         members = [self.files[row] for row in self.rows[self.starts[group] : self.starts[group + 1]].tolist()]
