@@ -1,7 +1,7 @@
 """The GPU check's parts `rounds` and `precision`: whole rounds against the CPU's, and bfloat16 against float32.
 
-`rounds` trains every method on drawn people at the sizes of preset `smoke`, with the shipped demo CLIP. CCLNet's first
-three rounds are those of the preset; one round with texts follows them. `precision` compares an epoch on the same
+`rounds` trains every method on synthetic people at the sizes of preset `smoke`, with the shipped demo CLIP. CCLNet's
+first three rounds are those of the preset; one round with texts follows them. `precision` compares an epoch on the same
 labels from the same weights, and features of untrained networks.
 """
 

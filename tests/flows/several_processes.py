@@ -96,7 +96,7 @@ def train_on_a_host(config_file: str, memories: str, lost_at: str = "") -> None:
 
 
 def command_that_waits(folder: str, step: str, *arguments: str) -> None:
-    """A command line, on a rank of torchrun; rank 1 says when it is at a step, and goes on once it is told to."""
+    """A command line, on a rank of torchrun; rank 1 writes a file at a step and waits for a file there."""
     from flows.cli.app import main
 
     def wait() -> None:
