@@ -21,13 +21,18 @@ import asyncio, sys
 host, port, to_host, to_port = sys.argv[1:]
 
 async def copy(reader, writer):
-    while data := await reader.read(65536):
-        writer.write(data)
-        await writer.drain()
-    writer.close()
+    try:
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    finally:
+        writer.close()
 
 async def connect(reader, writer):
-    to_reader, to_writer = await asyncio.open_connection(to_host, int(to_port))
+    try:
+        to_reader, to_writer = await asyncio.open_connection(to_host, int(to_port))
+    except OSError:  # not there yet: end the connection that was accepted
+        return writer.close()
     await asyncio.gather(copy(reader, to_writer), copy(to_reader, writer), return_exceptions=True)
 
 async def main():
@@ -37,11 +42,11 @@ asyncio.run(main())
 """
 """What `ssh -L` does, without its encryption."""
 
-HEALTHY = f"import urllib.request as u; u.urlopen('http://127.0.0.1:{PORT}/api/health')"
+HEALTHY = f"import urllib.request as u; u.urlopen('http://127.0.0.1:{PORT}/api/health', timeout=10)"
 
 
 def finished(hosts: TwoHosts, host: int, *command: str) -> int:
-    return hosts.start(host, *command).wait()
+    return hosts.start(host, *command).wait(timeout=300)
 
 
 @pytest.mark.slow
