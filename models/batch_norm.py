@@ -1,11 +1,13 @@
 """Batch norm over the batches of all ranks, as if they were one batch."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, distributed, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+
+Norm = TypeVar("Norm", bound=_BatchNorm)
 
 
 def synchronise_batch_norms(module: nn.Module, device: torch.device) -> None:
@@ -15,7 +17,11 @@ def synchronise_batch_norms(module: nn.Module, device: torch.device) -> None:
     """
     for name, child in module.named_children():
         if isinstance(child, _BatchNorm):
-            replacement = nn.SyncBatchNorm.convert_sync_batchnorm(child) if device.type == "cuda" else _shared(child)
+            replacement = (
+                nn.SyncBatchNorm.convert_sync_batchnorm(child)
+                if device.type == "cuda"
+                else replaced(child, SharedBatchNorm)
+            )
             setattr(module, name, replacement)
         else:
             synchronise_batch_norms(child, device)
@@ -41,23 +47,26 @@ class SharedBatchNorm(_BatchNorm):
         # The variance around the common mean, in a second message: a mean of squares would lose digits.
         centred = input - mean.view(shape)
         variance = _over_processes(centred.square().sum(channels)) / count
-        self._follow(mean.detach(), (variance * count / (count - 1)).detach())
+        follow_statistics(self, mean.detach(), (variance * count / (count - 1)).detach())
         output: Tensor = centred * torch.rsqrt(variance + self.eps).view(shape)
         return output * self.weight.view(shape) + self.bias.view(shape) if self.affine else output
-
-    def _follow(self, mean: Tensor, variance: Tensor) -> None:
-        assert self.running_mean is not None and self.running_var is not None and self.momentum is not None
-        assert self.num_batches_tracked is not None
-        self.num_batches_tracked.add_(1)
-        self.running_mean.lerp_(mean, self.momentum)
-        self.running_var.lerp_(variance, self.momentum)
 
     def _check_input_dim(self, input: Tensor) -> None:  # noqa: A002 - torch's name
         """Accept any number of dimensions."""
 
 
-def _shared(norm: _BatchNorm) -> SharedBatchNorm:
-    replacement = SharedBatchNorm(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
+def follow_statistics(norm: _BatchNorm, mean: Tensor, variance: Tensor) -> None:
+    """Move the running statistics of `norm` towards those of a batch: its mean and unbiased variance."""
+    assert norm.running_mean is not None and norm.running_var is not None and norm.momentum is not None
+    assert norm.num_batches_tracked is not None
+    norm.num_batches_tracked.add_(1)
+    norm.running_mean.lerp_(mean, norm.momentum)
+    norm.running_var.lerp_(variance, norm.momentum)
+
+
+def replaced(norm: _BatchNorm, kind: type[Norm]) -> Norm:
+    """Return a batch norm of another kind with the parameters, buffers and mode of `norm`."""
+    replacement = kind(norm.num_features, norm.eps, norm.momentum, norm.affine, norm.track_running_stats)
     # The parameters themselves, not copies: an optimiser may hold them already.
     for name, parameter in norm.named_parameters():
         setattr(replacement, name, parameter)
