@@ -26,9 +26,13 @@ from pipeline.runs.open import run_path
 from pipeline.storage.run_folder import RunFolder
 
 VARIANTS: dict[str, list[str]] = {
-    "full, no swapping": ["swap.mode=off"],
+    "full: `released` swap, text weight 1": [],
+    "full, text weight .3": ["prompts.text_weight=0.3"],
     "full, no text": ["prompts.text_weight=0.0"],
-    "full, `released` swap": [],
+    "from CLIP, text weight 1": ["stages.carry_over=false"],
+    "from CLIP, text weight .3": ["stages.carry_over=false", "prompts.text_weight=0.3"],
+    "from CLIP, no text": ["stages.carry_over=false", "prompts.text_weight=0.0"],
+    "full, no swapping": ["swap.mode=off"],
     "full, `exchange` swap": ["swap.mode=exchange"],
     "full, alternating prompts": ["prompts.refresh_every=5", "prompts.init=warm", "prompts.feature_source=current"],
 }
@@ -45,7 +49,7 @@ def main(
     numbers = [int(seed) for seed in seeds.split(",")]
     folders = {"data": {"root": str(data)}, "execution": {"runs_folder": str(runs), "tracking": False}}
     shared = {seed: configure(["stages.clip_rounds=0"], seed, folders) for seed in numbers}
-    jobs = {(name, seed): configure(changes, seed, folders) for seed in numbers for name, changes in VARIANTS.items()}
+    jobs = {(name, seed): configure(changes, seed, folders) for name, changes in VARIANTS.items() for seed in numbers}
     with ProcessPoolExecutor(parallel, mp_context=get_context("spawn"), initializer=set_up_logging) as pool:
         list(pool.map(train, shared.values()))
         for (_, seed), config in jobs.items():
