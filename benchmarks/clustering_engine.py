@@ -34,7 +34,10 @@ def sized(images: int) -> tuple[int, int, int]:
 
 # 22,258 and 11,909 are the numbers of visible and infrared training images of SYSU-MM01.
 ROWS: dict[str, tuple[Job, ...]] = {
-    "check": tuple(Job(kind, 2_000, 256, 42) for kind in ("whole", "parts", "dense", "mapped")),
+    "check": (
+        *(Job(kind, 2_000, 256, 42) for kind in ("whole", "parts", "dense", "mapped")),
+        Job("mapped", 2_000, 256, 42, search="buckets"),
+    ),
     "total": (Job("whole", 22_258, 2048, 616),),
     "dense": (Job("dense", 11_909, 2048, 500),),
     "growth": tuple(Job("parts", *sized(images)) for images in GROWTH),
@@ -42,6 +45,7 @@ ROWS: dict[str, tuple[Job, ...]] = {
     "approximate": tuple(Job("approximate", *sized(22_258), search=search) for search in ("ivf", "hnsw")),
     "million": (Job("parts", 1_000_000, 512, 1_000_000 // IMAGES_A_PERSON, search="buckets"),),
     "mapped": (Job("mapped", 5_000_000, 512, 5_000_000 // IMAGES_A_PERSON),),
+    "mapped-parts": (Job("mapped", 5_000_000, 512, 5_000_000 // IMAGES_A_PERSON, search="buckets"),),
     "gpu": (Job("whole", 22_258, 2048, 616, device="cuda"),),
     "gpu-million": (Job("whole", 1_000_000, 512, 1_000_000 // IMAGES_A_PERSON, device="cuda"),),
     "gpu-mapped": (Job("mapped", 5_000_000, 512, 5_000_000 // IMAGES_A_PERSON, device="cuda"),),

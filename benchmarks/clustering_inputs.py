@@ -16,6 +16,7 @@ SAMPLE = 500  # images whose exact neighbours are looked up, to count how many o
 QUERIES_AT_ONCE = 20_000
 IMAGES_AT_ONCE = 100_000
 BUCKETS, PROBES = 1024, 4
+IMAGES_A_BUCKET = 400
 
 
 def draw_features(job: Job, scratch: Path) -> None:
@@ -33,14 +34,14 @@ def draw_features(job: Job, scratch: Path) -> None:
 
 def find_lists(job: Job, scratch: Path, search: Search, repeats: int) -> None:
     """Find the neighbours of a job, and how long the library alone takes to compare every pair."""
-    features = np.load(job.features_file(scratch))
+    features = np.load(job.features_file(scratch), mmap_mode="r")
     nearest_neighbours(features[:WARM_UP], K1)
     found: Neighbours | None = None
     taken: list[float] = []
     bare: list[float] = []
     began = perf_counter()
     while len(taken) < repeats and perf_counter() - began < ENOUGH_SECONDS:
-        found, seconds = timed(lambda: search_lists(features, search))
+        found, seconds = timed(lambda: search_lists(features, search, in_blocks=job.kind == "mapped"))
         taken.append(seconds)
         if search == "exact":
             bare.append(timed(lambda: search_pairs(features))[1])
@@ -57,22 +58,35 @@ def find_lists(job: Job, scratch: Path, search: Search, repeats: int) -> None:
     unfinished.replace(job.lists_file(scratch, search))
 
 
-def search_lists(features: Float32[np.ndarray, "n d"], search: Search) -> Neighbours:
+def search_lists(features: Float32[np.ndarray, "n d"], search: Search, *, in_blocks: bool) -> Neighbours:
     """Lists of neighbours."""
-    return bucket_lists(features) if search == "buckets" else nearest_neighbours(features, K1, method=search)
+    if search != "buckets":
+        return nearest_neighbours(features, K1, method=search)
+    return block_lists(features) if in_blocks else bucket_lists(features, BUCKETS)
 
 
-def bucket_lists(features: Float32[np.ndarray, "n d"]) -> Neighbours:
-    """Some near images of each image: the nearest in the few buckets, of a thousand, that lie next to it.
+def block_lists(features: Float32[np.ndarray, "n d"]) -> Neighbours:
+    """Lists within each of the blocks that `draw_features` draws people of their own for."""
+    ranks, similarities = np.empty((len(features), K1), np.int32), np.empty((len(features), K1), np.float32)
+    for first in range(0, len(features), IMAGES_AT_ONCE):
+        block = slice(first, first + IMAGES_AT_ONCE)
+        rows = np.ascontiguousarray(features[block])
+        found = bucket_lists(rows, buckets=1 + len(rows) // IMAGES_A_BUCKET)
+        ranks[block], similarities[block] = found.ranks + first, found.similarities
+    return Neighbours(ranks, similarities)
+
+
+def bucket_lists(features: Float32[np.ndarray, "n d"], buckets: int) -> Neighbours:
+    """Some near images of each image: the nearest in the few buckets that lie next to it.
 
     Minutes for a million images, where the exact search takes hours. These lists only serve to measure what comes after
     the search; `share_found` says how good they are.
     """
     import faiss
 
-    index: Any = faiss.index_factory(features.shape[1], f"IVF{BUCKETS},Flat", faiss.METRIC_INNER_PRODUCT)
+    index: Any = faiss.index_factory(features.shape[1], f"IVF{buckets},Flat", faiss.METRIC_INNER_PRODUCT)
     index.cp.niter = 5
-    index.train(features[:: max(1, len(features) // (64 * BUCKETS))])
+    index.train(features[:: max(1, len(features) // (64 * buckets))])
     index.add(features)
     index.nprobe = PROBES
     ranks = np.empty((len(features), K1), np.int32)
@@ -80,6 +94,7 @@ def bucket_lists(features: Float32[np.ndarray, "n d"]) -> Neighbours:
     for first in range(0, len(features), QUERIES_AT_ONCE):
         images = np.arange(first, min(first + QUERIES_AT_ONCE, len(features)))
         scores, found = index.search(features[images], K1)
+        assert found.min() >= 0, "buckets with fewer images than a list"
         order = np.argsort(found != images[:, None], axis=1, kind="stable")  # itself first
         ranks[images] = np.take_along_axis(found, order, axis=1)
         similarities[images] = np.take_along_axis(scores, order, axis=1)
@@ -112,4 +127,5 @@ def load(job: Job, scratch: Path, search: str) -> tuple[np.ndarray, Neighbours, 
         taken = {"neighbours_seconds": float(lists["seconds"]), "recall": float(lists["recall"])}
         if np.isfinite(lists["search_seconds"]):
             taken["search_seconds"] = float(lists["search_seconds"])
-    return np.load(job.features_file(scratch)), neighbours, taken
+    mapped = "r" if job.kind == "mapped" else None
+    return np.load(job.features_file(scratch), mmap_mode=mapped), neighbours, taken

@@ -19,7 +19,7 @@ class Job:
         kind: "whole": features to labels, and the bare neighbour search beside it. "parts": the search once, everything
             after it several times. "dense": everything after the search, by published code's way and by ours.
             "approximate": labels by another search, against those of the exact one. "mapped": `vireid label` once, on a
-            file of features that is mapped and not read.
+            file of features that is mapped and not read, or with `search` "buckets" what comes after the search.
         images: How many.
         width: Of the features.
         people: How many the images show.
@@ -43,6 +43,8 @@ class Job:
     def searches(self) -> tuple[Search, ...]:
         """Whose lists the job starts from."""
         match self.kind:
+            case "mapped" if self.search == "buckets":
+                return ("buckets",)
             case "whole" | "mapped":
                 return ()
             case "approximate":

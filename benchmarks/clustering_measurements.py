@@ -44,6 +44,8 @@ def measure(job: Job, scratch: Path, repeats: int, *, again: bool = False) -> di
             return alone(measure_dense, job, scratch, repeats)
         case "approximate":
             return alone(measure_approximate, job, scratch)
+        case "mapped" if job.search == "buckets":
+            return alone(measure_mapped_parts, job, scratch)
         case "mapped":
             return alone(measure_mapped, job, scratch)
 
@@ -190,6 +192,21 @@ def measure_mapped(job: Job, scratch: Path) -> dict[str, Any]:
         "device_peak_bytes": device_peak(job.device),
         **counts(report.labelling.clustering),
         "machine": describe_machine(job.device),
+    }
+
+
+def measure_mapped_parts(job: Job, scratch: Path) -> dict[str, Any]:
+    """Everything after the neighbours, once, on mapped features; memory as in `measure_mapped`, lists included."""
+    features, neighbours, taken = load(job, scratch, job.search)
+    (labels, parts), owned = with_owned_peak(lambda: after_neighbours(features, neighbours))
+    return {
+        **taken,
+        "after_seconds": sum(parts.values()),
+        "parts_seconds": parts,
+        "owned_peak_bytes": owned,
+        "features_bytes": job.features_file(scratch).stat().st_size,
+        **counts(labels),
+        "machine": describe_machine(),
     }
 
 
