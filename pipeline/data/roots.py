@@ -33,8 +33,9 @@ def require_folder(root: Path, hint: str | None = None) -> None:
         if root.is_file() and root.suffix.lower() in _ARCHIVES:
             raise DataError(f"{root} is an archive, not a folder", hint="unpack it, and name the folder")
         if not root.is_dir():
-            table = "a manifest needs --set data.name=manifest" if root.suffix.lower() in TABLES else "name the folder"
-            raise DataError(f"{root} is a file, not a folder", hint=hint or table)
+            is_table = root.suffix.lower() in TABLES
+            named = "`vireid train PRESET --data FILE` trains on a manifest; elsewhere set data.name to manifest"
+            raise DataError(f"{root} is a file, not a folder", hint=hint or (named if is_table else "name the folder"))
         with os.scandir(root) as entries:
             empty = next(entries, None) is None
     except OSError as error:

@@ -91,6 +91,13 @@ def test_an_archive_is_no_folder(tmp_path: Path) -> None:
     assert refusal(tmp_path / "SYSU-MM01.tar.gz").message.endswith("is an archive, not a folder")
 
 
+def test_a_manifest_in_place_of_a_folder_names_the_command_that_takes_it(tmp_path: Path) -> None:
+    (tmp_path / "site.csv").touch()
+    error = refusal(tmp_path / "site.csv")
+    assert error.message.endswith("is a file, not a folder")
+    assert "vireid train PRESET --data FILE" in error.hint
+
+
 def test_a_relative_root_is_named_with_the_working_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert refusal(Path("people")).message == f"there is no folder people in the working folder {tmp_path}"
