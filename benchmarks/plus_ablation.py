@@ -29,6 +29,7 @@ from pipeline.runs.open import run_path
 UNIFIED = ("matching.method=mutual", "swap.mode=off", "loss.contrast=unified", "loss.start=9")
 LIGHT_TEXT = "prompts.text_weight=0.3"
 EXCHANGE = "augmentation.channel=exchange"
+CAMERAS = "memory.cameras=proxies"
 U = (*UNIFIED, LIGHT_TEXT)
 MANY = "matching.method=progressive"
 V = (*UNIFIED, "prompts.text_weight=0", MANY)
@@ -75,6 +76,16 @@ ROWS: dict[str, tuple[str, ...]] = {
     "U, many-to-one + exchange + distillation": (*U, MANY, EXCHANGE, "loss.distillation=1"),
     "U, many-to-one + hard prototypes": (*U, MANY, "memory.hard=true"),
     "U, many-to-one + cross text": (*U, MANY, "prompts.cross_weight=0.3"),
+    "U, many-to-one + shared texts": (*U, MANY, "prompts.shared=true"),
+    "U, many-to-one + relabelling": (*U, MANY, "labelling.relabel=density"),
+    "U, many-to-one + joint clustering": (*U, *JOINT, MANY),
+    "U, many-to-one + soft labels": (*U, MANY, "labelling.soft=neighbours", "labelling.soft_neighbours=10"),
+    "U, many-to-one + outliers assigned": (*U, MANY, "labelling.outliers=assign"),
+    "U, many-to-one, Hungarian pairs in their place": (*U, "matching.method=hungarian"),
+    "U, many-to-one, cross contrast in place of unified": (*U, MANY, "loss.contrast=cross"),
+    "U, many-to-one, text weight 1": (*U, MANY, "prompts.text_weight=1"),
+    "camera proxies": (CAMERAS,),
+    "U, many-to-one + camera proxies": (*U, MANY, CAMERAS),
     "U + exchange": (*U, EXCHANGE),
     "U + exchange + distillation": (*U, EXCHANGE, "loss.distillation=1"),
     "U + hard prototypes": (*U, "memory.hard=true"),
@@ -84,7 +95,7 @@ ROWS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Changes to preset `demo`, by the name of the row; U is unified contrast on mutual pairs with text weight 0.3."""
 
-IN_PREPARE = ("augmentation.", "memory.hard", "labelling.")
+IN_PREPARE = ("augmentation.", "memory.hard", "memory.cameras", "labelling.")
 """Settings that change stage `prepare`."""
 
 Key = tuple[str, int, int]
