@@ -25,16 +25,24 @@ from pipeline.console import set_up_logging
 from pipeline.runs.open import run_path
 from pipeline.storage.run_folder import RunFolder
 
+RELEASED_TEXT = "prompts.text_weight=1.0"
+FROM_CLIP = "stages.carry_over=false"
+
 VARIANTS: dict[str, list[str]] = {
-    "full: `released` swap, text weight 1": [],
-    "full, text weight .3": ["prompts.text_weight=0.3"],
-    "full, no text": ["prompts.text_weight=0.0"],
-    "from CLIP, text weight 1": ["stages.carry_over=false"],
-    "from CLIP, text weight .3": ["stages.carry_over=false", "prompts.text_weight=0.3"],
-    "from CLIP, no text": ["stages.carry_over=false", "prompts.text_weight=0.0"],
-    "full, no swapping": ["swap.mode=off"],
-    "full, `exchange` swap": ["swap.mode=exchange"],
-    "full, alternating prompts": ["prompts.refresh_every=5", "prompts.init=warm", "prompts.feature_source=current"],
+    "text weight 1, as released": [RELEASED_TEXT],
+    "text weight .3: preset `demo`": ["prompts.text_weight=0.3"],
+    "no text": ["prompts.text_weight=0.0"],
+    "from CLIP, text weight 1": [RELEASED_TEXT, FROM_CLIP],
+    "from CLIP, text weight .3": ["prompts.text_weight=0.3", FROM_CLIP],
+    "from CLIP, no text": ["prompts.text_weight=0.0", FROM_CLIP],
+    "no swapping": [RELEASED_TEXT, "swap.mode=off"],
+    "`exchange` swap": [RELEASED_TEXT, "swap.mode=exchange"],
+    "alternating prompts": [
+        RELEASED_TEXT,
+        "prompts.refresh_every=5",
+        "prompts.init=warm",
+        "prompts.feature_source=current",
+    ],
 }
 
 

@@ -18,7 +18,7 @@ import typer
 from matplotlib.figure import Figure
 
 from benchmarks.ablation import percent, retrieval, rounds_of, train
-from benchmarks.demo_ablation import hand_on
+from benchmarks.demo_ablation import RELEASED_TEXT, hand_on
 from pipeline.config.experiment import AnyConfig, planned_rounds
 from pipeline.config.presets import load_config
 from pipeline.console import set_up_logging
@@ -93,7 +93,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "U + joint clustering": (*U, *JOINT),
     SUPERVISED: (),
 }  # fmt: skip
-"""Changes to preset `demo`, by the name of the row; U is unified contrast on mutual pairs with text weight 0.3."""
+"""Changes to preset `demo` with text weight 1; U is unified contrast on mutual pairs with text weight 0.3."""
 
 IN_PREPARE = ("augmentation.", "memory.hard", "memory.cameras", "labelling.")
 """Settings that change stage `prepare`."""
@@ -177,7 +177,8 @@ def _configure(
         "data": {"root": str(data / folder)},
         "execution": {"runs_folder": str(runs / folder), "tracking": False, "figures": False},
     }
-    return load_config(preset, [f"seed={seed}", *row], folders)
+    start = [] if preset == "csdn-demo" else [RELEASED_TEXT]
+    return load_config(preset, [f"seed={seed}", *start, *row], folders)
 
 
 def _read(file: Path) -> list[dict[str, Any]]:

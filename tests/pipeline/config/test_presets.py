@@ -35,7 +35,9 @@ def test_presets_of_a_bundle_differ_from_their_methods_in_the_same_switches() ->
             if value != base[name] and name not in ("name", "loss.start")
         }
 
-    assert changes("demo") == changes("sysu") == changes("regdb") == changes("llcm") != {}
+    light_text = {"prompts.text_weight": 0.3}  # which `demo` has already
+    assert load_config("plus-demo").prompts.text_weight == 0.3
+    assert changes("demo") | light_text == changes("sysu") == changes("regdb") == changes("llcm") != light_text
 
 
 @pytest.mark.parametrize(("bundle", "base"), [("plus-demo", "demo"), ("plus-sysu", "cclnet-sysu")])
