@@ -26,7 +26,8 @@ NO_FILTERS = Filters()
 class MilvusRecord:
     """The description of a gallery in its collection; `cameras` has the number of images of each known one.
 
-    `span` is the first and the last known time, ISO 8601 in UTC without its mark.
+    `span` is the first and the last known time, ISO 8601 in UTC without its mark. `digest` is that of the list of
+    images, empty if a version without calibrations wrote it.
     """
 
     format: int
@@ -41,6 +42,7 @@ class MilvusRecord:
     images: int
     cameras: dict[str, int]
     span: tuple[str, str] | None
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -1,9 +1,11 @@
 """Make and refresh galleries in Milvus: what is new or changed is embedded and inserted, what is gone is deleted."""
 
+import hashlib
+import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from pipeline.inference.gallery_images import (
 )
 from pipeline.inference.index import GallerySource, IndexedFile
 from pipeline.inference.milvus_address import MilvusAddress, address_of
+from pipeline.inference.milvus_calibration import renew_calibration
 from pipeline.inference.milvus_gallery import FORMAT, MilvusGallery, MilvusRecord, open_milvus, read_milvus_record
 from pipeline.inference.milvus_store import FLAT, IVF, MilvusStore, connected
 
@@ -89,7 +92,8 @@ def refresh_milvus(
 ) -> tuple[MilvusGallery, Refreshed]:
     """Make a collection, or bring it up to date. A killed call resumes when repeated; one call at a time may refresh.
 
-    Images are identified as in `refresh_gallery`, and new ones are inserted before others are deleted.
+    Images are identified as in `refresh_gallery`, and new ones are inserted before others are deleted. Then the
+    strangers of its calibration are compared again, see `renew_calibration`.
 
     Raises:
         ConfigError: See `connected`.
@@ -98,6 +102,7 @@ def refresh_milvus(
         CheckpointError: The database fails.
 
     Cost: one `stat` an image, the transfer of its description, one forward pass a new image; 4,096 vectors in memory.
+    If anything has changed and the gallery is calibrated, a search for each stranger, and their vectors in memory.
     """
     images = gallery_images(source, encoder)
     origin = origin_of(source, encoder, images.root)
@@ -119,9 +124,10 @@ def refresh_milvus(
         _write_record(store, origin, files)
         record = read_milvus_record(store, encoder.digest)
         assert record is not None
+        gallery = MilvusGallery(store, record)
+        renew_calibration(gallery)
         gone = len(images.listed) - len(images.files) + len(found.stale)
-        counts = Refreshed(len(found.kept), len(inserted.files), gone, len(inserted.unreadable))
-        return MilvusGallery(store, record), counts
+        return gallery, Refreshed(len(found.kept), len(inserted.files), gone, len(inserted.unreadable))
 
 
 def _require_same(record: MilvusRecord, modality: Modality, root: Path, address: MilvusAddress) -> None:
@@ -198,5 +204,13 @@ def _write_record(store: MilvusStore, origin: Mapping[str, Any], files: Sequence
     )
     cameras = Counter(file.camera for file in files if file.camera)
     dim = store.dim()
-    counts = {"images": len(files), "cameras": cameras, "span": span}
+    counts = {"images": len(files), "cameras": cameras, "span": span, "digest": _digest(files)}
     store.write_record({**origin, "format": FORMAT, "dim": dim, **counts}, dim)
+
+
+def _digest(files: Sequence[IndexedFile]) -> str:
+    """SHA-256 of a list of images, whatever its order."""
+    digest = hashlib.sha256()
+    for file in sorted(files, key=lambda file: file.path):
+        digest.update(json.dumps(asdict(file)).encode() + b"\n")
+    return digest.hexdigest()
