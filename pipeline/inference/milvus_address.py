@@ -38,6 +38,11 @@ class MilvusAddress:
         return f"milvus://{place}{database}?collection={self.collection}{tls}"
 
 
+def is_database(folder: Path) -> bool:
+    """Whether a folder is a database of milvus-lite."""
+    return folder.suffix == ".db" and (folder / "LOCK").is_file()
+
+
 def address_of(path: Path) -> MilvusAddress | None:
     """The address that an option or argument names; None for a path. A `Path` drops one of two slashes.
 

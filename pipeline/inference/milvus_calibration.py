@@ -161,6 +161,29 @@ def renew_calibration(gallery: MilvusGallery) -> None:
     _write_scores(store, about, found, gallery)
 
 
+def strangers_in_milvus(store: MilvusStore) -> tuple[Path, dict[int, str]]:
+    """The folder that the paths of a calibration's strangers start from, and the path of each row.
+
+    Raises:
+        DataError: It is damaged.
+    """
+    return Path(_described(store).root), {row: file.path for row, file in store.files()}
+
+
+def delete_strangers(store: MilvusStore, rows: Sequence[int]) -> None:
+    """Delete strangers of a calibration, which fits no gallery before `renew_calibration`.
+
+    If that is interrupted, the next refresh removes the calibration.
+
+    Raises:
+        DataError: It is damaged.
+    """
+    about = _described(store)
+    store.write_record(asdict(replace(about, strangers=about.strangers - len(rows), gallery=None)), store.dim())
+    store.remove(rows)
+    store.compact()
+
+
 def calibration_store(gallery: MilvusGallery) -> MilvusStore | None:
     """The collection of a gallery's calibration; None if it was never calibrated."""
     store = _store(gallery)

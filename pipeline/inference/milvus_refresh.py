@@ -121,7 +121,7 @@ def refresh_milvus(
         _describe_again(store, found.renamed)
         store.remove(found.stale)
         store.require_method(IVF if wants_lists(kind, len(files)) else FLAT, len(files))
-        _write_record(store, origin, files)
+        write_milvus_record(store, origin, files)
         record = read_milvus_record(store, encoder.digest)
         assert record is not None
         gallery = MilvusGallery(store, record)
@@ -181,7 +181,7 @@ def _insert_new(
             store.create(vectors.shape[1])
             exists = True
         if not (found.last or inserted.files):
-            _write_record(store, origin, ())  # first: it names the encoder of the rows that a kill leaves
+            write_milvus_record(store, origin, ())  # first: it names the encoder of the rows that a kill leaves
         files = [images.files[block[row]] for row in embedded.rows.tolist()]
         first = found.last + len(inserted.files) + 1
         store.put(range(first, first + len(files)), files, vectors)
@@ -197,7 +197,8 @@ def _describe_again(store: MilvusStore, renamed: Mapping[int, IndexedFile]) -> N
         store.put(stored.rows.tolist(), [renamed[row] for row in stored.rows.tolist()], stored.vectors)
 
 
-def _write_record(store: MilvusStore, origin: Mapping[str, Any], files: Sequence[IndexedFile]) -> None:
+def write_milvus_record(store: MilvusStore, origin: Mapping[str, Any], files: Sequence[IndexedFile]) -> None:
+    """Write the description of a gallery: where it comes from, see `origin_of`, and what its images are."""
     times = sorted(moment(file.time) for file in files if file.time)
     span = (
         [time.replace(tzinfo=None).isoformat(timespec="seconds") for time in (times[0], times[-1])] if times else None

@@ -193,6 +193,15 @@ class MilvusStore:
             for some in _pages(rows, 10_000):
                 self.client.delete(self.address.collection, ids=[*some])
 
+    def compact(self) -> None:
+        """Make deletions durable, and request that deleted rows leave the files, which happens later.
+
+        milvus-lite ignores the request: it compacts after later writes, if at all.
+        """
+        with failures(self.address):
+            self.client.flush(self.address.collection)
+            self.client.compact(self.address.collection)
+
     def search(self, queries: Float32[np.ndarray, "q dim"], k: int, filters: Filters) -> list[Candidates]:
         """The rows most similar to each query, and 32 more, of those that fulfil the conditions."""
         limit = min(k + SPARE, MOST_FOUND)
