@@ -56,7 +56,10 @@ def delete_rows(gallery: MilvusGallery, chosen: Callable[[str, Path], bool]) -> 
     Raises:
         CheckpointError: The database fails.
     """
-    found, store, calibration = choose_rows(gallery, chosen), gallery.store, calibration_store(gallery)
+    store = gallery.store
+    if not store.exists():
+        return
+    found, calibration = choose_rows(gallery, chosen), calibration_store(gallery)
     empty = len(found.rows) == found.images
     if calibration is not None and (empty or found.damaged):
         calibration.drop()

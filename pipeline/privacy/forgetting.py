@@ -50,7 +50,8 @@ class Places:
 
     def galleries(self) -> tuple[MilvusAddress, ...]:
         """The addresses; ConfigError if one is none of Milvus."""
-        return tuple(address for place in self.also if (address := address_of(place)) is not None)
+        found = (address_of(place) for place in self.also)
+        return tuple(dict.fromkeys(address for address in found if address is not None))
 
     def _files(self) -> list[Path]:
         return [place for place in self.also if address_of(place) is None]
@@ -203,14 +204,15 @@ def forget(selection: Selection, places: Places, sources: Sources, *, really: bo
     """
     if sources.delete_rows and sources.manifest is None:
         raise ConfigError("--delete-rows needs a manifest", hint="name it with --manifest")
-    searched = ", ".join(map(str, (*places.galleries(), *places.existing())))
+    first = search(selection, places)
+    galleries = [address for address in places.galleries() if address not in first.absent]
+    searched, absent = ", ".join(map(str, (*galleries, *places.existing()))), (*places.missing(), *first.absent)
     if not searched:
         raise DataError(
-            f"nothing to search: {', '.join(map(str, places.missing()))} do not exist",
+            f"nothing to search: {', '.join(map(str, absent))} do not exist",
             hint="call the command where runs and indexes are, or name them with --runs, --indexes and --also",
         )
-    missing = [f"{place} does not exist: it is not searched" for place in places.missing()]
-    first = search(selection, places)
+    missing = [f"{place} does not exist: it is not searched" for place in absent]
     there = [file for file in selection.names.files if file.exists()]
     lines = [] if sources.manifest is None else rows_of(sources.manifest, sources.root, selection.names)
     if not (there or lines or first.unread or any(trace.certain for trace in first.traces)):

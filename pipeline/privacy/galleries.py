@@ -22,7 +22,7 @@ def gallery_traces(
     """
     gallery = find_milvus(address, None)
     if gallery is None:
-        found.unclear.append(f"{address} holds no gallery")
+        found.absent.append(address)
         return
     chosen = choose_rows(gallery, names.match)
     if not (chosen.rows or chosen.strangers or chosen.damaged):

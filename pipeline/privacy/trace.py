@@ -76,6 +76,7 @@ class Findings:
         unclear: Sentences about places that do not record whose images they hold, and are kept.
         trained: Sentences about weights.
         remains: Sentences about copies that a removal does not reach.
+        absent: Galleries that do not exist.
     """
 
     traces: list[Trace] = field(default_factory=list)
@@ -83,3 +84,4 @@ class Findings:
     unclear: list[str] = field(default_factory=list)
     trained: list[str] = field(default_factory=list)
     remains: list[str] = field(default_factory=list)
+    absent: list[MilvusAddress] = field(default_factory=list)

@@ -88,6 +88,7 @@ def test_a_person_is_listed_then_deleted_with_her_images_among_the_strangers(
     before = chances(place)
     report = looked(anna(manifest), tmp_path, place)
     (trace,) = report.traces
+    assert looked(anna(manifest), tmp_path, place, place).traces == report.traces
     assert trace == {"place": str(address(place)), "what": VECTORS, "images": 4, "deed": "deleted"}
     assert not report.done and str(address(place)) in report.searched
     assert len(paths_in(place)) == 6 and len(strangers_in(place)) == 27
@@ -150,7 +151,7 @@ def test_a_gallery_of_one_person_is_removed_with_its_calibration(manifest: Path,
     calibrate(gallery_of(folder, place), manifest.parent)
     assert looked(images_of_list(folder), tmp_path, place).traces[0]["deed"] == "the collection is removed"
     report = forget_now(images_of_list(folder), tmp_path, place)
-    assert report.complete and f"{address(place)} holds no gallery" in report.notes
+    assert report.complete and str(address(place)) in report.searched
     assert not any("stay in" in note for note in report.notes)  # milvus-lite removes the files of a collection at once
     assert find_milvus(address(place), None) is None
     store = gallery_of(manifest, place).store  # a new one, which is not calibrated
@@ -237,7 +238,11 @@ def test_a_place_without_a_gallery_is_noted(manifest: Path, place: Path, tmp_pat
     missing = Path(f"milvus://{tmp_path}/none.db")
     report = forget_now(anna(manifest), tmp_path, place, missing)
     assert report.complete and not (tmp_path / "none.db").exists() and len(paths_in(other)) == 6
-    assert {f"{address(one)} holds no gallery" for one in (place, missing)} <= set(report.notes)
+    absent = [str(address(one)) for one in (place, missing)]
+    assert {f"{one} does not exist: it is not searched" for one in absent} <= set(report.notes)
+    assert not any(one in report.searched for one in absent)
+    with pytest.raises(DataError, match=r"nothing to search: .*/runs, .*/none, milvus:.*collection=day do not exist"):
+        forget(anna(manifest), Places(tmp_path / "runs", tmp_path / "none", (place,)), Sources(), really=False)
 
 
 def test_a_database_that_cannot_be_opened_is_no_success(manifest: Path, tmp_path: Path) -> None:
@@ -262,3 +267,14 @@ def test_a_database_below_a_searched_folder_is_named_unless_it_is_searched(manif
 def test_a_wrong_address_is_refused(manifest: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="neither a server with its port nor a file"):
         looked(anna(manifest), tmp_path, Path("milvus://host"))
+
+
+def test_a_gallery_that_was_removed_meanwhile_is_done(manifest: Path, place: Path, tmp_path: Path) -> None:
+    gallery = gallery_of(manifest, place)
+    (trace,) = search(anna(manifest), Places(tmp_path / "runs", tmp_path / "indexes", (place,))).traces
+    trace.forget()
+    trace.forget()
+    assert len(paths_in(place)) == 4
+    gallery.store.drop()
+    trace.forget()
+    assert find_milvus(address(place), None) is None
