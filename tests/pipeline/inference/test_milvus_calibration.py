@@ -258,6 +258,28 @@ def test_a_damaged_description_is_named_and_removed_by_a_refresh(
     assert "day_calibration is removed" in warnings.text and kept(site) == {}
 
 
+def test_a_gallery_without_a_digest_is_calibrated_as_it_is_and_again_at_its_refresh(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = opened(site).store
+    record = dict(store.record() or {})
+    del record["digest"]
+    store.write_record(record, 12)
+    gallery, images = open_milvus(place_of(site), "mean"), list_images(site, Modality.INFRARED)
+    before = calibrate_index(gallery, gallery.store.address, MeanEncoder(), images, batch_size=16)
+    assert_same(kept(site), before)
+    compared, original = list[int](), MilvusStore.best
+
+    def count(store: MilvusStore, queries: np.ndarray, without: str) -> np.ndarray:
+        compared.append(len(queries))
+        return original(store, queries, without)
+
+    monkeypatch.setattr(MilvusStore, "best", count)
+    opened(site)
+    assert_same(kept(site), before)
+    assert sum(compared) == 120
+
+
 class TestRefused:
     def test_groups_of_gallery_images(self, site: Path) -> None:
         with pytest.raises(ConfigError, match="not by groups"):
