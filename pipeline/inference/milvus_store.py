@@ -39,7 +39,8 @@ _UNKNOWN = -(2**62)
 _SECONDS = 10.0
 _BYTES = 16_000_000
 """Of the vectors in one message; servers take 64 MB."""
-_PAGE = 1_000
+_PAGE = 10_000
+"""Descriptions in one answer, of at most 16,384: milvus-lite scans all rows for each answer."""
 _SEARCH = {"metric_type": "IP", "params": {"nprobe": 64}}
 _LOGGERS = ("pymilvus", "milvus_lite", "grpc")
 _FIELDS = {"id", "vector", "file", "camera", "time", "person"}
