@@ -190,10 +190,10 @@ class Run:
         """
         from models.modality import Modality
         from pipeline.config.datasets import DIRECTIONS
-        from pipeline.inference.calibration import read_calibrations
         from pipeline.inference.groups import Grouping
         from pipeline.inference.index import INDEXES, GallerySource
         from pipeline.inference.index_refresh import open_or_refresh
+        from pipeline.inference.milvus_calibration import calibrations_of
         from pipeline.inference.searching import search_gallery
 
         if direction not in DIRECTIONS:
@@ -210,7 +210,7 @@ class Run:
             batch_size=batch_size,
             workers=workers,
             grouping=Grouping(group, group, group_by),
-            calibrations=read_calibrations(place, self._encoder.digest),
+            calibrations=calibrations_of(opened, place),
             false_match=false_match,
         )
         rows = [

@@ -11,7 +11,7 @@ from flows.cli.printing import print_json, print_line, printable, stdout
 from pipeline.errors import ConfigError
 
 if TYPE_CHECKING:
-    from pipeline.privacy.forgetting import Report
+    from pipeline.privacy.forgetting import Places, Report
     from pipeline.privacy.selection import Selection
 
 
@@ -31,7 +31,9 @@ def forget(
     ] = None,
     runs: RunsOption = Path("runs"),
     indexes: Annotated[Path, typer.Option(help="The folder of indexes.")] = Path("indexes"),
-    also: Annotated[list[Path] | None, typer.Option(help="A further file or folder to search. Repeatable.")] = None,
+    also: Annotated[
+        list[Path] | None, typer.Option(help="A further file, folder or gallery (milvus://...) to search. Repeatable.")
+    ] = None,
     delete_files: Annotated[bool, typer.Option("--delete-files", help="Delete the image files, too.")] = False,
     delete_rows: Annotated[
         bool, typer.Option("--delete-rows", help="Delete the images' rows of --manifest, too.")
@@ -43,9 +45,10 @@ def forget(
     from pipeline.privacy.forgetting import Places, Sources
     from pipeline.privacy.forgetting import forget as forget_images
 
-    selection = _selection(images, person, camera, before, manifest, root, indexes)
+    places = Places(runs, indexes, tuple(also or ()))
+    selection = _selection(images, person, camera, before, manifest, root, places)
     sources = Sources(manifest, root, delete_files, delete_rows)
-    report = forget_images(selection, Places(runs, indexes, tuple(also or ())), sources, really=yes)
+    report = forget_images(selection, places, sources, really=yes)
     if as_json:
         print_json(report.to_dict())
     else:
@@ -61,7 +64,7 @@ def _selection(
     before: str | None,
     manifest: Path | None,
     root: Path | None,
-    indexes: Path,
+    places: "Places",
 ) -> "Selection":
     from pipeline.privacy.selection import images_of_camera, images_of_list, images_of_person
 
@@ -80,9 +83,9 @@ def _selection(
             hint="name it with --manifest; `vireid data manifest` writes one",
         )
     if person is not None:
-        return images_of_person(person, manifest, root, indexes)
+        return images_of_person(person, manifest, root, places.indexes, places.galleries())
     assert camera is not None
-    return images_of_camera(camera, before, manifest, root, indexes)
+    return images_of_camera(camera, before, manifest, root, places.indexes, places.galleries())
 
 
 def _print(report: "Report") -> None:

@@ -107,7 +107,7 @@ def search(
     kind = one_of("--method", method, METHODS)
     grouping = grouping_of(query_group or group, gallery_group or group, group_by)
     from pipeline.data.image_list import list_images
-    from pipeline.inference.calibration import read_calibrations
+    from pipeline.inference.milvus_calibration import calibrations_of
     from pipeline.inference.run_encoder import open_encoder
     from pipeline.inference.search_page import write_search_page
     from pipeline.inference.searching import hit_columns, search_gallery
@@ -119,7 +119,7 @@ def search(
     opened, folder = _open(source, index, encoder, batch_size, workers, kind)
     result = search_gallery(
         encoder, queries, opened, top, batch_size=batch_size, workers=workers, grouping=grouping,
-        calibrations=read_calibrations(folder, encoder.digest), false_match=false_match,
+        calibrations=calibrations_of(opened, folder), false_match=false_match,
     )  # fmt: skip
     tables = TableFiles(csv, parquet, sqlite).write("hits", hit_columns(result, encoder.digest))
     pages = [] if html is None else write_search_page(result, queries, opened, html)
@@ -135,6 +135,9 @@ def calibrate(
     direction: DirectionOption,
     group: Annotated[
         list[str] | None, typer.Option("--group", help="Calibrate groups too, as in `vireid search`. Repeatable.")
+    ] = None,
+    query_group: Annotated[
+        list[str] | None, typer.Option(help="--group of the strangers only, as in `vireid search`. Repeatable.")
     ] = None,
     group_by: GroupByOption = "mean",
     index: IndexOption = None,
@@ -152,16 +155,15 @@ def calibrate(
     """Store with a gallery's index how high people score who are not in it; `search` then prints chances."""
     asking, asked = _modalities(direction)
     groupings = [grouping_of(one, one, group_by) for one in group or ()]
+    groupings += [grouping_of(one, None, group_by) for one in query_group or ()]
     from pipeline.data.image_list import list_images
-    from pipeline.inference.calibration import calibrate_gallery, refuse_milvus
+    from pipeline.inference.milvus_calibration import calibrate_index
     from pipeline.inference.run_encoder import open_encoder
 
-    refuse_milvus(gallery, index)
     images = list_images(strangers, asking, strangers_split or (), root_of(strangers, root))
     encoder = open_encoder(run, device, precision_of(precision), orientation_of(orientation), deep_range_of(deep_range))
-    _, folder = _open(_source(gallery, asked, gallery_split, root), index, encoder, batch_size, workers)
-    assert isinstance(folder, Path)
-    found = calibrate_gallery(folder, encoder, images, groupings, batch_size=batch_size, workers=workers)
+    opened, folder = _open(_source(gallery, asked, gallery_split, root), index, encoder, batch_size, workers)
+    found = calibrate_index(opened, folder, encoder, images, groupings, batch_size=batch_size, workers=workers)
     summaries = {str(grouping): one.summary() for grouping, one in found.items()}
     if as_json:
         print_json({"index": str(folder), "calibrations": summaries})

@@ -7,7 +7,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -17,14 +17,13 @@ from jaxtyping import Float32, Float64
 from pydantic import TypeAdapter, ValidationError
 
 from pipeline.data.image_list import ImageList, ListedImage
-from pipeline.errors import ConfigError, DataError
+from pipeline.errors import DataError
 from pipeline.evaluation.ranking import unit_rows
 from pipeline.inference.embedding import embed_images, forget_parts, require_some
 from pipeline.inference.encoder import TrainedEncoder
 from pipeline.inference.false_match import FEWEST, FalseMatch
 from pipeline.inference.groups import SINGLE, Entries, Grouping, group_entries
-from pipeline.inference.index import INDEX, LOCK, STRANGER_PARTS, Gallery, open_gallery, read_record
-from pipeline.inference.milvus_address import MilvusAddress, address_of
+from pipeline.inference.index import INDEX, LOCK, STRANGER_PARTS, Gallery, IndexedFile, open_gallery, read_record
 from pipeline.runtime import atomic_files
 from pipeline.runtime.arrays import read_arrays
 from pipeline.runtime.folder_lock import lock_folder
@@ -36,6 +35,9 @@ _AGAIN = "calibrate again: `vireid calibrate`"
 
 Calibrations = Mapping[Grouping, FalseMatch]
 """What scores mean, for each way of grouping that was calibrated."""
+
+BestOf = Callable[[Entries, Grouping], Float64[np.ndarray, " q"]]
+"""The highest score of each stranger, or group of strangers, in a gallery; minus infinity without any."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -81,21 +83,11 @@ def calibrate_gallery(
     lock = lock_folder(folder, LOCK)
     try:
         gallery = open_gallery(folder, encoder.digest)
-        _refuse_own(images, gallery)
-        embedded = require_some(
-            embed_images(
-                encoder,
-                images,
-                batch_size=batch_size,
-                parts=folder / STRANGER_PARTS,
-                workers=workers,
-                description="strangers",
-            )
+        refuse_own(images, gallery.root, gallery.files)
+        strangers = embed_strangers(
+            encoder, images, batch_size=batch_size, parts=folder / STRANGER_PARTS, workers=workers
         )
-        readable = images.only(embedded.rows)
-        vectors = unit_rows(embedded.vectors, "strangers").astype(np.float32)
-        strangers = Strangers(str(images.root.resolve()), readable.listed(), vectors)
-        found = _calibrations(strangers, gallery, [*dict.fromkeys((SINGLE, *groupings))])
+        found = _compared(strangers, gallery, groupings)
         record = read_record(folder)
         name = f"calibration-{record.generation:06d}.npz"
         _write(folder / name, strangers, found, encoder.digest, _digest(folder / record.files))
@@ -106,23 +98,23 @@ def calibrate_gallery(
         os.close(lock)
 
 
-def refuse_milvus(*places: Path | None) -> None:
-    """ConfigError if one of the places of a gallery is a collection in Milvus."""
-    if any(place is not None and address_of(place) is not None for place in places):
-        raise ConfigError(
-            "a gallery in Milvus cannot be calibrated: that compares every stranger with every image",
-            hint="keep the index in a folder, the default of --index",
-        )
+def embed_strangers(
+    encoder: TrainedEncoder, images: ImageList, *, batch_size: int, parts: Path | None, workers: int | None
+) -> Strangers:
+    """Embed images of strangers; see `embed_images`. DataError if none can be read."""
+    embedded = require_some(
+        embed_images(encoder, images, batch_size=batch_size, parts=parts, workers=workers, description="strangers")
+    )
+    vectors = unit_rows(embedded.vectors, "strangers").astype(np.float32)
+    return Strangers(str(images.root.resolve()), images.only(embedded.rows).listed(), vectors)
 
 
-def read_calibrations(folder: Path | MilvusAddress, encoder: str) -> Calibrations:
-    """The calibrations of an index; empty if it was never calibrated, or is a collection in Milvus.
+def read_calibrations(folder: Path, encoder: str) -> Calibrations:
+    """The calibrations of an index in a folder; empty if it was never calibrated.
 
     Raises:
         DataError: The calibration is damaged, or that of another index.
     """
-    if isinstance(folder, MilvusAddress):
-        return {}
     record = read_record(folder)
     if record.calibration is None:
         return {}
@@ -158,7 +150,7 @@ def carry_over(
         arrays, _ = read_arrays(before, ("vectors",), _AGAIN)
         rows = [row for row, one in enumerate(about.files) if kept is None or kept(one.path, Path(about.root))]
         strangers = Strangers(about.root, tuple(about.files[row] for row in rows), arrays["vectors"][rows])
-        found = _calibrations(strangers, gallery, about.groupings)
+        found = _compared(strangers, gallery, about.groupings)
     except (DataError, KeyError) as error:
         logger.warning("%s is dropped: %s; %s", before, error, _AGAIN)
         return None
@@ -166,12 +158,22 @@ def carry_over(
     return after.name
 
 
-def _calibrations(strangers: Strangers, gallery: Gallery, groupings: Sequence[Grouping]) -> Calibrations:
+def _compared(strangers: Strangers, gallery: Gallery, groupings: Iterable[Grouping]) -> Calibrations:
+    def best_of(asking: Entries, grouping: Grouping) -> Float64[np.ndarray, " q"]:
+        return best_scores(asking, group_entries(gallery.files, gallery.vectors, grouping.gallery, grouping.by))
+
+    return calibrations(strangers, groupings, best_of)
+
+
+def calibrations(strangers: Strangers, groupings: Iterable[Grouping], best_of: BestOf) -> Calibrations:
+    """What scores mean, for single images and for each of `groupings`.
+
+    Raises:
+        DataError: Fewer than 20 strangers can be compared; and see `group_entries`.
+    """
     found: dict[Grouping, FalseMatch] = {}
-    for grouping in groupings:
-        asking = group_entries(strangers.files, strangers.vectors, grouping.query, grouping.by)
-        there = group_entries(gallery.files, gallery.vectors, grouping.gallery, grouping.by)
-        best = best_scores(asking, there)
+    for grouping in dict.fromkeys((SINGLE, *groupings)):
+        best = best_of(group_entries(strangers.files, strangers.vectors, grouping.query, grouping.by), grouping)
         best = best[np.isfinite(best)]
         if len(best) < FEWEST:
             raise DataError(
@@ -202,14 +204,15 @@ def best_scores(asking: Entries, there: Entries) -> Float64[np.ndarray, " q"]:
     return best
 
 
-def _refuse_own(images: ImageList, gallery: Gallery) -> None:
-    """Images of the gallery among the strangers would make every score look low, unless they have names."""
-    own = {str(gallery.root / file.path) for file in gallery.files if not file.person}
-    shared = [
-        path
+def refuse_own(images: ImageList, root: Path, gallery: Iterable[IndexedFile]) -> None:
+    """DataError if images of the gallery are strangers without a name: they would make every score look low."""
+    unnamed = {
+        str((images.root / path).resolve()): path
         for row, path in enumerate(images.paths)
-        if str((images.root / path).resolve()) in own and not images.known_of(row)[1]
-    ]
+        if not images.known_of(row)[1]
+    }
+    own = (str(root / file.path) for file in gallery if not file.person)
+    shared = [unnamed[path] for path in own if path in unnamed]
     if shared:
         raise DataError(
             f"{len(shared):,} images are strangers and in the gallery, first: {shared[0]}",

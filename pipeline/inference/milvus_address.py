@@ -10,7 +10,9 @@ from pipeline.errors import ConfigError
 SCHEME = "milvus:"
 _FORMS = "write milvus:///FOLDER/NAME.db?collection=NAME, or milvus://HOST:PORT/DATABASE?collection=NAME"
 _SERVER = re.compile(r"(?P<host>[\w.-]+|\[[0-9a-fA-F:]+\]):(?P<port>\d{1,5})(?:/(?P<database>\w*))?/?")
-_COLLECTION = re.compile(r"[A-Za-z_]\w{0,254}", re.ASCII)
+LONGEST_NAME = 255
+"""Characters of a collection's name, the limit of Milvus."""
+_COLLECTION = re.compile(rf"[A-Za-z_]\w{{0,{LONGEST_NAME - 1}}}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +36,11 @@ class MilvusAddress:
         database = f"/{self.database}" if self.database else ""
         tls = "&tls=yes" if self.uri.startswith("https:") else ""
         return f"milvus://{place}{database}?collection={self.collection}{tls}"
+
+
+def is_database(folder: Path) -> bool:
+    """Whether a folder is a database of milvus-lite."""
+    return folder.suffix == ".db" and (folder / "LOCK").is_file()
 
 
 def address_of(path: Path) -> MilvusAddress | None:

@@ -26,7 +26,8 @@ NO_FILTERS = Filters()
 class MilvusRecord:
     """The description of a gallery in its collection; `cameras` has the number of images of each known one.
 
-    `span` is the first and the last known time, ISO 8601 in UTC without its mark.
+    `span` is the first and the last known time, ISO 8601 in UTC without its mark. `digest` is that of the list of
+    images, empty if a version without calibrations wrote it.
     """
 
     format: int
@@ -41,6 +42,7 @@ class MilvusRecord:
     images: int
     cameras: dict[str, int]
     span: tuple[str, str] | None
+    digest: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -148,13 +150,21 @@ def open_milvus(address: MilvusAddress, encoder: str | None) -> MilvusGallery:
         DataError: There is no such gallery, it is damaged, or of another encoder.
         CheckpointError: The database fails.
     """
+    found = find_milvus(address, encoder)
+    if found is None:
+        raise DataError(
+            f"{address} holds no gallery", hint="name the images with --gallery, and the address with --index"
+        )
+    return found
+
+
+def find_milvus(address: MilvusAddress, encoder: str | None) -> MilvusGallery | None:
+    """Open a gallery as `open_milvus` does; None if there is none."""
     if address.file is not None and not address.file.exists():
-        raise _no_gallery(address)
+        return None
     with connected(address) as store:
         record = read_milvus_record(store, encoder) if store.exists() else None
-        if record is None:
-            raise _no_gallery(address)
-        return MilvusGallery(store, record)
+        return None if record is None else MilvusGallery(store, record)
 
 
 def read_milvus_record(store: MilvusStore, encoder: str | None) -> MilvusRecord | None:
@@ -182,7 +192,3 @@ def read_milvus_record(store: MilvusStore, encoder: str | None) -> MilvusRecord 
             "encoder a collection of its own",
         )
     return record
-
-
-def _no_gallery(address: MilvusAddress) -> DataError:
-    return DataError(f"{address} holds no gallery", hint="name the images with --gallery, and the address with --index")

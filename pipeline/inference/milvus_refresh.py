@@ -1,9 +1,11 @@
 """Make and refresh galleries in Milvus: what is new or changed is embedded and inserted, what is gone is deleted."""
 
+import hashlib
+import json
 import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from pipeline.inference.gallery_images import (
 )
 from pipeline.inference.index import GallerySource, IndexedFile
 from pipeline.inference.milvus_address import MilvusAddress, address_of
+from pipeline.inference.milvus_calibration import renew_calibration
 from pipeline.inference.milvus_gallery import FORMAT, MilvusGallery, MilvusRecord, open_milvus, read_milvus_record
 from pipeline.inference.milvus_store import FLAT, IVF, MilvusStore, connected
 
@@ -89,7 +92,8 @@ def refresh_milvus(
 ) -> tuple[MilvusGallery, Refreshed]:
     """Make a collection, or bring it up to date. A killed call resumes when repeated; one call at a time may refresh.
 
-    Images are identified as in `refresh_gallery`, and new ones are inserted before others are deleted.
+    Images are identified as in `refresh_gallery`, and new ones are inserted before others are deleted. Then the
+    strangers of its calibration are compared again, see `renew_calibration`.
 
     Raises:
         ConfigError: See `connected`.
@@ -98,6 +102,7 @@ def refresh_milvus(
         CheckpointError: The database fails.
 
     Cost: one `stat` an image, the transfer of its description, one forward pass a new image; 4,096 vectors in memory.
+    If anything has changed and the gallery is calibrated, a search for each stranger, and their vectors in memory.
     """
     images = gallery_images(source, encoder)
     origin = origin_of(source, encoder, images.root)
@@ -116,12 +121,13 @@ def refresh_milvus(
         _describe_again(store, found.renamed)
         store.remove(found.stale)
         store.require_method(IVF if wants_lists(kind, len(files)) else FLAT, len(files))
-        _write_record(store, origin, files)
+        write_milvus_record(store, origin, files)
         record = read_milvus_record(store, encoder.digest)
         assert record is not None
+        gallery = MilvusGallery(store, record)
+        renew_calibration(gallery)
         gone = len(images.listed) - len(images.files) + len(found.stale)
-        counts = Refreshed(len(found.kept), len(inserted.files), gone, len(inserted.unreadable))
-        return MilvusGallery(store, record), counts
+        return gallery, Refreshed(len(found.kept), len(inserted.files), gone, len(inserted.unreadable))
 
 
 def _require_same(record: MilvusRecord, modality: Modality, root: Path, address: MilvusAddress) -> None:
@@ -175,7 +181,7 @@ def _insert_new(
             store.create(vectors.shape[1])
             exists = True
         if not (found.last or inserted.files):
-            _write_record(store, origin, ())  # first: it names the encoder of the rows that a kill leaves
+            write_milvus_record(store, origin, ())  # first: it names the encoder of the rows that a kill leaves
         files = [images.files[block[row]] for row in embedded.rows.tolist()]
         first = found.last + len(inserted.files) + 1
         store.put(range(first, first + len(files)), files, vectors)
@@ -191,12 +197,21 @@ def _describe_again(store: MilvusStore, renamed: Mapping[int, IndexedFile]) -> N
         store.put(stored.rows.tolist(), [renamed[row] for row in stored.rows.tolist()], stored.vectors)
 
 
-def _write_record(store: MilvusStore, origin: Mapping[str, Any], files: Sequence[IndexedFile]) -> None:
+def write_milvus_record(store: MilvusStore, origin: Mapping[str, Any], files: Sequence[IndexedFile]) -> None:
+    """Write the description of a gallery: where it comes from, see `origin_of`, and what its images are."""
     times = sorted(moment(file.time) for file in files if file.time)
     span = (
         [time.replace(tzinfo=None).isoformat(timespec="seconds") for time in (times[0], times[-1])] if times else None
     )
     cameras = Counter(file.camera for file in files if file.camera)
     dim = store.dim()
-    counts = {"images": len(files), "cameras": cameras, "span": span}
+    counts = {"images": len(files), "cameras": cameras, "span": span, "digest": _digest(files)}
     store.write_record({**origin, "format": FORMAT, "dim": dim, **counts}, dim)
+
+
+def _digest(files: Sequence[IndexedFile]) -> str:
+    """SHA-256 of a list of images, whatever its order."""
+    digest = hashlib.sha256()
+    for file in sorted(files, key=lambda file: file.path):
+        digest.update(json.dumps(asdict(file)).encode() + b"\n")
+    return digest.hexdigest()

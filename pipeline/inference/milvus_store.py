@@ -1,7 +1,7 @@
-"""A collection of Milvus: rows with a vector and the description of its image, and one row that describes them all.
+"""A collection of Milvus: rows with a vector and the description of its image, and row 0, which describes them all.
 
-This is the only module that imports pymilvus. The description is a row, because milvus-lite and the versions of Milvus
-differ in the properties of collections that they keep.
+Rows below 0 are further texts. The description is a row, because milvus-lite and the versions of Milvus differ in the
+properties of collections that they keep. This is the only module that imports pymilvus.
 """
 
 import contextlib
@@ -39,7 +39,9 @@ _UNKNOWN = -(2**62)
 _SECONDS = 10.0
 _BYTES = 16_000_000
 """Of the vectors in one message; servers take 64 MB."""
-_PAGE = 1_000
+_PAGE = 10_000
+"""Descriptions in one answer, of at most 16,384: milvus-lite scans all rows for each answer."""
+_SEARCH = {"metric_type": "IP", "params": {"nprobe": 64}}
 _LOGGERS = ("pymilvus", "milvus_lite", "grpc")
 _FIELDS = {"id", "vector", "file", "camera", "time", "person"}
 
@@ -97,6 +99,11 @@ class MilvusStore:
                 consistency_level="Strong",
             )
 
+    def drop(self) -> None:
+        """Remove the collection."""
+        with failures(self.address):
+            self.client.drop_collection(self.address.collection)
+
     def require_method(self, method: str, images: int) -> None:
         """Build the index again if it is of another type than `method`, FLAT or IVF_FLAT, for a number of images."""
         name = self.address.collection
@@ -120,17 +127,31 @@ class MilvusStore:
         return next(int(field["params"]["dim"]) for field in fields if field["name"] == "vector")
 
     def record(self) -> Mapping[str, Any] | None:
-        """The description of the gallery; None if it was not written."""
-        with failures(self.address):
-            found = self.client.get(self.address.collection, ids=[_RECORD], output_fields=["file"])
-        return _json(found[0]["file"], self.address) if found else None
+        """The description of the collection; None if it was not written."""
+        found = self.texts([_RECORD])
+        return _json(found[0], self.address) if found else None
 
     def write_record(self, record: Mapping[str, Any], dim: int) -> None:
-        """Write, or replace, the description of the gallery; then all rows are made durable."""
-        row = {"id": _RECORD, "vector": np.zeros(dim, np.float32), "file": json.dumps(record)}
+        """Write, or replace, the description of the collection; then all rows are made durable."""
+        self.write_texts({_RECORD: json.dumps(record)}, dim)
         with failures(self.address):
-            self.client.upsert(self.address.collection, [row | {"camera": "", "person": "", "time": _UNKNOWN}])
             self.client.flush(self.address.collection)
+
+    def texts(self, rows: Sequence[int]) -> list[str]:
+        """The texts of these rows, in their order, without those that do not exist."""
+        found: dict[int, str] = {}
+        with failures(self.address):
+            for some in _pages(rows, 100):
+                stored = self.client.get(self.address.collection, ids=[*some], output_fields=["file"])
+                found |= {int(row["id"]): row["file"] for row in stored}
+        return [found[row] for row in rows if row in found]
+
+    def write_texts(self, texts: Mapping[int, str], dim: int) -> None:
+        """Write, or replace, rows that are texts of at most 65,535 bytes: row 0, or rows below 0."""
+        plain = {"vector": np.zeros(dim, np.float32), "camera": "", "person": "", "time": _UNKNOWN}
+        with failures(self.address):
+            for some in _pages([*texts], 100):
+                self.client.upsert(self.address.collection, [plain | {"id": row, "file": texts[row]} for row in some])
 
     def files(self) -> Iterator[tuple[int, IndexedFile]]:
         """Every row from 1 on, and its image.
@@ -173,6 +194,15 @@ class MilvusStore:
             for some in _pages(rows, 10_000):
                 self.client.delete(self.address.collection, ids=[*some])
 
+    def compact(self) -> None:
+        """Make deletions durable, and request that deleted rows leave the files, which happens later.
+
+        milvus-lite ignores the request: it compacts after later writes, if at all.
+        """
+        with failures(self.address):
+            self.client.flush(self.address.collection)
+            self.client.compact(self.address.collection)
+
     def search(self, queries: Float32[np.ndarray, "q dim"], k: int, filters: Filters) -> list[Candidates]:
         """The rows most similar to each query, and 32 more, of those that fulfil the conditions."""
         limit = min(k + SPARE, MOST_FOUND)
@@ -188,9 +218,30 @@ class MilvusStore:
                     limit=limit,
                     filter=_condition(filters),
                     output_fields=["vector", "file"],
-                    search_params={"metric_type": "IP", "params": {"nprobe": 64}},
+                    search_params=_SEARCH,
                 )
             ]
+
+    def best(self, queries: Float32[np.ndarray, "q dim"], without: str) -> Float32[np.ndarray, " q"]:
+        """The highest inner product of each query with an image; minus infinity without any.
+
+        Images of the person `without` are excluded, none if it is empty. Inverted lists may miss the best one.
+        """
+        best = np.full(len(queries), -np.inf, np.float32)
+        with failures(self.address):
+            for some in _pages(range(len(queries)), 100):
+                found = self.client.search(
+                    self.address.collection,
+                    data=[queries[at] for at in some],
+                    anns_field="vector",
+                    limit=2,  # one of them may be row 0
+                    filter=f'person != "{_literal(without)}"' if without else "",
+                    output_fields=["id"],
+                    search_params=_SEARCH,
+                )
+                for at, hits in zip(some, found, strict=True):
+                    best[at] = max((hit["distance"] for hit in hits if hit["id"] != _RECORD), default=-np.inf)
+        return best
 
     def has_person(self, name: str) -> bool:
         """Whether an image shows a person of this name."""

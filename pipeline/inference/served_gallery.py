@@ -141,8 +141,7 @@ class ServedGallery:
 
     def calibration(self, images: int) -> FalseMatch | None:
         """What scores of a query of so many images mean; None where it is not known."""
-        is_group = images > 1 and self.grouping == SINGLE
-        return None if is_group else self.calibrations.get(self.grouping)
+        return calibration_of(self.calibrations, self.grouping, images)
 
     def find(self, query: Query, k: int, filters: Filters, false_match: float | None = None) -> tuple[RankedImage, ...]:
         """The k images or groups most similar to a query, of those that fulfil the conditions; best first.
@@ -154,8 +153,7 @@ class ServedGallery:
             DataError: The gallery has no such camera.
         """
         calibration = self.calibration(query.images)
-        grouping = self.grouping if query.images == 1 or self.grouping != SINGLE else Grouping("several images")
-        least = -np.inf if false_match is None else score_threshold(calibration, grouping, false_match)
+        least = least_score(calibration, self.grouping, query.images, false_match)
         rows = self.rows(filters)
         if not self.grouping.gallery:
             hits = self.gallery.search(query.vector, k, rows)
@@ -196,6 +194,19 @@ class ServedGallery:
         if not self.holds(row):
             raise DataError(f"the gallery has no row {row}", hint=f"rows are 0 to {len(self.gallery.files) - 1}")
         return picture_of(self.gallery.files[row], self.gallery, longest)
+
+
+def calibration_of(calibrations: Calibrations, grouping: Grouping, images: int) -> FalseMatch | None:
+    """What scores of a query of so many images mean; several images are a group, which `SINGLE` does not calibrate."""
+    return None if images > 1 and grouping == SINGLE else calibrations.get(grouping)
+
+
+def least_score(calibration: FalseMatch | None, grouping: Grouping, images: int, false_match: float | None) -> float:
+    """The score from which on something counts as found by a query of so many images; see `score_threshold`."""
+    if false_match is None:
+        return -np.inf
+    named = Grouping("several images") if images > 1 and grouping == SINGLE else grouping
+    return score_threshold(calibration, named, false_match)
 
 
 def in_order(counts: Mapping[str, int]) -> dict[str, int]:

@@ -9,8 +9,10 @@ from typing import Any
 
 from pipeline.errors import ConfigError, DataError, VireidError
 from pipeline.inference.embedding import forget_parts, has_parts
+from pipeline.inference.milvus_address import SCHEME, MilvusAddress, address_of, is_database
 from pipeline.privacy.archives import feature_traces
 from pipeline.privacy.databases import SUFFIXES, database_traces
+from pipeline.privacy.galleries import gallery_traces
 from pipeline.privacy.indexes import CHUNKS, holds_index, index_traces
 from pipeline.privacy.runs import DATABASE, is_run, search_mlflow, search_run
 from pipeline.privacy.selection import Selection, rows_of
@@ -29,7 +31,10 @@ _SHOWN = 3
 
 @dataclass(frozen=True, slots=True)
 class Places:
-    """Where to search: folders of runs and of indexes, which may be missing, and further files and folders."""
+    """Where to search: folders of runs and of indexes, which may be missing; further files, folders and galleries.
+
+    A gallery is the address of a collection in Milvus, see `address_of`.
+    """
 
     runs: Path
     indexes: Path
@@ -37,11 +42,19 @@ class Places:
 
     def existing(self) -> list[Path]:
         """Those that exist, and the default file of marks on search results; files that the user names come first."""
-        return [place for place in (*self.also, FEEDBACK, self.runs, self.indexes) if place.exists()]
+        return [place for place in (*self._files(), FEEDBACK, self.runs, self.indexes) if place.exists()]
 
     def missing(self) -> list[Path]:
         """Those that do not exist."""
-        return [place for place in (self.runs, self.indexes, *self.also) if not place.exists()]
+        return [place for place in (self.runs, self.indexes, *self._files()) if not place.exists()]
+
+    def galleries(self) -> tuple[MilvusAddress, ...]:
+        """The addresses; ConfigError if one is none of Milvus."""
+        found = (address_of(place) for place in self.also)
+        return tuple(dict.fromkeys(address for address in found if address is not None))
+
+    def _files(self) -> list[Path]:
+        return [place for place in self.also if address_of(place) is None]
 
 
 def search(selection: Selection, places: Places) -> Findings:
@@ -50,6 +63,8 @@ def search(selection: Selection, places: Places) -> Findings:
     Cost: reads the paths in every index, store and label file, and below `also` every table, archive and page.
     """
     walk = _Walk(selection)
+    for address in places.galleries():
+        walk.gallery(address)
     for place in places.existing():
         walk.enter(place, named=place in (*places.also, FEEDBACK))
     return walk.result()
@@ -64,6 +79,12 @@ class _Walk:
         self._runs: list[str] = []
         self._texts: list[tuple[Path, bool]] = []
         self._seen: set[Path] = set()
+
+    def gallery(self, address: MilvusAddress) -> None:
+        if address.file is not None:
+            self._seen.add(Path(os.path.realpath(address.file)))
+        traces = gallery_traces(address, self._selection.names, self._selection.manifest, self._found)
+        self._collect(traces)
 
     def result(self) -> Findings:
         names, found = self._selection.names, self._found
@@ -92,6 +113,8 @@ class _Walk:
             self._collect(store_traces(folder, names))
         elif holds_index(folder):
             self._collect(index_traces(folder, names, self._selection.manifest))
+        elif is_database(folder):
+            found.unclear.append(f"{folder} is not searched: name its galleries with --also {SCHEME}{folder}")
         elif is_run(folder):
             if search_run(folder, names, found):
                 self._runs.append(folder.name)
@@ -181,14 +204,15 @@ def forget(selection: Selection, places: Places, sources: Sources, *, really: bo
     """
     if sources.delete_rows and sources.manifest is None:
         raise ConfigError("--delete-rows needs a manifest", hint="name it with --manifest")
-    searched = ", ".join(map(str, places.existing()))
+    first = search(selection, places)
+    galleries = [address for address in places.galleries() if address not in first.absent]
+    searched, absent = ", ".join(map(str, (*galleries, *places.existing()))), (*places.missing(), *first.absent)
     if not searched:
         raise DataError(
-            f"nothing to search: {', '.join(map(str, places.missing()))} do not exist",
+            f"nothing to search: {', '.join(map(str, absent))} do not exist",
             hint="call the command where runs and indexes are, or name them with --runs, --indexes and --also",
         )
-    missing = [f"{place} does not exist: it is not searched" for place in places.missing()]
-    first = search(selection, places)
+    missing = [f"{place} does not exist: it is not searched" for place in absent]
     there = [file for file in selection.names.files if file.exists()]
     lines = [] if sources.manifest is None else rows_of(sources.manifest, sources.root, selection.names)
     if not (there or lines or first.unread or any(trace.certain for trace in first.traces)):
@@ -204,7 +228,7 @@ def forget(selection: Selection, places: Places, sources: Sources, *, really: bo
         left = left or [f"{trace.place}: {trace.what}" for trace in last.traces]
         if not left and not last.unread:
             left = _remove_sources(selection, sources, lines)
-    notes = [*selection.notes, *missing, *last.unclear, *_kept_sources(sources, len(there), len(lines))]
+    notes = [*selection.notes, *missing, *last.unclear, *first.remains, *_kept_sources(sources, len(there), len(lines))]
     ends = (really, tuple(left), tuple(last.unread), tuple(notes), tuple(first.trained))
     return Report(selection.title, searched, tuple(traces), *ends)
 

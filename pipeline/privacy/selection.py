@@ -1,6 +1,7 @@
 """Which images to forget: those of a list, of a person, or of a camera."""
 
-from collections.abc import Iterator, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,7 +14,9 @@ from pipeline.data.image_list import list_images
 from pipeline.data.path_list import read_path_list
 from pipeline.data.values import moment, name_or_number
 from pipeline.errors import ConfigError, DataError, VireidError
-from pipeline.inference.index import is_index, read_files, read_record
+from pipeline.inference.index import IndexedFile, is_index, read_files, read_record
+from pipeline.inference.milvus_address import MilvusAddress
+from pipeline.inference.milvus_gallery import find_milvus
 from pipeline.privacy.names import ImageNames
 
 _LIST = ".txt"
@@ -66,18 +69,30 @@ def images_of_list(source: Path, root: Path | None = None) -> Selection:
     return Selection(f"{len(images):,} images of {source}", ImageNames(images), None)
 
 
-def images_of_person(person: str, manifest: Path, root: Path | None, indexes: Path) -> Selection:
-    """The images of a person, by the name in a manifest and in the indexes that were made from it.
+def images_of_person(
+    person: str, manifest: Path, root: Path | None, indexes: Path, galleries: Sequence[MilvusAddress] = ()
+) -> Selection:
+    """The images of a person, by the name in a manifest and in the indexes and galleries that were made from it.
+
+    * `indexes`: A folder of indexes.
+    * `galleries`: Collections in Milvus.
 
     Raises:
         ConfigError: The file is no manifest, or the name is empty.
-        DataError: It is missing or damaged, or neither it nor an index of it names the person.
+        DataError: It is missing or damaged, or neither it nor an index or a gallery of it names the person.
     """
     name = _name("--person", person)
-    return _selected(f"person {name}", manifest, root, indexes, _Criterion(person=name))
+    return _selected(f"person {name}", manifest, root, (indexes, galleries), _Criterion(person=name))
 
 
-def images_of_camera(camera: str, before: str | None, manifest: Path, root: Path | None, indexes: Path) -> Selection:
+def images_of_camera(
+    camera: str,
+    before: str | None,
+    manifest: Path,
+    root: Path | None,
+    indexes: Path,
+    galleries: Sequence[MilvusAddress] = (),
+) -> Selection:
     """The images of a camera, all of them or those from `before` a date in ISO 8601, which is UTC without a time zone.
 
     An image's time is that of the manifest, or else the modification time of its file. Raises as `images_of_person`,
@@ -85,7 +100,7 @@ def images_of_camera(camera: str, before: str | None, manifest: Path, root: Path
     """
     name, limit = _name("--camera", camera), None if before is None else _date(before)
     what = f"camera {name}" + ("" if limit is None else f" from before {limit:%Y-%m-%d %H:%M} UTC")
-    return _selected(what, manifest, root, indexes, _Criterion(camera=name, before=limit))
+    return _selected(what, manifest, root, (indexes, galleries), _Criterion(camera=name, before=limit))
 
 
 def _name(option: str, text: str) -> str:
@@ -104,7 +119,13 @@ def _date(text: str) -> datetime:
         ) from error
 
 
-def _selected(what: str, manifest: Path, root: Path | None, indexes: Path, wanted: _Criterion) -> Selection:
+def _selected(
+    what: str,
+    manifest: Path,
+    root: Path | None,
+    places: tuple[Path, Sequence[MilvusAddress]],
+    wanted: _Criterion,
+) -> Selection:
     if manifest.suffix.lower() not in TABLES:
         raise ConfigError(f"--manifest {manifest} is no manifest", hint="a manifest is a .csv, .tsv or .jsonl file")
     listed = list_images(manifest, None, (), root)
@@ -114,10 +135,11 @@ def _selected(what: str, manifest: Path, root: Path | None, indexes: Path, wante
         for path, (camera, person, _, time, changed) in zip(listed.paths, facts, strict=True)
         if wanted.fits(camera, person, time, changed)
     ]
-    names = ImageNames([*images, *_indexed(indexes, manifest, wanted)])
+    names = ImageNames([*images, *_indexed(places[0], manifest, wanted), *_in_milvus(places[1], manifest, wanted)])
     if not len(names):
+        searched = ", ".join(map(str, (places[0], *places[1])))
         raise DataError(
-            f"{manifest} names no image of {what}, and neither does an index of it in {indexes}",
+            f"{manifest} names no image of {what}, and neither does an index of it in {searched}",
             hint="the names are those in the manifest's columns; see docs/privacy.md",
         )
     times = [(time, changed) for camera, _, _, time, changed in facts if camera == wanted.camera]
@@ -151,9 +173,20 @@ def _indexed(indexes: Path, manifest: Path, wanted: _Criterion) -> Iterator[tupl
             files = read_files(folder, record) if Path(record.source) == manifest.resolve() else ()
         except VireidError:
             continue  # the search reports it
-        for file in files:
-            if wanted.fits(file.camera, file.person, file.time, file.changed / 1e9):
-                yield Path(record.root), file.path
+        yield from _fitting(Path(record.root), files, wanted)
+
+
+def _in_milvus(galleries: Sequence[MilvusAddress], manifest: Path, wanted: _Criterion) -> Iterator[tuple[Path, str]]:
+    """Those that galleries of a manifest still hold."""
+    for address in galleries:
+        with contextlib.suppress(VireidError):  # the search reports it
+            gallery = find_milvus(address, None)
+            if gallery is not None and Path(gallery.record.source) == manifest.resolve():
+                yield from _fitting(gallery.root, (file for _, file in gallery.store.files()), wanted)
+
+
+def _fitting(root: Path, files: Iterable[IndexedFile], wanted: _Criterion) -> Iterator[tuple[Path, str]]:
+    return ((root, file.path) for file in files if wanted.fits(file.camera, file.person, file.time, file.changed / 1e9))
 
 
 def rows_of(manifest: Path, root: Path | None, names: ImageNames) -> list[int]:

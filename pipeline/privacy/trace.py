@@ -8,6 +8,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
+from pipeline.inference.milvus_address import MilvusAddress
 from pipeline.runtime.folder_lock import lock_folder
 
 
@@ -43,7 +44,7 @@ class Trace:
     """Images in one place.
 
     Attributes:
-        place: A file or a folder.
+        place: A file, a folder or a collection.
         what: What is kept there.
         images: How many of the images to forget; None if the place does not record which images it holds.
         deed: What `forget` does.
@@ -52,7 +53,7 @@ class Trace:
         certain: Whether the images are there; if not, they may be.
     """
 
-    place: Path
+    place: Path | MilvusAddress
     what: str
     images: int | None
     deed: str
@@ -74,9 +75,13 @@ class Findings:
         unread: Sentences about places that cannot be read: they may hold the images.
         unclear: Sentences about places that do not record whose images they hold, and are kept.
         trained: Sentences about weights.
+        remains: Sentences about copies that a removal does not reach.
+        absent: Galleries that do not exist.
     """
 
     traces: list[Trace] = field(default_factory=list)
     unread: list[str] = field(default_factory=list)
     unclear: list[str] = field(default_factory=list)
     trained: list[str] = field(default_factory=list)
+    remains: list[str] = field(default_factory=list)
+    absent: list[MilvusAddress] = field(default_factory=list)

@@ -6,7 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from models.modality import Modality
+from pipeline.inference.index import GallerySource
+from pipeline.inference.index_refresh import open_or_refresh
 from tests.flows.command_line import Call, small
+from tests.pipeline.inference.mean_encoder import MeanEncoder, needs_milvus
 from tests.pipeline.privacy.small_site import make_index, make_site
 
 PERSON = "3"
@@ -69,6 +73,31 @@ def test_a_person_whom_a_run_an_index_and_results_know_is_found_nowhere(vireid: 
     assert code == 1 and "no such file exists, and nothing of them is found in out, runs, indexes" in err
     done(*search)  # and what is left can be used
     done("embed", run, str(manifest), "-o", "out/people.npz")
+
+
+@needs_milvus
+def test_a_gallery_in_milvus_is_searched_where_it_is_named(vireid: Call, tmp_path: Path) -> None:
+    manifest, place = make_site(Path("site")), f"milvus://{tmp_path}/g.db?collection=day"
+    source = GallerySource(manifest, Modality.VISIBLE)
+    open_or_refresh(source, Path(place), Path(), MeanEncoder(), batch_size=4)
+    manifest.write_text("".join(line for line in manifest.open() if "anna" not in line))
+    (tmp_path / "runs").mkdir()
+    of_anna = ("forget", "--person", "anna", "--manifest", "site/site.csv")
+    code, _, err = vireid(*of_anna)
+    assert code == 1 and "neither does an index of it in indexes" in err
+    code, out, _ = vireid(*of_anna, "--also", place, "--json")
+    (trace,) = json.loads(out)["traces"]
+    assert (code, trace["place"], trace["images"], trace["deed"]) == (0, place, 2, "deleted")
+    code, out, _ = vireid("forget", "--camera", "day", "--manifest", "site/site.csv", "--also", place, "--json")
+    assert code == 0 and json.loads(out)["traces"][0]["images"] == 6
+    code, out, err = vireid(*of_anna, "--also", place, "--yes")
+    assert code == 0, (out, err)
+    shown = "".join(out.split())  # lines are folded
+    assert f"foundnowherein{place},runs" in shown and f"note:{place}:deletedvectorsstayin" in shown
+    code, _, err = vireid(*of_anna, "--also", place)
+    assert code == 1 and "names no image of person anna" in err and place in err
+    code, _, err = vireid(*of_anna, "--also", "milvus://host")
+    assert code == 1 and "neither a server with its port nor a file" in err
 
 
 class TestMistakes:

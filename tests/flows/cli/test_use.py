@@ -189,9 +189,30 @@ class TestSearch:
                 assert [hit["score"] for hit in one["hits"]] == pytest.approx([*scores.values()], abs=1e-6)
                 for hit in one["hits"]:
                     assert hit["score"] == pytest.approx(scores.get(hit["path"], min(scores.values())), abs=1e-6)
-        strangers = ("--direction", "infrared_to_visible", "--strangers", manifest)
-        code, _, err = vireid("calibrate", str(run), "--gallery", database, *strangers)
-        assert code == 1 and "a gallery in Milvus cannot be calibrated" in err
+
+    @needs_milvus
+    def test_chances_in_milvus_are_those_of_a_folder(self, vireid: Call, run: Path, site: Path) -> None:
+        manifest, database = str(site / "manifest.csv"), f"milvus://{Path.cwd()}/gallery.db"
+        towards = (str(run), "--direction", "infrared_to_visible")
+        strangers = ("--strangers", manifest, "--query-group", "folder", "--index")
+        outputs = []
+        for place in ("index", database):
+            code, out, err = vireid("calibrate", *towards, "--gallery", manifest, *strangers, place)
+            assert code == 0, err
+            outputs.append(out.splitlines())
+        assert [lines[0] for lines in outputs] == ["index: calibrated", f"{database}?collection=gallery: calibrated"]
+        assert outputs[0][1:] == outputs[1][1:] and "queries by folder, gallery by image, mean" in outputs[0][2]
+        search = ("search", *towards, "--query", manifest, "--query-group", "folder", "--false-match", "0.3", "--json")
+        in_folder, in_milvus = (json.loads(vireid(*search, "--gallery", gallery)[1]) for gallery in ("index", database))
+        assert in_milvus["threshold"] == pytest.approx(in_folder["threshold"], abs=1e-6)
+        ours, theirs = (
+            [1 / hit["one_in"] for query in found["queries"] for hit in query["hits"]]
+            for found in (in_milvus, in_folder)
+        )
+        assert ours and ours == pytest.approx(theirs, abs=0.03)  # a stranger of 37, where a score is one of theirs
+        groups = ("--strangers", manifest, "--group", "folder")
+        code, _, err = vireid("calibrate", *towards, "--gallery", database, *groups)
+        assert code == 1 and "not by groups" in err and "--query-group" in err
 
     def test_a_table_for_people(self, vireid: Call, run: Path, site: Path) -> None:
         query = site / infrared(site)[0]

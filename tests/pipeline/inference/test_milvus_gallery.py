@@ -16,7 +16,6 @@ from models.modality import Modality
 from pipeline.data.image_list import list_images
 from pipeline.data.values import moment
 from pipeline.errors import CheckpointError, ConfigError, DataError
-from pipeline.inference.calibration import refuse_milvus
 from pipeline.inference.filters import Filters
 from pipeline.inference.gallery_images import Kind, Refreshed
 from pipeline.inference.groups import Grouping
@@ -284,9 +283,3 @@ def test_wrong_addresses_are_refused(text: str, message: str) -> None:
     with pytest.raises(ConfigError, match=message) as caught:
         address_of(Path(text))
     assert "secret" not in f"{caught.value} {caught.value.hint}"
-
-
-def test_a_calibration_is_refused() -> None:
-    refuse_milvus(Path("folder"), None)
-    with pytest.raises(ConfigError, match="cannot be calibrated"):
-        refuse_milvus(Path("folder"), Path("milvus://host:19530"))
