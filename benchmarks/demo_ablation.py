@@ -50,6 +50,7 @@ def main(
     data: Annotated[Path, typer.Option(help="The drawn demonstration data.")] = Path("data/drawn-demo"),
     runs: Annotated[Path, typer.Option(help="Where runs are kept.")] = Path("runs"),
     seeds: Annotated[str, typer.Option(help="Comma-separated.")] = "1,2,3",
+    rows: Annotated[str, typer.Option(help="Names of rows, separated by semicolons; all by default.")] = "",
     parallel: Annotated[int, typer.Option(help="Runs at once, one thread each when more than 1.")] = 2,
     out: Annotated[Path, typer.Option(help="The folder for demo_ablation.json.")] = Path("benchmarks/results"),
 ) -> None:
@@ -57,18 +58,19 @@ def main(
     numbers = [int(seed) for seed in seeds.split(",")]
     folders = {"data": {"root": str(data)}, "execution": {"runs_folder": str(runs), "tracking": False}}
     shared = {seed: configure(["stages.clip_rounds=0"], seed, folders) for seed in numbers}
-    jobs = {(name, seed): configure(changes, seed, folders) for name, changes in VARIANTS.items() for seed in numbers}
+    names = [name.strip() for name in rows.split(";") if name.strip()] or list(VARIANTS)
+    jobs = {(name, seed): configure(VARIANTS[name], seed, folders) for name in names for seed in numbers}
     with ProcessPoolExecutor(parallel, mp_context=get_context("spawn"), initializer=set_up_logging) as pool:
         list(pool.map(train, shared.values()))
         for (_, seed), config in jobs.items():
             hand_on(shared[seed], config)
         list(pool.map(train, jobs.values()))
-    rows = {name: [row] for name, row in frozen_baselines(data, runs).items()}
-    rows["stage `prepare` only"] = [gather(shared[seed]) for seed in numbers]
-    rows |= {name: [gather(jobs[name, seed]) for seed in numbers] for name in VARIANTS}
+    found = {name: [row] for name, row in frozen_baselines(data, runs).items()}
+    found["stage `prepare` only"] = [gather(shared[seed]) for seed in numbers]
+    found |= {name: [gather(jobs[name, seed]) for seed in numbers] for name in names}
     out.mkdir(parents=True, exist_ok=True)
-    (out / "demo_ablation.json").write_text(json.dumps({"seeds": numbers, "rows": rows}, indent=1) + "\n")
-    sys.stdout.write(table(rows))
+    (out / "demo_ablation.json").write_text(json.dumps({"seeds": numbers, "rows": found}, indent=1) + "\n")
+    sys.stdout.write(table(found))
 
 
 def configure(changes: list[str], seed: int, folders: dict[str, Any]) -> AnyConfig:
