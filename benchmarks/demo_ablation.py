@@ -57,7 +57,7 @@ def main(
     """Run what is missing, then gather."""
     numbers = [int(seed) for seed in seeds.split(",")]
     folders = {"data": {"root": str(data)}, "execution": {"runs_folder": str(runs), "tracking": False}}
-    shared = {seed: configure(["stages.clip_rounds=0"], seed, folders) for seed in numbers}
+    shared = {seed: configure([RELEASED_TEXT, "stages.clip_rounds=0"], seed, folders) for seed in numbers}
     names = [name.strip() for name in rows.split(";") if name.strip()] or list(VARIANTS)
     jobs = {(name, seed): configure(VARIANTS[name], seed, folders) for name in names for seed in numbers}
     with ProcessPoolExecutor(parallel, mp_context=get_context("spawn"), initializer=set_up_logging) as pool:
