@@ -28,7 +28,7 @@ def test_the_losses_of_preset_smoke_are_what_they_were(tmp_path: Path) -> None:
     assert [row["stage"] for row in rows] == [row["stage"] for row in expected]
     for found, golden in zip(rows, expected, strict=True):
         for name, value in golden.items():
-            # Equal to the last bit on one machine with one thread. The order of sums differs elsewhere: with two threads
-            # by 3e-4 after a round, 1e-3 after six. Another seed moves the losses of a round by 2 to 10 %.
+            # Equal to the last bit on one machine with one thread. The order of sums differs elsewhere: by 3e-4
+            # after a round with two threads, 1e-3 after six. Another seed moves the losses of a round by 2 to 10 %.
             if name.startswith("train/loss"):
                 assert found[name] == pytest.approx(value, rel=1e-2), (found["round"], name)
