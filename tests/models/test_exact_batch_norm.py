@@ -113,19 +113,20 @@ def test_a_network_keeps_its_parameters_and_names():
     assert list(network.state_dict()) == names and not network[1][0].training
 
 
-def test_gradients_of_the_demo_encoder_equal_those_in_float64():
+def test_features_of_the_demo_encoder_in_training_equal_those_in_float64():
     encoder = DualStemEncoder.from_clip(load_clip("demo", "demo"), image_height=96, image_width=48).train()
-    images = torch.randn(128, 3, 96, 48, generator=torch.Generator().manual_seed(2))
+    torchs = copy.deepcopy(encoder)
+    for module in torchs.modules():
+        if type(module) is ExactBatchNorm2d:
+            module.__class__ = nn.BatchNorm2d
+    images = torch.randn(64, 3, 96, 48, generator=torch.Generator().manual_seed(2))
     images = images.to(memory_format=torch.channels_last)
-    weights = torch.randn(128, encoder.feature_width, generator=torch.Generator().manual_seed(3))
-    found, expected = copy.deepcopy(encoder), copy.deepcopy(encoder).double()
-    for network, batch in ((found, images), (expected, images.double())):
-        features = network.encode(batch, Modality.VISIBLE, heads=frozenset({Head.NECK})).neck
-        (features * weights).sum().backward()
-    pairs = [
-        (one.grad, other.grad)
-        for (name, one), other in zip(found.named_parameters(), expected.parameters(), strict=True)
-        if one.grad is not None
-    ]
-    each = sorted(errors(*zip(*pairs, strict=True)))
-    assert each[len(each) // 2] < 1e-5, "torch's own batch norms: 1.4e-3"
+
+    def features(network, batch):
+        with torch.no_grad():
+            return network.encode(batch, Modality.VISIBLE, heads=frozenset({Head.NECK})).neck
+
+    expected = features(copy.deepcopy(torchs).double(), images.double())
+    with cpu_threads(1):
+        own, other = errors([features(encoder, images), features(torchs, images)], [expected, expected])
+    assert own < 5e-6 < other
