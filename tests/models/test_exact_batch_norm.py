@@ -15,9 +15,10 @@ from pipeline.runtime.device import cpu_threads
 SHAPES = {
     "demo": (128, 16, 24, 12),
     "288 x 144": (16, 64, 72, 36),
-    "prime": (7, 5, 11, 13),
+    "odd": (7, 5, 11, 13),
     "one image": (1, 6, 40, 30),
     "one cell": (100, 3, 1, 1),
+    "131 cells, a prime": (131, 3, 1, 1),
     "one channel": (10, 1, 9, 9),
 }
 
