@@ -35,7 +35,8 @@ class ExactBatchNorm2d(nn.BatchNorm2d):
 
     def forward(self, input: Tensor) -> Tensor:  # noqa: A002 - torch's name
         """Normalise each channel of maps (batch, channels, rows, columns)."""  # plain types: torch.compile reads them
-        if not (self.training and self.affine and self.track_running_stats and _is_inexact(input, self.weight)):
+        usual = self.affine and self.track_running_stats and self.momentum is not None
+        if not (self.training and usual and _is_inexact(input, self.weight)):
             return super().forward(input)
         output, mean, variance = _ExactBatchNorm.apply(input, self.weight, self.bias, self.eps)  # type: ignore[no-untyped-call]  # torch leaves it untyped
         cells = input.numel() // self.num_features

@@ -78,10 +78,10 @@ def test_a_large_mean_costs_no_more_digits_than_its_size():
     assert max(errors(passes(new_norm(ExactBatchNorm2d, 16), maps, weights), expected)) < 100 * 1e-6
 
 
-@pytest.mark.parametrize("case", ["evaluation", "channels first", "float64", "frozen", "without weights"])
+@pytest.mark.parametrize("case", ["evaluation", "channels first", "float64", "frozen", "without weights", "momentum"])
 def test_everything_else_is_torchs_own(case):
     maps, _ = maps_of((4, 5, 6, 7))
-    options = {"affine": False} if case == "without weights" else {}
+    options = {"without weights": {"affine": False}, "momentum": {"momentum": None}}.get(case, {})
     own, torchs = ExactBatchNorm2d(5, **options), nn.BatchNorm2d(5, **options)
     if case == "float64":
         own, torchs, maps = own.double(), torchs.double(), maps.double()
