@@ -107,10 +107,11 @@ def _labels(seed: int, paths: PerModality[list[str]], people: PerModality[np.nda
     both = people.map(cluster)
     vectors, labels = both.map(lambda one: one[0]), both.map(lambda one: one[1])
     prototypes = vectors.map_with(cluster_prototypes, labels)
+    matched = match_clusters(*prototypes)
     return RoundLabels(
         labels.map(lambda some: Clustering(some, some >= 0)),
         vectors.map_with(similarity_to_prototype, labels, prototypes),
-        score_pairs(match_clusters(*prototypes), *prototypes),
+        score_pairs(matched.visible, matched.infrared, *prototypes),
         paths.map(tuple),
     )
 

@@ -98,7 +98,10 @@ class Engine:
         memories = on_device(task.prototypes, self.device).map(PrototypeMemory)
         texts = on_device(task.texts, self.device)
         prototypes = texts.map_with(
-            lambda rows, own: TextPrototypes(rows, own.labels, rows[:, None], np.full(len(rows), -1)), task.labels
+            lambda rows, own: TextPrototypes(
+                rows, own.labels, rows[:, None], np.full(len(rows), -1), np.zeros(len(rows), np.float32)
+            ),
+            task.labels,
         )
         views = training_views(
             recipe=config.augmentation.recipe,
@@ -163,7 +166,7 @@ class Engine:
 
 def unified_contrast(people: int) -> CrossModal:
     """Every cluster is paired with that of the same person."""
-    one = Partners(np.arange(people), np.full(people, -1), np.ones(people, np.float32))
+    one = Partners(np.arange(people)[:, None], np.ones((people, 1), np.float32), np.full((people, 1), -1))
     return CrossModal(PerModality(one, one), "unified")
 
 

@@ -132,10 +132,10 @@ def progressive_pairs(similarity: Float[np.ndarray, "c1 c2"]) -> Pairs:
 def confidence(
     similarity: Float32[np.ndarray, "c1 c2"], pairs: Pairs, *, temperature: float
 ) -> Float32[np.ndarray, "m"]:
-    """How certain each pair is, in [0, 1]: 0 if another cluster of its row or column is as similar.
+    """How certain each pair is, in [0, 1]: 0 if a cluster that is no partner is as similar.
 
-    With m the margin of a pair over the most similar other cluster of its row, and of its column, this is
-    sqrt(tanh(m_row+ / 2t) tanh(m_column+ / 2t)), where m+ is max(m, 0). A pair without others has factor 1.
+    With m the margin of a pair over the most similar cluster of its row that is no partner there, and likewise of its
+    column, this is sqrt(tanh(m_row+ / 2t) tanh(m_column+ / 2t)), where m+ is max(m, 0). Without others a factor is 1.
 
     Args:
         similarity: Visible clusters by infrared ones.
@@ -148,10 +148,11 @@ def confidence(
     if not temperature > 0.0:
         raise ValueError(f"temperature must be above 0, not {temperature}")
     rows, columns = pairs
-    factors = [
-        np.tanh(np.maximum(lead, 0.0) / (2.0 * temperature))
-        for lead in (margins(similarity, rows, columns), margins(similarity.T, columns, rows))
-    ]
+    others = similarity.astype(np.float64)
+    own = others[pairs]
+    others[pairs] = -np.inf
+    best = others.max(axis=1, initial=-np.inf)[rows], others.max(axis=0, initial=-np.inf)[columns]
+    factors = [np.tanh(np.maximum(own - other, 0.0) / (2.0 * temperature)) for other in best]
     certain: Float32[np.ndarray, "m"] = np.sqrt(factors[0] * factors[1]).astype(np.float32)
     return certain
 

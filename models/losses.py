@@ -35,14 +35,23 @@ def share_contrast(
 
 
 def cross_contrast(
-    logits: Float[Tensor, "batch clusters"], partners: Int64[Tensor, " batch"], weights: Float[Tensor, " batch"]
+    logits: Float[Tensor, "batch clusters"],
+    partners: Int64[Tensor, "batch some"],
+    weights: Float[Tensor, "batch some"],
 ) -> Float[Tensor, ""]:
-    """Weighted mean cross entropy over the prototypes of the other modality; partner -1 excludes a row.
+    """Cross entropy over the prototypes of the other modality, weighted mean over a row's partners.
 
-    Source: Wu and Ye, CVPR 2023 (PGM), alternate cross contrast. Differs: both directions in every round.
+    Partner -1 is padding; rows without a partner are excluded.
+
+    Source: Wu and Ye, CVPR 2023 (PGM), alternate cross contrast. Differs: both directions in every round, weights, and
+    several partners.
     """
-    losses = functional.cross_entropy(logits, partners, ignore_index=IGNORED, reduction="none")
-    return (weights * losses).sum() / (partners != IGNORED).sum().clamp(min=1)
+    real = partners != IGNORED
+    if logits.shape[1] == 0:
+        return logits.sum()
+    losses = torch.where(real, -torch.log_softmax(logits, dim=1).gather(1, partners.clamp(min=0)), 0.0)
+    rows = (weights * losses).sum(dim=1) / real.sum(dim=1).clamp(min=1)
+    return rows.sum() / real.any(dim=1).sum().clamp(min=1)
 
 
 def unified_contrast(
@@ -50,31 +59,35 @@ def unified_contrast(
     other: Float[Tensor, "batch others"],
     clusters: Int64[Tensor, "batch some"],
     shares: Float[Tensor, "batch some"],
-    partners: Int64[Tensor, " batch"],
-    excluded: Int64[Tensor, " batch"],
-    weights: Float[Tensor, " batch"],
+    partners: Int64[Tensor, "batch paired"],
+    weights: Float[Tensor, "batch paired"],
+    excluded: Int64[Tensor, "batch left"],
 ) -> Float[Tensor, ""]:
     """Contrast of images with the prototypes of both modalities in one softmax.
 
-    Positives are the image's own `clusters` with `shares`, as in `share_contrast`, and, unless `partners` is -1, its
-    partner in the other modality with `weights`, in [0, 1], times the sum of the shares. Column `excluded` of the other
-    modality is neither positive nor negative; -1 excludes none.
+    Positives are the image's own `clusters` with `shares`, as in `share_contrast`, and its `partners` in the other
+    modality with `weights`, in [0, 1], times the sum of the shares. A partner is in the denominator with its weight: a
+    doubted pair neither attracts nor repels. Columns `excluded` of both memories, own ones first, are neither positive
+    nor negative, unless they are positive. -1 is padding.
 
     Returns:
         Mean over the rows of the weighted mean of the positives' negative log probabilities.
 
-    Source: unified contrast of PoSeD, ACM MM 2026 (formula). Differs: the excluded column, and the weights.
+    Source: unified contrast of PoSeD, ACM MM 2026 (formula). Differs: excluded columns, and weights.
     """
-    columns = torch.arange(other.shape[1], device=other.device)
-    allowed = other.masked_fill(columns == excluded[:, None], -torch.inf)
-    scores = torch.log_softmax(torch.cat([own, allowed], dim=1), dim=1)
-    paired = partners != IGNORED
-    weight = torch.where(paired, weights, 0.0)
-    of_own = (shares * scores.gather(1, clusters)).sum(dim=1)
-    place = (own.shape[1] + partners.clamp(min=0)).clamp(max=scores.shape[1] - 1)
-    of_partner = scores.gather(1, place[:, None]).squeeze(1)
-    positive = of_own + shares.sum(dim=1) * weight * torch.where(paired, of_partner, 0.0)
-    return -(positive / (1.0 + weight)).mean()
+    logits = torch.cat([own, other], dim=1)
+    width, real = logits.shape[1], partners != IGNORED
+    weight = torch.where(real, weights, 0.0)
+    columns, dropped = (
+        torch.where(real, own.shape[1] + partners, width), torch.where(excluded == IGNORED, width, excluded)
+    )  # fmt: skip
+    counted = logits.new_ones(len(logits), width + 1)  # the last column takes what is padding
+    counted = counted.scatter(1, dropped, 0.0).scatter(1, columns, weight)
+    counted = counted.scatter_reduce(1, clusters, (shares > 0).to(logits.dtype), "amax")[:, :width]
+    total = torch.logsumexp(logits + counted.log(), dim=1, keepdim=True)
+    of_own = (shares * (total - own.gather(1, clusters))).sum(dim=1)
+    of_partners = (weight * (total - logits.gather(1, columns.clamp(max=width - 1)))).sum(dim=1)
+    return ((of_own + shares.sum(dim=1) * of_partners) / (1.0 + weight.sum(dim=1))).mean()
 
 
 def camera_contrast(
@@ -106,17 +119,24 @@ def camera_contrast(
 
 
 def text_classification(
-    logits: Float[Tensor, "batch texts"], labels: Int64[Tensor, " batch"], smoothing: float = 0.1
+    logits: Float[Tensor, "batch texts"],
+    labels: Int64[Tensor, " batch"],
+    smoothing: float = 0.1,
+    weights: Float[Tensor, " batch"] | None = None,
 ) -> Float[Tensor, ""]:
     """Mean smoothed cross entropy over the text prototypes of the clusters that the prompts were learned on.
 
     The labels are those of the prompts, not of this round's clustering: a clustered image may have no text prototype,
-    label -1. Logits are inner products, neither normalised nor scaled; `smoothing` is spread over all prototypes.
+    label -1. Logits are inner products, neither normalised nor scaled; `smoothing` is spread over all prototypes, and
+    `weights` scale the rows' losses, by default 1.
 
     Source: Chen et al., ACM MM 2023 (CCLNet), and Li et al., AAAI 2023 (CLIP-ReID), image-to-text cross entropy.
     Differs: a batch without any label gives 0, where the framework's mean would be 0/0.
     """
-    return _mean_cross_entropy(logits, labels, smoothing)
+    if weights is None:
+        return _mean_cross_entropy(logits, labels, smoothing)
+    losses = functional.cross_entropy(logits, labels, ignore_index=IGNORED, label_smoothing=smoothing, reduction="none")
+    return (weights * losses).sum() / (labels != IGNORED).sum().clamp(min=1)
 
 
 def text_contrast(

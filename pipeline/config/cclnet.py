@@ -33,9 +33,9 @@ class LossConfig(BaseModel, **STRICT):
     contrast: Literal["per_modality", "cross", "unified"] = "per_modality"
     """Prototypes that an image is contrasted with: `cross` adds the other memory, `unified` joins both memories."""
     start: int = Field(1, ge=1)
-    """First round of each stage with contrast across modalities."""
+    """First round of each stage with terms across modalities: contrast, and texts by `prompts.cross_weight`."""
     min_mutual_share: float = Field(0.0, ge=0, le=1)
-    """Share of clusters in mutual nearest pairs below which a round has no contrast across modalities."""
+    """Share of clusters in mutual nearest pairs below which a round has no terms across modalities."""
     cross_weight: float = Field(0.25, ge=0)
     """Weight of the contrast with the other memory in `cross`."""
     distillation: float = Field(0.0, ge=0)
@@ -316,10 +316,15 @@ class CclnetConfig(BaseModel, **STRICT):
                 "loss.distillation needs augmentation.channel = 'exchange', which gives visible images two views, "
                 "and loss.contrast = 'unified'"
             )
-        if loss.confidence and loss.contrast == "per_modality":
+        if loss.confidence and not self.has_cross_modal_terms:
             raise ValueError(
                 "loss.confidence weighs terms across modalities, and loss.contrast = 'per_modality' has none: choose "
-                "'cross' or 'unified'"
+                "'cross' or 'unified', or prompts.cross_weight above 0"
+            )
+        if loss.contrast == "cross" and loss.cross_weight == 0:
+            raise ValueError(
+                "loss.contrast = 'cross' with loss.cross_weight = 0 adds nothing: raise the weight, or choose "
+                "'per_modality'"
             )
         if self.memory.hard and self.memory.update != "momentum":
             raise ValueError("memory.hard and memory.update = 'hard' exclude each other: choose one")
@@ -366,6 +371,11 @@ class CclnetConfig(BaseModel, **STRICT):
                 "swap.every = none or swap.mode = 'off'"
             )
         return self
+
+    @property
+    def has_cross_modal_terms(self) -> bool:
+        """Whether some loss compares images with clusters or texts of the other modality."""
+        return self.loss.contrast != "per_modality" or self.prompts.cross_weight > 0
 
     @property
     def stage_lengths(self) -> tuple[tuple[str, int, bool], ...]:

@@ -9,7 +9,6 @@ from typing import Any, Literal
 import numpy as np
 from jaxtyping import Int64
 
-from clustering.matching import Matching
 from models.encoder import DualStemEncoder
 from models.modality import PerModality
 from pipeline.config.experiment import AnyConfig, Round, marks_of, record_of
@@ -195,7 +194,9 @@ class IdentityEvaluator:
             write_queries(queries_file, measurement.results)
         return measurement.report
 
-    def diagnose(self, labels: PerModality[Int64[np.ndarray, " _"]], matching: Matching) -> dict[str, float]:
+    def diagnose(
+        self, labels: PerModality[Int64[np.ndarray, " _"]], pairs: PerModality[Int64[np.ndarray, " pairs"]]
+    ) -> dict[str, float]:
         """Quality of pseudo-labels (in the shuffled order) and cluster pairs; empty if some people are unknown."""
         people = self.dataset.training_people(self.rows)
         if not all(people.map(lambda some: some.known)):
@@ -206,8 +207,8 @@ class IdentityEvaluator:
             for modality, of_images in labels.items()
             for name, value in label_diagnostics(of_images, ids[modality]).items()
         }
-        pairs = matching_diagnostics(matching, labels, ids)
-        return numbers | {f"diagnostics/matching/{name}": value for name, value in pairs.items()}
+        of_pairs = matching_diagnostics(pairs, labels, ids)
+        return numbers | {f"diagnostics/matching/{name}": value for name, value in of_pairs.items()}
 
     def _describe_data(self) -> DataRecord:
         dataset = self.dataset

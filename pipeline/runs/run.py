@@ -10,7 +10,6 @@ import torch
 from jaxtyping import Int64
 from numpy import ndarray
 
-from clustering.matching import Matching
 from models.batch_norm import synchronise_batch_norms
 from models.clip import LoadedClip
 from models.encoder import DualStemEncoder, Head
@@ -247,5 +246,7 @@ class Evaluator(Protocol):
     def evaluate_result(self, run: Run[Any, Any], last: EvaluationReport) -> EvaluationReport:
         """The report of the round that a score selected as the result."""
 
-    def diagnose(self, labels: PerModality[Int64[ndarray, " _"]], matching: Matching) -> dict[str, float]:
+    def diagnose(
+        self, labels: PerModality[Int64[ndarray, " _"]], pairs: PerModality[Int64[ndarray, " pairs"]]
+    ) -> dict[str, float]:
         """Quality of pseudo-labels and cluster pairs, if the people of all training images are known."""

@@ -208,15 +208,19 @@ def test_confidence_is_that_of_its_formula(seed, rows, columns, scale):
     similarity = similarities(rows, columns, seed=seed)
     pairs = progressive_pairs(similarity)
     found = confidence(similarity, pairs, temperature=scale)
-    expected = [reference.confidence(similarity.astype(np.float64), pair, scale) for pair in zip(*pairs, strict=True)]
+    every = sorted(pairs_of(pairs))
+    expected = [reference.confidence(similarity.astype(np.float64), pair, every, scale) for pair in every]
     np.testing.assert_allclose(found, expected, atol=1e-6)
     assert np.all((found >= 0.0) & (found <= 1.0))
 
 
 def test_confidence_of_hand_made_margins():
     similarity = np.array([[0.9, 0.1, 0.5], [0.9, 0.4, 0.2]], dtype=np.float32)
-    # (0, 0): the other row is as similar. (1, 1): below another of its row. (0, 2): below another of its row.
-    assert confidence(similarity, (np.array([0, 1, 0]), np.array([0, 1, 2])), temperature=0.1).tolist() == [0, 0, 0]
+    # (0, 0): the other row is as similar. (1, 1): below another of its row.
+    assert confidence(similarity, (np.array([0, 1]), np.array([0, 1])), temperature=0.1).tolist() == [0, 0]
+    # (0, 2) is below (0, 0), which is a pair as well: margins 0.4 to the rest of its row, 0.3 to that of its column.
+    twice = confidence(similarity, (np.array([0, 0]), np.array([0, 2])), temperature=0.1)
+    assert twice.tolist() == [0, pytest.approx(math.sqrt(math.tanh(2.0) * math.tanh(1.5)), abs=1e-6)]
     alone = confidence(similarity[:1, :1], (np.array([0]), np.array([0])), temperature=0.1)
     assert alone.tolist() == [1.0]  # no other cluster in its row or column
     # Margins 0.4 (row) and infinity (column): sqrt(tanh(0.4 / 0.2)).

@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 from sklearn.metrics import silhouette_samples
 
-from clustering.matching import Matching
 from clustering.quality import agreement, one_camera_share, score_pairs, silhouette, similarity_to_prototype
 
 
@@ -61,9 +60,7 @@ def test_clusters_of_one_camera_are_counted():
 def test_margins_compare_a_partner_with_the_best_other_cluster_of_each_side():
     visible, infrared = unit([[1, 0], [0, 1]]), unit([[3, 4], [4, 3], [1, 0]])
     # Similarities: visible 0: .6 .8 1; visible 1: .8 .6 0.
-    pairs = score_pairs(
-        Matching(np.array([0, 1]), np.array([1, 0]), np.array([0.8, 0.8], np.float32)), visible, infrared
-    )
+    pairs = score_pairs(np.array([0, 1]), np.array([1, 0]), visible, infrared)
     assert pairs.similarity.tolist() == pytest.approx([0.8, 0.8])
     assert pairs.visible_margin.tolist() == pytest.approx([-0.2, 0.2], abs=1e-6)
     assert pairs.infrared_margin.tolist() == pytest.approx([0.2, 0.2], abs=1e-6)
@@ -72,7 +69,7 @@ def test_margins_compare_a_partner_with_the_best_other_cluster_of_each_side():
 
 def test_a_partner_without_rivals_has_an_infinite_margin():
     one = unit([[1, 0]])
-    pairs = score_pairs(Matching(np.array([0]), np.array([0]), np.ones(1, np.float32)), one, one)
+    pairs = score_pairs(np.array([0]), np.array([0]), one, one)
     assert np.isinf(pairs.margin).all()
 
 

@@ -69,7 +69,7 @@ def run_rounds(run):
         clusters = cluster(run, features, match_greedily)
         text = run.state.method.text
         if prompts_due(run.config, round_, clusters, text):
-            text = learn_prompts(run, clusters_to_describe(run.state.method, round_, clusters))
+            text = learn_prompts(run, clusters_to_describe(run, clusters))
         terms = (partner_contrast(clusters, run.device),)
         losses = train(run, clusters, text, terms, add_images)
         report = evaluate(run) if run.evaluation_due() else None

@@ -40,21 +40,34 @@ def share_contrast(logits, clusters, shares):
     return sum(terms) / len(terms)
 
 
-def unified_contrast(own, other, clusters, shares, partners, excluded, weights):
-    """One softmax over both memories; own prototypes count their shares, the partner its weight times their sum; one
-    column may be missing."""
+def cross_contrast(logits, partners, weights):
+    """Mean over the rows with partners of the mean over these of weighted negative log probabilities."""
+    terms = []
+    for row, own, parts in zip(logits, partners.tolist(), weights, strict=True):
+        log_total = torch.log(sum(torch.exp(value) for value in row))
+        costs = [part * (log_total - row[one]) for one, part in zip(own, parts, strict=True) if one != -1]
+        if costs:
+            terms.append(sum(costs) / len(costs))
+    return sum(terms) / len(terms) if terms else logits.sum() * 0.0
+
+
+def unified_contrast(own, other, clusters, shares, partners, weights, excluded):
+    """One softmax over both memories, in which a partner counts its weight and some columns are missing; own prototypes
+    count their shares, partners their weight times the sum of the shares."""
     terms = []
     for row in range(len(own)):
-        partner, missing = int(partners[row]), int(excluded[row])
-        allowed = [own[row, column] for column in range(own.shape[1])]
-        allowed += [other[row, column] for column in range(other.shape[1]) if column != missing]
-        total = torch.log(sum(torch.exp(value) for value in allowed))
-        pairs = list(zip(clusters[row].tolist(), shares[row], strict=True))
-        term, mass = sum(share * (total - own[row, one]) for one, share in pairs), 1.0
-        if partner != -1:
-            term = term + shares[row].sum() * weights[row] * (total - other[row, partner])
-            mass = mass + weights[row]
-        terms.append(term / mass)
+        both = [*own[row], *other[row]]
+        mine = [(one, share) for one, share in zip(clusters[row].tolist(), shares[row], strict=True) if share > 0]
+        pairs = [(one, weight) for one, weight in zip(partners[row].tolist(), weights[row], strict=True) if one != -1]
+        counted = [0.0 if column in excluded[row].tolist() else 1.0 for column in range(len(both))]
+        for one, weight in pairs:
+            counted[own.shape[1] + one] = weight
+        for one, _ in mine:
+            counted[one] = 1.0
+        total = torch.log(sum(count * torch.exp(value) for count, value in zip(counted, both, strict=True)))
+        term = sum(share * (total - own[row, one]) for one, share in mine)
+        term = term + shares[row].sum() * sum(weight * (total - other[row, one]) for one, weight in pairs)
+        terms.append(term / (1.0 + sum(weight for _, weight in pairs)))
     return sum(terms) / len(terms)
 
 

@@ -31,12 +31,12 @@ def transport(cost, rows, columns, regularisation, sweeps=20_000):
     return left[:, None] * kernel * right
 
 
-def confidence(similarity, pair, temperature):
-    """sqrt(tanh(max(m, 0) / 2t) of the row x of the column)."""
+def confidence(similarity, pair, pairs, temperature):
+    """sqrt(tanh(max(m, 0) / 2t) of the row x of the column); `pairs` are all pairs, which are no rivals."""
     row, column = pair
     others = [
-        [similarity[row, other] for other in range(similarity.shape[1]) if other != column],
-        [similarity[other, column] for other in range(similarity.shape[0]) if other != row],
+        [similarity[row, other] for other in range(similarity.shape[1]) if (row, other) not in pairs],
+        [similarity[other, column] for other in range(similarity.shape[0]) if (other, column) not in pairs],
     ]
     margins = [similarity[pair] - max(values) if values else math.inf for values in others]
     first, second = (math.tanh(max(margin, 0.0) / (2.0 * temperature)) for margin in margins)

@@ -65,6 +65,7 @@ def augment_channels(
     view: View,
     *,
     padding: int = 10,
+    mirrored: bool = True,
     normalisation: Normalisation,
     generator: torch.Generator,
     num_images: int | None = None,
@@ -73,8 +74,9 @@ def augment_channels(
     """Change each image at random, its channels last, and normalise it: the input for supervised training.
 
     View `visible_one` keeps the channels; in `visible_two` a random one replaces all; in `infrared` each replaces all
-    with probability 1/4, the luminance with 1/8. Two views of the same images share no draws. Erased areas have the
-    same colour for each `normalisation`. Other arguments as for `pipeline.data.transforms.augmentation.augment`.
+    with probability 1/4, the luminance with 1/8. Two views of the same images share no draws. Images are flipped only
+    if `mirrored`. Erased areas have the same colour for each `normalisation`. Other arguments as for
+    `pipeline.data.transforms.augmentation.augment`.
 
     Cost: 32 images of 288 x 144 on one CPU core: 25 ms as `visible_one`, 45 ms as one of the others.
 
@@ -82,13 +84,24 @@ def augment_channels(
     """
     batch, height, width, _ = pixels.shape
     changes = draw_channel_changes(
-        batch if num_images is None else num_images, height, width, view, padding=padding, generator=generator
+        batch if num_images is None else num_images,
+        height,
+        width,
+        view,
+        padding=padding,
+        mirrored=mirrored,
+        generator=generator,
     )
     return apply_channel_changes(pixels, changes.part(share), normalisation)
 
 
 def channel_views(
-    *, recipe: Literal["channels", "plain"], padding: int, normalisation: Normalisation, generator: torch.Generator
+    *,
+    recipe: Literal["channels", "plain"],
+    padding: int,
+    mirrored: bool = True,
+    normalisation: Normalisation,
+    generator: torch.Generator,
 ) -> PerModality[tuple[Transform, ...]]:
     """Two views of each visible image and one of each infrared image, as `augment_channels` makes them.
 
@@ -97,7 +110,7 @@ def channel_views(
 
     def transform(view: View) -> Transform:
         return lambda pixels, num_images, share: augment_channels(
-            pixels, view, padding=padding, normalisation=normalisation, generator=generator,
+            pixels, view, padding=padding, mirrored=mirrored, normalisation=normalisation, generator=generator,
             num_images=num_images, share=share,
         )  # fmt: skip
 
@@ -106,9 +119,16 @@ def channel_views(
 
 
 def draw_channel_changes(
-    batch: int, height: int, width: int, view: View, *, padding: int = 10, generator: torch.Generator
+    batch: int,
+    height: int,
+    width: int,
+    view: View,
+    *,
+    padding: int = 10,
+    mirrored: bool = True,
+    generator: torch.Generator,
 ) -> ChannelChanges:
-    """Draw the changes of each image independently, on the CPU: flip and erasing each with probability 1/2.
+    """Draw the changes of each image independently, on the CPU: flip (if `mirrored`) and erasing with probability 1/2.
 
     A rectangle has a uniform share of the area in [0.02, 0.4] and a uniform ratio of height to width in [0.3, 1/0.3];
     the first of a hundred tries that is smaller than the image in both directions counts.
@@ -117,7 +137,7 @@ def draw_channel_changes(
         padding=padding,
         top=torch.randint(0, 2 * padding + 1, (batch,), generator=generator),
         left=torch.randint(0, 2 * padding + 1, (batch,), generator=generator),
-        flip=coins(batch, generator),
+        flip=coins(batch, generator) if mirrored else torch.zeros(batch, dtype=torch.bool),
         erased=_draw_erased(batch, height, width, generator),
         channel=_draw_channel(batch, view, generator),
     )

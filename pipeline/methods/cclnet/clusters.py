@@ -15,12 +15,18 @@ from clustering.jaccard import TooManyPairsError
 from clustering.joint import JointClusters, label_jointly
 from clustering.labelling import Labelling, label_images
 from clustering.matching import Assign, Matching, match_clusters, mutual_nearest
-from clustering.partners import DirectedMatching, directed, find_partners
+from clustering.partners import DirectedMatching, confidence, directed, find_partners
 from clustering.prototypes import CameraProxies, cluster_prototypes
 from clustering.sub_prototypes import sub_prototype_similarity, sub_prototypes
 from models.modality import Modality, PerModality
 from models.swap import best_assignment
-from pipeline.config.cclnet import ClusteringConfig, JointClusteringConfig, LabellingConfig, MatchingConfig
+from pipeline.config.cclnet import (
+    CclnetConfig,
+    ClusteringConfig,
+    JointClusteringConfig,
+    LabellingConfig,
+    MatchingConfig,
+)
 from pipeline.errors import DegenerateClustering, TrainingError
 from pipeline.features import FeatureBank
 from pipeline.methods.cclnet.state import DescribedClusters
@@ -40,8 +46,8 @@ class Clusters:
     """Result of a round's clustering, used by training, swapping, prompts, figures and the record.
 
     `found` has the clustering of each modality with its diagnostics, `prototypes` one unit vector a cluster, `matching`
-    the visible and infrared clusters of the same person, one to one; the others have no partner there. `partners` may
-    have several clusters with one partner. `assign` paired them; swapping pairs the moving prototypes by it.
+    the visible and infrared clusters of the same person, one to one; the others have no partner there. In `partners`
+    several clusters may have one partner. `assign` paired them; swapping pairs the moving prototypes by it.
     `two_modality_share` is that of a joint clustering, else None. `targets` are what images are classified to, where it
     is more than their cluster; `proxies` are the clusters split by camera, where training contrasts with these.
     """
@@ -65,15 +71,23 @@ class Clusters:
         """The cluster of each training image, or `OUTLIER`."""
         return self.found.map(lambda labelling: labelling.clustering.labels)
 
+    def described(self, config: CclnetConfig) -> DescribedClusters:
+        """What prompt learning needs of them; no pairs if fewer than `loss.min_mutual_share` are mutual."""
+        usable = self.mutual_share >= config.loss.min_mutual_share
+        pairs = PerModality(self.matching.visible, self.matching.infrared).map(lambda own: own if usable else own[:0])
+        similarity = self.prototypes.visible @ self.prototypes.infrared.T
+        certain = confidence(similarity, (pairs.visible, pairs.infrared), temperature=config.memory.temperature)
+        return DescribedClusters(self.clusterings, pairs, certain)
+
     @property
-    def described(self) -> DescribedClusters:
-        """What prompt learning needs of them."""
-        return DescribedClusters(self.clusterings, PerModality(self.matching.visible, self.matching.infrared))
+    def pairs(self) -> PerModality[Int64[np.ndarray, " pairs"]]:
+        """All pairs, also many-to-one ones: entry i of one vector with entry i of the other; ascending by visible."""
+        return PerModality(*self.partners.pairs())
 
     @property
     def matched_share(self) -> float:
         """Share of the clusters of both modalities that have a partner."""
-        return 2 * len(self.matching.visible) / sum(self.prototypes.map(len))
+        return sum(len(np.unique(own)) for own in self.pairs) / sum(self.prototypes.map(len))
 
     @property
     def mutual_share(self) -> float:
@@ -205,7 +219,7 @@ def usable_labels(
     def choose(modality: Modality) -> Labelling:
         labelling = labellings[modality]
         clustering = settings.visible if modality is Modality.VISIBLE else settings.infrared
-        _warn(labelling, modality, settings, clustering, clusters_per_batch)
+        warn_of_anomalies(labelling, modality, settings, clustering, clusters_per_batch)
         if labelling.clustering.num_clusters > 0:
             return labelling
         problem = _no_clusters(labelling, modality, clustering)
@@ -231,13 +245,14 @@ def _no_clusters(labelling: Labelling, modality: Modality, clustering: Clusterin
     )
 
 
-def _warn(
+def warn_of_anomalies(
     labelling: Labelling,
     modality: Modality,
     settings: LabellingConfig,
-    clustering: ClusteringConfig,
+    clustering: ClusteringConfig | JointClusteringConfig,
     clusters_per_batch: int,
 ) -> None:
+    """Log what may spoil a round: too few images or clusters, hubs, many outliers, one large cluster."""
     labels = labelling.clustering
     if labelling.k1 < clustering.k1 or labelling.k2 < clustering.k2:
         logger.warning(

@@ -6,10 +6,11 @@ from typing import Literal
 import numpy as np
 import torch
 from jaxtyping import Float, Float32, Int64
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from clustering.dbscan import OUTLIER
-from clustering.partners import NO_PARTNER, confidence
+from clustering.partners import NO_PARTNER, Pairs, confidence
 from models.encoder import Head
 from models.losses import cross_contrast, prototype_contrast, share_contrast, unified_contrast
 from models.memory import PrototypeMemory
@@ -23,15 +24,16 @@ from pipeline.training.objective import Batch, Term
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Partners:
-    """Of each cluster of a modality: its partner in the other one, or -1.
+    """Of each cluster of a modality: its partners in the other one, and clusters that may be the same person.
 
-    `confidence` weighs the pair, in [0, 1]. `nearest` is the most similar cluster of the other modality if there is no
-    partner, else -1: it may be the same person, and is no negative.
+    A row lists partners with their weights, in [0, 1]. `excluded` are no negatives: clusters of its own modality that
+    share a partner with it, and without a partner the most similar cluster of the other modality. They are columns of
+    both memories, its own first. -1 is padding.
     """
 
-    cluster: Int64[np.ndarray, " clusters"]
-    nearest: Int64[np.ndarray, " clusters"]
-    confidence: Float32[np.ndarray, " clusters"]
+    clusters: Int64[np.ndarray, "clusters some"]
+    weights: Float32[np.ndarray, "clusters some"]
+    excluded: Int64[np.ndarray, "clusters left"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -55,11 +57,9 @@ class HardPrototypes:
 
 def partners_of(clusters: Clusters, temperature: float, *, weighted: bool) -> PerModality[Partners]:
     """The partners of a round's clusters; `weighted` takes confidences from the margins of similarity."""
-    similarity, partners = clusters.prototypes.visible @ clusters.prototypes.infrared.T, clusters.partners
-    scale = temperature if weighted else None
-    return PerModality(
-        _partners(similarity, partners.of_visible, scale), _partners(similarity.T, partners.of_infrared, scale)
-    )
+    similarity, pairs = clusters.prototypes.visible @ clusters.prototypes.infrared.T, clusters.partners.pairs()
+    certain = confidence(similarity, pairs, temperature=temperature) if weighted else np.ones(len(pairs[0]), np.float32)
+    return PerModality(_partners(similarity, pairs, certain), _partners(similarity.T, (pairs[1], pairs[0]), certain))
 
 
 def own_contrast(
@@ -98,18 +98,18 @@ def contrast_term(
     within = own_contrast(modality, own, labels, temperature, targets)
     goal = targets or hard_targets(labels)
     clusters, shares = upload(goal.clusters, device), upload(goal.shares, device)
-    partner, excluded = (_per_image(one, labels, NO_PARTNER, device) for one in (partners.cluster, partners.nearest))
-    weight = _per_image(partners.confidence, labels, 0, device)
+    pairs, excluded = (_per_image(one, labels, device) for one in (partners.clusters, partners.excluded))
+    weight = _per_image(partners.weights, labels, device)
 
     def unified(batch: Batch) -> Tensor:
         at, features = batch.positions[modality], batch.once(unit_necks)[modality]
         logits = own.logits(features, temperature), other.logits(features, temperature)
-        return unified_contrast(*logits, clusters[at], shares[at], partner[at], excluded[at], weight[at])
+        return unified_contrast(*logits, clusters[at], shares[at], pairs[at], weight[at], excluded[at])
 
     def cross(batch: Batch) -> Tensor:
         at, features = batch.positions[modality], batch.once(unit_necks)[modality]
-        weights = shares[at].sum(dim=1) * weight[at]
-        across = cross_contrast(other.logits(features, temperature), partner[at], weights)
+        weights = shares[at].sum(dim=1, keepdim=True) * weight[at]
+        across = cross_contrast(other.logits(features, temperature), pairs[at], weights)
         return within.loss(batch) + cross_modal.weight * across
 
     loss = unified if cross_modal.form == "unified" else cross
@@ -164,38 +164,36 @@ def unit_necks(batch: Batch) -> PerModality[Float[Tensor, "rows dim"]]:
 
 
 def _partners(
-    similarity: Float32[np.ndarray, "own others"], partner: Int64[np.ndarray, " own"], temperature: float | None
+    similarity: Float32[np.ndarray, "own others"], pairs: Pairs, certain: Float32[np.ndarray, " pairs"]
 ) -> Partners:
-    """Confidences are 1 without a temperature, 0 without a partner."""
-    rows = np.flatnonzero(partner != NO_PARTNER)
-    weight = np.zeros(len(similarity), np.float32)
-    pairs = rows, partner[rows]
-    weight[rows] = 1.0 if temperature is None else confidence(similarity, pairs, temperature=temperature)
-    return Partners(partner, np.where(partner == NO_PARTNER, similarity.argmax(axis=1), NO_PARTNER), weight)
-
-
-def partner_rows(
-    num_clusters: int, own: Int64[np.ndarray, " pairs"], there: Int64[np.ndarray, " pairs"]
-) -> Int64[np.ndarray, " clusters"]:
-    """The partner of each cluster, or -1, from pairs."""
-    partner = np.full(num_clusters, NO_PARTNER, np.int64)
-    partner[own] = there
-    return partner
-
-
-def partners_from(
-    pairs: PerModality[Int64[np.ndarray, " pairs"]], num_clusters: PerModality[int]
-) -> PerModality[Int64[np.ndarray, " _"]]:
-    """The partner of each cluster of both modalities, or -1."""
-    return PerModality(
-        partner_rows(num_clusters.visible, pairs.visible, pairs.infrared),
-        partner_rows(num_clusters.infrared, pairs.infrared, pairs.visible),
+    own, there = pairs
+    num_own = len(similarity)
+    edges = csr_array((np.ones(len(own)), (own, there)), shape=similarity.shape)
+    siblings = (edges @ edges.T).tocoo()
+    apart = siblings.row != siblings.col
+    alone = np.setdiff1d(np.arange(num_own), own)
+    rows = np.concatenate([siblings.row[apart], alone]).astype(np.int64)
+    columns = np.concatenate([siblings.col[apart], num_own + similarity[alone].argmax(axis=1)]).astype(np.int64)
+    return Partners(
+        _listed(num_own, own, there, np.int64(NO_PARTNER)),
+        _listed(num_own, own, certain, np.float32(0)),
+        _listed(num_own, rows, columns, np.int64(NO_PARTNER)),
     )
 
 
-def _per_image(values: np.ndarray, labels: Int64[np.ndarray, " n"], outlier: int, device: torch.device) -> Tensor:
-    """The value of each image's cluster, on the device."""
-    return upload(np.append(values, values.dtype.type(outlier))[labels], device)
+def _listed(num_rows: int, rows: Int64[np.ndarray, " n"], values: np.ndarray, padding: np.generic) -> np.ndarray:
+    """The values of each row, in their order, in a table that is as wide as the longest row, at least 1."""
+    order = np.argsort(rows, kind="stable")
+    counts = np.bincount(rows, minlength=num_rows)
+    table = np.full((num_rows, max(1, counts.max(initial=0))), padding)
+    place = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    table[rows[order], place] = values[order]
+    return table
 
 
-assert OUTLIER == -1  # the last value is that of outliers
+def _per_image(of_clusters: np.ndarray, labels: Int64[np.ndarray, " n"], device: torch.device) -> Tensor:
+    """The row of each image's cluster, on the device; outliers are in no batch, and have the last cluster's."""
+    return upload(of_clusters[labels], device)
+
+
+assert OUTLIER == -1

@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 from jaxtyping import Int64
 
-from clustering.joint import split_by_modality
+from clustering.joint import JointClusters, split_by_modality
 from clustering.labelling import Labelling
 from clustering.matching import Assign
 from clustering.neighbour_votes import soft_labels
@@ -25,6 +25,7 @@ from pipeline.methods.cclnet.clusters import (
     pack_labelling,
     unpack_labelling,
     usable_labels,
+    warn_of_anomalies,
 )
 from pipeline.methods.cclnet.state import CclnetRun, DescribedClusters
 from pipeline.methods.cclnet.targets import Targets, hard_targets, soft_targets
@@ -52,7 +53,7 @@ def clusters_for_export(run: CclnetRun) -> DescribedClusters:
     found = _relabelled(vectors, _label(run, features), run.config.labelling).map_with(
         lambda new, old: new if new.clustering.num_clusters else replace(new, clustering=old), before
     )
-    return match_found(vectors, found, run.config.matching).described
+    return match_found(vectors, found, run.config.matching).described(run.config)
 
 
 def with_targets(clusters: Clusters, vectors: Vectors, settings: LabellingConfig) -> Clusters:
@@ -98,15 +99,23 @@ def _cluster_jointly(run: CclnetRun, vectors: Vectors) -> Clusters | None:
     packed = run.processes.from_rank_zero(lambda: pack_labelling(label_together(some, settings.joint, run.device)))
     joint = unpack_labelling(packed)
     parts = split_by_modality(joint.clustering, *vectors, visible_rows=rows)
-    if min(parts.visible.num_clusters, parts.infrared.num_clusters) == 0 or (
-        parts.two_modality_share < settings.min_two_modality_share
-    ):
-        logger.info(
-            "round %d clusters each modality alone: %.0f%% of the joint clusters hold both, fewer than %.0f%%",
-            run.round.number, 100 * parts.two_modality_share, 100 * settings.min_two_modality_share,
-        )  # fmt: skip
+    if problem := _unusable(parts, settings.min_two_modality_share):
+        logger.info("round %d clusters each modality alone: %s", run.round.number, problem)
         return None
-    return match_jointly(vectors, joint, parts, run.config.matching)
+    clusters = match_jointly(vectors, joint, parts, run.config.matching)
+    for modality, labelling in clusters.found.items():
+        warn_of_anomalies(labelling, modality, settings, settings.joint, run.config.batches.clusters_per_batch)
+    return clusters
+
+
+def _unusable(parts: JointClusters, least_share: float) -> str | None:
+    """What is wrong with a joint clustering, if it cannot be used."""
+    fewest = min(parts.visible.num_clusters, parts.infrared.num_clusters)
+    if fewest < 2:
+        return f"the joint clustering has only {fewest} with images of one modality"
+    if parts.two_modality_share < least_share:
+        return f"{parts.two_modality_share:.0%} of the joint clusters hold both, fewer than {least_share:.0%}"
+    return None
 
 
 def _visible_subset(run: CclnetRun, num_images: int) -> Int64[np.ndarray, " some"] | None:

@@ -39,7 +39,8 @@ from pipeline.training.objective import Batch, Objective, Term
 class TextLoss:
     """Image-to-text classification: text prototypes with the labels they were learned on, and the settings.
 
-    `scale` is the factor of cosine logits, None for inner products; `cross_weight` that of the other modality's texts.
+    `scale` is the factor of cosine logits, None for inner products; `cross_weight` that of the other modality's texts,
+    which count by the confidence of their pairs if `weighted`.
     """
 
     prototypes: PerModality[TextPrototypes]
@@ -47,6 +48,7 @@ class TextLoss:
     smoothing: float
     scale: float | None = None
     cross_weight: float = 0.0
+    weighted: bool = False
 
 
 def cluster_objective(
@@ -112,7 +114,8 @@ def cross_text_term(modality: Modality, text: TextLoss, device: torch.device) ->
     """
     own, other = text.prototypes[modality], text.prototypes[modality.other]
     partner = upload(np.append(own.partners, NO_PARTNER)[own.labels], device)
-    return _text_term(f"{modality}_cross_text", text.cross_weight, modality, other.features, partner, text)
+    weights = upload(np.append(own.confidence, np.float32(0))[own.labels], device) if text.weighted else None
+    return _text_term(f"{modality}_cross_text", text.cross_weight, modality, other.features, partner, text, weights)
 
 
 def _text_term(
@@ -122,13 +125,15 @@ def _text_term(
     texts: Float[Tensor, "texts width"],
     labels: Int64[Tensor, " n"],
     text: TextLoss,
+    weights: Float[Tensor, " n"] | None = None,
 ) -> Term:
     scaled = None if text.scale is None else text.scale * normalise_rows(texts)
 
     def loss(batch: Batch) -> Tensor:
         images = batch.rows(Head.PROJECTION)[modality]
         logits = images @ texts.T if scaled is None else normalise_rows(images) @ scaled.T
-        return text_classification(logits, labels[batch.positions[modality]], text.smoothing)
+        at = batch.positions[modality]
+        return text_classification(logits, labels[at], text.smoothing, None if weights is None else weights[at])
 
     return Term(name, weight, frozenset({Head.PROJECTION}), loss)
 

@@ -5,10 +5,11 @@ from functools import partial
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int64
+from jaxtyping import Float, Float32, Int64
 from torch import Tensor
 
 from clustering.dbscan import OUTLIER
+from clustering.partners import NO_PARTNER
 from models.losses import prompt_contrast
 from models.modality import Modality, PerModality
 from models.prompts import SENTENCES, PromptBank, warm_start
@@ -16,7 +17,6 @@ from models.rows import normalise_rows
 from models.text_tower import TextTower
 from pipeline.data.samplers.sampling import paired_batches
 from pipeline.errors import DegenerateClustering
-from pipeline.methods.cclnet.contrast import partners_from
 from pipeline.methods.cclnet.state import TextPrototypes
 from pipeline.training.optimiser import cosine_warmup, fit_texts
 
@@ -29,6 +29,7 @@ def learn_prompts(
     tower: TextTower,
     *,
     pairs: PerModality[Int64[np.ndarray, " pairs"]] = _NO_PAIRS,
+    confidence: Float32[np.ndarray, " pairs"] | None = None,
     shared: bool = False,
     scale: float | None = None,
     num_context: int,
@@ -44,10 +45,10 @@ def learn_prompts(
     """Learn prompts on fixed image features and fixed pseudo-labels; one row of text prototypes a label.
 
     With `shared`, both clusters of each of the `pairs` have the same context tokens in two sentences; else the
-    modalities share nothing. `features` are attention-pool features, not normalised; outliers are excluded. With
-    `scale`, logits are cosines times it. `weight_decay` also shrinks context tokens of clusters absent from a batch.
-    `previous` is for a warm start, None for a random one; `init_generator` draws the initial tokens, `batch_generator`
-    the order of an epoch.
+    modalities share nothing; `confidence` of the pairs is kept with the texts. `features` are attention-pool features,
+    not normalised; outliers are excluded. With `scale`, logits are cosines times it. `weight_decay` also shrinks
+    context tokens of clusters absent from a batch. `previous` is for a warm start, None for a random one;
+    `init_generator` draws the initial tokens, `batch_generator` the order of an epoch.
 
     Cost: Each step encodes the distinct clusters of a batch once, up to the end token: 12 or 13 of 77 positions.
 
@@ -82,8 +83,9 @@ def learn_prompts(
         description="learn prompts",
         setting="prompts.learning_rate",
     )
-    partners = partners_from(pairs, banks.map(lambda bank: bank.num_rows))
-    return banks.map_with(partial(_read_out, tower), labels, partners)
+    certain = np.ones(len(pairs.visible), np.float32) if confidence is None else confidence
+    there = PerModality(pairs.infrared, pairs.visible)
+    return banks.map_with(partial(_read_out, tower, certain), labels, pairs, there)
 
 
 def refuse_nothing(labels: PerModality[Int64[np.ndarray, " n"]]) -> None:
@@ -98,10 +100,17 @@ def refuse_nothing(labels: PerModality[Int64[np.ndarray, " n"]]) -> None:
 
 @torch.no_grad()
 def _read_out(
-    tower: TextTower, bank: PromptBank, labels: Int64[np.ndarray, " n"], partners: Int64[np.ndarray, " clusters"]
+    tower: TextTower,
+    certain: Float32[np.ndarray, " pairs"],
+    bank: PromptBank,
+    labels: Int64[np.ndarray, " n"],
+    own: Int64[np.ndarray, " pairs"],
+    there: Int64[np.ndarray, " pairs"],
 ) -> TextPrototypes:
     rows = torch.arange(bank.num_rows, device=bank.context.device)
-    return TextPrototypes(bank.encode(tower, rows), labels, bank.contexts(rows).clone(), partners)
+    partners, confidence = np.full(bank.num_rows, NO_PARTNER), np.zeros(bank.num_rows, np.float32)
+    partners[own], confidence[own] = there, certain
+    return TextPrototypes(bank.encode(tower, rows), labels, bank.contexts(rows).clone(), partners, confidence)
 
 
 def _new_bank(

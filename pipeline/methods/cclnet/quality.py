@@ -13,7 +13,7 @@ from pipeline.storage.label_files import RoundLabels
 def describe_clusters(clusters: Clusters, vectors: Vectors) -> RoundLabels:
     """Labels, similarity of each image to its prototype, and scored pairs; without paths, which the record adds."""
     similarity = vectors.map_with(similarity_to_prototype, clusters.labels, clusters.prototypes)
-    return RoundLabels(clusters.clusterings, similarity, score_pairs(clusters.matching, *clusters.prototypes))
+    return RoundLabels(clusters.clusterings, similarity, score_pairs(*clusters.pairs, *clusters.prototypes))
 
 
 def describe_quality(

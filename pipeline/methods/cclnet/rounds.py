@@ -21,7 +21,7 @@ def run_rounds(run: CclnetRun) -> EvaluationReport | None:
         clusters = cluster(run, features)
         text = run.state.method.text
         if prompts_due(run.config, round_, clusters, text):
-            text = learn_prompts(run, clusters_to_describe(run.state.method, round_, clusters))
+            text = learn_prompts(run, clusters_to_describe(run, clusters))
         losses = train(run, clusters, text)
         report = evaluate(run) if run.evaluation_due() else None
         log_round(run, features, clusters, text, losses, report)

@@ -1,5 +1,7 @@
 """Settings of a round: learning rate, restart of the optimiser, prompt learning."""
 
+import logging
+
 import numpy as np
 from jaxtyping import Int64
 from sklearn.metrics import normalized_mutual_info_score
@@ -9,8 +11,10 @@ from models.modality import PerModality
 from pipeline.config.cclnet import CclnetConfig, OptimisationConfig, SwapConfig
 from pipeline.config.experiment import Round
 from pipeline.methods.cclnet.clusters import Clusters
-from pipeline.methods.cclnet.state import CclnetState, DescribedClusters, TextPrototypes
+from pipeline.methods.cclnet.state import CclnetRun, DescribedClusters, TextPrototypes
 from pipeline.training.optimiser import AtSwap, image_learning_rate, optimiser_restarts
+
+logger = logging.getLogger(__name__)
 
 
 def learning_rate_of(round_: Round, optimisation: OptimisationConfig, swap: SwapConfig) -> float:
@@ -51,7 +55,16 @@ def prompts_due(
         return True
     if prompts.refresh_every is not None and (round_.epoch - 1) % prompts.refresh_every == 0:
         return True
-    return prompts.refresh_agreement is not None and agreement_with_text(text, clusters) < prompts.refresh_agreement
+    if prompts.refresh_agreement is None:
+        return False
+    agreement = agreement_with_text(text, clusters)
+    if agreement < prompts.refresh_agreement:
+        logger.info(
+            "prompts are learned again in round %d: their clusters agree %.2f with the current ones, less than %.2f",
+            round_.number, agreement, prompts.refresh_agreement,
+        )  # fmt: skip
+        return True
+    return False
 
 
 def agreement_with_text(text: PerModality[TextPrototypes], clusters: Clusters) -> float:
@@ -67,9 +80,10 @@ def agreement_with_text(text: PerModality[TextPrototypes], clusters: Clusters) -
     return sum(text.map_with(agreement, clusters.labels)) / 2
 
 
-def clusters_to_describe(state: CclnetState, round_: Round, clusters: Clusters) -> DescribedClusters:
+def clusters_to_describe(run: CclnetRun, clusters: Clusters) -> DescribedClusters:
     """The clusters for prompt learning: those exported by stage `prepare`, later the round's own."""
-    if not round_.first_of_stage:
-        return clusters.described
-    assert state.exported is not None, "stage `prepare` ends with exported clusters"
-    return state.exported
+    if not run.round.first_of_stage:
+        return clusters.described(run.config)
+    exported = run.state.method.exported
+    assert exported is not None, "stage `prepare` ends with exported clusters"
+    return exported

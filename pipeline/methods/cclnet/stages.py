@@ -15,7 +15,7 @@ from models.encoder import Head
 from models.memory import MemoryUpdate, PrototypeMemory, memory_update
 from models.modality import PerModality
 from models.swap import CrossModalSwap
-from pipeline.config.cclnet import CclnetConfig, PromptsConfig
+from pipeline.config.cclnet import CclnetConfig
 from pipeline.data.samplers.sampling import cross_modal_batches
 from pipeline.data.transforms.augmentation import Transform, training_views
 from pipeline.data.transforms.channel_augmentation import channel_views
@@ -124,15 +124,15 @@ def train(
     def memories() -> PerModality[PrototypeMemory]:
         return clusters.prototypes.map(lambda rows: PrototypeMemory(torch.from_numpy(rows).to(run.device)))
 
-    memory = config.memory
+    memory, across = config.memory, _begins_across(run, clusters)
     objective = cluster_objective(
         clusters.labels,
         memories(),
         temperature=memory.temperature,
         update=update or memory_update(memory.update, memory.momentum),
         swap=swap,
-        text=_text_loss(text, config.prompts),
-        cross_modal=_cross_modal(run, clusters),
+        text=_text_loss(text, config, across=across),
+        cross_modal=_cross_modal(config, clusters) if across else None,
         hard=HardPrototypes(memories(), memory.momentum, memory.hard_margin) if memory.hard else None,
         targets=clusters.targets,
         cameras=camera_contrasts(clusters, memory, run.device),
@@ -169,11 +169,13 @@ def log_round(
 ) -> None:
     """Store clusters and text prototypes in the state, and record the round, which counts from its checkpoint on."""
     state, round_, before = run.state.method, run.round, run.state.method.clusters
+    at_start = state.text or text  # a refresh has replaced those that the clusters were compared with
+    agreement = None if at_start is None else agreement_with_text(at_start, clusters)
     state.clusters, state.text = clusters.clusterings, text
     if round_.stage == "prepare" and round_.last_of_stage:
-        state.exported = clusters.described
+        state.exported = clusters.described(run.config)
     complete_round(run, report)
-    record(run, features, clusters, text, trained, report, before)
+    record(run, features, clusters, text, trained, report, before, agreement)
 
 
 @rank_zero
@@ -194,11 +196,14 @@ def _learn_texts(
 ) -> PerModality[TextPrototypes]:
     config, seed, round_ = run.config.prompts, run.config.seed, run.round
     first = round_.first_of_stage
+    if (config.shared or config.cross_weight > 0) and len(clusters.pairs.visible) == 0:
+        logger.info("the prompts of round %d know no pairs for prompts.shared and cross_weight", round_.number)
     return prompts.learn_prompts(
         features,
         clusters.labels,
         run.text_tower,
         pairs=clusters.pairs,
+        confidence=clusters.confidence,
         shared=config.shared,
         scale=config.scale if config.logits == "cosine" else None,
         num_context=config.num_context,
@@ -217,32 +222,54 @@ def _views(config: CclnetConfig, generator: torch.Generator) -> PerModality[tupl
     """One view of each image; with `augmentation.channel = "exchange"`, visible images have a second one."""
     settings, normalisation = config.augmentation, config.images.normalisation
     if settings.channel == "exchange":
-        padding = settings.padding if settings.recipe == "cclnet_sysu" else 0
-        return channel_views(recipe="channels", padding=padding, normalisation=normalisation, generator=generator)
+        moves = settings.recipe == "cclnet_sysu"
+        return channel_views(
+            recipe="channels",
+            padding=settings.padding if moves else 0,
+            mirrored=moves,
+            normalisation=normalisation,
+            generator=generator,
+        )
     return training_views(
         recipe=settings.recipe, padding=settings.padding, normalisation=normalisation, generator=generator
     )
 
 
-def _text_loss(text: PerModality[TextPrototypes] | None, settings: PromptsConfig) -> TextLoss | None:
+def _text_loss(text: PerModality[TextPrototypes] | None, config: CclnetConfig, *, across: bool) -> TextLoss | None:
+    """`across`: whether the texts of the other modality classify images, too."""
     if text is None:
         return None
-    scale = settings.scale if settings.logits == "cosine" else None
-    return TextLoss(text, settings.text_weight, settings.smoothing, scale, settings.cross_weight)
+    settings = config.prompts
+    return TextLoss(
+        text,
+        settings.text_weight,
+        settings.smoothing,
+        scale=settings.scale if settings.logits == "cosine" else None,
+        cross_weight=settings.cross_weight if across else 0.0,
+        weighted=config.loss.confidence,
+    )
 
 
-def _cross_modal(run: CclnetRun, clusters: Clusters) -> CrossModal | None:
-    """Contrast across modalities; None where the settings have none, or the pairs are not good enough."""
+def _begins_across(run: CclnetRun, clusters: Clusters) -> bool:
+    """Whether the round has terms across modalities: the settings have some, and its pairs are good enough."""
     settings = run.config.loss
-    if settings.contrast == "per_modality" or run.round.epoch < settings.start:
-        return None
+    if not run.config.has_cross_modal_terms or run.round.epoch < settings.start:
+        return False
     if clusters.mutual_share < settings.min_mutual_share:
         logger.info(
-            "no contrast across modalities in round %d: %.0f%% of the clusters are in mutual pairs, fewer than %.0f%%",
+            "no terms across modalities in round %d: %.0f%% of the clusters are in mutual pairs, fewer than %.0f%%",
             run.round.number, 100 * clusters.mutual_share, 100 * settings.min_mutual_share,
         )  # fmt: skip
+        return False
+    return True
+
+
+def _cross_modal(config: CclnetConfig, clusters: Clusters) -> CrossModal | None:
+    """Contrast across modalities; None where the settings have none."""
+    settings = config.loss
+    if settings.contrast == "per_modality":
         return None
-    partners = partners_of(clusters, run.config.memory.temperature, weighted=settings.confidence)
+    partners = partners_of(clusters, config.memory.temperature, weighted=settings.confidence)
     return CrossModal(partners, settings.contrast, settings.cross_weight, settings.distillation)
 
 
@@ -270,10 +297,11 @@ def record(
     trained: Mapping[str, float],
     report: EvaluationReport | None,
     before: PerModality[Clustering] | None = None,
+    agreement: float | None = None,
 ) -> None:
     """Draw the figures of the completed round, and write its numbers, labels and checkpoint.
 
-    `before` are the labels of the round before.
+    `before` are the labels of the round before, `agreement` is that of the clusters with the prompts' ones.
     """
     vectors = features.map(lambda bank: bank.vectors)
     labels = describe_clusters(clusters, vectors)
@@ -289,9 +317,9 @@ def record(
     for modality, labelling in clusters.found.items():
         numbers |= _describe_labels(f"labels/{modality}", labelling)
     numbers |= describe_quality(clusters, labels, vectors, run.images.map(lambda some: some.cameras), before)
-    if text is not None:
-        numbers["labels/agreement_with_text"] = agreement_with_text(text, clusters)
-    numbers |= run.evaluator.diagnose(clusters.labels, clusters.matching)
+    if agreement is not None:
+        numbers["labels/agreement_with_text"] = agreement
+    numbers |= run.evaluator.diagnose(clusters.labels, clusters.pairs)
     record_round(run, numbers, report, labels=labels, search=clusters.found.visible.search)
 
 

@@ -127,6 +127,7 @@ def small_training(
             labels=labels[modality].copy(),
             context=torch.zeros(CLUSTERS[modality], 1, 1),
             partners=np.full(CLUSTERS[modality], -1),
+            confidence=np.zeros(CLUSTERS[modality], np.float32),
         )
     )
     supplies: PerModality[PixelSupply] = images.map(

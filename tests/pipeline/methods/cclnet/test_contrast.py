@@ -1,12 +1,14 @@
 """Partners of clusters, and the terms that contrast images with both memories."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
 from pydantic import ValidationError
 
 from clustering.matching import Matching, mutual_nearest
-from clustering.partners import directed
+from clustering.partners import DirectedMatching, directed, find_partners
 from models.encoder import Encoded, Head
 from models.losses import prototype_contrast, text_classification
 from models.memory import PrototypeMemory
@@ -42,17 +44,36 @@ def clusters() -> Clusters:
     return made_of(VISIBLE, INFRARED, matching)
 
 
-def made_of(visible: np.ndarray, infrared: np.ndarray, matching: Matching) -> Clusters:
-    partners = directed(matching, len(visible), len(infrared))
+def made_of(
+    visible: np.ndarray, infrared: np.ndarray, matching: Matching, partners: DirectedMatching | None = None
+) -> Clusters:
+    partners = partners or directed(matching, len(visible), len(infrared))
     return Clusters(PerModality(None, None), PerModality(visible, infrared), matching, mutual_nearest, partners)  # type: ignore[arg-type]
 
 
 def test_partners_are_those_of_the_pairs_in_both_directions() -> None:
     visible, infrared = partners_of(clusters(), 0.05, weighted=False)
-    assert visible.cluster.tolist() == [1, 0, -1]
-    assert infrared.cluster.tolist() == [1, 0]
-    assert visible.nearest.tolist() == [-1, -1, 0]  # of equally similar ones the first
-    assert visible.confidence.tolist() == [1.0, 1.0, 0.0]
+    assert visible.clusters.tolist() == [[1], [0], [-1]]
+    assert infrared.clusters.tolist() == [[1], [0]]
+    assert visible.excluded.tolist() == [[-1], [-1], [3]]  # of equally similar infrared ones the first
+    assert infrared.excluded.tolist() == [[-1], [-1]]
+    assert visible.weights.tolist() == [[1.0], [1.0], [0.0]]
+
+
+def test_many_to_one_pairs_are_pairs_of_both_sides() -> None:
+    similarity = np.array([[0.9, 0.8, 0.1], [0.1, 0.2, 0.7]], np.float32)
+    partners = find_partners(similarity, method="progressive")
+    assert partners.of_visible.tolist() == [0, 2]  # infrared 1 has visible 0, which prefers infrared 0
+    rows = np.eye(3, dtype=np.float32)
+    found = made_of(similarity, rows, partners.agreed(), partners)
+    visible, infrared = partners_of(found, 0.05, weighted=False)
+    assert visible.clusters.tolist() == [[0, 1], [2, -1]]
+    assert visible.weights.tolist() == [[1, 1], [1, 0]]
+    assert infrared.clusters.tolist() == [[0], [0], [1]]
+    assert infrared.excluded.tolist() == [[1], [0], [-1]]  # infrared 0 and 1 are the same person
+    assert visible.excluded.tolist() == [[-1], [-1]]
+    doubted, _ = partners_of(found, 0.05, weighted=True)
+    assert doubted.weights[0].tolist() == pytest.approx([math.tanh(0.7 / 0.1), math.tanh(0.6 / 0.1)], abs=1e-3)
 
 
 def test_the_names_of_the_modalities_do_not_matter() -> None:
@@ -63,8 +84,9 @@ def test_the_names_of_the_modalities_do_not_matter() -> None:
     visible, infrared = partners_of(here, 0.05, weighted=True)
     other_infrared, other_visible = partners_of(there, 0.05, weighted=True)
     for one, two in ((visible, other_visible), (infrared, other_infrared)):
-        assert np.array_equal(one.cluster, two.cluster)
-        assert np.allclose(one.confidence, two.confidence)
+        assert np.array_equal(one.clusters, two.clusters)
+        assert np.array_equal(one.excluded, two.excluded)
+        assert np.allclose(one.weights, two.weights)
 
 
 def batch() -> Batch:
@@ -86,7 +108,7 @@ def test_cross_adds_the_contrast_with_the_partner(modality: Modality) -> None:
     banks, found, step = memories(), partners_of(clusters(), 0.05, weighted=False), batch()
     term = contrast_term(modality, banks, LABELS[modality], CrossModal(found, "cross", 0.25), 0.05)
     own = own_contrast(modality, banks[modality], LABELS[modality], 0.05)
-    partner = torch.from_numpy(np.append(found[modality].cluster, -1)[LABELS[modality]])
+    partner = torch.from_numpy(found[modality].clusters[LABELS[modality], 0])
     rows = normalise_rows(step.rows(Head.NECK)[modality])
     across = prototype_contrast(banks[modality.other].logits(rows, 0.05), partner[step.positions[modality]])
     assert torch.allclose(term.loss(step), own.loss(step) + 0.25 * across)
@@ -103,7 +125,7 @@ def test_unified_contrast_has_a_gradient_towards_the_partner(modality: Modality)
     gradient = necks[modality].grad
     assert gradient is not None and torch.isfinite(gradient).all()
     partner = banks[modality.other].prototypes[
-        found[modality].cluster[LABELS[modality][step.host_positions[modality][0]]]
+        found[modality].clusters[LABELS[modality][step.host_positions[modality][0]], 0]
     ]
     assert (gradient[0] @ partner) < 0  # a step against the gradient raises the similarity
 
@@ -125,16 +147,15 @@ def test_settings_that_exclude_each_other_are_refused(changes: tuple[str, ...], 
 
 
 def texts_of(rows: torch.Tensor, labels: np.ndarray, partners: list[int]) -> TextPrototypes:
-    return TextPrototypes(rows, labels, torch.zeros(len(rows), 1, 1), np.array(partners))
+    weights = np.linspace(0.5, 1, len(rows), dtype=np.float32)
+    return TextPrototypes(rows, labels, torch.zeros(len(rows), 1, 1), np.array(partners), weights)
 
 
 def test_texts_of_the_other_modality_classify_images_of_pairs() -> None:
     generator = torch.Generator().manual_seed(2)
     texts = PerModality(
-        TextPrototypes(
-            torch.randn(3, 4, generator=generator), LABELS.visible, torch.zeros(3, 1, 1), np.array([1, 0, -1])
-        ),
-        TextPrototypes(torch.randn(2, 4, generator=generator), LABELS.infrared, torch.zeros(2, 1, 1), np.array([1, 0])),
+        texts_of(torch.randn(3, 4, generator=generator), LABELS.visible, [1, 0, -1]),
+        texts_of(torch.randn(2, 4, generator=generator), LABELS.infrared, [1, 0]),
     )
     images = PerModality(torch.tensor([0, 2, 3]), torch.tensor([0, 2]))
     rows = images.map(lambda at: torch.randn(len(at), 4, generator=generator))

@@ -141,7 +141,7 @@ class TestBookkeeping:
 
     def test_a_label_beyond_the_texts_is_refused(self, clip):
         labels = small_training(clip).labels.visible
-        text = TextPrototypes(torch.zeros(3, 32), labels, torch.zeros(3, 1, 1), np.full(3, -1))
+        text = TextPrototypes(torch.zeros(3, 32), labels, torch.zeros(3, 1, 1), np.full(3, -1), np.zeros(3, np.float32))
         with pytest.raises(ValueError, match="label 4 has no text: there are 3"):
             text_term(Modality.VISIBLE, TextLoss(PerModality(text, text), 1.0, 0.1), CPU)
 
