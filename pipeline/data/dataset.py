@@ -10,7 +10,7 @@ from pipeline.data.check import MAX_OFFENDERS, CheckRow, DatasetCheck
 from pipeline.data.datasets import DATASETS
 from pipeline.data.datasets.spec import DatasetSpec
 from pipeline.data.decoding import inspect_images
-from pipeline.data.image_faults import fault_lines
+from pipeline.data.image_faults import fault_hint, fault_lines
 from pipeline.data.image_files import AS_STORED, ImageReading, adjustment_lines
 from pipeline.data.images import ImageTable, TestImages, TrainingImages
 from pipeline.data.read import read_dataset, refuse_other_layout, spec_of
@@ -109,7 +109,7 @@ def inspect_dataset(
         return replace(check, notes=(*check.notes, f"no image was read: {error.message}"))
     if decode:
         found = inspect_images(images, reading_of(name, datasets=datasets), workers=workers)
-        advice = "copy these files again from their source, or train without them: data.unreadable=skip"
+        advice = f"{fault_hint(found.unreadable)}, or train without them: data.unreadable=skip"
         check = _with_row(
             replace(check, notes=(*check.notes, *adjustment_lines(found.adjustments, found.total))),
             CheckRow("images that cannot be decoded", 0, len(found.unreadable), advice),

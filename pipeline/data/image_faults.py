@@ -6,10 +6,12 @@ from collections.abc import Iterable
 
 from pipeline.data.image_files import Unreadable
 
+_UNSUPPORTED = "of an unsupported kind of TIFF"
 _KINDS = (
     ("empty", r"an empty file"),
     ("truncated", r"truncated|unexpected end|too short|not enough (image )?data"),
     ("of a kind that needs a plugin", r"with a plugin only"),
+    (_UNSUPPORTED, r"unsupported kind of TIFF"),
     ("not an image", r"no image\b|a drawing of the kind"),
     ("too large", r"pixels, more than|more than [0-9,]+ pixels"),
     ("without a finite pixel", r"no pixel has a finite value"),
@@ -40,6 +42,19 @@ def fault_lines(unreadable: Iterable[Unreadable]) -> list[str]:
         shown = ", ".join((f"{first.path} ({first.reason})", *(one.path for one in others)))
         lines.append(f"{len(some):,} {kind}: {shown}" + (", ..." if len(some) > _SHOWN else ""))
     return lines
+
+
+def fault_hint(unreadable: Iterable[Unreadable]) -> str:
+    """What mends such files.
+
+    >>> fault_hint([Unreadable("a.jpg", "an empty file")])
+    'copy these files again from their source'
+    """
+    kinds = set(_by_kind(unreadable))
+    steps = ["save the TIFFs as 16-bit integers or 32-bit floats"] if _UNSUPPORTED in kinds else []
+    if kinds != {_UNSUPPORTED}:
+        steps.append(f"copy {'the others' if steps else 'these files'} again from their source")
+    return ", ".join(steps)
 
 
 def _by_kind(unreadable: Iterable[Unreadable]) -> dict[str, list[Unreadable]]:

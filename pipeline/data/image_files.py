@@ -1,6 +1,5 @@
 """One way of reading image files, of every kind that Pillow reads, for training and for every other use."""
 
-import io
 import logging
 import stat
 import struct
@@ -11,23 +10,26 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
 from pipeline.config.datasets import DeepRange, Orientation
+from pipeline.data.deep_channels import DeepPixels, Depth, OpenFile, deep_pixels, prepare
 from pipeline.data.deep_images import to_eight_bits
 from pipeline.data.image_names import needs_plugin, register_plugins
+from pipeline.data.tiff_numbers import tiff_numbers
 
 logger = logging.getLogger(__name__)
 
 MOST_PIXELS = 50_000_000  # of an image that is decoded in full, 150 MB as RGB
 LARGE_JPEG = 16_000_000  # pixels; a larger JPEG is decoded at a part of its size
 BACKGROUND = "white"
-_DEEP_MODES = ("I", "F")  # prefixes of Pillow's modes of 16 bits and more; converting them to 8 bits would clip
+FEW_LEVELS = 64  # grey levels that are few for an image that had more than 256
 _DRAWINGS = ("EPS", "WMF")
 _VIDEOS = (b"mp4", b"iso", b"avc1", b"M4V", b"qt  ", b"3gp")  # kinds of MPEG-4 files
 _ORIENTATION = 0x0112
@@ -93,7 +95,8 @@ class Adjustment(StrEnum):
     SCALED = "more than 8 bits a channel: scaled from the darkest to the brightest pixel of each, without outliers"
     SCALED_BY_RANGE = "more than 8 bits a channel: scaled by data.deep_range"
     OUT_OF_RANGE = "no pixel inside data.deep_range: black or white everywhere"
-    UPPER_BITS = "16 bits for each colour: reduced to the upper 8"
+    UPPER_BITS = "more than 8 bits a channel that are not reached: reduced to the upper 8"
+    FEW_LEVELS = f"been reduced to 8 bits: fewer than {FEW_LEVELS} grey levels are left"
     TURNED = "an orientation tag: applied"
     NOT_TURNED = "an orientation tag that is not applied"
     COMPOSITED = f"transparent pixels: composited on {BACKGROUND}"
@@ -147,24 +150,30 @@ def open_image(source: Path | bytes, reading: ImageReading, least: tuple[int, in
     """Decode an image of any kind that Pillow reads to RGB; one-channel (infrared) images are repeated.
 
     * `source` is a file, or its bytes.
-    * Images of more than 8 bits a pixel are scaled by `deep_range`: from their own darkest to their own brightest pixel
-      without outliers, or from one fixed value to another.
+    * Images of more than 8 bits a channel are scaled by `deep_range`: from their own darkest to their own brightest
+      value without outliers, of all channels, or from one fixed value to another. TIFFs of 64-bit numbers are included.
     * Orientation tags are applied, or ignored as for detector crops, whose boxes were cut without them.
     * Transparent pixels are composited on white; of several frames the first is taken.
     * A huge JPEG is read at half, a quarter or an eighth of its size, if that is larger than `least` (width, height).
 
     Raises:
         OSError: The file is missing, truncated, or no image.
-        ValueError: It is unreasonably large, or no pixel has a finite value.
+        ValueError: It is unreasonably large, an unsupported kind of TIFF, or no pixel has a finite value.
 
     Cost: at most 150 MB for 8-bit images.
     """
     register_plugins()
     # As a file: of a path, Pillow maps grey TIFFs into memory, and turned ones come out as stripes.
-    opened = io.BytesIO(source) if isinstance(source, bytes) else _regular_file(source)
+    opened = BytesIO(source) if isinstance(source, bytes) else _regular_file(source)
     try:
-        with opened as file, Image.open(file) as image:
-            return _read(image, reading, least)
+        with opened as file:
+            try:
+                with Image.open(file) as image:
+                    return _read(image, file, reading, least)
+            except UnidentifiedImageError:
+                if (numbers := _read_numbers(file, reading)) is None:
+                    raise
+                return numbers
     except UnidentifiedImageError as error:
         raise OSError(_identified(source)) from error
     except Image.DecompressionBombError as error:
@@ -177,13 +186,25 @@ def open_image(source: Path | bytes, reading: ImageReading, least: tuple[int, in
         raise OSError(f"damaged image file: {error}") from error
 
 
-def _regular_file(path: Path) -> BinaryIO:
+def _regular_file(path: Path) -> OpenFile:
     if not stat.S_ISREG(path.stat().st_mode):  # a pipe would wait for its writer
         raise OSError("not a regular file")
     return path.open("rb")
 
 
-def _read(image: Image.Image, reading: ImageReading, least: tuple[int, int]) -> Opened:
+def _read_numbers(file: OpenFile, reading: ImageReading) -> Opened | None:
+    """A TIFF that Pillow cannot identify, read all the same; None for other files."""
+    found = tiff_numbers(file, MOST_PIXELS)
+    if found is None:
+        return None
+    seen = {Adjustment.FIRST_FRAME} if found.has_more else set()
+    colours = _scaled(found.pixels, reading.deep_range, seen)
+    if found.orientation in _TURNS:
+        colours = _turned(colours, found.orientation, True, reading, seen)
+    return Opened(colours, frozenset(seen))
+
+
+def _read(image: Image.Image, file: OpenFile, reading: ImageReading, least: tuple[int, int]) -> Opened:
     if image.format in _DRAWINGS:  # Pillow starts another program for them
         raise ValueError(f"a drawing of the kind {image.format}, not an image of pixels")
     seen = set()
@@ -193,21 +214,23 @@ def _read(image: Image.Image, reading: ImageReading, least: tuple[int, int]) -> 
         raise ValueError(f"{image.width} x {image.height} pixels, more than {MOST_PIXELS:,}")
     if getattr(image, "is_animated", False):
         seen.add(Adjustment.FIRST_FRAME)
-    deep = image.mode.startswith(_DEEP_MODES)
-    if not deep and any(";16" in str(tile[-1]) for tile in getattr(image, "tile", ())):
-        seen.add(Adjustment.UPPER_BITS)
+    depth = prepare(image, file)
     if image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
         seen.add(Adjustment.OTHER_COLOURS)
     turn = _orientation(image)
     if is_large_jpeg:
         image.draft("RGB", least[::-1] if turn >= 5 else least)
     image.load()
-    if deep:
-        colours = _scaled(image, reading.deep_range, seen)
+    if (deep := deep_pixels(image, file, depth)) is not None:
+        colours = _scaled(deep, reading.deep_range, seen)
     elif image.has_transparency_data:
         colours = _composited(image, seen)
     else:
         colours = image.convert("RGB")
+    if depth is Depth.LOST:
+        seen.add(Adjustment.UPPER_BITS)
+        if np.count_nonzero(colours.convert("L").histogram()) < FEW_LEVELS:
+            seen.add(Adjustment.FEW_LEVELS)
     if turn in _TURNS:
         colours = _turned(colours, turn, _orientation(image) == turn, reading, seen)
     return Opened(colours, frozenset(seen))
@@ -231,13 +254,21 @@ def _turned(image: Image.Image, turn: int, pending: bool, reading: ImageReading,
     return image.transpose((_TURNS if applies else _BACK)[turn])
 
 
-def _scaled(image: Image.Image, deep_range: DeepRange, seen: set[Adjustment]) -> Image.Image:
-    values = np.asarray(image, dtype=np.float64 if image.mode == "I" else np.float32)
-    shades, inside = to_eight_bits(values, None if deep_range == "image" else deep_range)
+def _scaled(deep: DeepPixels, deep_range: DeepRange, seen: set[Adjustment]) -> Image.Image:
+    """Deep pixels in 8 bits; fully transparent ones have no influence on the limits."""
+    values, opacity = deep.values, deep.opacity
+    if (values == values[..., :1]).all():  # grey that was saved as colours
+        values = values[..., :1]
+    counted = opacity > 0 if opacity is not None and opacity.any() else None
+    shades, inside = to_eight_bits(values, None if deep_range == "image" else deep_range, counted)
     seen.add(Adjustment.SCALED if deep_range == "image" else Adjustment.SCALED_BY_RANGE)
     if not inside:
         seen.add(Adjustment.OUT_OF_RANGE)
-    return Image.fromarray(shades).convert("RGB")
+    colours = Image.fromarray(np.squeeze(shades, axis=2) if shades.shape[2] == 1 else shades).convert("RGB")
+    if opacity is None:
+        return colours
+    colours.putalpha(Image.fromarray(opacity))
+    return _composited(colours, seen)
 
 
 def _composited(image: Image.Image, seen: set[Adjustment]) -> Image.Image:

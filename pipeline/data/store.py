@@ -24,7 +24,7 @@ from models.modality import Modality, PerModality
 from pipeline.config.datasets import OnUnreadable
 from pipeline.console import progress
 from pipeline.data.decoding import FILTER, any_readable, completed_rows, decode_table, finish_array, split_outcomes
-from pipeline.data.image_faults import fault_lines
+from pipeline.data.image_faults import fault_hint, fault_lines
 from pipeline.data.image_files import (
     AS_STORED,
     ImageReading,
@@ -195,7 +195,7 @@ def _build(
 def _unreadable_images(unreadable: tuple[Unreadable, ...], total: int, root: Path) -> DataError:
     return DataError(
         f"{len(unreadable):,} of {total:,} images below {root} cannot be read: {'; '.join(fault_lines(unreadable))}",
-        hint="copy these files again from their source, or skip them: data.unreadable=skip in the settings of a "
+        hint=f"{fault_hint(unreadable)}, or skip them: data.unreadable=skip in the settings of a "
         "run, --skip-unreadable for other commands",
     )
 

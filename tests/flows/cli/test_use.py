@@ -158,6 +158,35 @@ class TestEmbed:
         code, _, err = vireid(*search, "--direction", "infrared_to_visible", "--orientation", "ignore")
         assert code == 1 and "made by another encoder" in err and "--orientation" in err
 
+    def test_one_dead_or_hot_pixel_does_not_change_the_vector(
+        self, vireid: Call, run: Path, site: Path, tmp_path: Path
+    ) -> None:
+        photos = tmp_path / "photos"
+        photos.mkdir()
+        with Image.open(site / infrared(site)[0]) as image:
+            counts = np.asarray(image.convert("L")).astype(np.uint16) * 4 + 29_000
+        for name, changed in {"clean": {}, "dead": {(5, 5): 0}, "hot": {(50, 9): 65_535}}.items():
+            shot = counts.copy()
+            for place, value in changed.items():
+                shot[place] = value
+            Image.fromarray(shot).save(photos / f"{name}.tif")
+        for number, path in enumerate(infrared(site)[1::9]):
+            shutil.copy(site / path, photos / f"other-{number}{Path(path).suffix}")
+        vectors = {}
+        for name, options in (("own", ()), ("fixed", ("--deep-range", "0,65535"))):
+            call = ("embed", str(run), str(photos), "--modality", "infrared", "-o", f"{name}.npz")
+            assert vireid(*call, *options)[0] == 0
+            with np.load(f"{name}.npz") as found:
+                assert [Path(path).stem for path in found["paths"]][:3] == ["clean", "dead", "hot"]
+                vectors[name] = found["features"]
+        own, wide = vectors["own"], vectors["fixed"][0]
+        assert (own[1:3] @ own[0]).min() >= 0.98
+        # Vectors of a small network are nearly parallel; their differences from the others' mean are not.
+        clean, *others = np.vstack([own[:3], wide]) - own[3:].mean(axis=0)
+        dead, hot, wide = (clean @ one / np.linalg.norm(clean) / np.linalg.norm(one) for one in others)
+        assert min(dead, hot) > 0.9
+        assert wide < 0.5  # the range that a dead and a hot pixel would take
+
 
 class TestSearch:
     def test_rank_1_is_that_of_the_evaluation(self, vireid: Call, run: Path, site: Path) -> None:

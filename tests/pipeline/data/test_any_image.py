@@ -2,7 +2,6 @@
 
 import os
 import struct
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +18,7 @@ from pipeline.data.image_files import (
     open_image,
     reason_of,
 )
+from tests.pipeline.data.raw_images import png_chunks
 
 pytestmark = pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning", "ignore::UserWarning:PIL")
 
@@ -58,12 +58,6 @@ def shot() -> np.ndarray:
     rows, columns = np.mgrid[0:128, 0:64]
     body = np.exp(-((columns - 32) ** 2 / 300 + (rows - 66) ** 2 / 2500))
     return np.rint(29_100 + 1_200 * body + np.random.default_rng(4).normal(0, 20, body.shape)).astype(np.uint16)
-
-
-def write_png(path: Path, header: bytes, rows: bytes) -> None:
-    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
-    chunks = (struct.pack(">I", len(d)) + n + d + struct.pack(">I", zlib.crc32(n + d)) for n, d in parts)
-    path.write_bytes(b"\x89PNG\r\n\x1a\n" + b"".join(chunks))
 
 
 def cosine(one: np.ndarray, other: np.ndarray) -> float:
@@ -204,13 +198,6 @@ class TestDeepImages:
         with pytest.raises(ValueError, match="no pixel has a finite value"):
             decoded(tmp_path / "a.tif")
 
-    def test_colours_of_sixteen_bits_are_counted(self, tmp_path: Path) -> None:
-        rows = b"".join(b"\0" + struct.pack(">3H", 0xFF00, 0x8000, 0x0100) * 2 for _ in range(2))
-        write_png(tmp_path / "a.png", struct.pack(">2I5B", 2, 2, 16, 2, 0, 0, 0), rows)
-        found = decode_image(tmp_path / "a.png", 2, 2, FROM_ANYWHERE)
-        assert found.adjustments == {Adjustment.UPPER_BITS}
-        assert found.pixels[0, 0].tolist() == [255, 128, 1]
-
 
 class TestOrientation:
     @pytest.mark.parametrize("tag", TURNS)
@@ -323,7 +310,7 @@ class TestSize:
             decoded(tmp_path / "a.png")
 
     def test_an_absurd_size_is_refused(self, tmp_path: Path) -> None:
-        write_png(tmp_path / "a.png", struct.pack(">2I5B", 60_000, 60_000, 8, 2, 0, 0, 0), b"")
+        (tmp_path / "a.png").write_bytes(png_chunks(struct.pack(">2I5B", 60_000, 60_000, 8, 2, 0, 0, 0), b""))
         with pytest.raises(ValueError, match="more than 178,956,970 pixels"):
             decoded(tmp_path / "a.png")
 
