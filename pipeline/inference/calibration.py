@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -218,25 +219,26 @@ def check_strangers(images: ImageList, root: Path, gallery: Iterable[IndexedFile
         for path, person in zip(images.paths, people, strict=True)
         if not person
     }
-    files = [(str(root / file.path), file.person) for file in gallery]
-    shared = [unnamed[path] for path, person in files if not person and path in unnamed]
+    there, shared = Counter[str](), list[str]()
+    for file in gallery:  # once: may be read from a database
+        there[file.person] += 1
+        if not file.person and (path := str(root / file.path)) in unnamed:
+            shared.append(unnamed[path])
     if shared:
         raise DataError(
             f"{len(shared):,} images are strangers and in the gallery, first: {shared[0]}",
             hint="strangers are people who cannot be in the gallery, such as those of another site; or name the people "
             "of both in manifests",
         )
-    there = {person for _, person in files}
     own = [person for person in people if person and person in there]
     if own:
         numbers = f"{len(own):,}", f"{len(set(own)):,}"
         logger.info("%s images of strangers show %s people of the gallery, whose images are excluded by name", *numbers)
-    nameless = sum(not person for _, person in files)
-    if unnamed or nameless:
+    if unnamed or there[""]:
         logger.warning(
             "%s of %s images of strangers and %s of %s of the gallery have no person's name, and none of these is "
             "excluded: the calibration holds only if no stranger is in the gallery%s",
-            *(f"{number:,}" for number in (len(unnamed), len(images), nameless, len(files))),
+            *(f"{number:,}" for number in (len(unnamed), len(images), there[""], there.total())),
             _neighbours(images.root, root),
         )
 
