@@ -74,6 +74,15 @@ class TestRates:
             assert rate / 1.5 < np.mean(others >= threshold) < 1.5 * rate
             assert calibration.rates(np.array([threshold]))[0] == pytest.approx(rate, rel=0.01)
 
+    def test_a_few_strangers_who_look_like_people_of_the_gallery(self) -> None:
+        def sampled(number: int, seed: int) -> np.ndarray:
+            random = np.random.default_rng(seed)
+            return random.normal(np.where(random.random(number) < 0.02, 0.7, 0.5), 0.05)
+
+        calibration, others = FalseMatch.fit(sampled(20_000, 1)), sampled(200_000, 2)
+        for rate in (0.1, 0.01, 0.001):
+            assert rate / 1.5 < np.mean(others >= calibration.score_at(rate)) < 1.5 * rate
+
     def test_rates_fall_with_the_score_and_end_at_one_in_n(self) -> None:
         calibration = FalseMatch.fit(best_of_strangers(500, 1))
         rates = calibration.rates(np.linspace(-1, 1, 1_000))
