@@ -246,7 +246,8 @@ def _print_result(
 def _print_summary(name: str, summary: "Mapping[str, float]") -> None:
     """`summary` has the number of strangers, and the score that each share of them reaches."""
     shares = [f"{share} of them score {score:.3f} or more" for share, score in summary.items() if share != "strangers"]
-    print_line(f"{name}: {summary['strangers']:,.0f} strangers; " + ", ".join(shares))
+    known = ", ".join(shares) or "too few for the score that 1 in 10 of them reaches: 100 are needed"
+    print_line(f"{name}: {summary['strangers']:,.0f} strangers; {known}")
 
 
 def _print_hits(result: "GallerySearchResult") -> None:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -71,7 +72,8 @@ def calibrate_gallery(
 ) -> Calibrations:
     """Calibrate the index in a folder with images of strangers, for single images and for each of `groupings`.
 
-    A gallery image of a stranger's own name is excluded from the comparison; without names, none is.
+    A gallery image of a stranger's own name is excluded from the comparison; without names, none is: see
+    `check_strangers`, which warns. A grouping with too few strangers is skipped: see `calibrations`.
 
     Raises:
         DataError: No image can be read, fewer than 20 strangers, images of the gallery without a name among them, no
@@ -83,7 +85,7 @@ def calibrate_gallery(
     lock = lock_folder(folder, LOCK)
     try:
         gallery = open_gallery(folder, encoder.digest)
-        refuse_own(images, gallery.root, gallery.files)
+        check_strangers(images, gallery.root, gallery.files)
         strangers = embed_strangers(
             encoder, images, batch_size=batch_size, parts=folder / STRANGER_PARTS, workers=workers
         )
@@ -166,21 +168,22 @@ def _compared(strangers: Strangers, gallery: Gallery, groupings: Iterable[Groupi
 
 
 def calibrations(strangers: Strangers, groupings: Iterable[Grouping], best_of: BestOf) -> Calibrations:
-    """What scores mean, for single images and for each of `groupings`.
+    """What scores mean, for single images and for each of `groupings`; one with fewer than 20 groups is skipped.
 
     Raises:
-        DataError: Fewer than 20 strangers can be compared; and see `group_entries`.
+        DataError: Fewer than 20 single images can be compared; and see `group_entries`.
     """
     found: dict[Grouping, FalseMatch] = {}
     for grouping in dict.fromkeys((SINGLE, *groupings)):
         best = best_of(group_entries(strangers.files, strangers.vectors, grouping.query, grouping.by), grouping)
         best = best[np.isfinite(best)]
-        if len(best) < FEWEST:
-            raise DataError(
-                f"{len(best)} strangers can be compared with the gallery ({grouping}), at least {FEWEST} are needed",
-                hint="name more images with --strangers, of people who are not in the gallery",
-            )
-        found[grouping] = FalseMatch.fit(best)
+        if len(best) >= FEWEST:
+            found[grouping] = FalseMatch.fit(best)
+            continue
+        few = f"{len(best)} strangers can be compared with the gallery ({grouping}), at least {FEWEST} are needed"
+        if grouping == SINGLE:
+            raise DataError(few, hint="name more images with --strangers, of people who are not in the gallery")
+        logger.warning("%s: this grouping is not calibrated", few)
     return found
 
 
@@ -204,21 +207,49 @@ def best_scores(asking: Entries, there: Entries) -> Float64[np.ndarray, " q"]:
     return best
 
 
-def refuse_own(images: ImageList, root: Path, gallery: Iterable[IndexedFile]) -> None:
-    """DataError if images of the gallery are strangers without a name: they would make every score look low."""
+def check_strangers(images: ImageList, root: Path, gallery: Iterable[IndexedFile]) -> None:
+    """Log which images are excluded by name, and warn of images without a name, of which none is.
+
+    Raises:
+        DataError: Images of the gallery are strangers without a name: they would make every score look low.
+    """
+    people = [images.known_of(row)[1] for row in range(len(images))]
     unnamed = {
         str((images.root / path).resolve()): path
-        for row, path in enumerate(images.paths)
-        if not images.known_of(row)[1]
+        for path, person in zip(images.paths, people, strict=True)
+        if not person
     }
-    own = (str(root / file.path) for file in gallery if not file.person)
-    shared = [unnamed[path] for path in own if path in unnamed]
+    there, shared = Counter[str](), list[str]()
+    for file in gallery:  # once: may be read from a database
+        there[file.person] += 1
+        if not file.person and (path := str(root / file.path)) in unnamed:
+            shared.append(unnamed[path])
     if shared:
         raise DataError(
             f"{len(shared):,} images are strangers and in the gallery, first: {shared[0]}",
             hint="strangers are people who cannot be in the gallery, such as those of another site; or name the people "
             "of both in manifests",
         )
+    own = [person for person in people if person and person in there]
+    if own:
+        numbers = f"{len(own):,}", f"{len(set(own)):,}"
+        logger.info("%s images of strangers show %s people of the gallery, whose images are excluded by name", *numbers)
+    if unnamed or there[""]:
+        logger.warning(
+            "%s of %s images of strangers and %s of %s of the gallery have no person's name, and none of these is "
+            "excluded: the calibration holds only if no stranger is in the gallery%s",
+            *(f"{number:,}" for number in (len(unnamed), len(images), there[""], there.total())),
+            _neighbours(images.root, root),
+        )
+
+
+def _neighbours(strangers: Path, gallery: Path) -> str:
+    """Words for two folders of one site: the same, one in the other, or side by side; empty for others."""
+    one, other = strangers.resolve(), gallery.resolve()
+    common = Path(os.path.commonpath([one, other]))
+    if common in (one, other) or common == one.parent == other.parent:
+        return f"; both are below {common}, as images of the same people would be"
+    return ""
 
 
 def _write(path: Path, strangers: Strangers, found: Calibrations, encoder: str, index: str) -> None:

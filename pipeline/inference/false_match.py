@@ -7,8 +7,11 @@ from jaxtyping import Float64, Shaped
 
 FEWEST = 20
 """Strangers that a calibration needs at least."""
-TAIL = 0.1
-"""Share of the highest scores that the tail is fitted to."""
+TAIL, TAIL_COUNT = 0.01, 100
+"""Share, and least number, of the highest scores that the tail is fitted to, at most a tenth of all.
+
+A tenth of many scores would hide that a few strangers look like people of the gallery.
+"""
 EXPECTED = 10
 """Strangers above a threshold that its rate needs: their number then has a standard deviation of about a third."""
 
@@ -40,7 +43,8 @@ class FalseMatch:
         scores = np.sort(best.astype(np.float64))
         if not np.isfinite(scores).all():
             raise ValueError("a score is not finite")
-        count = max(FEWEST // 2, int(TAIL * len(scores)))
+        most = max(FEWEST // 2, len(scores) // 10)
+        count = min(max(TAIL_COUNT, int(TAIL * len(scores))), most)
         threshold = scores[-count - 1]
         excess = scores[-count:] - threshold
         first = excess.mean()

@@ -20,9 +20,9 @@ from pipeline.inference.calibration import (
     Strangers,
     calibrate_gallery,
     calibrations,
+    check_strangers,
     embed_strangers,
     read_calibrations,
-    refuse_own,
 )
 from pipeline.inference.encoder import TrainedEncoder
 from pipeline.inference.false_match import FalseMatch
@@ -98,7 +98,7 @@ def calibrate_index(
             f"{store.address} is no calibration, but the one of {gallery.store.address} would be kept there",
             hint="choose another name of the collection",
         )
-    refuse_own(images, gallery.root, (file for _, file in gallery.store.files()))
+    check_strangers(images, gallery.root, (file for _, file in gallery.store.files()))
     strangers = embed_strangers(encoder, images, batch_size=batch_size, parts=None, workers=workers)
     found = _compared(strangers, gallery, groupings)
     if exists:

@@ -218,9 +218,11 @@ def hit_columns(result: GallerySearchResult, encoder: str) -> Columns:
 def one_in_text(one_in: float) -> str:
     """The share of strangers of `Hit.one_in` in words.
 
-    >>> one_in_text(1.3), one_in_text(812.0)
-    ('1 in 1.3', '1 in 810')
+    >>> one_in_text(1.04), one_in_text(1.3), one_in_text(812.0)
+    ('almost all', '1 in 1.3', '1 in 810')
     """
+    if one_in < 1.05:
+        return "almost all"
     return f"1 in {one_in:.1f}" if one_in < 10 else f"1 in {float(f'{one_in:.2g}'):,.0f}"
 
 

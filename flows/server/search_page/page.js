@@ -168,6 +168,7 @@ function knowledge(hit) {
 
 function strangers(hit) {
   if (hit.one_in === null) return '';
+  if (hit.one_in < 1.05) return 'almost every stranger scores as high';
   const number = hit.one_in < 10 ? hit.one_in.toFixed(1) : count(Number(hit.one_in.toPrecision(2)));
   return `1 in ${number} strangers scores as high`;
 }
