@@ -1,9 +1,12 @@
-"""How long does `vireid serve` take for an answer? 100,000 drawn vectors, over HTTP, beside the search alone.
+"""How long does `vireid serve` take for an answer? 100,000 drawn vectors, over HTTP, beside the command and a call.
 
 The server is a process of its own and does what `vireid serve` does for a request: guard, body, decoding of a JPEG of
 288 x 144 pixels, search, filters, answer of 20 hits. Only the network is replaced, by a projection of the pixels that
 takes a few milliseconds: a network's time is that of its own and comes on top. Prints median and 99th percentile of
-one client and of four, without and with a filter, and of `Gallery.search` alone; writes `serve.json`.
+one client and of four, without and with a filter, and of the call `Gallery.search` in Python, which does nothing else.
+Beside them is the command `vireid search` from its start to its end, with one query, the same projection and an index
+of the same vectors: interpreter, imports (torch too), a `stat` of each image of the gallery, decoding, search, table.
+The images of the gallery are files of one byte, which nobody decodes. Takes 2 GB of disk; writes `serve.json`.
 
     OMP_NUM_THREADS=2 python -m benchmarks.serve
 """
@@ -14,6 +17,7 @@ import multiprocessing
 import os
 import signal
 import socket
+import subprocess
 import sys
 import tempfile
 import threading
@@ -25,41 +29,26 @@ from typing import Annotated, Any
 import httpx
 import numpy as np
 import typer
-from jaxtyping import Float32, UInt8
 from PIL import Image
 
 from benchmarks.clustering_machine import describe_machine
+from benchmarks.projection import HEIGHT, WIDTH, Projection
 from benchmarks.search import draw
 from models.modality import Modality
 from pipeline.data.image_files import FROM_ANYWHERE
-from pipeline.inference.index import Gallery, IndexedFile
+from pipeline.inference.gallery_images import gallery_images, origin_of
+from pipeline.inference.index import Gallery, GallerySource, IndexedFile
+from pipeline.inference.index_files import BLOCK, write_generation
 
 K, CAMERAS, CLIENTS = 20, 8, 4
-HEIGHT, WIDTH = 288, 144
 HOST = "127.0.0.1"
-
-
-class Projection:
-    """An encoder of no network: a fixed projection of the pixels at an eighth of their size."""
-
-    name, digest = "projection", "projection"
-    height, width = HEIGHT, WIDTH
-    reading, synthetic = FROM_ANYWHERE, True
-
-    def __init__(self, dim: int) -> None:
-        cells = HEIGHT // 8 * (WIDTH // 8) * 3
-        self._matrix = np.random.default_rng(3).standard_normal((cells, dim), dtype=np.float32)
-
-    def encode(self, pixels: UInt8[np.ndarray, "n height width 3"], _: Modality) -> Float32[np.ndarray, "n dim"]:
-        """One vector an image; both modalities alike."""
-        small = pixels[:, ::8, ::8].reshape(len(pixels), -1).astype(np.float32) - 127
-        return small @ self._matrix
 
 
 def main(
     images: Annotated[int, typer.Option(help="Images of the gallery.")] = 100_000,
     dim: Annotated[int, typer.Option(help="Numbers in a vector: 2,048 are those of RN50.")] = 2_048,
     requests: Annotated[int, typer.Option(help="Requests of each measurement.")] = 400,
+    commands: Annotated[int, typer.Option(min=1, help="Calls of `vireid search`.")] = 10,
     seed: Annotated[int, typer.Option(help="Of the vectors and the queries.")] = 1,
     out: Annotated[Path, typer.Option(help="The file that is written.")] = Path("benchmarks/results/serve.json"),
 ) -> None:
@@ -72,7 +61,7 @@ def main(
         listener.close()
         record: dict[str, Any] = {
             "machine": describe_machine(), "load_before": os.getloadavg()[0], "images": images, "dim": dim,
-            "requests": requests, "seed": seed,
+            "requests": requests, "commands": commands, "seed": seed,
         }  # fmt: skip
         queries = [photograph(number) for number in range(16)]
         with httpx.Client(base_url=address, timeout=600, trust_env=False) as client:
@@ -87,9 +76,11 @@ def main(
         server.join()
         record["server_exit_code"] = server.exitcode
         gallery = gallery_of(Path(folder))
-        record["search_alone_ms"] = quantiles(
+        record["gallery_search_ms"] = quantiles(
             [timed(lambda row=row: gallery.search(asked[row : row + 1], K)) for row in range(len(asked))]  # type: ignore[misc]
         )
+        record["search_command_ms"] = measure_command(Path(folder), gallery, queries[0], commands)
+        record["load_after"] = os.getloadavg()[0]
     out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(record, indent=1) + "\n")
     for name, value in record.items():
@@ -106,6 +97,40 @@ def gallery_of(folder: Path) -> Gallery:
         for row in range(len(vectors))
     )
     return Gallery(folder, files, vectors, Modality.VISIBLE, "projection", None, FROM_ANYWHERE)
+
+
+def measure_command(folder: Path, gallery: Gallery, query: bytes, commands: int) -> dict[str, float]:
+    """Milliseconds of `vireid search` with one query; the first call, which fills the disk's cache, is not counted."""
+    write_index(folder, gallery)
+    (folder / "query.jpg").write_bytes(query)
+    program = f"from benchmarks.projection import command_line; command_line({gallery.vectors.shape[1]})"
+    command = [sys.executable, "-c", program, "search", "run", "--query", "query.jpg", "--gallery", "images"]
+    command += ["--index", "index", "--direction", "infrared_to_visible", "--top", str(K), "--device", "cpu"]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])}
+
+    def call() -> None:
+        done = subprocess.run(command, cwd=folder, env=environment, check=False, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert f"index: {len(gallery.files):,} as before" in done.stderr, done.stderr
+
+    call()
+    return quantiles([timed(call) for _ in range(commands)])
+
+
+def write_index(folder: Path, gallery: Gallery) -> None:
+    """Files of one byte in `images`, and an index of them with the vectors in `index`."""
+    for file in gallery.files:
+        path = folder / "images" / file.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    source, encoder = GallerySource(folder / "images", Modality.VISIBLE), Projection(gallery.vectors.shape[1])
+    listed = gallery_images(source, encoder)
+    blocks = (gallery.vectors[start : start + BLOCK] for start in range(0, len(gallery.vectors), BLOCK))
+    (folder / "index").mkdir()
+    write_generation(
+        folder / "index", origin_of(source, encoder, listed.root), listed.files, blocks,
+        dim=gallery.vectors.shape[1], last=None, has_lists=False,
+    )  # fmt: skip
 
 
 def serve(folder: Path, dim: int, listener: socket.socket) -> None:

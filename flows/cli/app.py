@@ -18,7 +18,7 @@ from flows.cli.config import config_app
 from flows.cli.data import data_app
 from flows.cli.encoder import embed, embed_merge, export
 from flows.cli.features import label, rank
-from flows.cli.feedback import feedback
+from flows.cli.feedback import count_marks_of, feedback, print_marks
 from flows.cli.forget import forget
 from flows.cli.look import look
 from flows.cli.options import (
@@ -32,7 +32,7 @@ from flows.cli.options import (
     check_outputs_of,
     renamed,
 )
-from flows.cli.printing import print_average, print_json, print_note, print_report, print_result, stdout
+from flows.cli.printing import print_average, print_json, print_line, print_note, print_report, print_result, stdout
 from flows.cli.runs import runs_app
 from flows.cli.search import calibrate, search
 from flows.cli.serve import serve
@@ -205,6 +205,9 @@ def evaluate(
         Output("--features", FEATURES),
     ] = None,
     per_query: PerQueryOption = None,
+    marks: Annotated[
+        Path | None, typer.Option("--feedback", help="Also count the marks on this run's hits in this file.")
+    ] = None,
     skip_unreadable: SkipOption = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, or cuda:N.")] = "auto",
     as_json: JsonOption = False,
@@ -213,6 +216,7 @@ def evaluate(
     from pipeline.runs.inputs import expect_inputs_of
 
     expect_inputs_of(run, data, root, split)
+    counts = None if marks is None else count_marks_of(run, marks)
     from flows.deployments import at_terminal
     from flows.prefect_local import prefect_at_terminal, with_or_without_prefect
 
@@ -222,7 +226,13 @@ def evaluate(
             at_terminal("evaluate"),
             options | {"run_folder": run, "queries_file": per_query, "skip_unreadable": skip_unreadable},
         )
-    print_report(report, as_json)
+    if as_json and counts is not None:
+        print_json(({} if report is None else report.to_dict()) | {"feedback": counts.to_dict()})
+    else:
+        print_report(report, as_json)
+        if counts is not None:
+            print_line("marks of users on search results, which are no result of a protocol:")
+            print_marks(counts)
     if report is None or not (report.searches or report.validation):
         raise typer.Exit(1)  # nothing was measured
 

@@ -53,6 +53,7 @@ FeedbackOption = Annotated[
     Path, typer.Option(help="The file that marks are appended to."), Output("--feedback", FEEDBACK)
 ]
 MegabytesOption = Annotated[int, typer.Option(min=1, max=1024, help="Largest request.")]
+MegapixelsOption = Annotated[int, typer.Option(min=1, max=4096, help="Largest query, all its images together.")]
 WaitingOption = Annotated[int, typer.Option(min=0, max=50, help="Searches that may wait; others are refused.")]
 
 
@@ -71,6 +72,7 @@ def serve(
     gallery_split: GallerySplitOption = None,
     root: RootOption = None,
     most_megabytes: MegabytesOption = 32,
+    most_megapixels: MegapixelsOption = 128,
     waiting: WaitingOption = 8,
     batch_size: BatchOption = 64,
     device: DeviceOption = "auto",
@@ -87,6 +89,7 @@ def serve(
     from pipeline.inference.run_encoder import open_encoder
     from pipeline.inference.served_milvus import open_served
 
+    _expect_marks(feedback)
     sources, reading = _sources(gallery, direction, gallery_split, root, index), orientation_of(orientation)
     token = search_token(host, token_file)
     with listen(host, port) as listener:
@@ -102,8 +105,16 @@ def serve(
             print_note(f"token: {token}")
         print_note(f"marks: {feedback}")
         print_note("ready; Ctrl-C stops")
-        bounds = Bounds(body_bytes=most_megabytes * 2**20, waiting=waiting)
+        bounds = Bounds(body_bytes=most_megabytes * 2**20, pixels=most_megapixels * 1_000_000, waiting=waiting)
         serve_search(Desk(encoder, opened, feedback), listener, host, token, bounds)
+
+
+def _expect_marks(file: Path) -> None:
+    """Raise `DataError` if a file has a line that is no mark: none of the marks behind it could be counted."""
+    from pipeline.inference.feedback import read_marks
+
+    if file.exists():
+        read_marks(file)
 
 
 def _sources(

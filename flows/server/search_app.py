@@ -4,13 +4,12 @@ import asyncio
 import secrets
 from collections import OrderedDict
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.exceptions import RequestValidationError
@@ -18,8 +17,11 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel, Field
 
 from flows.server.search_guard import COOKIE, LOGIN, SEARCH, Access, Bounds
-from flows.server.search_upload import FORM, read_uploads
+from flows.server.search_openapi import IMAGE_BODY, describe_token, refusals
+from flows.server.search_stop import Stop, Workers
+from flows.server.search_upload import Conversions, read_uploads
 from models.modality import Modality
+from pipeline.data.image_files import Adjustment
 from pipeline.data.synthetic.record import shows_synthetic
 from pipeline.data.values import moment
 from pipeline.errors import CheckpointError, ConfigError, DataError, TrainingError, VireidError
@@ -43,30 +45,18 @@ _THUMBNAILS = 512
 _PICTURES_AT_ONCE = 2
 _STATUS: Mapping[type[VireidError], int] = {DataError: 422, ConfigError: 422, CheckpointError: 500, TrainingError: 500}
 
-_IMAGE_BODY: dict[str, Any] = {
-    "requestBody": {
-        "required": True,
-        "description": "One image as the body, or several images of one person as files of a form.",
-        "content": {
-            "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
-            FORM: {
-                "schema": {
-                    "type": "object",
-                    "properties": {"image": {"type": "array", "items": {"type": "string", "format": "binary"}}},
-                }
-            },
-        },
-    }
-}
-
 
 @dataclass(frozen=True, slots=True)
 class Desk:
-    """What the application serves: an encoder, a gallery for each modality of queries, the file of marks."""
+    """What the application serves: an encoder, a gallery for each modality of queries, the file of marks.
+
+    `conversions` counts those of the images of queries.
+    """
 
     encoder: TrainedEncoder
     galleries: Mapping[Modality, ServedGallery | ServedMilvus]
     feedback: Path
+    conversions: Conversions = field(default_factory=Conversions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +87,11 @@ class GalleryInfo:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """The largest body in bytes, number of images of a query, and number of hits."""
+    """The largest body in bytes, numbers of images of a query and of their pixels together, and number of hits."""
 
     body_bytes: int
     images: int
+    pixels: int
     retrieved: int
 
 
@@ -116,10 +107,11 @@ class ServerInfo:
 
 @dataclass(frozen=True, slots=True)
 class QueryImage:
-    """An image of a query as it arrived."""
+    """An image of a query as it arrived, and what reading it changed or ignored, such as an orientation tag."""
 
     name: str
     sha256: str
+    conversions: list[str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,20 +175,21 @@ class _Memory:
         raise HTTPException(404, f"row {row} is no hit of this search")
 
 
-def search_application(desk: Desk, access: Access, bounds: Bounds) -> FastAPI:
+def search_application(desk: Desk, access: Access, bounds: Bounds, stop: Stop) -> FastAPI:
     """The application without its guard: see `guarded`."""
     app = FastAPI(
         title="vireid search",
         description="Images in, similar images of the other modality out. If the server has a token, requests below "
-        "/api need it: `Authorization: Bearer TOKEN`.",
+        "/api need it: `Authorization: Bearer TOKEN`, or the cookie of a login.",
         docs_url=None,
         redoc_url=None,
     )
     app.add_exception_handler(VireidError, _explained)
     app.add_exception_handler(RequestValidationError, _first_mistake)
     _add_page(app, access)
-    _add_search(app, desk, bounds)
-    _add_gallery(app, desk, bounds)
+    _add_search(app, desk, bounds, stop)
+    _add_gallery(app, desk, bounds, stop)
+    describe_token(app, needed=access.token is not None)
     return app
 
 
@@ -228,7 +221,7 @@ def _add_page(app: FastAPI, access: Access) -> None:
         """Whether the server answers."""
         return {"status": "ok"}
 
-    @app.post(LOGIN, status_code=204)
+    @app.post(LOGIN, status_code=204, responses=refusals(401, 403, 408, 413, 422))
     async def login(request: LoginRequest, response: Response) -> None:
         """Exchange the token for the cookie of the page."""
         if not access.accepts(request.token):
@@ -236,20 +229,24 @@ def _add_page(app: FastAPI, access: Access) -> None:
         response.set_cookie(COOKIE, access.session, httponly=True, samesite="strict")
 
 
-def _add_search(app: FastAPI, desk: Desk, bounds: Bounds) -> None:
+def _add_search(app: FastAPI, desk: Desk, bounds: Bounds, stop: Stop) -> None:
     """The routes of searching and marking."""
-    encoding = ThreadPoolExecutor(1, "search")
+    encoding = Workers(1, "search", stop)
     memory = _Memory()
 
     def find(request: _SearchRequest) -> SearchAnswer:
         served = desk.galleries[request.modality]
         uploads = read_uploads(request.content_type, request.body, request.name, bounds.images)
-        query = read_query(desk.encoder, uploads, request.modality, served.grouping)
+        query = read_query(desk.encoder, uploads, request.modality, served.grouping, bounds.pixels)
+        desk.conversions.add(query.adjustments)
         hits = served.find(query, request.k, request.filters, request.false_match)
-        described = [QueryImage(shown(one.name), one.sha256) for one in uploads]
+        described = [
+            QueryImage(shown(one.name), one.sha256, [str(change) for change in Adjustment if change in changes])
+            for one, changes in zip(uploads, query.adjustments, strict=True)
+        ]
         return SearchAnswer("", described, request.modality, served.gallery.modality, [*hits])
 
-    @app.post(SEARCH, openapi_extra=_IMAGE_BODY)
+    @app.post(SEARCH, openapi_extra=IMAGE_BODY, responses=refusals(401, 403, 408, 413, 422, 500, 503))
     async def search(
         request: Request,
         modality: Annotated[Modality | None, Query(description="Of the query; needed if the server has two.")] = None,
@@ -272,9 +269,9 @@ def _add_search(app: FastAPI, desk: Desk, bounds: Bounds) -> None:
             filters=Filters(tuple(camera), _time("since", since), _time("until", until)),
             false_match=false_match,
         )
-        return memory.keep(await asyncio.get_running_loop().run_in_executor(encoding, find, asked))
+        return memory.keep(await encoding.run(lambda: find(asked)))
 
-    @app.post("/api/feedback", status_code=204)
+    @app.post("/api/feedback", status_code=204, responses=refusals(401, 403, 404, 408, 413, 422, 500))
     async def feedback(request: MarkRequest) -> None:
         """Mark a hit as right or wrong, or withdraw the mark."""
         line = _mark(desk, *memory.hit(request.search, request.row), request.mark)
@@ -295,9 +292,9 @@ def _mark(desk: Desk, answer: SearchAnswer, hit: RankedImage, mark: str) -> Mark
     )
 
 
-def _add_gallery(app: FastAPI, desk: Desk, bounds: Bounds) -> None:
+def _add_gallery(app: FastAPI, desk: Desk, bounds: Bounds, stop: Stop) -> None:
     """The routes of the gallery's description and images."""
-    decoding = ThreadPoolExecutor(_PICTURES_AT_ONCE, "pictures")
+    decoding = Workers(_PICTURES_AT_ONCE, "pictures", stop)
     by_modality = {served.gallery.modality: served for served in desk.galleries.values()}
     info = _server_info(desk, bounds)
 
@@ -305,12 +302,16 @@ def _add_gallery(app: FastAPI, desk: Desk, bounds: Bounds) -> None:
     def thumbnail(modality: Modality, row: int) -> bytes:
         return by_modality[modality].picture(row, _THUMBNAIL)
 
-    @app.get("/api/gallery")
+    @app.get("/api/gallery", responses=refusals(401, 403))
     async def gallery() -> ServerInfo:
         """What is searched: galleries, their cameras and times, and limits of requests."""
         return info
 
-    @app.get("/api/images/{row}", response_class=Response, responses={200: {"content": {"image/jpeg": {}}}})
+    @app.get(
+        "/api/images/{row}",
+        response_class=Response,
+        responses={200: {"content": {"image/jpeg": {}}}, **refusals(401, 403, 404, 422, 503)},
+    )
     async def image(
         row: int,
         gallery: Annotated[Modality | None, Query(description="Its modality; needed if the server has two.")] = None,
@@ -320,8 +321,8 @@ def _add_gallery(app: FastAPI, desk: Desk, bounds: Bounds) -> None:
         chosen = gallery or next(iter(by_modality))
         if chosen not in by_modality or not by_modality[chosen].holds(row):
             raise HTTPException(404, f"there is no image {row} of the {chosen} gallery")
-        call = (thumbnail, chosen, row) if size == "thumbnail" else (by_modality[chosen].picture, row, _FULL)
-        content = await asyncio.get_running_loop().run_in_executor(decoding, *call)
+        read = by_modality[chosen].picture
+        content = await decoding.run(lambda: thumbnail(chosen, row) if size == "thumbnail" else read(row, _FULL))
         return Response(content, media_type="image/jpeg")
 
 
@@ -341,7 +342,7 @@ def _server_info(desk: Desk, bounds: Bounds) -> ServerInfo:
     ]
     drawn = any(shows_synthetic(served.gallery.root) for served in desk.galleries.values())
     synthetic = ["encoder"] * desk.encoder.synthetic + ["gallery"] * drawn
-    limits = Limits(bounds.body_bytes, bounds.images, bounds.retrieved)
+    limits = Limits(bounds.body_bytes, bounds.images, bounds.pixels, bounds.retrieved)
     return ServerInfo(desk.encoder.name, galleries, synthetic, limits)
 
 

@@ -1,4 +1,4 @@
-"""The guard of the search application: who may send a request, how large and how slow it may be, and how many.
+"""The guard of the search application: who may send a request, how large and how slow it may be, how many, until when.
 
 Refusals are JSON with one sentence, `{"detail": ...}`, as those of the application.
 """
@@ -8,6 +8,7 @@ import hmac
 import ipaddress
 import secrets
 import socket
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -17,6 +18,7 @@ from fastapi.requests import HTTPConnection
 from fastapi.responses import JSONResponse
 
 from flows.server.guarded_server import Application, Message, Scope, Send, is_own
+from flows.server.search_stop import Stop
 from pipeline.runtime.user_environment import LOOPBACK_NAMES
 
 COOKIE = "vireid-search"
@@ -27,7 +29,7 @@ SEARCH = "/api/search"
 _SMALL_BODY = 64 * 1024
 _DRAINED = 4
 """A body that is too large is read up to this many times its limit, so that a browser shows the answer."""
-_RETRY_SECONDS = 2
+_LATER = {"Retry-After": "2"}
 
 _HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob:; "
@@ -42,11 +44,15 @@ _HEADERS = {
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Limits of requests: bytes of a body, seconds until it is there, images of a query, waiting and retrieved ones."""
+    """Limits of requests: bytes of a body, seconds until it is there, images of a query, waiting and retrieved ones.
+
+    `pixels` is the sum over the images of a query.
+    """
 
     body_bytes: int = 32 * 2**20
     body_seconds: float = 30.0
     images: int = 16
+    pixels: int = 128_000_000
     waiting: int = 8
     retrieved: int = 200
 
@@ -107,35 +113,49 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def guarded(application: Application, access: Access, bounds: Bounds) -> Application:
+def guarded(application: Application, access: Access, bounds: Bounds, stop: Stop) -> Application:
     """Check requests in this order: host and origin (403), token (401), free place (503), body (408, 413).
 
     A search holds a place until it is answered: one at the encoder and `bounds.waiting` others, so memory is bounded.
-    The body is complete before the application sees the request.
+    The body is complete before the application sees the request. Requests that the stop cancels are answered with 503.
     """
     searches = _Places(1 + bounds.waiting)
+
+    async def body_of(receive: Any, largest: int, limit: int) -> bytes | None:
+        with stop.waiting():
+            return await _read(receive, largest, _DRAINED * limit, bounds.body_seconds)
+
+    async def checked(scope: Scope, receive: Any, send: Send) -> None:
+        request, path = HTTPConnection(scope), scope["path"]
+        largest = bounds.body_bytes if path == SEARCH else _SMALL_BODY
+        if not access.knows_host(request.headers):
+            await _refuse(403, "not a request of this server's page, or of a program that names this host")(send)
+        elif path.startswith(API) and path != LOGIN and not access.admits(request):
+            await _refuse(401, "the token is missing or wrong")(send)
+        elif path == SEARCH and not searches.take():
+            with suppress(TimeoutError, ConnectionError):
+                await body_of(receive, 0, largest)
+            await _refuse(503, "too many searches at once: repeat it", _LATER)(send)
+        else:
+            try:
+                await _with_body(application, scope, receive, send, body_of, largest, bounds.body_seconds)
+            finally:
+                if path == SEARCH:
+                    searches.give_back()
 
     async def answer(scope: Scope, receive: Any, send: Send) -> None:
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await application(scope, receive, send)
             return
-        request, path, safe = HTTPConnection(scope), scope["path"], _with_headers(send)
-        largest = bounds.body_bytes if path == SEARCH else _SMALL_BODY
-        if not access.knows_host(request.headers):
-            await _refuse(403, "not a request of this server's page, or of a program that names this host")(safe)
-        elif path.startswith(API) and path != LOGIN and not access.admits(request):
-            await _refuse(401, "the token is missing or wrong")(safe)
-        elif path == SEARCH and not searches.take():
-            with suppress(TimeoutError, ConnectionError):
-                await _read(receive, 0, _DRAINED * largest, bounds.body_seconds)
-            await _refuse(503, "too many searches at once: repeat it", {"Retry-After": str(_RETRY_SECONDS)})(safe)
-        else:
-            try:
-                await _with_body(application, scope, receive, safe, largest, bounds.body_seconds)
-            finally:
-                if path == SEARCH:
-                    searches.give_back()
+        safe = _SafeSend(send)
+        try:
+            await checked(scope, receive, safe)
+        except asyncio.CancelledError:
+            if not stop.begun:
+                raise
+            if not safe.begun:
+                await _refuse(503, "the server stops: repeat it later", _LATER)(safe)
 
     return answer
 
@@ -159,10 +179,16 @@ class _Places:
 
 
 async def _with_body(
-    application: Application, scope: Scope, receive: Any, send: Send, largest: int, seconds: float
+    application: Application,
+    scope: Scope,
+    receive: Any,
+    send: Send,
+    body_of: Callable[[Any, int, int], Awaitable[bytes | None]],
+    largest: int,
+    seconds: float,
 ) -> None:
     try:
-        body = await _read(receive, largest, _DRAINED * largest, seconds)
+        body = await body_of(receive, largest, largest)
     except TimeoutError:
         await _refuse(408, f"the body was not complete after {seconds:g} seconds")(send)
         return
@@ -215,14 +241,19 @@ def _refuse(status: int, reason: str, headers: dict[str, str] | None = None) -> 
     return send_it
 
 
-def _with_headers(send: Send) -> Send:
-    async def send_with(message: Message) -> None:
+class _SafeSend:
+    """Sends an answer with the headers that forbid other pages; `begun` is whether its first part was sent."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.begun = False
+
+    async def __call__(self, message: Message) -> None:
+        self.begun = True
         if message["type"] == "http.response.start":
             added = [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
             message = {**message, "headers": [*message["headers"], *added]}
-        await send(message)
-
-    return send_with
+        await self._send(message)
 
 
 def _name(host: str) -> str:

@@ -14,6 +14,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from flows.server.search_app import Desk, search_application
 from flows.server.search_guard import Access, Bounds, guarded, is_loopback
+from flows.server.search_stop import Stop
 from pipeline.data.image_files import without_pillow_warnings
 from pipeline.errors import ConfigError
 from pipeline.runtime.signals import ending_signals_call
@@ -23,7 +24,7 @@ _CONNECTIONS = 64
 _IDLE_SECONDS = 5
 _FIRST_REQUEST_SECONDS = 30.0
 _STOP_SECONDS = 60
-"""Longest wait for requests in flight after a signal."""
+"""Longest wait for the search at the encoder after a signal."""
 _SHORTEST_TOKEN = 16
 
 
@@ -67,9 +68,9 @@ def address_of(listener: socket.socket) -> str:
 
 
 def serve_search(desk: Desk, listener: socket.socket, host: str, token: str | None, bounds: Bounds) -> None:
-    """Answer requests until SIGINT, SIGTERM or SIGHUP; then requests in flight are answered, within a minute."""
-    access = Access(host, listener.getsockname()[1], token)
-    application = guarded(search_application(desk, access, bounds), access, bounds)
+    """Answer requests until SIGINT, SIGTERM or SIGHUP; then finish the search at the encoder, and answer others 503."""
+    access, stop = Access(host, listener.getsockname()[1], token), Stop()
+    application = guarded(search_application(desk, access, bounds, stop), access, bounds, stop)
     config = uvicorn.Config(
         application,
         http=_PatientProtocol,
@@ -83,11 +84,21 @@ def serve_search(desk: Desk, listener: socket.socket, host: str, token: str | No
         timeout_graceful_shutdown=_STOP_SECONDS,
     )
     with without_pillow_warnings():
-        _Server(config).run(sockets=[listener])
+        _Server(config, stop).run(sockets=[listener])
+    desk.conversions.log()
 
 
 class _Server(uvicorn.Server):
     """Ends with SIGHUP too, and does not raise the signal again; a second Ctrl-C does not wait for requests."""
+
+    def __init__(self, config: uvicorn.Config, stop: Stop) -> None:
+        super().__init__(config)
+        self._requests = stop
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """See `uvicorn.Server`."""
+        self._requests.begin()
+        await super().shutdown(sockets)
 
     @contextmanager
     def capture_signals(self) -> Generator[None, None, None]:

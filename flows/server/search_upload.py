@@ -1,8 +1,12 @@
-"""Images in the body of a request: one as it is, or several as multipart/form-data."""
+"""Images in the body of a request: one as it is, or several as multipart/form-data; and what reading them changes."""
 
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from email.message import Message
 from email.parser import HeaderParser
 
+from pipeline.data.image_files import Adjustment, log_adjustments
 from pipeline.errors import DataError
 from pipeline.inference.served_gallery import Upload
 
@@ -43,3 +47,24 @@ def _files(body: bytes, boundary: str | None) -> list[Upload]:
         if (name := fields.get_filename()) is not None:
             found.append(Upload(name or "image", content))
     return found
+
+
+@dataclass(slots=True)
+class Conversions:
+    """How many images of queries needed which conversion, since the start."""
+
+    images: int = 0
+    seen: Counter[Adjustment] = field(default_factory=Counter)
+
+    def add(self, query: Sequence[frozenset[Adjustment]]) -> None:
+        """Count those of the images of a query; logs all counts when one is seen for the first time."""
+        known = len(self.seen)
+        self.images += len(query)
+        for adjustments in query:
+            self.seen.update(adjustments)
+        if len(self.seen) > known:
+            self.log()
+
+    def log(self) -> None:
+        """Log one line for each conversion."""
+        log_adjustments(self.seen, self.images)

@@ -1,6 +1,7 @@
 """One way of reading image files, of every kind that Pillow reads, for training and for every other use."""
 
 import logging
+import math
 import stat
 import struct
 import warnings
@@ -22,7 +23,7 @@ from pipeline.config.datasets import DeepRange, Orientation
 from pipeline.data.deep_channels import DeepPixels, Depth, OpenFile, deep_pixels, prepare
 from pipeline.data.deep_images import to_eight_bits
 from pipeline.data.image_names import needs_plugin, register_plugins
-from pipeline.data.tiff_numbers import tiff_numbers
+from pipeline.data.tiff_numbers import tiff_numbers, tiff_size
 
 logger = logging.getLogger(__name__)
 
@@ -162,18 +163,42 @@ def open_image(source: Path | bytes, reading: ImageReading, least: tuple[int, in
 
     Cost: at most 150 MB for 8-bit images.
     """
+    with _explained(source) as file:
+        try:
+            with Image.open(file) as image:
+                _require_decodable(image)
+                return _read(image, file, reading, least)
+        except UnidentifiedImageError:
+            if (numbers := _read_numbers(file, reading)) is None:
+                raise
+            return numbers
+
+
+def count_pixels(source: Path | bytes) -> int:
+    """Width times height of an image, read from its header; errors as `open_image`, but for damage behind the header.
+
+    Cost: a millisecond; nothing is decoded.
+    """
+    with _explained(source) as file:
+        try:
+            with Image.open(file) as image:
+                _require_decodable(image)
+                return image.width * image.height
+        except UnidentifiedImageError:
+            if (size := tiff_size(file)) is None:
+                raise
+            return math.prod(size)
+
+
+@contextmanager
+def _explained(source: Path | bytes) -> Iterator[OpenFile]:
+    """The open file; what goes wrong with it is an OSError or ValueError that says what."""
     register_plugins()
     # As a file: of a path, Pillow maps grey TIFFs into memory, and turned ones come out as stripes.
     opened = BytesIO(source) if isinstance(source, bytes) else _regular_file(source)
     try:
         with opened as file:
-            try:
-                with Image.open(file) as image:
-                    return _read(image, file, reading, least)
-            except UnidentifiedImageError:
-                if (numbers := _read_numbers(file, reading)) is None:
-                    raise
-                return numbers
+            yield file
     except UnidentifiedImageError as error:
         raise OSError(_identified(source)) from error
     except Image.DecompressionBombError as error:
@@ -204,21 +229,26 @@ def _read_numbers(file: OpenFile, reading: ImageReading) -> Opened | None:
     return Opened(colours, frozenset(seen))
 
 
-def _read(image: Image.Image, file: OpenFile, reading: ImageReading, least: tuple[int, int]) -> Opened:
+def _require_decodable(image: Image.Image) -> None:
     if image.format in _DRAWINGS:  # Pillow starts another program for them
         raise ValueError(f"a drawing of the kind {image.format}, not an image of pixels")
-    seen = set()
-    pixels = image.width * image.height
-    is_large_jpeg = image.format in ("JPEG", "MPO") and pixels > LARGE_JPEG
-    if pixels > MOST_PIXELS and not is_large_jpeg:
+    if image.width * image.height > MOST_PIXELS and not _is_large_jpeg(image):
         raise ValueError(f"{image.width} x {image.height} pixels, more than {MOST_PIXELS:,}")
+
+
+def _is_large_jpeg(image: Image.Image) -> bool:
+    return image.format in ("JPEG", "MPO") and image.width * image.height > LARGE_JPEG
+
+
+def _read(image: Image.Image, file: OpenFile, reading: ImageReading, least: tuple[int, int]) -> Opened:
+    seen = set()
     if getattr(image, "is_animated", False):
         seen.add(Adjustment.FIRST_FRAME)
     depth = prepare(image, file)
     if image.mode in ("CMYK", "YCbCr", "LAB", "HSV"):
         seen.add(Adjustment.OTHER_COLOURS)
     turn = _orientation(image)
-    if is_large_jpeg:
+    if _is_large_jpeg(image):
         image.draft("RGB", least[::-1] if turn >= 5 else least)
     image.load()
     if (deep := deep_pixels(image, file, depth)) is not None:

@@ -43,17 +43,9 @@ def tiff_numbers(file: OpenFile, most_pixels: int) -> TiffNumbers | None:
 
     Cost: three times the bytes of the file.
     """
-    file.seek(0)
-    start = file.read(16)
-    if start.startswith(_FOREIGN_BIG):
-        raise ValueError(unsupported_tiff("big-endian BigTIFF"))
-    if not start.startswith(_MAGIC):
+    if (directory := _directory(file)) is None:
         return None
-    tags = TiffImagePlugin.ImageFileDirectory_v2(start if start[2] == 43 else start[:8])
-    first = file.seek(tags.next)
-    tags.load(file)
-    if not {_WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC} <= tags.keys():
-        return None
+    tags, first = directory
     width, height, channels = int(tags[_WIDTH]), int(tags[_HEIGHT]), int(tags.get(_CHANNELS, 1))
     kind = _kind_of(tags)
     if kind is None:
@@ -68,6 +60,26 @@ def tiff_numbers(file: OpenFile, most_pixels: int) -> TiffNumbers | None:
         rows = np.ascontiguousarray(np.asarray(image))
     values = rows.view(kind).reshape(height, width, channels)
     return TiffNumbers(_as_deep(values, bool(tags.get(_EXTRA))), int(tags.get(_ORIENTATION, 1)), tags.next != 0)
+
+
+def tiff_size(file: OpenFile) -> tuple[int, int] | None:
+    """Width and height from the header of a file that `tiff_numbers` may read; None and errors as there."""
+    directory = _directory(file)
+    return None if directory is None else (int(directory[0][_WIDTH]), int(directory[0][_HEIGHT]))
+
+
+def _directory(file: OpenFile) -> tuple[TiffImagePlugin.ImageFileDirectory_v2, int] | None:
+    """The tags of the first page, and the byte where they begin; None without those of an image."""
+    file.seek(0)
+    start = file.read(16)
+    if start.startswith(_FOREIGN_BIG):
+        raise ValueError(unsupported_tiff("big-endian BigTIFF"))
+    if not start.startswith(_MAGIC):
+        return None
+    tags = TiffImagePlugin.ImageFileDirectory_v2(start if start[2] == 43 else start[:8])
+    first = file.seek(tags.next)
+    tags.load(file)
+    return (tags, first) if {_WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC} <= tags.keys() else None
 
 
 def _kind_of(tags: TiffImagePlugin.ImageFileDirectory_v2) -> np.dtype | None:

@@ -98,7 +98,7 @@ def read_run_encoder(path: Path, device: str = "auto", precision: PrecisionSetti
         ) from error
     logger.info("%s: %s, after round %d", folder.name, config.method, round_)
     network, synthetic = encoder.to(place).eval(), is_synthetic(folder)
-    return RunEncoder(folder.name, network, config, round_, place, computed_in, reading, synthetic)
+    return RunEncoder(folder.resolve().name, network, config, round_, place, computed_in, reading, synthetic)
 
 
 def _result(checkpoint: dict[str, Any], path: Path, *, last: bool) -> tuple[int, dict[str, torch.Tensor]]:

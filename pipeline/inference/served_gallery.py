@@ -3,11 +3,12 @@
 import hashlib
 import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from jaxtyping import Float32, Int64, Shaped
@@ -16,7 +17,7 @@ from PIL import Image
 from clustering.gallery_search import most_similar, most_similar_of
 from models.modality import Modality
 from pipeline.config.datasets import DIRECTIONS
-from pipeline.data.image_files import FROM_ANYWHERE, decode_image, open_image, reason_of
+from pipeline.data.image_files import FROM_ANYWHERE, Adjustment, count_pixels, decode_image, open_image, reason_of
 from pipeline.data.image_list import ListedImage, is_manifest, list_images
 from pipeline.data.values import moment
 from pipeline.errors import ConfigError, DataError
@@ -30,6 +31,8 @@ from pipeline.inference.index import Gallery, IndexedFile, is_index, read_record
 from pipeline.inference.milvus_address import address_of
 from pipeline.inference.milvus_gallery import MilvusGallery, open_milvus
 from pipeline.inference.searching import score_threshold
+
+T = TypeVar("T")
 
 _QUALITY = 85
 
@@ -49,10 +52,11 @@ class Upload:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Query:
-    """A query: its unit vector, and its number of images."""
+    """A query: its unit vector, its number of images, and the conversions that each of them needed."""
 
     vector: Float32[np.ndarray, "1 dim"]
     images: int
+    adjustments: tuple[frozenset[Adjustment], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,26 +249,44 @@ def picture_of(file: IndexedFile, gallery: Gallery | MilvusGallery, longest: int
 
 
 def read_query(
-    encoder: TrainedEncoder, uploads: Sequence[Upload], modality: Modality, grouping: Grouping = SINGLE
+    encoder: TrainedEncoder,
+    uploads: Sequence[Upload],
+    modality: Modality,
+    grouping: Grouping = SINGLE,
+    most_pixels: int | None = None,
 ) -> Query:
     """A query of one image, or of several as one group.
 
     Raises:
-        DataError: A file cannot be read as an image, named with the reason.
+        DataError: A file cannot be read as an image, named with the reason; the images have more than `most_pixels`
+            together, of which none is then decoded.
         TrainingError: See `TrainedEncoder.encode`.
     """
-    pixels = []
-    for upload in uploads:
-        try:
-            decoded = decode_image(upload.content, encoder.height, encoder.width, encoder.reading)
-        except (OSError, ValueError) as error:
-            raise DataError(f"{upload.name}: {reason_of(error)}", hint="choose image files") from error
-        pixels.append(decoded.pixels)
-    vectors = unit_rows(encoder.encode(np.stack(pixels), modality), "queries").astype(np.float32)
+    sizes = [_of_upload(upload, count_pixels) for upload in uploads]
+    if most_pixels is not None and sum(sizes) > most_pixels:
+        counted = "the images have" if len(uploads) > 1 else f"{uploads[0].name} has"
+        raise DataError(
+            f"{counted} {sum(sizes):,} pixels" + " together" * (len(uploads) > 1) + f", more than {most_pixels:,}",
+            hint="send fewer or smaller images, or start `vireid serve` with a larger --most-megapixels",
+        )
+    decoded = [
+        _of_upload(upload, lambda content: decode_image(content, encoder.height, encoder.width, encoder.reading))
+        for upload in uploads
+    ]
+    vectors = unit_rows(encoder.encode(np.stack([one.pixels for one in decoded]), modality), "queries")
+    vectors = vectors.astype(np.float32)
     if len(uploads) > 1 or grouping.query:
         files = [ListedImage(upload.name, track="query") for upload in uploads]
         vectors = group_entries(files, vectors, "track", grouping.by).vectors
-    return Query(vectors, len(uploads))
+    return Query(vectors, len(uploads), tuple(one.adjustments for one in decoded))
+
+
+def _of_upload(upload: Upload, read: Callable[[bytes], T]) -> T:
+    """What a function reads from an image; DataError with its name and the reason."""
+    try:
+        return read(upload.content)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{upload.name}: {reason_of(error)}", hint="choose image files") from error
 
 
 def shown(path: str) -> str:

@@ -103,7 +103,10 @@ async function start() {
 
 // The images of the query
 
-function add(files) {
+async function add(list) {
+  const files = [...list]; // a list of the browser is empty after its event
+  await ready;
+  if (state.info === null) return undefined; // the start has said why
   const { images, body_bytes: bytes } = state.info.limits;
   const all = [...state.files, ...files];
   const size = all.reduce((sum, one) => sum + one.size, 0);
@@ -211,6 +214,8 @@ function showHits() {
   const asked = `${query.length} ${modality} image${query.length > 1 ? 's' : ''}`;
   const where = `${total} ${state.answer.gallery} images`;
   get('summary').textContent = `${hits.length} hits in ${where} for ${asked}, most similar first`;
+  get('conversions').replaceChildren(...query.filter((one) => one.conversions.length).map((one) => (
+    element('li', `${one.name}: ${one.conversions.join('; ')}`))));
   if (hits.length) say('Mark hits as right or wrong; open an image to see it large.');
   else if (get('false-match').value) say('No image scores high enough: the person is most likely not in this gallery.');
   else say('No image fulfils these conditions.');
@@ -302,4 +307,4 @@ document.addEventListener('drop', (event) => {
   get('drop').classList.remove('over');
   add(event.dataTransfer.files);
 });
-start().catch((problem) => say(problem.message, true));
+const ready = start().catch((problem) => say(problem.message, true));

@@ -1,6 +1,7 @@
 """Marks of users: whole lines whatever happens at once, a file edited by hand, counts, and people of images."""
 
 import hashlib
+import json
 import multiprocessing
 import os
 from dataclasses import replace
@@ -8,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from flows.cli.feedback import count_marks_of
 from models.modality import Modality
+from pipeline.config.cclnet import CclnetConfig
 from pipeline.errors import CheckpointError, DataError
 from pipeline.inference.feedback import COLUMNS, Mark, append_mark, count_marks, query_name, read_marks
 from pipeline.inference.index import GallerySource
 from pipeline.inference.index_refresh import open_or_refresh
+from pipeline.runs.open import run_path
 from tests.flows.command_line import Call
 from tests.pipeline.inference.mean_encoder import MeanEncoder, paint
 
@@ -133,6 +137,35 @@ class TestCounts:
         assert code == 0, err
         assert "3 marks on 2 queries, 2 of them right" in out and "first hits: 1 of 2 right, 50.0 %" in out
         assert vireid("feedback", str(tmp_path / "absent.csv"))[0] == 1
+
+    def test_a_run_without_marks_has_none(self, tmp_path: Path) -> None:
+        append_mark(tmp_path / "feedback.csv", mark("a", "x"))
+        assert count_marks_of(tmp_path / "run-a", tmp_path / "feedback.csv").marks == 1
+        assert count_marks_of(tmp_path / "run-b", tmp_path / "feedback.csv").to_dict() == {
+            "run": "run-b", "queries": 0, "marks": 0, "right": 0, "first_marked": 0, "first_right": 0, "ranks": [],
+        }  # fmt: skip
+
+    @pytest.mark.slow
+    @pytest.mark.usefixtures("prefect_backend")
+    def test_an_evaluation_counts_them_where_they_are_asked_for_and_no_other_number_changes(
+        self, vireid: Call, finished_run: CclnetConfig, tmp_path: Path
+    ) -> None:
+        run, file = run_path(finished_run), tmp_path / "marks.csv"
+        for hit, kind, name in (("a", "right", run.name), ("b", "wrong", run.name), ("c", "right", "another-run")):
+            append_mark(file, replace(mark("q", hit, kind), run=name, index=name))
+        code, plain, err = vireid("evaluate", str(run), "--device", "cpu", "--json")
+        assert code == 0, err
+        asked = ("evaluate", str(run), "--device", "cpu", "--feedback", str(file))
+        found = json.loads(vireid(*asked, "--json")[1])
+        counts = found.pop("feedback")
+        assert found == json.loads(plain)
+        assert (counts["run"], counts["marks"], counts["right"], counts["first_marked"]) == (run.name, 2, 1, 2)
+        assert "feedback" not in (run / "evaluation.json").read_text()
+        code, out, _ = vireid(*asked)
+        assert code == 0 and "2 marks on 1 queries, 1 of them right" in out and "sysu/indoor" in out
+        file.write_text(file.read_text() + "by hand\n")
+        code, out, err = vireid(*asked)
+        assert code == 1 and "line 5" in err and not out
 
 
 class TestPeople:

@@ -8,6 +8,7 @@ from PIL import Image
 
 from flows.server.search_app import Desk, search_application
 from flows.server.search_guard import Access, Bounds, guarded
+from flows.server.search_stop import Stop
 from models.modality import Modality
 from pipeline.inference.index import GallerySource
 from pipeline.inference.index_refresh import open_or_refresh
@@ -43,11 +44,16 @@ def desk_of(folder: Path, encoder: MeanEncoder | None = None, *, both: bool = Fa
 
 
 def client_of(
-    desk: Desk, *, token: str | None = None, host: str = "127.0.0.1", bounds: Bounds | None = None
+    desk: Desk,
+    *,
+    token: str | None = None,
+    host: str = "127.0.0.1",
+    bounds: Bounds | None = None,
+    stop: Stop | None = None,
 ) -> TestClient:
     """Requests to the guarded application, as if it listened on port 8123."""
-    access, bounds = Access(host, PORT, token), bounds or Bounds()
-    application = guarded(search_application(desk, access, bounds), access, bounds)
+    access, bounds, stop = Access(host, PORT, token), bounds or Bounds(), stop or Stop()
+    application = guarded(search_application(desk, access, bounds, stop), access, bounds, stop)
     return TestClient(application, base_url=OWN)  # type: ignore[arg-type]
 
 

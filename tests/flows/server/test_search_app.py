@@ -5,6 +5,7 @@ import io
 import os
 import re
 import struct
+import tracemalloc
 import zlib
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -19,6 +20,7 @@ from PIL import Image
 from flows.server.search_app import Desk
 from flows.server.search_guard import Bounds
 from models.modality import Modality
+from pipeline.data.image_files import Adjustment
 from pipeline.data.image_list import list_images
 from pipeline.inference.calibration import calibrate_gallery
 from pipeline.inference.feedback import COLUMNS, read_marks
@@ -71,7 +73,8 @@ class TestSearch:
             (hit.path, hit.score, hit.camera) for hit in expected
         ]
         assert [hit["rank"] for hit in answer["hits"]] == [1, 2, 3]
-        assert answer["query"] == [{"name": "red.png", "sha256": hashlib.sha256(RED).hexdigest()}]
+        digest = hashlib.sha256(RED).hexdigest()
+        assert answer["query"] == [{"name": "red.png", "sha256": digest, "conversions": []}]
         assert (answer["modality"], answer["gallery"]) == ("infrared", "visible")
 
     def test_several_images_are_one_query_in_the_direction_of_the_mean_of_their_unit_vectors(
@@ -193,6 +196,54 @@ class TestGroups:
         assert search(client, since="2027-01-01")["hits"] == []
 
 
+class TestConversions:
+    def test_each_image_has_what_reading_changed_and_the_log_has_the_counts(
+        self, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        desk = desk_of(tmp_path)
+        files = [("image", (name, conversion)) for name, conversion in (("plain.png", RED), *converted().items())]
+        with caplog.at_level("INFO", "pipeline"):
+            answer = client_of(desk).post("/api/search", files=files)
+            assert answer.status_code == 200, answer.text
+            first = [*caplog.messages]
+            caplog.clear()
+            search(client_of(desk), converted()["deep.png"])
+            again = [*caplog.messages]
+            caplog.clear()
+            desk.conversions.log()
+        found = {one["name"]: one["conversions"] for one in answer.json()["query"]}
+        assert found == {
+            "plain.png": [], "deep.png": [str(Adjustment.SCALED)], "clear.png": [str(Adjustment.COMPOSITED)],
+            "turned.jpg": [str(Adjustment.TURNED)],
+        }  # fmt: skip
+        assert len(first) == 3 and f"1 of 4 images have {Adjustment.SCALED}" in first
+        assert again == []  # a kind that was seen is counted, not logged again
+        assert f"2 of 5 images have {Adjustment.SCALED}" in caplog.messages
+        assert f"1 of 5 images have {Adjustment.TURNED}" in caplog.messages
+
+    def test_a_refused_query_is_not_counted(self, tmp_path: Path) -> None:
+        desk = desk_of(tmp_path)
+        files = [("image", ("deep.png", converted()["deep.png"])), ("image", ("bad.png", b"no image"))]
+        assert client_of(desk).post("/api/search", files=files).status_code == 422
+        assert (desk.conversions.images, desk.conversions.seen) == (0, {})
+
+
+def converted() -> dict[str, bytes]:
+    """Images that reading converts: one of 16 bits, one with transparent pixels, one with an orientation tag."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    contents = {}
+    for name, image, options in (
+        ("deep.png", Image.fromarray(np.arange(0, 60_000, 500, dtype=np.uint16).reshape(12, 10)), {}),
+        ("clear.png", Image.new("RGBA", (8, 16), (200, 20, 20, 90)), {}),
+        ("turned.jpg", Image.new("RGB", (16, 8), (200, 20, 20)), {"exif": exif}),
+    ):
+        buffer = io.BytesIO()
+        image.save(buffer, "JPEG" if name.endswith("jpg") else "PNG", **options)
+        contents[name] = buffer.getvalue()
+    return contents
+
+
 class TestGallery:
     def test_cameras_in_the_order_of_numbers_and_the_span_of_known_times(self, client: TestClient) -> None:
         info = client.get("/api/gallery").json()
@@ -281,6 +332,31 @@ class TestBadInput:
         answer = client.post("/api/search", content=body, headers={"content-type": kind})
         assert answer.status_code == 422 and isinstance(answer.json()["detail"], str)
 
+    def test_pixels_are_summed_from_headers_before_one_is_decoded(self, tmp_path: Path) -> None:
+        client = client_of(desk_of(tmp_path), bounds=Bounds(pixels=300))
+        few = [("image", (f"{number}.png", png((9, 9, 9), (10, 10)))) for number in range(3)]
+        assert client.post("/api/search", files=few).status_code == 200  # 300 are not more than 300
+        answer = client.post("/api/search", files=[*few, ("image", ("more.png", RED))])  # 8 x 16 pixels
+        assert answer.status_code == 422
+        assert answer.json()["detail"] == "the images have 428 pixels together, more than 300"
+        assert "--most-megapixels" in answer.json()["hint"]
+        # A file that claims 400 pixels and has none: it would be damaged if it were decoded.
+        assert refused(client, 422, bomb(20, 20)) == "image has 400 pixels, more than 300"
+
+    def test_sixteen_huge_deep_images_are_refused_without_their_memory(self, client: TestClient) -> None:
+        buffer = io.BytesIO()
+        Image.new("F", (7_000, 7_000)).save(buffer, "TIFF", compression="tiff_adobe_deflate")
+        files = [("image", (f"{number}.tif", buffer.getvalue())) for number in range(16)]
+        tracemalloc.start()
+        try:
+            answer = client.post("/api/search", files=files)
+            _, peak = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert answer.status_code == 422
+        assert answer.json()["detail"] == "the images have 784,000,000 pixels together, more than 128,000,000"
+        assert peak < 8 * sum(len(one[1][1]) for one in files)  # one alone has 196 MB of pixels
+
     def test_too_many_images_and_too_many_bytes(self, tmp_path: Path) -> None:
         client = client_of(desk_of(tmp_path), bounds=Bounds(images=2, body_bytes=5_000))
         files = [("image", (f"{number}.png", RED)) for number in range(3)]
@@ -357,3 +433,22 @@ def test_the_description_names_every_route_and_loads_nothing(client: TestClient)
     assert "multipart/form-data" in paths["/api/search"]["post"]["requestBody"]["content"]
     for page in ("/docs", "/redoc"):
         assert client.get(page).status_code == 404
+
+
+@pytest.mark.parametrize("token", [None, "correct-horse-battery-staple"])
+def test_the_description_has_every_refusal_and_the_token(token: str | None, tmp_path: Path) -> None:
+    description = client_of(desk_of(tmp_path), token=token).get("/openapi.json").json()
+    paths, schemes = description["paths"], description["components"]["securitySchemes"]
+    search_answers = paths["/api/search"]["post"]["responses"]
+    assert set(search_answers) == {"200", "401", "403", "408", "413", "422", "500", "503"}
+    for status, answer in search_answers.items():
+        if status != "200":
+            assert answer["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Refusal"}
+    assert schemes["token"]["scheme"] == "bearer" and schemes["cookie"]["name"] == "vireid-search"
+    needed = [{"token": []}, {"cookie": []}]
+    for path, operations in paths.items():
+        for operation in operations.values():
+            if path in ("/health", "/api/login"):
+                assert "security" not in operation
+            else:
+                assert operation["security"] == (needed if token else [{}, *needed])

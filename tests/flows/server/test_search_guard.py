@@ -13,6 +13,7 @@ from jaxtyping import Float32, UInt8
 from flows.server.search_app import search_application
 from flows.server.search_guard import Access, Bounds, guarded, is_loopback
 from flows.server.search_server import search_token
+from flows.server.search_stop import Stop
 from models.modality import Modality
 from pipeline.errors import ConfigError
 from tests.flows.server.search_desks import OWN, PORT, client_of, desk_of, png
@@ -131,9 +132,9 @@ class SlowEncoder(MeanEncoder):
         return super().encode(pixels, modality)
 
 
-def application(folder: Path, encoder: MeanEncoder, bounds: Bounds) -> Any:
-    access = Access("127.0.0.1", PORT, None)
-    return guarded(search_application(desk_of(folder, encoder), access, bounds), access, bounds)
+def application(folder: Path, encoder: MeanEncoder, bounds: Bounds, stop: Stop | None = None) -> Any:
+    access, stop = Access("127.0.0.1", PORT, None), stop or Stop()
+    return guarded(search_application(desk_of(folder, encoder), access, bounds, stop), access, bounds, stop)
 
 
 def test_one_search_is_at_the_encoder_some_wait_and_others_are_refused(tmp_path: Path) -> None:
@@ -158,6 +159,65 @@ def test_one_search_is_at_the_encoder_some_wait_and_others_are_refused(tmp_path:
 
     asyncio.run(all_at_once())
     assert encoder.most_at_once == 1
+
+
+def test_a_stop_answers_waiting_requests_at_once_and_finishes_the_search_at_the_encoder(tmp_path: Path) -> None:
+    encoder, stop = SlowEncoder(), Stop()
+    encoder.allowed.set()  # for the index
+    app = application(tmp_path, encoder, Bounds(), stop)
+    encoder.allowed.clear()
+    encoder.begun.clear()
+
+    async def slow_body() -> Any:
+        yield b"x"
+        await asyncio.Event().wait()
+
+    async def all_at_once() -> None:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=OWN) as client:
+            first = asyncio.create_task(client.post("/api/search", content=IMAGE))
+            await asyncio.to_thread(encoder.begun.wait, 60)
+            waiting = [asyncio.create_task(client.post("/api/search", content=IMAGE)) for _ in range(3)]
+            waiting.append(asyncio.create_task(client.post("/api/search", content=slow_body())))
+            await asyncio.sleep(0.05)
+            stop.begin()
+            for one in [*(await asyncio.gather(*waiting)), await client.post("/api/search", content=IMAGE)]:
+                assert one.status_code == 503 and int(one.headers["retry-after"]) > 0
+                assert one.json() == {"detail": "the server stops: repeat it later"}
+                assert "default-src 'none'" in one.headers["content-security-policy"]
+            assert not first.done()
+            encoder.allowed.set()
+            assert (await first).status_code == 200
+
+    asyncio.run(all_at_once())
+    assert encoder.encoded == 5  # four images of the gallery, and one query
+
+
+def test_a_search_that_the_stop_does_not_wait_for_is_answered_without_an_error(tmp_path: Path) -> None:
+    encoder, stop = SlowEncoder(), Stop()
+    encoder.allowed.set()  # for the index
+    app = application(tmp_path, encoder, Bounds(), stop)
+    encoder.allowed.clear()
+
+    async def cancelled() -> None:
+        async with httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url=OWN) as client:
+            for begun in (False, True):
+                encoder.begun.clear()
+                request = asyncio.create_task(client.post("/api/search", content=IMAGE))
+                await asyncio.to_thread(encoder.begun.wait, 60)
+                if begun:
+                    stop.begin()
+                request.cancel()  # as uvicorn when its patience ends
+                if begun:
+                    assert (await request).status_code == 503
+                else:  # another cancellation than that of the stop is not caught
+                    with pytest.raises(asyncio.CancelledError):
+                        await request
+                    encoder.allowed.set()
+                    await asyncio.sleep(0.05)
+                    encoder.allowed.clear()
+            encoder.allowed.set()
+
+    asyncio.run(cancelled())
 
 
 def test_a_body_that_is_not_complete_in_time_frees_its_place(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """`vireid serve` as a process: its page in Chromium, four clients at once, and a stop that answers every request."""
 
+import io
 import json
 import os
 import signal
@@ -13,11 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import numpy as np
 import psutil
 import pytest
+from PIL import Image
 
 from pipeline.config.cclnet import CclnetConfig
-from pipeline.inference.feedback import read_marks
+from pipeline.inference.feedback import COLUMNS, read_marks
 from pipeline.runs.open import run_path
 from tests.browser import Browser, chromium, needs_chromium
 from tests.flows.command_line import Call, vireid_command
@@ -148,6 +151,33 @@ def test_a_person_drops_images_searches_filters_opens_and_marks(
 
 @pytest.mark.slow
 @needs_chromium
+def test_files_dropped_before_the_gallery_is_known_wait_for_it_and_conversions_are_shown(
+    arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    photo = tmp_path / "deep.png"
+    Image.fromarray(np.arange(0, 60_000, 100, dtype=np.uint16).reshape(30, 20)).save(photo)
+    with serving(tmp_path, *arguments) as served, chromium(tmp_path / "profile") as page:
+        late = """
+            window.sent = window.fetch;
+            window.late = new Promise((resolve) => { window.answer = resolve; });
+            window.fetch = (path, options) => (
+                path === '/api/gallery' ? window.late.then(() => sent(path, options)) : sent(path, options));
+        """
+        page.call("Page.addScriptToEvaluateOnNewDocument", source=late)
+        page.open(served.address)
+        page.wait("document.readyState === 'complete' && window.answer && window.element")
+        drop(page, photo)
+        choose(page, [photo])
+        assert page.run("document.querySelectorAll('#chosen li').length") == 0
+        page.run("window.answer()")
+        page.wait("document.querySelectorAll('#chosen li').length === 2")
+        page.click("#search:not(:disabled)")
+        page.wait_for_text("deep.png: more than 8 bits a channel")
+        assert page.run("document.querySelectorAll('#conversions li').length") == 2
+
+
+@pytest.mark.slow
+@needs_chromium
 def test_the_page_takes_the_token_and_shows_why_a_file_is_refused(arguments: tuple[str, ...], tmp_path: Path) -> None:
     (tmp_path / "token").write_text("correct-horse-battery-staple\n")
     (tmp_path / "notes.png").write_text("no image")
@@ -222,7 +252,7 @@ def test_scores_are_those_of_the_command_and_four_clients_are_answered_in_bounde
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
-def test_a_signal_ends_the_server_after_the_requests_in_flight(
+def test_a_signal_ends_the_server_and_every_request_has_an_answer(
     number: int, arguments: tuple[str, ...], queries: list[Path], tmp_path: Path
 ) -> None:
     with serving(tmp_path, *arguments) as served:
@@ -243,8 +273,38 @@ def test_a_signal_ends_the_server_after_the_requests_in_flight(
             for one in clients:
                 one.join(PATIENCE)
             assert served.process.wait(PATIENCE) == 0
-        assert answers == [200] * 6
+        assert len(answers) == 6 and answers[0] == 200 and set(answers) <= {200, 503}
         assert "Traceback" not in served.log.read_text()
+
+
+@pytest.mark.slow
+def test_a_stop_among_huge_images_finishes_one_search_and_answers_the_others_at_once(
+    arguments: tuple[str, ...], tmp_path: Path
+) -> None:
+    shades = np.random.default_rng(0).random((4_000, 4_000), dtype=np.float32)
+    buffer = io.BytesIO()
+    Image.fromarray(np.round(shades, 1)).save(buffer, "TIFF", compression="tiff_adobe_deflate")
+    files = [("image", (f"{number}.tif", buffer.getvalue())) for number in range(2)]
+    with serving(tmp_path, *arguments, "--most-megabytes", "256") as served:
+        answers: list[int] = []
+
+        def ask() -> None:
+            answer = httpx.post(f"{served.address}/api/search", files=files, timeout=PATIENCE)
+            answers.append(answer.status_code)
+
+        clients = [threading.Thread(target=ask) for _ in range(3)]
+        before = psutil.Process(served.process.pid).cpu_times().user
+        for one in clients:
+            one.start()
+        while psutil.Process(served.process.pid).cpu_times().user < before + 1:  # it decodes
+            time.sleep(0.01)
+        served.process.send_signal(signal.SIGTERM)
+        for one in clients:
+            one.join(PATIENCE)
+        assert served.process.wait(PATIENCE) == 0
+    assert answers == [503, 503, 200]  # in the order of their ends
+    log = served.log.read_text()
+    assert "Traceback" not in log and "2 of 2 images have more than 8 bits a channel" in log
 
 
 def test_a_server_for_others_needs_an_address_and_a_gallery_with_a_modality(
@@ -253,14 +313,18 @@ def test_a_server_for_others_needs_an_address_and_a_gallery_with_a_modality(
     monkeypatch.chdir(tmp_path)
     run, gallery = str(run_path(finished_run)), str(smoke_data / "cam1")
     (tmp_path / "feedback.csv").write_text("notes\n")
+    edited = f"{','.join(COLUMNS)}\n2026-11-28,a.jpg sha256:{'0' * 64},infrared,b.jpg,1,0.5,yes,run,index\n"
+    (tmp_path / "edited.csv").write_text(edited)
     for options, reason in (
         ((), "may be visible or infrared"),
         (("--direction", "up"), "--direction 'up' does not exist"),
         (("--direction", "infrared_to_visible", "--host", "no.such.host.invalid"), "cannot be used"),
         (("--direction", "infrared_to_visible", "--token-file", "absent"), "there is no token file"),
         (("--direction", "infrared_to_visible", "--feedback", "feedback.csv"), "is not replaced"),
+        (("--direction", "infrared_to_visible", "--feedback", "edited.csv"), "line 2: mark 'yes', not right, wrong"),
     ):
         feedback = () if "--feedback" in options else ("--feedback", "marks.csv")
         code, _, err = vireid("serve", run, "--gallery", gallery, "--port", "0", *options, *feedback)
         assert code == 1 and reason in err, err
     assert (tmp_path / "feedback.csv").read_text() == "notes\n"
+    assert (tmp_path / "edited.csv").read_text() == edited

@@ -11,7 +11,15 @@ from models.modality import Modality
 from pipeline.data.decoding import inspect_images
 from pipeline.data.deep_images import to_eight_bits
 from pipeline.data.image_faults import fault_hint, fault_lines
-from pipeline.data.image_files import AS_STORED, FROM_ANYWHERE, Adjustment, Decoded, ImageReading, decode_image
+from pipeline.data.image_files import (
+    AS_STORED,
+    FROM_ANYWHERE,
+    Adjustment,
+    Decoded,
+    ImageReading,
+    count_pixels,
+    decode_image,
+)
 from pipeline.data.images import ImageTable
 from tests.pipeline.data.raw_images import ALPHA, png_chunks, png_of, tiff_of
 from tests.pipeline.data.test_any_image import TURNS, cosine
@@ -232,3 +240,11 @@ def test_the_promised_bad_pixels_do_not_take_the_range(height: int, width: int, 
     same = clean == changed
     np.testing.assert_allclose(shades[1][same], shades[0][same], atol=4)
     assert cosine(shades[0][same], shades[1][same]) >= 0.98
+
+
+@pytest.mark.parametrize("kind", ["u2", "f8"])
+def test_pixels_are_counted_without_decoding(kind: str) -> None:
+    file = tiff_of(channels(shot(), 1).astype(kind))
+    assert count_pixels(file) == HEIGHT * WIDTH
+    with pytest.raises(OSError, match="no image|text"):
+        count_pixels(b"not an image")
