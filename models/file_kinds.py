@@ -14,6 +14,7 @@ NPZ = "a .npz archive"
 NPY = "a .npy array"
 MATLAB = "a MATLAB file"
 PARQUET = "a Parquet table"
+SQLITE = "an SQLite database"
 FOLDER = "a folder"
 MISSING = "missing"
 CUT_ZIP = "a zip archive, and its end is missing"
@@ -47,7 +48,7 @@ _BEGINNINGS: tuple[tuple[int, bytes, str, str | None], ...] = (
     (0, b"%PDF-", "a PDF document", None),
     (0, b"\x89HDF\r\n", "an HDF5 file", None),
     (0, b"MATLAB 5.0", MATLAB, None),
-    (0, b"SQLite format 3\0", "an SQLite database", None),
+    (0, b"SQLite format 3\0", SQLITE, None),
     (0, b"PAR1", PARQUET, None),
     (0, b"GGUF", "a GGUF model", None),
     (0, b"\x7fELF", "a program", None),

@@ -101,9 +101,9 @@ def _print(report: "Report") -> None:
     for kind, lines in (("cannot be read", report.unread), ("left", report.left), ("note", report.notes)):
         for line in lines:
             print_line(f"{kind}: {printable(line)}")
-    if not report.done:
-        print_line("nothing is changed; --yes removes this" if report.traces else f"found nowhere in {report.searched}")
-    elif report.complete:
+    if not report.done and report.traces:
+        print_line("nothing is changed; --yes removes this")
+    elif not report.left and not report.unread:
         print_line(f"found nowhere in {report.searched}")
     print_line("cannot be undone: backups, exported models, and copies elsewhere; see docs/privacy.md")
     for line in report.trained:

@@ -23,8 +23,8 @@ from pipeline.runtime import atomic_files
 from pipeline.runtime.arrays import read_array
 
 INDEX = "index.json"
-LOCK, PARTS, STRANGER_PARTS = "lock", "parts", "stranger-parts"
-"""In the folder of an index: its lock, and the folders of unfinished chunks."""
+LOCK, SERVED, PARTS, STRANGER_PARTS = "lock", "served", "parts", "stranger-parts"
+"""In the folder of an index: its lock, the mark of servers, and the folders of unfinished chunks."""
 FORMAT = 1
 _PARTS_OF_INDEX = re.compile(
     r"\.?(vectors-\d{6}\.npy|files-\d{6}\.jsonl|lists-\d{6}\.faiss|calibration-\d{6}\.npz)(\.tmp)?"

@@ -25,6 +25,7 @@ from pipeline.inference.gallery_images import (
 from pipeline.inference.index import (
     LOCK,
     PARTS,
+    SERVED,
     Gallery,
     GallerySource,
     IndexedFile,
@@ -110,7 +111,7 @@ def refresh_gallery(
 
 def _refuse_foreign(path: Path) -> None:
     if path.is_dir() and not is_index(path):
-        others = sorted({entry.name for entry in path.iterdir()} - {LOCK, PARTS})
+        others = sorted({entry.name for entry in path.iterdir()} - {LOCK, SERVED, PARTS})
         others = [name for name in others if not is_own(name)]
         if others:
             raise DataError(

@@ -126,12 +126,12 @@ def _page(
     for query in shown:
         yield f'<div class="query"><h2>{escape(query.group or query.path)}</h2>\n<div class="hits">\n'
         known = [*_size(query.images), *_names(query.camera, query.person)]
-        yield _figure(thumbnails[root / query.path], "asked", ["query", *known])
+        yield _figure(thumbnails[root / query.path], "asked", ["query", *known], query.path)
         for rank, hit in enumerate(query.hits, start=1):
             kind = {True: "right", False: "wrong", None: ""}[hit.right]
             lines = [f"{rank}. {hit.score:.3f}", *_chance(hit.one_in), *_size(hit.images)]
             lines += [*_names(hit.camera, hit.person), hit.path]
-            yield _figure(thumbnails[gallery.root / hit.path], kind, lines)
+            yield _figure(thumbnails[gallery.root / hit.path], kind, lines, hit.path)
         if not query.hits:
             yield "<p>no match</p>\n"
         yield "</div></div>\n"
@@ -150,10 +150,11 @@ def _names(camera: str, person: str) -> list[str]:
     return [f"camera {camera}"] * bool(camera) + [f"person {person}"] * bool(person)
 
 
-def _figure(thumbnail: str, kind: str, lines: list[str]) -> str:
+def _figure(thumbnail: str, kind: str, lines: list[str], path: str) -> str:
+    """A picture with its alternative text, the path, by which `vireid forget` finds the page."""
     text = "<br>".join(escape(line).replace("/", "/<wbr>") for line in lines)
     picture = (
-        f'<img src="data:image/jpeg;base64,{thumbnail}" alt="{escape(lines[-1])}">'
+        f'<img src="data:image/jpeg;base64,{thumbnail}" alt="{escape(path)}">'
         if thumbnail
         else '<span class="lost">not readable</span>'
     )

@@ -80,13 +80,15 @@ class RankedImage:
 class ServedGallery:
     """A gallery, the folder of its index, how its images are grouped, and arrays for filters, which are made once.
 
-    With a grouping, hits are groups, and the images of a query are one group as in `vireid search --group`.
+    With a grouping, hits are groups, and the images of a query are one group as in `vireid search --group`. `mark` is
+    the descriptor of `mark_served`.
     """
 
     gallery: Gallery
     folder: Path
     grouping: Grouping = SINGLE
     calibrations: Calibrations = field(default_factory=dict)
+    mark: int | None = None
 
     @property
     def place(self) -> str:

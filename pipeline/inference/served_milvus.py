@@ -11,8 +11,9 @@ from pipeline.inference.false_match import FalseMatch
 from pipeline.inference.filters import Filters
 from pipeline.inference.gallery_images import Kind
 from pipeline.inference.groups import SINGLE, Grouping, entry_of
-from pipeline.inference.index import INDEXES, GallerySource
+from pipeline.inference.index import INDEXES, GallerySource, open_gallery
 from pipeline.inference.index_refresh import open_or_refresh
+from pipeline.inference.index_serving import mark_served
 from pipeline.inference.milvus_calibration import calibrations_of
 from pipeline.inference.milvus_gallery import MilvusGallery, refuse_groups
 from pipeline.inference.served_gallery import (
@@ -101,10 +102,15 @@ def open_served(
     kind: Kind = "auto",
     workers: int | None = None,
 ) -> ServedGallery | ServedMilvus:
-    """Open or refresh the index of a gallery as `vireid search` does, with its calibrations; see `open_or_refresh`."""
+    """Open or refresh the index of a gallery as `vireid search` does, with its calibrations; see `open_or_refresh`.
+
+    An index folder is marked as served, see `mark_served`.
+    """
     gallery, place = open_or_refresh(source, index, INDEXES, encoder, batch_size=batch_size, kind=kind, workers=workers)
     if isinstance(gallery, MilvusGallery):
         refuse_groups(grouping)
         return ServedMilvus(gallery, grouping, calibrations_of(gallery, place))
     assert isinstance(place, Path)
-    return ServedGallery(gallery, place, grouping, calibrations_of(gallery, place))
+    mark = mark_served(place)
+    gallery = open_gallery(place, encoder.digest)  # again: before the mark, another command may have changed it
+    return ServedGallery(gallery, place, grouping, calibrations_of(gallery, place), mark)

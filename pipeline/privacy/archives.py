@@ -1,6 +1,7 @@
 """Archives of arrays with a path an image: feature files, whose rows are dropped, and label files."""
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import BinaryIO
 
@@ -9,31 +10,42 @@ import numpy as np
 from models.modality import Modality
 from pipeline.errors import DataError
 from pipeline.privacy.names import ImageNames
-from pipeline.privacy.trace import Trace
+from pipeline.privacy.trace import Order, Trace
 from pipeline.runtime.arrays import Array, read_all_arrays, read_arrays
 from pipeline.runtime.atomic_files import replace_file
+from pipeline.runtime.outputs import QUERIES
+from pipeline.storage.layout import FORGOTTEN
 
 _HINT = "remove the file, or restore it from a copy and repeat the command"
+_REMOVE = "remove it if it holds images of people, or do not name it"
 _PATHS, _ROOT, _FEATURES = "paths", "root", "features"
-_FORGOTTEN = "forgotten/"
+_LABEL_PATHS = tuple(f"{modality}_paths" for modality in Modality)
 
 
-def feature_traces(file: Path, names: ImageNames, unclear: list[str]) -> Iterator[Trace]:
-    """The trace of a feature file of `vireid embed` or `evaluate`; `unclear` receives one that names no images.
+def archive_traces(file: Path, names: ImageNames, unclear: list[str], *, named: bool) -> Iterator[Trace]:
+    """The trace of a feature file of `vireid embed` or `evaluate`, or of a label file outside the folder of its run.
+
+    `unclear` receives one whose vectors have no paths; other archives are ignored, unless the user `named` one.
 
     Raises:
-        DataError: The file is damaged.
+        DataError: The file is damaged, or is named and cannot be searched.
     """
-    arrays, found = read_arrays(file, (_PATHS, _ROOT), _HINT)
-    if _FEATURES not in found:
-        return
-    if _PATHS not in arrays:
+    arrays, found = read_arrays(file, (_PATHS, _ROOT, *_LABEL_PATHS), _HINT)
+    if not arrays.keys().isdisjoint(_LABEL_PATHS):
+        count = sum(names.match(path) for paths in label_names(file).values() for path in paths.tolist())
+        if count:
+            forget = partial(rename_in_labels, file, names, None)
+            yield Trace(file, "labels", count, "paths replaced by numbers", forget, order=Order.LABELS)
+    elif _FEATURES not in found:
+        if named and not QUERIES.recognise(file):
+            raise DataError(f"{file} is an archive without `{_FEATURES}`, which is not searched", hint=_REMOVE)
+    elif _PATHS not in arrays:
         unclear.append(f"{file} holds vectors without the paths of their images")
-        return
-    count = int((~_kept(arrays, names)).sum())
-    if count:
-        deed = "removed" if count == arrays[_PATHS].size else "rewritten without them"
-        yield Trace(file, "vectors of images", count, deed, lambda: _drop_rows(file, names))
+    else:
+        count = int((~_kept(arrays, names)).sum())
+        if count:
+            deed = "removed" if count == arrays[_PATHS].size else "rewritten without them"
+            yield Trace(file, "vectors of images", count, deed, lambda: _drop_rows(file, names))
 
 
 def _kept(arrays: Mapping[str, Array], names: ImageNames) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
@@ -58,15 +70,10 @@ def label_names(file: Path) -> dict[str, Array]:
     Raises:
         DataError: The file is damaged.
     """
-    arrays, _ = read_arrays(file, [f"{modality}_paths" for modality in Modality], _HINT)
+    arrays, _ = read_arrays(file, _LABEL_PATHS, _HINT)
     if any(array.dtype.kind != "U" or array.ndim != 1 for array in arrays.values()):
         raise DataError(f"{file} is no label file of a run", hint=_HINT)
     return arrays
-
-
-def is_forgotten(path: str) -> bool:
-    """Whether a path of a label file is the number of an image whose name was removed."""
-    return path.startswith(_FORGOTTEN)
 
 
 def rename_in_labels(file: Path, names: ImageNames, root: Path | None) -> None:
@@ -76,7 +83,7 @@ def rename_in_labels(file: Path, names: ImageNames, root: Path | None) -> None:
         modality = name.partition("_")[0]
         arrays[name] = np.array(
             [
-                f"{_FORGOTTEN}{modality}-{row:06d}" if names.match(path, root) else path
+                f"{FORGOTTEN}{modality}-{row:06d}" if names.match(path, root) else path
                 for row, path in enumerate(paths.tolist())
             ]
         )

@@ -16,7 +16,6 @@ from pipeline.runtime.atomic_files import replace_file
 from pipeline.runtime.outputs import PARQUET, PARQUET_FEATURES, SQLITE
 from pipeline.runtime.parquet_files import pyarrow_modules
 
-SUFFIXES = (".parquet", ".sqlite", ".db")
 _HINT = "remove the file, or write it again with the command that made it"
 _COLUMNS = ("path", "paths", "query")
 

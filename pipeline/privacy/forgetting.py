@@ -7,24 +7,25 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from models.file_kinds import what_is
 from pipeline.errors import ConfigError, DataError, VireidError
 from pipeline.inference.embedding import forget_parts, has_parts
 from pipeline.inference.milvus_address import SCHEME, MilvusAddress, address_of, is_database
-from pipeline.privacy.archives import feature_traces
-from pipeline.privacy.databases import SUFFIXES, database_traces
+from pipeline.privacy.archives import archive_traces
+from pipeline.privacy.databases import database_traces
+from pipeline.privacy.forms import Form, form_of
 from pipeline.privacy.galleries import gallery_traces
-from pipeline.privacy.indexes import CHUNKS, holds_index, index_traces
-from pipeline.privacy.runs import DATABASE, is_run, search_mlflow, search_run
+from pipeline.privacy.indexes import CHUNKS, belongs_to_index, holds_index, index_traces
+from pipeline.privacy.runs import DATABASE, is_run, own_files, search_mlflow, search_run
 from pipeline.privacy.selection import Selection, rows_of
-from pipeline.privacy.stores import is_store, store_traces
-from pipeline.privacy.tables import OLD, TEXTS, drop_lines, text_traces
+from pipeline.privacy.stores import belongs_to_store, is_store, store_traces
+from pipeline.privacy.tables import drop_lines, text_traces
 from pipeline.privacy.trace import Findings, Trace
 from pipeline.tracking.places import ARTIFACTS
 
 FEEDBACK = Path("feedback.csv")
 """The default file of marks on search results."""
 
-_ARCHIVES = (".npz", ".npz.tmp")
 _PARTS = ".parts"
 _SHOWN = 3
 
@@ -60,14 +61,14 @@ class Places:
 def search(selection: Selection, places: Places) -> Findings:
     """Find where the images of a selection are kept.
 
-    Cost: reads the paths in every index, store and label file, and below `also` every table, archive and page.
+    Cost: reads the paths in every index, store, label file, table, archive and page, and the beginning of other files.
     """
     walk = _Walk(selection)
     for address in places.galleries():
         walk.gallery(address)
     for place in places.existing():
         walk.enter(place, named=place in (*places.also, FEEDBACK))
-    return walk.result()
+    return walk.result(places.also)
 
 
 class _Walk:
@@ -79,6 +80,7 @@ class _Walk:
         self._runs: list[str] = []
         self._texts: list[tuple[Path, bool]] = []
         self._seen: set[Path] = set()
+        self._others: list[Path] = []
 
     def gallery(self, address: MilvusAddress) -> None:
         if address.file is not None:
@@ -86,11 +88,15 @@ class _Walk:
         traces = gallery_traces(address, self._selection.names, self._selection.manifest, self._found)
         self._collect(traces)
 
-    def result(self) -> Findings:
+    def result(self, also: Sequence[Path]) -> Findings:
+        """What is found; `also` are the places whose files of unknown kinds are counted."""
         names, found = self._selection.names, self._found
         for file, named in self._texts:
             problems = found.unread if named else found.unclear  # a file of another program, most likely
             self._collect(text_traces(file, names, found.unclear, self._runs, named=named), problems)
+        others = [file for file in self._others if any(file.is_relative_to(place) for place in also)]
+        if others:
+            found.unclear.append(f"{len(others):,} files of other kinds are not searched, first: {others[0]}")
         self._found.traces.sort(key=lambda trace: trace.order)
         return self._found
 
@@ -101,44 +107,63 @@ class _Walk:
         self._seen.add(real)
         try:
             if place.is_dir():
-                self._folder(place)
+                self._folder(place, named)
             elif place.is_file():
                 self._file(place, named)
+            elif named:
+                self._found.unread.append(f"{place} is no regular file")
         except OSError as error:
             self._found.unread.append(f"{place} cannot be read: {error.strerror}")
 
-    def _folder(self, folder: Path) -> None:
+    def _folder(self, folder: Path, named: bool) -> None:
+        """Search a folder as what it is, then whatever else it holds."""
         names, found = self._selection.names, self._found
+        rest = sorted(folder.iterdir())
         if is_store(folder):
             self._collect(store_traces(folder, names))
+            goes = any(trace.place == folder for trace in found.traces)
+            rest = [] if goes else [entry for entry in rest if not belongs_to_store(entry.name)]
         elif holds_index(folder):
             self._collect(index_traces(folder, names, self._selection.manifest))
+            rest = [entry for entry in rest if not belongs_to_index(entry.name)]
         elif is_database(folder):
-            found.unclear.append(f"{folder} is not searched: name its galleries with --also {SCHEME}{folder}")
+            problems = found.unread if named else found.unclear
+            problems.append(f"{folder} is not searched: name its galleries with --also {SCHEME}{folder}")
+            rest = []
         elif is_run(folder):
             if search_run(folder, names, found):
                 self._runs.append(folder.name)
+            self._ignore(own_files(folder))
+            if Path(os.path.realpath(folder.parent)) not in self._seen and (folder.parent / DATABASE).is_file():
+                found.unclear.append(f"{folder.parent / DATABASE} is not searched: name its folder with --runs")
         elif folder.name.endswith(_PARTS) and has_parts(folder):
             deed = "removed: they do not record which images they hold; `vireid embed` embeds those again"
             found.traces.append(Trace(folder, CHUNKS, None, deed, lambda: forget_parts(folder), certain=False))
-        else:
-            if (folder / DATABASE).is_file() or (folder / ARTIFACTS).is_dir():
-                search_mlflow(folder, names, found)
-            for entry in sorted(folder.iterdir()):
-                if entry.name != ARTIFACTS:
-                    self.enter(entry)
+            rest = []
+        elif (folder / DATABASE).is_file() or (folder / ARTIFACTS).is_dir():
+            self._ignore(search_mlflow(folder, names, found))
+        for entry in rest:
+            self.enter(entry)
+
+    def _ignore(self, files: Sequence[Path]) -> None:
+        self._seen.update(Path(os.path.realpath(file)) for file in files)
 
     def _file(self, file: Path, named: bool) -> None:
-        if file.name.endswith(_ARCHIVES):
-            self._collect(feature_traces(file, self._selection.names, self._found.unclear))
-        elif file.suffix.lower() in SUFFIXES:
-            self._collect(database_traces(file, self._selection.names))
-        elif file.name.removesuffix(OLD).lower().endswith(TEXTS):
+        names, found = self._selection.names, self._found
+        problems = found.unread if named else found.unclear
+        form = form_of(file)
+        if form is Form.ARCHIVE:
+            self._collect(archive_traces(file, names, problems, named=named))
+        elif form is Form.DATABASE:
+            self._collect(database_traces(file, names))
+        elif form is Form.TEXT:
             self._texts.append((file, named))
-        elif named:
-            self._found.unclear.append(
-                f"{file} is not searched: {', '.join((_ARCHIVES[0], *TEXTS, *SUFFIXES))} files are"
-            )
+        elif form is Form.LEFT:
+            found.unread.append(f"{file} was left by a killed command, and cannot be searched: remove it")
+        elif form is Form.OTHER and named:
+            found.unread.append(f"{file} cannot be searched: it is {what_is(file)}")
+        elif form is Form.OTHER:
+            self._others.append(file)
 
     def _collect(self, traces: Iterator[Trace], problems: list[str] | None = None) -> None:
         try:

@@ -11,6 +11,7 @@ from pipeline.inference.index import (
     INDEX,
     LOCK,
     PARTS,
+    SERVED,
     STRANGER_PARTS,
     IndexedFile,
     IndexRecord,
@@ -20,6 +21,7 @@ from pipeline.inference.index import (
     read_record,
 )
 from pipeline.inference.index_files import keep_images, stale_files
+from pipeline.inference.index_serving import served_generations
 from pipeline.privacy.names import ImageNames
 from pipeline.privacy.trace import Lock, Order, Trace
 
@@ -29,11 +31,16 @@ _UNKNOWN = "removed: they do not record which images they hold; the next search 
 
 
 def holds_index(folder: Path) -> bool:
-    """Whether a folder holds an index, or parts of one that was not finished."""
-    if is_index(folder):
+    """Whether a folder holds an index, parts of one that was not finished, or one that is served."""
+    if is_index(folder) or served_generations(folder):
         return True
     parts = (folder / LOCK).is_file() and any(has_parts(folder / name) for name in (PARTS, STRANGER_PARTS))
     return not (folder / INDEX).exists() and (parts or any(is_own(entry.name) for entry in folder.iterdir()))
+
+
+def belongs_to_index(name: str) -> bool:
+    """Whether an entry of an index's folder is searched with it."""
+    return is_own(name) or name in (INDEX, LOCK, SERVED, PARTS, STRANGER_PARTS)
 
 
 def index_traces(folder: Path, names: ImageNames, manifest: Path | None) -> Iterator[Trace]:
@@ -42,8 +49,21 @@ def index_traces(folder: Path, names: ImageNames, manifest: Path | None) -> Iter
     `manifest` is the one whose columns select images in indexes, or None.
 
     Raises:
-        DataError: The index is damaged.
+        DataError: The index is damaged; or a running server may hold the images: it has opened this index, in which
+            they are, or another generation.
+        OSError: It cannot be read.
     """
+    traces = list(_traces(folder, names, manifest))
+    served = served_generations(folder)
+    if served and (traces or not is_index(folder) or served != {read_record(folder).generation}):
+        raise DataError(
+            f"index {folder} is in use by a running server, which has its vectors in memory: it is not changed",
+            hint="stop `vireid serve`, then repeat the command",
+        )
+    yield from traces
+
+
+def _traces(folder: Path, names: ImageNames, manifest: Path | None) -> Iterator[Trace]:
     lock = Lock(folder, LOCK, "index")
     stale = [file for file in folder.iterdir() if is_own(file.name)]
     if is_index(folder):

@@ -1,4 +1,4 @@
-"""Files of a run that name or show images: panels, worst queries and label files; in its folder and in MLflow."""
+"""Files of a run that name or show images: panels, queries, labels, skipped images; in its folder and in MLflow."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,13 +13,13 @@ from pipeline.data.datasets.manifest.adapter import FILE_NAMES
 from pipeline.data.datasets.manifest.checks import folder_of_paths
 from pipeline.data.datasets.manifest.rows import read_rows
 from pipeline.errors import CheckpointError, DataError, VireidError
-from pipeline.privacy.archives import is_forgotten, label_names, rename_in_labels
+from pipeline.privacy.archives import label_names, rename_in_labels
 from pipeline.privacy.names import ImageNames
-from pipeline.privacy.tables import names_in, without
+from pipeline.privacy.tables import Match, names_in, without
 from pipeline.privacy.trace import Findings, Lock, Order, Trace
 from pipeline.runtime import atomic_files
 from pipeline.runtime.sqlite_files import SqliteFileError
-from pipeline.storage.layout import CONFIG, LOCK, PHOTOGRAPHS
+from pipeline.storage.layout import CONFIG, ENVIRONMENT, FORGOTTEN, LOCK, PHOTOGRAPHS, TRACKING, WRITTEN
 from pipeline.tracking.places import ARTIFACTS, artifact_places
 from pipeline.tracking.replay import read_note
 
@@ -33,6 +33,10 @@ _PANEL = re.compile(
     rf"({_OF_PHOTOGRAPHS})[-+].*\.(jpg|png|webp)|\.(round-\d+\.(npz|json)|({_OF_PHOTOGRAPHS})-.*)\.tmp"
     r"|\.artifact\.uploading\..*"
 )
+_ENVIRONMENT = re.compile(re.escape(ENVIRONMENT))
+_SKIPPED = "skipped"
+_SEARCHED = re.compile("|".join(one.pattern for one in (_LABELS, _QUERIES, _PANEL)))
+_RECORDS = (*WRITTEN, TRACKING, LOCK)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +62,12 @@ def is_run(folder: Path) -> bool:
     return record is not None and {"digest", "config"} <= record.keys()
 
 
+def own_files(*folders: Path) -> list[Path]:
+    """Files in folders of a run that are searched as a run's, or that never name an image: others may be outputs."""
+    records = [folder / name for folder in folders for name in _RECORDS]
+    return records + RunFiles(folders, "").matching(_SEARCHED)
+
+
 def search_run(folder: Path, names: ImageNames, found: Findings) -> bool:
     """Add the traces of a run's folder; returns whether the run has used the images."""
     used = _search(RunFiles((folder,), "run folder", Lock(folder, LOCK, "run folder")), names, found)
@@ -70,8 +80,11 @@ def search_run(folder: Path, names: ImageNames, found: Findings) -> bool:
     return used
 
 
-def search_mlflow(runs: Path, names: ImageNames, found: Findings) -> None:
-    """Add the traces of MLflow's artifacts in a folder of runs, also of runs whose folders are gone."""
+def search_mlflow(runs: Path, names: ImageNames, found: Findings) -> list[Path]:
+    """Add the traces of MLflow's artifacts in a folder of runs, also of runs whose folders are gone.
+
+    Returns the `own_files` among them.
+    """
     places: list[tuple[str, ...]] = []
     if (runs / DATABASE).is_file():
         try:
@@ -84,10 +97,13 @@ def search_mlflow(runs: Path, names: ImageNames, found: Findings) -> None:
     known = {folder for group in groups for folder in group if folder is not None}
     here = sorted((runs / ARTIFACTS).glob("*/artifacts"))
     groups += [(folder,) for folder in here if folder not in known]  # of a lost database
+    own: list[Path] = []
     for group in groups:
         folders = tuple(folder for folder in group if folder is not None and folder.is_dir())
         if folders:
             _search(RunFiles(folders, "record in MLflow"), names, found)
+            own += own_files(*folders)
+    return own
 
 
 def _local(place: str, runs: Path) -> Path | None:
@@ -110,9 +126,10 @@ def _search(run: RunFiles, names: ImageNames, found: Findings) -> bool:
             found.unread.append(error.message)
             continue
         named[file] = sum(names.match(path, root) for path in paths)
-        earlier |= any(map(is_forgotten, paths))
+        earlier |= any(path.startswith(FORGOTTEN) for path in paths)
     match = partial(names.match, root=root)
-    queries = {file: _count_in_queries(file, match, found) for file in run.matching(_QUERIES)}
+    queries = {file: _count_in(file, match, found) for file in run.matching(_QUERIES)}
+    skipped = {file: _count_in(file, match, found, _SKIPPED) for file in run.matching(_ENVIRONMENT)}
     trained = any(named.values())
     used = trained or any(queries.values()) or (root is not None and there and names.any_below(root))
     panels = run.matching(_PANEL)
@@ -123,7 +140,13 @@ def _search(run: RunFiles, names: ImageNames, found: Findings) -> bool:
             f"{place} has {len(panels)} panels of images, and its data set {root or ''} is not there: they are kept, "
             "since it is not known whom they show"
         )
-    found.traces += [*_rewritten(run, named, names, root), *_rewritten(run, queries, names, root)]
+    found.traces += [
+        *_rewritten(
+            run, "labels", named, "paths replaced by numbers", lambda file: rename_in_labels(file, names, root)
+        ),
+        *_rewritten(run, "worst queries", queries, "rewritten without them", lambda file: _drop_entries(file, match)),
+        *_rewritten(run, "skipped images", skipped, "paths replaced by numbers", lambda file: _rename(file, match)),
+    ]
     if trained or earlier:
         found.trained.append(f"{place}, {run.what}: the weights were trained on images that are forgotten")
     elif used and not named:
@@ -140,32 +163,41 @@ def _panels(run: RunFiles, panels: Sequence[Path]) -> Trace:
     return Trace(run.folders[0], f"panels of images: {len(panels)}, {run.what}", None, deed, forget, run.lock)
 
 
-def _rewritten(run: RunFiles, counts: Mapping[Path, int], names: ImageNames, root: Path | None) -> Iterator[Trace]:
-    """One trace for all label files, or all files of queries, of a run."""
+def _rewritten(
+    run: RunFiles, what: str, counts: Mapping[Path, int], deed: str, forget: Callable[[Path], None]
+) -> Iterator[Trace]:
+    """One trace for all files of a kind in a run."""
     files = [file for file, count in counts.items() if count]
-    if not files:
-        return
-    labels = _LABELS.fullmatch(files[0].name) is not None
 
-    def forget() -> None:
+    def forget_all() -> None:
         for file in files:
-            if labels:
-                rename_in_labels(file, names, root)
-            else:
-                content = without(atomic_files.read_json(file), partial(names.match, root=root))
-                atomic_files.write_json(file, content)
+            forget(file)
 
-    what, deed = ("labels", "paths replaced by numbers") if labels else ("worst queries", "rewritten without them")
-    what = f"files of {what}: {len(files)}, {run.what}"
-    yield Trace(run.folders[0], what, max(counts.values()), deed, forget, run.lock, Order.LABELS)
+    if files:
+        what = f"files of {what}: {len(files)}, {run.what}"
+        yield Trace(run.folders[0], what, max(counts.values()), deed, forget_all, run.lock, Order.LABELS)
 
 
-def _count_in_queries(file: Path, match: Callable[[str], bool], found: Findings) -> int:
+def _drop_entries(file: Path, match: Match) -> None:
+    atomic_files.write_json(file, without(atomic_files.read_json(file), match))
+
+
+def _rename(file: Path, match: Match) -> None:
+    """Replace the paths of skipped images by numbers: as many images stay skipped, as a resumed run has to have."""
+    content = atomic_files.read_json(file) or {}
+    reasons = enumerate(content[_SKIPPED].items())
+    renamed = {f"{FORGOTTEN}{row:06d}" if match(path) else path: reason for row, (path, reason) in reasons}
+    atomic_files.write_json(file, content | {_SKIPPED: renamed})
+
+
+def _count_in(file: Path, match: Match, found: Findings, part: str | None = None) -> int:
+    """The names of images to forget in a JSON file, or among the keys of an object in it."""
     try:
-        return len(names_in(atomic_files.read_json(file), match))
+        content: Any = atomic_files.read_json(file) or {}
     except VireidError as error:
         found.unread.append(error.message)
         return 0
+    return len(names_in(content if part is None else [*(content.get(part) or ())], match))
 
 
 def _data_folder(place: Path) -> Path | None:

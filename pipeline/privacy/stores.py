@@ -19,6 +19,11 @@ def is_store(folder: Path) -> bool:
     return _STORE.fullmatch(folder.name) is not None
 
 
+def belongs_to_store(name: str) -> bool:
+    """Whether a file in the folder of a store is one of its own."""
+    return name == INDEX_FILE or name.endswith(".npy")
+
+
 def store_traces(folder: Path, names: ImageNames) -> Iterator[Trace]:
     """The trace of a store that holds images to forget, or that does not record which ones it holds."""
     try:

@@ -15,11 +15,11 @@ from pipeline.data.datasets.manifest.rows import REQUIRED
 from pipeline.data.listing import json_lines
 from pipeline.data.tables import column_name, read_table
 from pipeline.errors import CheckpointError, DataError
+from pipeline.privacy.forms import JSON_FILES, LINES, PAGES, text_ending
 from pipeline.privacy.names import ImageNames
 from pipeline.privacy.trace import Trace
 from pipeline.reports.comparison import FIGURES
 from pipeline.runtime import atomic_files
-from pipeline.runtime.outputs import PAGE
 from pipeline.runtime.text_files import read_text
 from pipeline.storage.layout import PHOTOGRAPHS
 
@@ -31,14 +31,12 @@ _OURS = (
     {"query", "hit", "mark"}, {"encoder", "path"},
     {"visible", "infrared", "similarity"}, {"path", "modality", "caption"}, {"path", "modality", "error"},
     {"index", "gallery", "queries"}, {"search", "modality", "queries", "worst"}, {"run", "round", "pairs"},
+    {"versions", "skipped"},
 )  # fmt: skip
 _ALTERNATIVE = re.compile(r'(?:alt|title)="([^"]*)"|<h2>([^<]*)</h2>')
 _SEPARATORS = re.compile(r"[,;\t|\"\r\n]")
 _HINT = "correct the file or remove it, and repeat the command"
-_LINES, _JSON, _PAGES = (".jsonl",), (".json",), (".html", ".htm")
-_TABLES = tuple(suffix for suffix in TABLES if suffix not in _LINES)
-TEXTS = (*TABLES, *_JSON, *_PAGES)
-OLD = ".old"
+_TABLES = tuple(ending for ending in TABLES if ending not in LINES)
 
 
 def text_traces(
@@ -52,8 +50,9 @@ def text_traces(
     Raises:
         DataError: The file cannot be read.
     """
-    suffix = Path(file.name.removesuffix(OLD)).suffix.lower()
-    if suffix in _PAGES:
+    suffix = text_ending(file)
+    assert suffix is not None, file
+    if suffix in PAGES:
         yield from _page_traces(file, names, runs)
         return
     keys, count = _read(file, suffix, names)
@@ -72,7 +71,7 @@ def text_traces(
 
 def _drop_named(file: Path, suffix: str, names: ImageNames) -> None:
     with _alone(file):
-        if suffix in _JSON:
+        if suffix in JSON_FILES:
             atomic_files.write_json(file, without(_json(file), names.match_text))
             return
         rows = _rows(file, suffix, _text(file))
@@ -105,15 +104,17 @@ def _drop_rows(file: Path, suffix: str, dropped: Iterable[int]) -> None:
 
 
 def names_in(content: Any, match: Match) -> list[str]:
-    """The texts of a JSON value that name images, at any depth."""
+    """The texts of a JSON value that name images, at any depth, also as keys."""
     if isinstance(content, str):
         return [content] if match(content) else []
-    parts: Iterable[Any] = content.values() if isinstance(content, dict) else content if _is_list(content) else ()
+    parts: Iterable[Any] = content if _is_list(content) else ()
+    if isinstance(content, dict):
+        parts = [*content, *content.values()]
     return [name for part in parts for name in names_in(part, match)]
 
 
 def without(content: Any, match: Match) -> Any:
-    """A JSON value without the entries of its lists that name images.
+    """A JSON value without the entries of its lists, and without the keys of its objects, that name images.
 
     An entry is a text, or an object that names one itself or in a list of texts, whose other lists are numbered alike.
 
@@ -121,7 +122,7 @@ def without(content: Any, match: Match) -> Any:
     {'queries': [{'path': 'a', 'hits': [{'path': 'c'}]}]}
     """
     if isinstance(content, dict):
-        return {key: without(value, match) for key, value in content.items()}
+        return {key: without(value, match) for key, value in content.items() if not match(key)}
     if _is_list(content):
         return [without(entry, match) for entry in content if not _names(entry, match)]
     return content
@@ -146,7 +147,7 @@ def _is_list(value: Any) -> bool:
 
 def _read(file: Path, suffix: str, names: ImageNames) -> tuple[set[str], int]:
     """The columns or keys of a file, and the number of its rows that name images to forget."""
-    if suffix in _JSON:
+    if suffix in JSON_FILES:
         content = _json(file)
         return set(content), len(names_in(content, names.match_text))
     text = _text(file)
@@ -200,8 +201,6 @@ def _alone(file: Path) -> Iterator[None]:
 
 
 def _page_traces(file: Path, names: ImageNames, runs: Iterable[str]) -> Iterator[Trace]:
-    if not PAGE.recognise(file):
-        return
     page = file.read_text(encoding="utf-8", errors="replace")
     shown = {html.unescape(a or b) for a, b in _ALTERNATIVE.findall(page)}
     # The text of an image on a page of `vireid look` continues with its similarity or rank.

@@ -19,7 +19,7 @@ from pipeline.errors import CheckpointError, VireidError
 from pipeline.runs.evaluator import refuse_unmeasurable
 from pipeline.runs.inputs import read_data
 from pipeline.runtime.distributed import Processes
-from pipeline.storage.layout import ENVIRONMENT
+from pipeline.storage.layout import ENVIRONMENT, FORGOTTEN
 from pipeline.storage.run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
@@ -132,11 +132,18 @@ def _files(tables: SplitTables) -> frozenset[str]:
 
 
 def check_skipped(folder: RunFolder, opened: OpenedImages) -> None:
-    """Refuse to resume a run whose unreadable images have changed: its training images would be others."""
+    """Refuse to resume a run whose unreadable images have changed: its training images would be others.
+
+    A path that was replaced by a number, see `FORGOTTEN`, may be that of any image.
+    """
     before = _recorded(folder, "skipped")
-    if before is None or before.keys() == opened.skipped.keys():
+    if before is None:
         return
-    changed = sorted(before.keys() ^ opened.skipped.keys())
+    known = {path for path in before if not path.startswith(FORGOTTEN)}
+    new = opened.skipped.keys() - known
+    if known <= opened.skipped.keys() and len(new) == len(before) - len(known):
+        return
+    changed = [*sorted((known - opened.skipped.keys()) | new), "a forgotten image"]
     raise CheckpointError(
         f"{folder.path} was started without {len(before)} images that could not be read; now they are "
         f"{len(opened.skipped)}, first difference: {changed[0]}",

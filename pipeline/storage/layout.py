@@ -22,6 +22,9 @@ TRACKING = "tracking.json"
 UNREGISTERED = "unregistered"
 LOCK = "lock"
 
+FORGOTTEN = "forgotten/"
+"""Begins the number that takes the place of a path which `vireid forget` removed."""
+
 FORMAT = 2
 """Version of config record, checkpoint and rows together; runs without a number are of format 1."""
 

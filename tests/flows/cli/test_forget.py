@@ -40,8 +40,8 @@ def test_a_person_whom_a_run_an_index_and_results_know_is_found_nowhere(vireid: 
     options = [*small(Path("runs"), site), "--set", "execution.figures=true", "--set", "execution.tracking=true"]
     done("train", "smoke", "--set", "data.name=manifest", *options)
     (run,) = map(str, Path("runs").glob("smoke-*"))
-    done("embed", run, str(manifest), "-o", "out/people.npz", "--csv", "out/people.csv")
-    pages = ("--html", "out/found.html", "--csv", "out/hits.csv", "--sqlite", "out/hits.sqlite")
+    done("embed", run, str(manifest), "-o", f"{run}/people.npz", "--csv", "out/people")
+    pages = ("--html", "out/found", "--csv", "out/hits", "--sqlite", "out/hits.sqlite3", "--parquet", "out/hits.pq")
     search = ("search", run, "--query", str(manifest), "--gallery", str(manifest), "--direction", "infrared_to_visible")
     done(*search, *pages)
     done("look", run, "--html", "out/look.html", "--csv", "out/pairs.csv")
@@ -72,7 +72,7 @@ def test_a_person_whom_a_run_an_index_and_results_know_is_found_nowhere(vireid: 
     code, _, err = vireid("forget", str(listed), "--root", str(site), "--also", "out")
     assert code == 1 and "no such file exists, and nothing of them is found in out, runs, indexes" in err
     done(*search)  # and what is left can be used
-    done("embed", run, str(manifest), "-o", "out/people.npz")
+    done("embed", run, str(manifest), "-o", f"{run}/people.npz")
 
 
 @needs_milvus
@@ -98,6 +98,16 @@ def test_a_gallery_in_milvus_is_searched_where_it_is_named(vireid: Call, tmp_pat
     assert code == 1 and "names no image of person anna" in err and place in err
     code, _, err = vireid(*of_anna, "--also", "milvus://host")
     assert code == 1 and "neither a server with its port nor a file" in err
+
+
+def test_a_named_file_that_cannot_be_searched_is_not_said_to_be_clean(vireid: Call, tmp_path: Path) -> None:
+    make_site(Path("site"))
+    Path("hers.txt").write_text("day/anna/1.png\n")
+    arguments = ("forget", "--person", "anna", "--manifest", "site/site.csv", "--also", "hers.txt")
+    for consent, expected in (((), 0), (("--yes",), 1)):
+        code, out, _ = vireid(*arguments, *consent)
+        assert code == expected and "cannot be read: hers.txt cannot be searched: it is a text" in out
+        assert "found nowhere" not in out
 
 
 class TestMistakes:

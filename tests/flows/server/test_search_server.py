@@ -109,6 +109,24 @@ def shown(page: Browser) -> list[str]:
 
 
 @pytest.mark.slow
+def test_a_person_is_forgotten_once_the_server_has_ended_even_by_a_kill(
+    arguments: tuple[str, ...], site: Path, smoke_data: Path, tmp_path: Path, vireid: Call
+) -> None:
+    one = next(smoke_data.glob("cam1/0001/*"))
+    folders = ("--runs", str(tmp_path / "no"), "--indexes", str(tmp_path / "indexes"))
+    forget = ("forget", str(one), *folders, "--yes")
+    with serving(tmp_path, *arguments) as server:
+        code, out, err = vireid(*forget)
+        assert code == 1 and "found nowhere" not in out, (out, err)
+        assert "in use by a running server" in " ".join(out.split()) and "stop `vireid serve`" in " ".join(out.split())
+        assert httpx.get(f"{server.address}/api/images/0").status_code == 200
+        server.process.kill()
+        server.process.wait(PATIENCE)
+    code, out, err = vireid(*forget)
+    assert code == 0 and "found nowhere in" in out, (out, err)
+
+
+@pytest.mark.slow
 @needs_chromium
 def test_a_person_drops_images_searches_filters_opens_and_marks(
     arguments: tuple[str, ...], queries: list[Path], tmp_path: Path

@@ -5,10 +5,15 @@ import signal
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from models.modality import Modality
 from pipeline.errors import CheckpointError, ConfigError, DataError
-from pipeline.inference.index import open_gallery
+from pipeline.inference.index import GallerySource, open_gallery
+from pipeline.inference.index_serving import mark_served, served_generations
+from pipeline.inference.served_gallery import ServedGallery
+from pipeline.inference.served_milvus import open_served
 from pipeline.privacy import forgetting
 from pipeline.privacy.forgetting import Places, search
 from pipeline.privacy.names import ImageNames
@@ -16,6 +21,7 @@ from pipeline.privacy.selection import images_of_camera, images_of_list, images_
 from pipeline.privacy.trace import Findings
 from pipeline.runtime.folder_lock import lock_folder
 from tests.fresh_process import run_fresh
+from tests.pipeline.inference.mean_encoder import MeanEncoder
 from tests.pipeline.privacy.small_site import anna, forget_now, make_features, make_index, make_site, make_store
 
 
@@ -165,6 +171,107 @@ class TestRefused:
         assert [
             trace.what for trace in search(anna(manifest), Places(Path("no"), Path("no"), (features,))).traces
         ] == []
+
+
+class TestServed:
+    """`vireid serve` holds vectors in memory, so a change on the disk does not reach them."""
+
+    @pytest.fixture
+    def index(self, manifest: Path, tmp_path: Path) -> Path:
+        make_index(manifest, tmp_path / "indexes" / "site")
+        return tmp_path / "indexes" / "site"
+
+    @staticmethod
+    def state(folder: Path) -> dict[str, bytes]:
+        return {file.name: file.read_bytes() for file in folder.iterdir()}
+
+    def test_an_index_in_use_is_named_and_kept_and_the_rest_is_done(
+        self, manifest: Path, tmp_path: Path, index: Path
+    ) -> None:
+        features = make_features(manifest, tmp_path / "vectors.npz")
+        served = open_served(GallerySource(manifest, Modality.VISIBLE), index, MeanEncoder(), batch_size=4)
+        assert isinstance(served, ServedGallery) and served.mark is not None
+        before = self.state(index)
+        report = forget_now(anna(manifest), tmp_path, features, manifest=manifest, delete_files=True)
+        assert not report.complete and self.state(index) == before
+        assert "in use by a running server" in report.unread[0] and "stop `vireid serve`, then" in report.unread[0]
+        assert len(np.load(features)["paths"]) == 8 and (manifest.parent / "day/anna/1.png").exists()
+        os.close(served.mark)
+        assert forget_now(anna(manifest), tmp_path, features, manifest=manifest, delete_files=True).complete
+        assert len(open_gallery(index, "mean").files) == 4 and not (manifest.parent / "day/anna/1.png").exists()
+
+    def test_a_server_of_an_earlier_generation_may_hold_her_although_the_disk_does_not(
+        self, manifest: Path, tmp_path: Path, index: Path
+    ) -> None:
+        mark = mark_served(index)
+        assert mark is not None
+        for file in manifest.parent.glob("day/anna/*"):
+            file.unlink()
+        make_index(manifest, index)  # a search beside the server drops her
+        report = forget_now(anna(manifest), tmp_path)
+        assert not report.complete and "in use by a running server" in report.unread[0]
+        os.close(mark)
+        renewed = mark_served(index)  # its list of generations begins anew
+        assert renewed is not None and served_generations(index) == {2}
+        assert forget_now(anna(manifest), tmp_path).complete
+        os.close(renewed)
+
+    def test_a_server_of_a_removed_index_holds_it_still(self, manifest: Path, tmp_path: Path, index: Path) -> None:
+        mark = mark_served(index)
+        assert mark is not None
+        for file in index.iterdir():
+            if file.name != "served":
+                file.unlink()
+        assert "in use by a running server" in forget_now(anna(manifest), tmp_path).unread[0]
+        os.close(mark)
+        assert forget_now(anna(manifest), tmp_path).complete
+
+    def test_servers_of_other_people_and_servers_that_share_an_index(
+        self, manifest: Path, tmp_path: Path, index: Path
+    ) -> None:
+        make_index(make_site(tmp_path / "other"), tmp_path / "indexes" / "other")
+        other = mark_served(tmp_path / "indexes" / "other")
+        assert other is not None and forget_now(anna(manifest), tmp_path).complete
+        marks = [mark_served(index), mark_served(index)]
+        assert None not in marks and served_generations(index) == {2}
+        for mark in filter(None, marks):
+            assert served_generations(index) == {2}
+            os.close(mark)
+        assert served_generations(index) == frozenset()
+        os.close(other)
+
+    def test_a_killed_server_leaves_no_mark(self, manifest: Path, tmp_path: Path, index: Path) -> None:
+        ready, written = os.pipe()
+        server = os.fork()
+        if server == 0:
+            mark_served(index)
+            os.write(written, b"!")
+            signal.pause()
+            os._exit(1)
+        try:
+            assert os.read(ready, 1) == b"!"
+            assert served_generations(index) == {1}
+        finally:
+            os.kill(server, signal.SIGKILL)
+            os.waitpid(server, 0)
+            os.close(ready)
+            os.close(written)
+        assert (index / "served").read_text() == "1\n" and served_generations(index) == frozenset()
+        assert forget_now(anna(manifest), tmp_path).complete
+
+    def test_a_folder_that_cannot_be_written_is_served_without_a_mark(
+        self, index: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr("pipeline.inference.index_serving.is_lockable", lambda *_: False)
+        assert mark_served(index) is None and not (index / "served").exists()
+        assert "`vireid forget` does not notice that it is served" in caplog.text
+
+    def test_a_damaged_mark_is_no_proof(self, index: Path) -> None:
+        mark = mark_served(index)
+        assert mark is not None
+        (index / "served").write_text("one\n")
+        assert served_generations(index) == {0}
+        os.close(mark)
 
 
 def test_a_kill_after_any_place_is_made_good_by_the_same_command(

@@ -4,6 +4,7 @@ import csv
 import json
 import shutil
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +17,11 @@ from pipeline.evaluation.feature_files import read_features, read_record
 from pipeline.inference.calibration import calibrate_gallery, read_calibrations, strangers_of
 from pipeline.inference.embedded_files import embed_to_file
 from pipeline.inference.index import open_gallery
+from pipeline.inference.search_page import write_search_page
+from pipeline.inference.searching import search_gallery
 from pipeline.privacy.forgetting import Places, Sources, forget, search
 from pipeline.privacy.selection import images_of_list
+from pipeline.runtime.atomic_files import write_json
 from tests.pipeline.inference.mean_encoder import MeanEncoder, paint
 from tests.pipeline.privacy.small_site import (
     anna,
@@ -302,6 +306,117 @@ class TestTables:
         assert [note for note in report.notes if f"{manifest} is a manifest that names 4 of them" in note]
         assert forget_now(anna(manifest), tmp_path, other).complete  # named, so it is changed
         assert other.read_text() == "file,label\n"
+
+
+USUAL = {"page.html": "found", "hits.csv": "hits", "hits.parquet": "hits.pq", "hits.sqlite": "hits.sqlite3"}
+
+
+class TestFilesOfAnyName:
+    """Commands write to any name, so names decide nothing."""
+
+    def test_everything_that_a_search_writes(self, manifest: Path, tmp_path: Path) -> None:
+        gallery = make_index(manifest, tmp_path / "index")
+        files = {
+            file.rename(file.with_name(USUAL.get(file.name, "answer")))
+            for file in make_results(manifest, gallery, tmp_path / "out")
+        }
+        report = forget_now(anna(manifest), tmp_path, tmp_path / "out")
+        assert report.complete and {Path(trace["place"]) for trace in report.traces} == files
+        left = files - {tmp_path / "out" / "found"}
+        assert set((tmp_path / "out").iterdir()) == left and len(left) == 4
+        assert not any(b"anna" in file.read_bytes() for file in left)
+
+    def test_vectors_and_captions(self, manifest: Path, tmp_path: Path) -> None:
+        vectors = make_features(manifest, tmp_path / "vectors.npz").rename(tmp_path / "out")
+        captions = tmp_path / "captions"
+        rows = [{"path": f"day/{name}/1.png", "modality": "visible", "caption": "a"} for name in ("anna", "ben")]
+        captions.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        assert forget_now(anna(manifest), tmp_path, vectors, captions).complete
+        assert captions.read_text() == json.dumps(rows[1]) + "\n"
+        assert len(np.load(vectors)["paths"]) == 8
+
+    def test_a_page_that_shows_her_as_a_query_under_the_name_of_a_group(self, manifest: Path, tmp_path: Path) -> None:
+        gallery = make_index(manifest, tmp_path / "index")
+        queries = list_images(manifest, Modality.INFRARED)
+        row = next(row for row, path in enumerate(queries.paths) if "anna" in path)
+        result = search_gallery(MeanEncoder(), queries.only(np.array([row])), gallery, 1, batch_size=4)
+        (query,) = result.queries
+        hits = tuple(replace(hit, path="day/ben/1.png") for hit in query.hits)
+        named = replace(result, queries=(replace(query, group="gate", hits=hits),))
+        write_search_page(named, queries, gallery, tmp_path / "page.html")
+        assert found(manifest, tmp_path, tmp_path / "page.html") == [("a page with pictures", 1)]
+
+    def test_labels_outside_the_folder_of_their_run(self, manifest: Path, tmp_path: Path) -> None:
+        file = tmp_path / "labels.npz"
+        arrays = {"visible_labels": np.arange(2), "visible_paths": np.array(["day/anna/1.png", "day/ben/1.png"])}
+        np.savez(file, **arrays, infrared_paths=np.array(["night/ben/1.png"]))
+        assert forget_now(anna(manifest), tmp_path, tmp_path / "labels.npz").complete
+        assert np.load(file)["visible_paths"].tolist() == ["forgotten/visible-000000", "day/ben/1.png"]
+
+    def test_a_record_of_skipped_images_outside_the_folder_of_its_run(self, manifest: Path, tmp_path: Path) -> None:
+        file = tmp_path / "copies" / "environment.json"
+        skipped = dict.fromkeys(("day/anna/1.png", "day/ben/1.png"), "an empty file")
+        file.parent.mkdir()
+        write_json(file, {"versions": {}, "skipped": skipped})
+        assert forget_now(anna(manifest), tmp_path, file.parent).complete
+        assert json.loads(file.read_text())["skipped"] == {"day/ben/1.png": "an empty file"}
+
+    def test_files_beside_those_of_an_index_or_a_store(self, manifest: Path, tmp_path: Path) -> None:
+        make_index(make_site(tmp_path / "other"), tmp_path / "indexes" / "other")
+        others = manifest.with_name("others.csv")
+        others.write_text("".join(line for line in manifest.open() if "anna" not in line))
+        store = make_store(others, tmp_path / "runs" / "images").folder
+        files = [make_features(manifest, place / "vectors.npz") for place in (tmp_path / "indexes" / "other", store)]
+        report = forget_now(anna(manifest), tmp_path)
+        assert report.complete and {Path(trace["place"]) for trace in report.traces} >= set(files)
+        assert all(len(np.load(file)["paths"]) == 8 for file in files) and store.is_dir()
+
+    @pytest.mark.parametrize(
+        ("name", "content"),
+        [
+            ("list.txt", b"day/anna/1.png\n"),
+            ("page.html", b"<!DOCTYPE html><p>day/anna/1.png"),
+            ("hits.csv.gz", b"\x1f\x8b\x08"),
+            ("photo.jpg", b"\xff\xd8\xff"),
+            ("other.sqlite", b"SQLite format 3\0"),
+            ("other.npz", None),
+            ("vectors.npz", None),
+        ],
+    )
+    def test_a_named_file_that_cannot_be_searched_is_no_success(
+        self, manifest: Path, tmp_path: Path, name: str, content: bytes | None
+    ) -> None:
+        file = tmp_path / "out" / name
+        file.parent.mkdir()
+        if content is None:
+            np.savez(file, **{"features" if name == "vectors.npz" else "other": np.ones((2, 3))})
+        else:
+            file.write_bytes(content)
+        report = forget_now(anna(manifest), tmp_path, file)
+        assert not report.complete and len(report.unread) == 1 and str(file) in report.unread[0]
+        report = forget_now(anna(manifest), tmp_path, file.parent)  # below a named folder it is a note
+        assert report.complete and (name == "other.npz" or any(str(file) in note for note in report.notes))
+
+    @pytest.mark.parametrize("name", ["labels", "queries.npz", "empty"])
+    def test_files_without_names_hold_nobody(self, manifest: Path, tmp_path: Path, name: str) -> None:
+        file = tmp_path / name
+        with file.open("wb") as opened:
+            if name == "labels":
+                np.save(opened, np.arange(3))
+            elif name != "empty":
+                np.savez(opened, **{"all/trial-0/inverse_negative_penalty": np.ones(3)})
+        assert forget_now(anna(manifest), tmp_path, file).complete
+
+    @pytest.mark.parametrize("name", ["vectors.npz", "vectors.parquet", "vectors.sqlite"])
+    def test_what_a_kill_left_while_a_file_was_written_is_named(
+        self, manifest: Path, tmp_path: Path, name: str
+    ) -> None:
+        whole = make_features(manifest, tmp_path / "made" / "vectors.npz").with_name(name).read_bytes()
+        (tmp_path / "out").mkdir()
+        left = tmp_path / "out" / f".{name.partition('.')[0]}.tmp"
+        left.write_bytes(whole[: len(whole) // 2] if name != "vectors.sqlite" else whole[:60])
+        report = forget_now(anna(manifest), tmp_path, tmp_path / "out")
+        assert not report.complete and report.unread[0].startswith(f"{left} was left by a killed command")
 
 
 class TestSources:

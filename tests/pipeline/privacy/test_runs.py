@@ -24,7 +24,7 @@ from pipeline.storage.run_folder import RunFolder
 from pipeline.storage.run_reader import read_run
 from pipeline.tracking.mlflow_tracker import MlflowTracker
 from pipeline.tracking.replay import record_rounds
-from tests.pipeline.privacy.small_site import make_site
+from tests.pipeline.privacy.small_site import make_features, make_site
 
 
 def trained_images(run: Path) -> tuple[str, ...]:
@@ -73,6 +73,49 @@ def test_the_folder_of_a_run(finished_run: CclnetConfig, smoke_data: Path, tmp_p
     # The second time only the weights are left, and said so.
     again = forget_in(runs, selection)
     assert again.complete and again.traces == () and again.trained == report.trained
+
+
+def test_outputs_in_the_folder_of_a_run(finished_run: CclnetConfig, tmp_path: Path) -> None:
+    """`vireid embed RUN ... -o RUN/features.npz` is natural."""
+    run, runs = run_path(finished_run), finished_run.execution.runs_folder
+    shutil.rmtree(runs / "images")
+    manifest = make_site(tmp_path / "site")
+    files = [make_features(manifest, run / name) for name in ("features.npz", "exports/mine/features.npz")]
+    selection = images_of_person("anna", manifest, None, tmp_path / "none")
+    report = forget_in(run, selection)
+    assert report.complete, report
+    tables = {file.with_suffix(ending) for file in files for ending in (".npz", ".csv", ".parquet", ".sqlite")}
+    assert {Path(trace["place"]) for trace in report.traces} == tables
+    for file in files:
+        assert len(np.load(file)["paths"]) == 8
+    assert forget_in(runs, selection).traces == ()
+
+
+def test_skipped_images_become_numbers(finished_run: CclnetConfig, smoke_data: Path, tmp_path: Path) -> None:
+    run, runs = run_path(finished_run), finished_run.execution.runs_folder
+    shutil.rmtree(runs / "images")
+    record = json.loads((run / "environment.json").read_text())
+    skipped = {"forgotten/000000": "x", "cam1/lost/1.jpg": "an empty file", "cam2/kept/2.jpg": "truncated"}
+    (run / "environment.json").write_text(json.dumps(record | {"skipped": skipped}))
+    report = forget_in(runs, listed(smoke_data, ("cam1/lost/1.jpg",), tmp_path))
+    assert report.complete and report.trained == ()  # a skipped image was not trained on
+    counts = {trace["what"]: trace["images"] for trace in report.traces}
+    assert counts == {"panels of images: 8, run folder": None, "files of skipped images: 1, run folder": 1}
+    left = {"forgotten/000000": "x", "forgotten/000001": "an empty file", "cam2/kept/2.jpg": "truncated"}
+    assert json.loads((run / "environment.json").read_text()) == record | {"skipped": left}
+    (run / "environment.json").write_text("{")
+    report = forget_in(runs, listed(smoke_data, trained_images(run)[:1], tmp_path))
+    assert not report.complete and "environment.json" in report.unread[0]
+
+
+def test_a_run_that_is_searched_without_the_record_beside_it(finished_run: CclnetConfig, smoke_data: Path) -> None:
+    run, runs = run_path(finished_run), finished_run.execution.runs_folder
+    (runs / "mlflow.db").touch()
+    selection = listed(smoke_data, trained_images(run)[:1], runs)
+    note = f"{runs}/mlflow.db is not searched: name its folder with --runs"
+    assert note in forget_in(run, selection, really=False).notes
+    (runs / "mlflow.db").unlink()
+    assert note not in forget_in(run, selection, really=False).notes
 
 
 def test_a_run_of_another_data_set_keeps_its_panels(finished_run: CclnetConfig, tmp_path: Path) -> None:
@@ -147,6 +190,18 @@ class TestMlflow:
                 assert arrays["visible_paths"][:2].tolist() == [f"forgotten/visible-00000{row}" for row in (0, 1)]
         client = MlflowClient(tracking_uri=f"sqlite:///{moved}/mlflow.db")
         assert len(client.search_runs(["1"])) == 5  # the record itself stays
+
+    def test_skipped_images_and_outputs_among_its_artifacts(
+        self, recorded: Path, smoke_data: Path, tmp_path: Path
+    ) -> None:
+        manifest = make_site(tmp_path / "site")
+        (folder,) = {file.parent for file in self.artifacts(recorded, "config.json")}
+        (folder / "environment.json").write_text(json.dumps({"skipped": {"cam1/lost/1.jpg": "an empty file"}}))
+        vectors = make_features(manifest, folder / "mine" / "vectors.npz")
+        hers = (f"{manifest.parent}/{path}" for path in np.load(vectors)["paths"] if "anna" in path)
+        report = forget_in(recorded, listed(smoke_data, ("cam1/lost/1.jpg", *hers), tmp_path))
+        assert report.complete and "files of skipped images: 1, record in MLflow" in str(report.traces)
+        assert "lost" not in (folder / "environment.json").read_text() and len(np.load(vectors)["paths"]) == 8
 
     def test_artifacts_of_a_lost_database(
         self, recorded: Path, finished_run: CclnetConfig, smoke_data: Path, tmp_path: Path

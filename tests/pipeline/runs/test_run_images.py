@@ -10,7 +10,7 @@ from pipeline.config.cclnet import CclnetConfig
 from pipeline.config.shared import DataConfig
 from pipeline.data.dataset import Dataset, read_dataset
 from pipeline.errors import CheckpointError, DataError
-from pipeline.runs.images import check_images, compared_with_training, open_images
+from pipeline.runs.images import check_images, check_skipped, compared_with_training, open_images
 from pipeline.runtime.distributed import ALONE
 from pipeline.storage.run_folder import RunFolder
 
@@ -45,6 +45,24 @@ def test_a_published_data_set_without_an_unreadable_image_is_partial(
     paths = [dataset.images.visible.paths[row] for row in rows]
     assert paths == list(left.training.images.visible.paths)
     assert opened.store.arrays.visible[rows].any(axis=(1, 2, 3)).all()
+
+
+def test_a_forgotten_image_stays_one_of_those_that_are_skipped(
+    smoke_config: CclnetConfig, people: Path, tmp_path: Path
+) -> None:
+    dataset = read_dataset("sysu", people)
+    first, second = dataset.training.images.visible.paths[:2]
+    for path in (first, second):
+        (people / path).write_bytes(b"")
+    opened = open_images(skipping(smoke_config, people), dataset, tmp_path / "images", ALONE)
+    with RunFolder.open(tmp_path / "run", {}, "digest") as folder:
+        for recorded in ([first, second], [first, "forgotten/000001"], ["forgotten/000000", "forgotten/000001"]):
+            folder.write_environment({"skipped": dict.fromkeys(recorded, "an empty file")})
+            check_skipped(folder, opened)
+        for recorded in ([first], ["forgotten/000000"], [first, second, "forgotten/000002"], [first, "other.jpg"]):
+            folder.write_environment({"skipped": dict.fromkeys(recorded, "an empty file")})
+            with pytest.raises(CheckpointError, match=f"started without {len(recorded)} images .* they are 2"):
+                check_skipped(folder, opened)
 
 
 def test_a_modality_without_a_readable_training_image_is_an_error(
