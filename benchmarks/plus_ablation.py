@@ -1,8 +1,9 @@
 """What each switch beyond CCLNet is worth on synthetic people, alone, on top of others, and left out of the bundle.
 
-Choices are made on drawing seeds 1 and 3; seeds 2 and 4 are for the report. Rows that leave stage `prepare` as it is
-share it. Results are kept in `plus_ablation.json`, one by one; what it has is not run again, and a run that was
-interrupted goes on. Prints a table for each drawing seed, and draws `plus_ablation.png`.
+Choices are made on drawing seeds 1 and 3; seeds 2 and 4 are for the report. Rows share the rounds in which they do the
+same: stage `prepare`, and the rounds of stage `clip` before terms across modalities begin. Results are kept in
+`plus_ablation.json`, one by one; what it has is not run again, and a run that was interrupted goes on. Prints a table
+for each drawing seed, and draws `plus_ablation.png`.
 
     OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 python -m benchmarks.plus_ablation --people 1,3 --seeds 1 --parallel 2
 """
@@ -98,6 +99,12 @@ ROWS: dict[str, tuple[str, ...]] = {
 IN_PREPARE = ("augmentation.", "memory.hard", "memory.cameras", "labelling.")
 """Settings that change stage `prepare`."""
 
+LATE = ("loss.", "swap.", "matching.")
+"""Settings that change nothing before round `LATE_START` of stage `clip`, where the row has no texts of pairs."""
+
+LATE_START = 9
+"""`loss.start` of U, and `swap.start` of preset `demo`."""
+
 Key = tuple[str, int, int]
 """Row, drawing seed, training seed."""
 
@@ -120,18 +127,22 @@ def main(
     missing = [key for key in keys if (*key, unpaired) not in _finished(file)]
     for drawing in {key[1] for key in missing}:
         _generate(data, drawing, unpaired)
-    shared = {key[1:]: _configure(("stages.clip_rounds=0",), *key[1:], data, runs, unpaired) for key in missing}
     jobs = {
         key: _configure(
             ROWS[key[0]], *key[1:], data, runs, unpaired, preset="csdn-demo" if key[0] == SUPERVISED else "demo"
         )
         for key in missing
     }
-    alike = {key for key in missing if _shares_prepare(key[0])}
+    starts = {
+        key: [_configure(changes, *key[1:], data, runs, unpaired) for changes in _beginnings(key[0])] for key in missing
+    }
     with ProcessPoolExecutor(parallel, mp_context=get_context("spawn"), initializer=set_up_logging) as pool:
-        list(pool.map(train, [shared[some] for some in {key[1:] for key in alike}]))
-        for key in alike:
-            hand_on(shared[key[1:]], jobs[key])
+        for length in range(max(map(len, starts.values()), default=0)):
+            alike = {run_path(some[length]): some[length] for some in starts.values() if len(some) > length}
+            list(pool.map(train, alike.values()))
+            for key, some in starts.items():
+                if len(some) > length:
+                    hand_on(some[length], [*some, jobs[key]][length + 1])
         waiting = {pool.submit(train, config): key for key, config in jobs.items()}
         for done in as_completed(waiting):
             done.result()
@@ -155,8 +166,20 @@ def gather(config: AnyConfig) -> dict[str, Any]:
     return retrieval(rounds[-1]) | series | {"minutes": minutes}
 
 
-def _shares_prepare(row: str) -> bool:
-    return row != SUPERVISED and not any(change.startswith(IN_PREPARE) for change in ROWS[row])
+def _beginnings(row: str) -> list[tuple[str, ...]]:
+    """Changes of the runs that a row begins with, each of which goes on where the one before ended."""
+    changes = ROWS[row]
+    if row == SUPERVISED:
+        return []
+    pairs_in_texts = any(change.startswith(("prompts.shared", "prompts.cross_weight")) for change in changes)
+    in_prepare = (*IN_PREPARE, "matching.") if pairs_in_texts else IN_PREPARE
+    alike = "swap.mode=off"  # no swapping before `LATE_START` in any row
+    prepare = (*(change for change in changes if change.startswith(in_prepare)), alike, "stages.clip_rounds=0")
+    other_start = any(change.startswith("loss.start=") and change != f"loss.start={LATE_START}" for change in changes)
+    if pairs_in_texts or other_start:
+        return [prepare]
+    early = tuple(change for change in changes if not change.startswith(LATE))
+    return [prepare, (*early, alike, f"stages.clip_rounds={LATE_START - 1}")]
 
 
 def _folder(drawing: int, unpaired: float) -> str:

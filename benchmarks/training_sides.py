@@ -166,7 +166,7 @@ class Engine:
 
 def unified_contrast(people: int) -> CrossModal:
     """Every cluster is paired with that of the same person."""
-    one = Partners(np.arange(people)[:, None], np.ones((people, 1), np.float32), np.full((people, 1), -1))
+    one = Partners(np.arange(people), np.ones(people, np.float32), np.full((people, 0), -1))
     return CrossModal(PerModality(one, one), "unified")
 
 

@@ -72,8 +72,8 @@ def main(
         both = [(one.tolist(), other.tolist()) for one, other in zip(found["folder"], found["milvus"], strict=True)]
         record["same_ten"] = sum(one == other for one, other in both) / queries
         assert isinstance(gallery, MilvusGallery)
-        hits, files = gallery.search(asked, K)
-        rows = np.array([[int(files[row].path) for row in line] for line in hits.rows.tolist()])
+        hits, images = gallery.search(asked, K)
+        rows = np.array([[int(images[row].file.path) for row in line] for line in hits.rows.tolist()])
         exact = np.einsum("qd,qkd->qk", asked, vectors[rows])
         record["largest_score_difference"] = float(np.abs(hits.similarities - exact).max())
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -106,8 +106,8 @@ def searcher(gallery: Gallery | MilvusGallery) -> Callable[[np.ndarray], np.ndar
     def search(query: np.ndarray) -> np.ndarray:
         if isinstance(gallery, Gallery):
             return gallery.search(query, K).rows[0]
-        hits, files = gallery.search(query, K)
-        return np.array([int(files[row].path) for row in hits.rows[0].tolist()])
+        hits, images = gallery.search(query, K)
+        return np.array([int(images[row].file.path) for row in hits.rows[0].tolist()])
 
     return search
 

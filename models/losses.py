@@ -35,23 +35,14 @@ def share_contrast(
 
 
 def cross_contrast(
-    logits: Float[Tensor, "batch clusters"],
-    partners: Int64[Tensor, "batch some"],
-    weights: Float[Tensor, "batch some"],
+    logits: Float[Tensor, "batch clusters"], partners: Int64[Tensor, " batch"], weights: Float[Tensor, " batch"]
 ) -> Float[Tensor, ""]:
-    """Cross entropy over the prototypes of the other modality, weighted mean over a row's partners.
+    """Weighted mean cross entropy over the prototypes of the other modality; partner -1 excludes a row.
 
-    Partner -1 is padding; rows without a partner are excluded.
-
-    Source: Wu and Ye, CVPR 2023 (PGM), alternate cross contrast. Differs: both directions in every round, weights, and
-    several partners.
+    Source: Wu and Ye, CVPR 2023 (PGM), alternate cross contrast. Differs: both directions in every round.
     """
-    real = partners != IGNORED
-    if logits.shape[1] == 0:
-        return logits.sum()
-    losses = torch.where(real, -torch.log_softmax(logits, dim=1).gather(1, partners.clamp(min=0)), 0.0)
-    rows = (weights * losses).sum(dim=1) / real.sum(dim=1).clamp(min=1)
-    return rows.sum() / real.any(dim=1).sum().clamp(min=1)
+    losses = functional.cross_entropy(logits, partners, ignore_index=IGNORED, reduction="none")
+    return (weights * losses).sum() / (partners != IGNORED).sum().clamp(min=1)
 
 
 def unified_contrast(
@@ -59,16 +50,16 @@ def unified_contrast(
     other: Float[Tensor, "batch others"],
     clusters: Int64[Tensor, "batch some"],
     shares: Float[Tensor, "batch some"],
-    partners: Int64[Tensor, "batch paired"],
-    weights: Float[Tensor, "batch paired"],
+    partners: Int64[Tensor, " batch"],
+    weights: Float[Tensor, " batch"],
     excluded: Int64[Tensor, "batch left"],
 ) -> Float[Tensor, ""]:
     """Contrast of images with the prototypes of both modalities in one softmax.
 
-    Positives are the image's own `clusters` with `shares`, as in `share_contrast`, and its `partners` in the other
-    modality with `weights`, in [0, 1], times the sum of the shares. A partner is in the denominator with its weight: a
-    doubted pair neither attracts nor repels. Columns `excluded` of both memories, own ones first, are neither positive
-    nor negative, unless they are positive. -1 is padding.
+    Positives are the image's own `clusters` with `shares`, as in `share_contrast`, and its partner in the other
+    modality, unless `partners` is -1, with `weights`, in [0, 1], times the sum of the shares. The partner is in the
+    denominator with its weight, so that a doubted one neither attracts nor repels. Columns `excluded` of both memories,
+    own ones first, are neither positive nor negative, unless they are positive; -1 is padding.
 
     Returns:
         Mean over the rows of the weighted mean of the positives' negative log probabilities.
@@ -76,18 +67,16 @@ def unified_contrast(
     Source: unified contrast of PoSeD, ACM MM 2026 (formula). Differs: excluded columns, and weights.
     """
     logits = torch.cat([own, other], dim=1)
-    width, real = logits.shape[1], partners != IGNORED
-    weight = torch.where(real, weights, 0.0)
-    columns, dropped = (
-        torch.where(real, own.shape[1] + partners, width), torch.where(excluded == IGNORED, width, excluded)
-    )  # fmt: skip
+    width, paired = logits.shape[1], partners != IGNORED
+    weight = torch.where(paired, weights, 0.0)[:, None]
+    column = torch.where(paired, own.shape[1] + partners, width)[:, None]
     counted = logits.new_ones(len(logits), width + 1)  # the last column takes what is padding
-    counted = counted.scatter(1, dropped, 0.0).scatter(1, columns, weight)
+    counted = counted.scatter(1, torch.where(excluded == IGNORED, width, excluded), 0.0).scatter(1, column, weight)
     counted = counted.scatter_reduce(1, clusters, (shares > 0).to(logits.dtype), "amax")[:, :width]
     total = torch.logsumexp(logits + counted.log(), dim=1, keepdim=True)
-    of_own = (shares * (total - own.gather(1, clusters))).sum(dim=1)
-    of_partners = (weight * (total - logits.gather(1, columns.clamp(max=width - 1)))).sum(dim=1)
-    return ((of_own + shares.sum(dim=1) * of_partners) / (1.0 + weight.sum(dim=1))).mean()
+    of_own = (shares * (total - own.gather(1, clusters))).sum(dim=1, keepdim=True)
+    of_partner = weight * (total - logits.gather(1, column.clamp(max=width - 1)))
+    return ((of_own + shares.sum(dim=1, keepdim=True) * of_partner) / (1.0 + weight)).mean()
 
 
 def camera_contrast(

@@ -21,7 +21,7 @@ from flows.cli.options import (
     precision_of,
 )
 from flows.cli.printing import print_json, print_line
-from pipeline.runtime.outputs import CSV_TABLE, FEATURES, PARQUET, SQLITE
+from pipeline.runtime.outputs import FEATURES, VECTORS
 
 RunArgument = Annotated[
     str, typer.Argument(metavar="RUN", help="A run's folder, its checkpoint, or a model of MLflow: models:/NAME/1.")
@@ -35,13 +35,13 @@ SplitOption = Annotated[
 ]
 
 CsvOption = Annotated[
-    Path | None, typer.Option("--csv", help="Also write a table of the results."), Output("--csv", CSV_TABLE)
+    Path | None, typer.Option("--csv", help="Also write a table of the vectors."), Output("--csv", VECTORS.csv)
 ]
 ParquetOption = Annotated[
-    Path | None, typer.Option("--parquet", help="The same as Parquet."), Output("--parquet", PARQUET)
+    Path | None, typer.Option("--parquet", help="The same as Parquet."), Output("--parquet", VECTORS.parquet)
 ]
 SqliteOption = Annotated[
-    Path | None, typer.Option("--sqlite", help="The same as an SQLite file."), Output("--sqlite", SQLITE)
+    Path | None, typer.Option("--sqlite", help="The same as an SQLite file."), Output("--sqlite", VECTORS.sqlite)
 ]
 
 

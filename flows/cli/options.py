@@ -113,14 +113,24 @@ PartialOption = Annotated[bool, typer.Option("--allow-partial", help="Accept cou
 
 
 _HOME = re.compile(r"(--[\w-]+=|-[a-zA-Z])?(~.*)", re.DOTALL)
+_SHORT_WITH_VALUE = re.compile(r"(-[a-zA-Z])=(.*)", re.DOTALL)
 
 
 class Commands(TyperGroup):
-    """Commands whose arguments may begin with `~`, also after `--option=`, where shells leave it as it is."""
+    """Commands whose arguments may begin with `~`, also after `--option=` and `-o=`, where shells leave it as it is."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Replace `~` by the home folder; `./~` is no home folder."""
-        return super().parse_args(ctx, [_at_home(one) for one in args])
+        """Replace `~` by the home folder; `./~` is no home folder. `-o=FILE` is `-o FILE`, as `--out=FILE` is."""
+        return super().parse_args(ctx, [_at_home(one) for one in _without_equals(args)])
+
+
+def _without_equals(arguments: list[str]) -> Iterator[str]:
+    """The arguments with short options and their values apart; those after `--` are no options."""
+    options = arguments[: arguments.index("--")] if "--" in arguments else arguments
+    for one in options:
+        match = _SHORT_WITH_VALUE.fullmatch(one)
+        yield from [one] if match is None else match.groups()
+    yield from arguments[len(options) :]
 
 
 def _at_home(argument: str) -> str:

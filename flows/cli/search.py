@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, cast
 import typer
 from rich.table import Table
 
-from flows.cli.encoder import BatchOption, CsvOption, ParquetOption, RootOption, RunArgument, SqliteOption
+from flows.cli.encoder import BatchOption, RootOption, RunArgument
 from flows.cli.options import (
     DeepRangeOption,
     DeviceOption,
@@ -23,7 +23,7 @@ from flows.cli.options import (
 )
 from flows.cli.printing import print_json, print_line, print_note, printable, stdout
 from pipeline.config.datasets import DIRECTIONS
-from pipeline.runtime.outputs import PAGE
+from pipeline.runtime.outputs import HITS, PAGE
 
 if TYPE_CHECKING:
     from models.modality import Modality
@@ -68,6 +68,15 @@ FalseMatchOption = Annotated[
     typer.Option(
         min=0.0, max=1.0, help="Show only hits that this share of strangers reaches; needs `vireid calibrate`."
     ),
+]
+CsvOption = Annotated[
+    Path | None, typer.Option("--csv", help="Also write a table of the hits."), Output("--csv", HITS.csv)
+]
+ParquetOption = Annotated[
+    Path | None, typer.Option("--parquet", help="The same as Parquet."), Output("--parquet", HITS.parquet)
+]
+SqliteOption = Annotated[
+    Path | None, typer.Option("--sqlite", help="The same as an SQLite file."), Output("--sqlite", HITS.sqlite)
 ]
 PageOption = Annotated[
     Path | None, typer.Option("--html", help="Write HTML pages that open without a server."), Output("--html", PAGE)
@@ -121,7 +130,7 @@ def search(
         encoder, queries, opened, top, batch_size=batch_size, workers=workers, grouping=grouping,
         calibrations=calibrations_of(opened, folder), false_match=false_match,
     )  # fmt: skip
-    tables = TableFiles(csv, parquet, sqlite).write("hits", hit_columns(result, encoder.digest))
+    tables = TableFiles(csv, parquet, sqlite).write(HITS, hit_columns(result, encoder.digest))
     pages = [] if html is None else write_search_page(result, queries, opened, html)
     _print_result(result, opened.images, folder, {"table": tables, "page": pages}, as_json)
 

@@ -15,7 +15,12 @@ _WITH_CODEC = {
     "jpg_2000": (".jp2", ".j2k", ".jpf", ".jpx", ".j2c", ".jpc"),
     "avif": (".avif", ".avifs"),
 }
-_WITH_PLUGIN = (".heic", ".heics", ".heif", ".heifs", ".hif", ".avif", ".avifs", ".jxl")
+_PACKAGES = {
+    "HEIC": ("pillow-heif", (".heic", ".heics", ".heif", ".heifs", ".hif")),
+    "AVIF": ("pillow-avif-plugin", (".avif", ".avifs")),
+    "JPEG XL": ("pillow-jxl-plugin", (".jxl",)),
+}
+_WITH_PLUGIN = tuple(extension for _, extensions in _PACKAGES.values() for extension in extensions)
 _PLUGINS = ("pillow_heif", "pillow_avif", "pillow_jxl")
 _REGISTER = ("register_heif_opener", "register_avif_opener")
 _NO_DATA = ("thumbs.db", "desktop.ini", "__macosx")
@@ -72,7 +77,7 @@ def is_system_file(name: str) -> bool:
 def skipped_by_extension(paths: Iterable[str]) -> str:
     """A phrase that counts and names files without an image's extension; empty if all are files of the system.
 
-    The first file of each extension is named first.
+    The first file of each extension is named first, and the packages that read some of them last.
 
     >>> skipped_by_extension(["1.json", "2.json", "a.heic"])
     '3 files skipped by extension: 1.json, a.heic, 2.json; HEIC needs the package pillow-heif'
@@ -87,5 +92,9 @@ def skipped_by_extension(paths: Iterable[str]) -> str:
         return ""
     shown = ", ".join(path for _, path in sorted(ranked)[:_SHOWN]) + (", ..." if len(ranked) > _SHOWN else "")
     files = "1 file" if len(ranked) == 1 else f"{len(ranked):,} files"
-    advice = "; HEIC needs the package pillow-heif" if any(one in order for one in (".heic", ".heif", ".hif")) else ""
-    return f"{files} skipped by extension: {shown}{advice}"
+    needed = [
+        f"; {kind} needs the package {package}"
+        for kind, (package, extensions) in _PACKAGES.items()
+        if any(extension in order for extension in extensions)
+    ]
+    return f"{files} skipped by extension: {shown}{''.join(needed)}"

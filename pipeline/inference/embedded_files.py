@@ -16,7 +16,7 @@ from pipeline.errors import ConfigError, DataError
 from pipeline.evaluation.feature_files import PARQUET_SUFFIX, read_record, write_feature_file
 from pipeline.inference.embedding import Embedded, are_parts, embed_images, forget_parts, require_some
 from pipeline.inference.encoder import TrainedEncoder
-from pipeline.runtime.outputs import FEATURES, check_file, is_special
+from pipeline.runtime.outputs import FEATURES, VECTORS, check_file, is_special
 from pipeline.runtime.parquet_files import Columns
 from pipeline.runtime.shards import Shard
 from pipeline.runtime.table_files import TableFiles
@@ -103,7 +103,7 @@ def embed_to_file(
     record["unreadable"] = len(embedded.unreadable)
     write_feature_file(out, [columns], rows=len(readable), record=record, option="--out")
     if tables is not None:
-        tables.write("vectors", vector_columns(embedded, images, encoder.digest))
+        tables.write(VECTORS, vector_columns(embedded, images, encoder.digest))
     if parts is not None:
         forget_parts(parts)
     return Written(

@@ -18,6 +18,7 @@ from jaxtyping import Float32, Int64, UInt8
 
 from models.modality import Modality
 from pipeline.console import progress
+from pipeline.data.image_faults import fault_lines
 from pipeline.data.image_files import (
     Adjustment,
     ImageReading,
@@ -38,7 +39,6 @@ logger = logging.getLogger(__name__)
 CHUNK = 512
 _PLAN = "plan.json"
 _OWN = re.compile(r"\.?(plan\.json|\d{6}\.npz)(\.tmp)?")
-_SHOWN = 5
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,7 +136,8 @@ def require_some(embedded: Embedded) -> Embedded:
     """Return the argument; DataError if no image could be read."""
     if not len(embedded.rows):
         problems = embedded.unreadable
-        raise DataError(f"none of {len(problems):,} images can be read: {_first(problems)}", hint="check these files")
+        faults = "; ".join(fault_lines(problems))
+        raise DataError(f"none of {len(problems):,} images can be read: {faults}", hint="check these files")
     return embedded
 
 
@@ -203,11 +204,8 @@ def _decode_ahead(
 def _log(seen: Counter[Adjustment], unreadable: Sequence[Unreadable], total: int) -> None:
     log_adjustments(seen, total)
     if unreadable:
-        logger.warning("%s of %s images cannot be read: %s", f"{len(unreadable):,}", f"{total:,}", _first(unreadable))
-
-
-def _first(unreadable: Sequence[Unreadable]) -> str:
-    return "; ".join(f"{one.path}: {one.reason}" for one in unreadable[:_SHOWN])
+        counts, faults = (f"{len(unreadable):,}", f"{total:,}"), "; ".join(fault_lines(unreadable))
+        logger.warning("%s of %s images cannot be read: %s", *counts, faults)
 
 
 def _begin_parts(parts: Path, encoder: TrainedEncoder, images: ImageList) -> None:

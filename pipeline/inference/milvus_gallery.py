@@ -22,6 +22,14 @@ FORMAT = 1
 NO_FILTERS = Filters()
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class StoredImage:
+    """An image that was found, and its unit vector."""
+
+    file: IndexedFile
+    vector: Float32[np.ndarray, " dim"]
+
+
 @dataclass(frozen=True, slots=True)
 class MilvusRecord:
     """The description of a gallery in its collection; `cameras` has the number of images of each known one.
@@ -83,8 +91,8 @@ class MilvusGallery:
 
     def search(
         self, queries: Float32[np.ndarray, "q dim"], k: int, filters: Filters = NO_FILTERS
-    ) -> tuple[Hits, Mapping[int, IndexedFile]]:
-        """The k most similar images of each query, given as a unit row, and the file of each row that was found.
+    ) -> tuple[Hits, Mapping[int, StoredImage]]:
+        """The k most similar images of each query, given as a unit row, and the image of each row that was found.
 
         Where a query has fewer images than another, its last rows are -1, with similarities of minus infinity.
 
@@ -93,7 +101,7 @@ class MilvusGallery:
             DataError: The queries have another width.
             CheckpointError: The database fails.
 
-        Cost: the search of the database, and the transfer of k + 32 vectors a query.
+        Cost: the search of the database, and the transfer of k + 32 vectors a query, of which k are kept.
         """
         if k > MOST_FOUND - SPARE:
             raise ConfigError(
@@ -108,13 +116,17 @@ class MilvusGallery:
         found = self.store.search(queries, k, filters)
         width = min(k, max((len(one.rows) for one in found), default=0))
         hits = Hits(np.full((len(queries), width), -1), np.full((len(queries), width), -np.inf, np.float32))
-        files: dict[int, IndexedFile] = {}
+        images: dict[int, StoredImage] = {}
         for at, candidates in enumerate(found):
             chosen, scores = _best(queries[at], candidates, k)
             hits.rows[at, : len(chosen)] = candidates.rows[chosen]
             hits.similarities[at, : len(chosen)] = scores
-            files |= {int(candidates.rows[one]): candidates.files[one] for one in chosen}
-        return hits, files
+            vectors = candidates.vectors[chosen]  # a copy: the other candidates are not kept
+            images |= {
+                int(candidates.rows[one]): StoredImage(candidates.files[one], vector)
+                for one, vector in zip(chosen, vectors, strict=True)
+            }
+        return hits, images
 
     def file(self, row: int) -> IndexedFile | None:
         """The image of a row; None if there is none."""

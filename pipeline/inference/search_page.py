@@ -2,7 +2,9 @@
 
 import base64
 import io
+import logging
 import os
+import re
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -21,6 +23,8 @@ from pipeline.inference.searching import FoundByQuery, GallerySearchResult, one_
 from pipeline.reports.html import page_end, page_start, write_page
 from pipeline.runtime.outputs import PAGE, check_file, is_special
 
+logger = logging.getLogger(__name__)
+
 PER_PAGE = 100
 """Queries on a page: 100 of them with ten hits each are 4 MB."""
 _HEIGHT = 128
@@ -32,7 +36,8 @@ def write_search_page(
 ) -> list[Path]:
     """Write pages of 100 queries, each beside its hits, with scores and cameras; right or wrong is marked.
 
-    The first page is `file`, the others `file-002.html` and so on beside it. Returns all of them.
+    The first page is `file`, the others `file-002.html` and so on beside it. Returns all of them. Further pages of an
+    earlier search are removed; a file of such a name that does not link to the page before is none, and kept.
 
     Raises:
         ConfigError: A file cannot be written, or exists and is not a page.
@@ -41,7 +46,7 @@ def write_search_page(
     """
     per_page = len(result.queries) if is_special(file) else PER_PAGE
     starts = range(0, len(result.queries), per_page)
-    files = [file, *(file.with_name(f"{file.stem}-{number:03d}{file.suffix}") for number in range(2, len(starts) + 1))]
+    files = [_numbered(file, number) for number in range(1, len(starts) + 1)]
     for one in files[1:]:
         check_file(one, PAGE, "--html")
     with without_pillow_warnings():
@@ -50,7 +55,28 @@ def write_search_page(
             thumbnails = _thumbnails(shown, images.root, gallery)
             links = _links(files, number, per_page, len(result.queries))
             write_page(files[number], _page(result, shown, links, images.root, gallery, thumbnails))
+    for one in [] if is_special(file) else _left_pages(file, len(files)):
+        one.unlink(missing_ok=True)
+        logger.info("%s is removed: a page of an earlier search", one)
     return files
+
+
+def _numbered(first: Path, number: int) -> Path:
+    return first if number == 1 else first.with_name(f"{first.stem}-{number:03d}{first.suffix}")
+
+
+def _left_pages(first: Path, count: int) -> list[Path]:
+    """The pages beyond the first `count` ones, of an earlier search."""
+    name = re.compile(rf"{re.escape(first.stem)}-(\d{{3,}}){re.escape(first.suffix)}")
+    numbers = sorted(int(match[1]) for one in first.parent.iterdir() if (match := name.fullmatch(one.name)))
+    return [_numbered(first, number) for number in numbers if number > count and _is_later_page(first, number)]
+
+
+def _is_later_page(first: Path, number: int) -> bool:
+    page = _numbered(first, number)
+    if page.is_symlink() or not page.is_file() or not PAGE.recognise(page):
+        return False
+    return _link("previous page", _numbered(first, number - 1)).encode() in page.read_bytes()
 
 
 def _thumbnails(shown: tuple[FoundByQuery, ...], root: Path, gallery: Gallery | MilvusGallery) -> dict[Path, str]:
@@ -68,8 +94,12 @@ def _links(files: list[Path], number: int, per_page: int, total: int) -> str:
     parts = [f"Queries {first:,} to {last:,}, page {number + 1} of {len(files)}"]
     for word, at in (("previous page", number - 1), ("next page", number + 1)):
         if 0 <= at < len(files):
-            parts.append(f'<a href="{quote(files[at].name)}">{word}</a>')
+            parts.append(_link(word, files[at]))
     return f"<p>{' · '.join(parts)}</p>\n"
+
+
+def _link(word: str, file: Path) -> str:
+    return f'<a href="{quote(file.name, errors="surrogateescape")}">{word}</a>'
 
 
 def _page(

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -51,7 +51,10 @@ class Hit:
 
 @dataclass(frozen=True, slots=True)
 class FoundByQuery:
-    """A query, an image or a group as in `Hit`, and its most similar images, best first; none without a match."""
+    """A query, an image or a group as in `Hit`, and its most similar images, best first; none without a match.
+
+    `vectors` are the unit vectors of the hits, of a gallery folder as views of its mapped file.
+    """
 
     path: str
     camera: str
@@ -59,6 +62,7 @@ class FoundByQuery:
     group: str
     images: int
     hits: tuple[Hit, ...]
+    vectors: tuple[Float32[np.ndarray, " dim"], ...] = field(default=(), repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,8 +94,12 @@ class GallerySearchResult:
         return f"synthetic people, not photographs: {', '.join(self.synthetic)}" if self.synthetic else None
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON types."""
-        return asdict(self)
+        """As plain JSON types, without vectors."""
+        without = tuple(replace(query, vectors=()) for query in self.queries)
+        record = asdict(replace(self, queries=without))
+        for query in record["queries"]:
+            del query["vectors"]
+        return record
 
 
 def search_gallery(
@@ -155,13 +163,14 @@ def find_similar(
         DataError: See `group_entries`; the queries have another width than the gallery.
     """
     asking = group_entries(images, vectors, grouping.query, grouping.by)
-    found, entry = _find(asking.vectors, gallery, k, grouping)
+    found, entry, vector = _find(asking.vectors, gallery, k, grouping)
     rates = None if calibration is None else calibration.rates(found.similarities)
     least = -np.inf if threshold is None else threshold
     return tuple(
         _found(
             asking.entry(query),
             entry,
+            vector,
             found.rows[query][kept := (found.similarities[query] >= least) & (found.rows[query] >= 0)],
             found.similarities[query][kept],
             None if rates is None else rates[query][kept],
@@ -172,21 +181,24 @@ def find_similar(
 
 def _find(
     queries: Float32[np.ndarray, "n dim"], gallery: Gallery | MilvusGallery, k: int, grouping: Grouping
-) -> tuple[Hits, Callable[[int], Entry]]:
-    """The most similar rows, with -1 for none, and the description of a row."""
+) -> tuple[Hits, Callable[[int], Entry], Callable[[int], Float32[np.ndarray, " dim"]]]:
+    """The most similar rows, with -1 for none; and the description and the vector of a row."""
     if isinstance(gallery, MilvusGallery):
         refuse_groups(grouping)
-        hits, files = gallery.search(queries, k)
-        return hits, lambda row: entry_of(files[row])
+        hits, found = gallery.search(queries, k)
+        return hits, lambda row: entry_of(found[row].file), lambda row: found[row].vector
     there = group_entries(gallery.files, gallery.vectors, grouping.gallery, grouping.by)
     hits = most_similar(queries, there.vectors, k) if grouping.gallery else gallery.search(queries, k)
-    return hits, there.entry
+    return hits, there.entry, lambda row: there.vectors[row]
 
 
 def hit_columns(result: GallerySearchResult, encoder: str) -> Columns:
     """A row a query and rank; a query without a match has one row without rank.
 
-    `false_match_rate` is the share of strangers who score as high, empty without a calibration.
+    `false_match_rate` is the share of strangers who score as high, empty without a calibration; `vector` is the unit
+    vector of the hit, of which the score is the inner product with the query's.
+
+    Cost: none for the vectors until they are written.
     """
     pairs: list[tuple[FoundByQuery, int | None, Hit | None]] = []
     for query in result.queries:
@@ -199,6 +211,7 @@ def hit_columns(result: GallerySearchResult, encoder: str) -> Columns:
         "rank": [rank for _, rank, _ in pairs],
         **{name: [None if hit is None else getattr(hit, name) for _, _, hit in pairs] for name in known},
         "false_match_rate": [None if hit is None or hit.one_in is None else 1 / hit.one_in for _, _, hit in pairs],
+        "vector": [vector for query in result.queries for vector in (query.vectors or (None,))],
     }
 
 
@@ -228,6 +241,7 @@ def score_threshold(calibration: FalseMatch | None, grouping: Grouping, false_ma
 def _found(
     query: Entry,
     there: Callable[[int], Entry],
+    vector: Callable[[int], Float32[np.ndarray, " dim"]],
     rows: np.ndarray,
     similarities: Float32[np.ndarray, " k"],
     rates: Float64[np.ndarray, " k"] | None,
@@ -243,7 +257,8 @@ def _found(
                 one_in=None if rates is None else 1 / float(rates[at]),
             )
         )
-    return FoundByQuery(query.path, query.camera, query.person, query.group, query.images, tuple(hits))
+    vectors = tuple(vector(row) for row in rows.tolist())
+    return FoundByQuery(query.path, query.camera, query.person, query.group, query.images, tuple(hits), vectors)
 
 
 def _right(person: str, found: str) -> bool | None:

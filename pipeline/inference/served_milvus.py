@@ -72,14 +72,15 @@ class ServedMilvus:
         calibration = self.calibration(query.images)
         least = least_score(calibration, self.grouping, query.images, false_match)
         require_cameras(filters, self.cameras)
-        hits, files = self.gallery.search(query.vector, k, filters)
+        hits, images = self.gallery.search(query.vector, k, filters)
         kept = hits.similarities[0] >= least
         scores = hits.similarities[0][kept]
         chances = [None] * len(scores) if calibration is None else (1 / calibration.rates(scores)).tolist()
-        found = zip(hits.rows[0][kept].tolist(), scores.tolist(), chances, strict=True)
+        rows = hits.rows[0][kept].tolist()
+        found = zip(rows, (images[row].file for row in rows), scores.tolist(), chances, strict=True)
         return tuple(
-            RankedImage(row, rank, score, one_in, **asdict(entry_of(files[row])) | {"path": shown(files[row].path)})
-            for rank, (row, score, one_in) in enumerate(found, start=1)
+            RankedImage(row, rank, score, one_in, **asdict(entry_of(file)) | {"path": shown(file.path)})
+            for rank, (row, file, score, one_in) in enumerate(found, start=1)
         )
 
     def picture(self, row: int, longest: int) -> bytes:

@@ -77,6 +77,41 @@ def _is_our_sqlite(path: Path) -> bool:
     return start.startswith(b"SQLite format 3\0") and start[68:72] == SQLITE_MARK.to_bytes(4, "big")
 
 
+@dataclass(frozen=True, slots=True)
+class TableKind:
+    """A table for other programs, known by its first two columns, and the kinds of its files.
+
+    `name` is that of the table in SQLite.
+    """
+
+    name: str
+    columns: tuple[str, str]
+    csv: OutputKind
+    parquet: OutputKind
+    sqlite: OutputKind
+
+    @classmethod
+    def of(cls, name: str, command: str, columns: tuple[str, str]) -> "TableKind":
+        """The table `name` of a command."""
+
+        def is_parquet(path: Path) -> bool:
+            from pipeline.runtime.parquet_files import column_names  # pyarrow, if such a file exists
+
+            return PARQUET.recognise(path) and tuple(column_names(path)[:2]) == columns
+
+        def is_sqlite(path: Path) -> bool:
+            made = f'CREATE TABLE "{name}" ("{columns[0]}", "{columns[1]}", '
+            return SQLITE.recognise(path) and made.encode() in _start_of(path)
+
+        return cls(
+            name,
+            columns,
+            OutputKind(f"{name} of `vireid {command}` (.csv)", _starts_with(",".join((*columns, "")).encode())),
+            OutputKind(f"{name} of `vireid {command}` (.parquet)", is_parquet),
+            OutputKind(f"{name} of `vireid {command}` (.sqlite)", is_sqlite),
+        )
+
+
 PARQUET_MARK = b"vireid.table"
 FEATURES_MARK = b"vireid.features"
 """In the metadata of our Parquet files; that of features is the key of their record."""
@@ -93,9 +128,10 @@ PAGE = OutputKind("a page of this program", _is_page)
 CAPTIONS = OutputKind("captions (.jsonl)", lambda _: True, streams=False)
 PAIRS = OutputKind("pairs of `vireid look` (.csv)", _starts_with(b"visible,infrared,similarity"))
 FEEDBACK = OutputKind("marks of `vireid serve` (.csv)", _starts_with(b"time,query,query_modality,hit,"), streams=False)
-CSV_TABLE = OutputKind("a table of this program (.csv)", _starts_with(b"encoder,"))
 PARQUET = OutputKind("a table of this program (.parquet)", _is_parquet_with(PARQUET_MARK))
 SQLITE = OutputKind("a table of this program (.sqlite)", _is_our_sqlite)
+HITS = TableKind.of("hits", "search", ("encoder", "query"))
+VECTORS = TableKind.of("vectors", "embed", ("encoder", "path"))
 MANIFEST = OutputKind("a manifest (.csv)", _starts_with(b"path,modality,camera"))
 
 

@@ -14,14 +14,16 @@ from pipeline.errors import ConfigError, DataError
 from pipeline.runtime.arrays import Array, check_memory, require_kind
 
 Columns = Mapping[str, Sequence[Any] | np.ndarray]
-"""Values by column; an array of two dimensions has a vector a row."""
+"""Values by column; an array of two dimensions has a vector a row, and so has a list of arrays, or None for none."""
 
 GROUP_ROWS = 8_192
 """Rows of a group: 67 MB of vectors at 2,048 dimensions."""
 
 
 def write_parquet(file: BinaryIO, blocks: Iterable[Columns], metadata: Mapping[bytes, bytes]) -> None:
-    """Write blocks of rows with the same columns; vectors become lists of fixed size, and pages have checksums.
+    """Write blocks of rows with the same columns, with checksums of pages.
+
+    An array of two dimensions becomes a column of lists of fixed size, a list of vectors one of lists.
 
     Raises:
         ConfigError: pyarrow is missing.
@@ -31,7 +33,7 @@ def write_parquet(file: BinaryIO, blocks: Iterable[Columns], metadata: Mapping[b
     pyarrow, parquet = pyarrow_modules()
     remaining = iter(blocks)
     first = _table(pyarrow, next(remaining)).replace_schema_metadata(metadata)
-    words = [field.name for field in first.schema if not pyarrow.types.is_fixed_size_list(field.type)]
+    words = [field.name for field in first.schema if not pyarrow.types.is_nested(field.type)]
     options = {"use_dictionary": words, "write_page_checksum": True}  # a dictionary of vectors would be a second copy
     with parquet.ParquetWriter(file, first.schema, **options) as writer:
         for table in chain([first], (_table(pyarrow, block).cast(first.schema) for block in remaining)):
@@ -50,6 +52,15 @@ def read_parquet(path: Path, names: Sequence[str], hint: str) -> tuple[dict[str,
         found, rows = list(file.schema_arrow.names), int(file.metadata.num_rows)
         wanted = [name for name in names if name in found]
         return joined_blocks(_blocks(file, wanted), rows) if wanted else {}, found
+
+
+def column_names(path: Path) -> list[str]:
+    """The names of the columns of a file; none if it is damaged. ConfigError if pyarrow is missing."""
+    try:
+        with opened_parquet(path, "") as file:
+            return list(file.schema_arrow.names)
+    except DataError:
+        return []
 
 
 def parquet_blocks(path: Path, names: Sequence[str], hint: str) -> Iterator[dict[str, Array]]:
@@ -118,6 +129,10 @@ def _table(pyarrow: Any, columns: Columns) -> Any:
             return pyarrow.FixedSizeListArray.from_arrays(pyarrow.array(values.reshape(-1)), values.shape[1])
         if isinstance(values, np.ndarray) and values.dtype.kind != "U":
             return pyarrow.array(values)
+        vector = next((value for value in values if isinstance(value, np.ndarray)), None)
+        if vector is not None:
+            # pyarrow 25 cannot read back a missing list of fixed size; the file's pages are the same.
+            return pyarrow.array(values, pyarrow.list_(pyarrow.from_numpy_dtype(vector.dtype)))
         return pyarrow.array([encodable(value) for value in (values.tolist() if hasattr(values, "tolist") else values)])
 
     return pyarrow.table({name: array_of(values) for name, values in columns.items()})

@@ -1,7 +1,7 @@
 """Tables for other programs, as CSV, Parquet and SQLite files."""
 
+import codecs
 import csv
-import io
 import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from pipeline.runtime.outputs import CSV_TABLE, PARQUET, PARQUET_MARK, SQLITE, SQLITE_MARK, OutputKind, write_output
+from pipeline.runtime.outputs import PARQUET_MARK, SQLITE_MARK, OutputKind, TableKind, write_output
 from pipeline.runtime.parquet_files import Columns, encodable, write_parquet
 
 
@@ -22,16 +22,19 @@ class TableFiles:
     parquet: Path | None = None
     sqlite: Path | None = None
 
-    def write(self, name: str, columns: Columns) -> list[Path]:
-        """Write the table, whose first column is `encoder`; `name` is that of SQLite's table.
+    def write(self, table: TableKind, columns: Columns) -> list[Path]:
+        """Write the table. Existing files of the same kind of table are replaced.
 
         Returns the files. Raises as `write_output`.
+
+        Cost: a CSV file is written row by row; of Parquet and SQLite there are one and two copies in memory.
         """
-        assert next(iter(columns)) == "encoder", "existing files are recognised by their first column"
+        assert tuple(columns)[:2] == table.columns, "existing files are recognised by these columns"
+        mark = {PARQUET_MARK: b"1"}
         forms: tuple[tuple[Path | None, str, Callable[[BinaryIO], object], OutputKind], ...] = (
-            (self.csv, "--csv", lambda file: file.write(_csv(columns)), CSV_TABLE),
-            (self.parquet, "--parquet", lambda file: write_parquet(file, [columns], {PARQUET_MARK: b"1"}), PARQUET),
-            (self.sqlite, "--sqlite", lambda file: file.write(_sqlite(name, columns)), SQLITE),
+            (self.csv, "--csv", lambda file: _write_csv(file, columns), table.csv),
+            (self.parquet, "--parquet", lambda file: write_parquet(file, [columns], mark), table.parquet),
+            (self.sqlite, "--sqlite", lambda file: file.write(_sqlite(table.name, columns)), table.sqlite),
         )
         written = []
         for path, option, write, kind in forms:
@@ -42,19 +45,17 @@ class TableFiles:
 
 
 def _rows(columns: Columns, vector: Callable[[np.ndarray], Any]) -> Iterator[tuple[Any, ...]]:
-    plain = (
-        map(vector, values) if isinstance(values, np.ndarray) else [encodable(value) for value in values]
-        for values in columns.values()
-    )
-    return zip(*plain, strict=True)
+    def plain(value: Any) -> Any:
+        return vector(value) if isinstance(value, np.ndarray) else encodable(value)
+
+    return zip(*(map(plain, values) for values in columns.values()), strict=True)
 
 
-def _csv(columns: Columns) -> bytes:
-    text = io.StringIO(newline="")
-    table = csv.writer(text, lineterminator="\n")
+def _write_csv(file: BinaryIO, columns: Columns) -> None:
+    """Vectors are numbers with the nine digits from which float32 is read back exactly."""
+    table = csv.writer(codecs.getwriter("utf-8")(file), lineterminator="\n")
     table.writerow(columns)
-    table.writerows(_rows(columns, lambda row: " ".join(map(str, row.tolist()))))
-    return text.getvalue().encode()
+    table.writerows(_rows(columns, lambda row: " ".join(["%.9g"] * len(row)) % tuple(row.tolist())))
 
 
 def _sqlite(name: str, columns: Columns) -> bytes:

@@ -68,7 +68,7 @@ def test_folders_are_trained_on_and_measured_on_a_table_of_test_people(
     code, out, err = vireid("data", "folders", *both)
     assert code == 0, err
     assert "note: 1 empty files are skipped: day/leer.jpg" in out
-    assert "note: 1 files are skipped by extension: night/film.mp4" in out
+    assert "note: 1 file skipped by extension: night/film.mp4" in out
     assert out.endswith("next: vireid train plus-sysu --data site.csv\n")
 
     table, runs = site / "site.csv", site / "runs"  # the runs may be beside the folders of images

@@ -192,28 +192,19 @@ def test_a_batch_of_one_sample_gives_exactly_nothing_to_learn():
 
 
 PAIRED = st.lists(
-    st.tuples(
-        st.integers(0, 2),
-        st.sets(st.integers(0, 3), max_size=3),
-        st.lists(st.floats(0, 1), min_size=3, max_size=3),
-        st.sets(st.integers(0, 6), max_size=2),
-    ),
+    st.tuples(st.integers(0, 2), st.integers(-1, 3), st.floats(0, 1), st.sets(st.integers(0, 6), max_size=2)),
     min_size=1,
     max_size=7,
 )
-"""Cluster of a row, its partners among four, their weights, and columns that are no negatives."""
-
-
-def padded(some, length):
-    return [*some, *[-1] * (length - len(some))]
+"""Cluster of a row, its partner among four or -1, the weight of the pair, and columns that are no negatives."""
 
 
 def pairs_of(rows):
     labels, partners, weights, excluded = (list(column) for column in zip(*rows, strict=True))
     clusters, shares = torch.tensor(labels)[:, None], torch.ones(len(rows), 1).double()
-    excluded = [padded(some - {3 + one for one in own}, 2) for some, own in zip(excluded, partners, strict=True)]
-    partners = torch.tensor([padded(sorted(some), 3) for some in partners])
-    return clusters, shares, partners, torch.tensor(weights).double(), torch.tensor(excluded)
+    left = [sorted(some - {3 + partner}) for some, partner in zip(excluded, partners, strict=True)]
+    padded = torch.tensor([[*some, -1, -1][:2] for some in left])
+    return clusters, shares, torch.tensor(partners), torch.tensor(weights).double(), padded
 
 
 SHARED = st.tuples(st.integers(0, 3), st.integers(0, 3), st.floats(0, 1))
@@ -262,13 +253,13 @@ def test_unified_contrast_equals_its_twin(rows, seed):
     )
 
 
-NOTHING = torch.empty(1, 0, dtype=torch.int64), torch.empty(1, 0).double(), torch.empty(1, 0, dtype=torch.int64)
+NOTHING = torch.tensor([-1]), torch.zeros(1).double(), torch.empty(1, 0, dtype=torch.int64)
 """No partner, no weight and no excluded column, for one row."""
 
 
 def test_unified_contrast_with_an_empty_memory_is_the_contrast_of_the_other():
     own, labels = random_tensor((5, 3), 1), torch.tensor([0, 2, 1, 1, 0])
-    nothing = (one.expand(5, 0) for one in NOTHING)
+    nothing = [torch.cat([one] * 5) for one in NOTHING]
     assert_same(
         lambda logits: unified_contrast(logits, logits[:, :0], labels[:, None], torch.ones(5, 1).double(), *nothing),
         lambda logits: prototype_contrast(logits, labels),
@@ -277,9 +268,7 @@ def test_unified_contrast_with_an_empty_memory_is_the_contrast_of_the_other():
 
 
 def test_unified_contrast_does_not_depend_on_the_order_of_the_other_memory():
-    half = [1.0, 0.5, 0.0]
-    rows = [(0, {2}, half, set()), (1, set(), half, {4}), (2, {0, 1, 3}, half, {0})]
-    labels, ones, partners, weights, excluded = pairs_of(rows)
+    labels, ones, partners, weights, excluded = pairs_of([(0, 2, 1.0, set()), (1, -1, 0.0, {4}), (2, 0, 0.5, {0})])
     own, other, order = random_tensor((3, 3), 1), random_tensor((3, 4), 2), torch.tensor([2, 0, 3, 1])
     place = torch.cat([order.argsort(), torch.tensor([-1])])
     moved = torch.cat([torch.arange(3), 3 + order.argsort(), torch.tensor([-1])])
@@ -292,26 +281,17 @@ def test_unified_contrast_does_not_depend_on_the_order_of_the_other_memory():
 def test_excluded_columns_are_no_negatives_and_positives_are_not_excluded(columns, expected):
     own, other = torch.zeros(1, 1).double(), torch.tensor([[9.0, 0.0]]).double()
     labels, one, excluded = torch.tensor([[0]]), torch.ones(1, 1).double(), torch.tensor([columns])
-    value = unified_contrast(own, other, labels, one, NOTHING[0], NOTHING[1], excluded)
-    assert value.item() == pytest.approx(expected)
+    assert unified_contrast(own, other, labels, one, *NOTHING[:2], excluded).item() == pytest.approx(expected)
     assert unified_contrast(own, other, labels, one, *NOTHING).item() > 9
-
-
-def test_a_person_of_two_clusters_in_the_other_modality_has_two_positives():
-    # All three logits are equal, and nothing else is there: each positive has probability 1/3.
-    own, other = torch.zeros(1, 1).double(), torch.zeros(1, 2).double()
-    labels, one, both = torch.tensor([[0]]), torch.ones(1, 1).double(), torch.tensor([[0, 1]])
-    value = unified_contrast(own, other, labels, one, both, torch.ones(1, 2).double(), NOTHING[2])
-    assert value.item() == pytest.approx(math.log(3))
 
 
 @pytest.mark.parametrize("weight", [0.0, 0.01, 0.5, 1.0])
 def test_a_doubted_partner_is_never_repelled(weight):
     own, other = torch.zeros(1, 2).double(), torch.zeros(1, 3).double().requires_grad_()
-    labels, one, partner = torch.tensor([[0]]), torch.ones(1, 1).double(), torch.tensor([[1]])
-    unified_contrast(own, other, labels, one, partner, torch.tensor([[weight]]).double(), NOTHING[2]).backward()
+    labels, one, weights = torch.tensor([[0]]), torch.ones(1, 1).double(), torch.tensor([weight]).double()
+    unified_contrast(own, other, labels, one, torch.tensor([1]), weights, NOTHING[2]).backward()
     towards = -other.grad[0]
-    assert towards[1] >= 0 if weight == 0 else towards[1] > 0
+    assert towards[1] == 0 if weight == 0 else towards[1] > 0
     assert (towards[[0, 2]] < 0).all()
 
 
@@ -332,24 +312,6 @@ def test_cross_contrast_equals_its_twin(rows, seed):
         lambda logits: cross_contrast(logits, partners, weights),
         lambda logits: reference.cross_contrast(logits, partners, weights),
         random_tensor((len(rows), 4), seed),
-    )
-
-
-def test_cross_contrast_without_a_memory_is_zero():
-    logits = torch.zeros(2, 0).double().requires_grad_()
-    value = cross_contrast(logits, torch.full((2, 1), -1), torch.zeros(2, 1).double())
-    value.backward()
-    assert value.item() == 0
-
-
-@settings(max_examples=20, deadline=None)
-@given(LABELS, st.integers(0, 1000))
-def test_cross_contrast_of_one_sure_partner_is_plain_contrast(partners, seed):
-    partners = torch.tensor(partners)
-    assert_same(
-        lambda logits: cross_contrast(logits, partners[:, None], torch.ones(len(partners), 1).double()),
-        lambda logits: prototype_contrast(logits, partners),
-        random_tensor((len(partners), 4), seed),
     )
 
 

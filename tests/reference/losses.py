@@ -41,33 +41,31 @@ def share_contrast(logits, clusters, shares):
 
 
 def cross_contrast(logits, partners, weights):
-    """Mean over the rows with partners of the mean over these of weighted negative log probabilities."""
+    """Mean over the rows with a partner of weighted negative log probabilities."""
     terms = []
-    for row, own, parts in zip(logits, partners.tolist(), weights, strict=True):
-        log_total = torch.log(sum(torch.exp(value) for value in row))
-        costs = [part * (log_total - row[one]) for one, part in zip(own, parts, strict=True) if one != -1]
-        if costs:
-            terms.append(sum(costs) / len(costs))
+    for row, partner, weight in zip(logits, partners.tolist(), weights, strict=True):
+        if partner != -1:
+            terms.append(weight * (torch.log(sum(torch.exp(value) for value in row)) - row[partner]))
     return sum(terms) / len(terms) if terms else logits.sum() * 0.0
 
 
 def unified_contrast(own, other, clusters, shares, partners, weights, excluded):
-    """One softmax over both memories, in which a partner counts its weight and some columns are missing; own prototypes
-    count their shares, partners their weight times the sum of the shares."""
+    """One softmax over both memories, in which the partner counts its weight and some columns are missing; own
+    prototypes count their shares, the partner its weight times the sum of the shares."""
     terms = []
     for row in range(len(own)):
-        both = [*own[row], *other[row]]
+        both, partner, weight = [*own[row], *other[row]], int(partners[row]), weights[row]
         mine = [(one, share) for one, share in zip(clusters[row].tolist(), shares[row], strict=True) if share > 0]
-        pairs = [(one, weight) for one, weight in zip(partners[row].tolist(), weights[row], strict=True) if one != -1]
         counted = [0.0 if column in excluded[row].tolist() else 1.0 for column in range(len(both))]
-        for one, weight in pairs:
-            counted[own.shape[1] + one] = weight
+        if partner != -1:
+            counted[own.shape[1] + partner] = weight
         for one, _ in mine:
             counted[one] = 1.0
         total = torch.log(sum(count * torch.exp(value) for count, value in zip(counted, both, strict=True)))
-        term = sum(share * (total - own[row, one]) for one, share in mine)
-        term = term + shares[row].sum() * sum(weight * (total - other[row, one]) for one, weight in pairs)
-        terms.append(term / (1.0 + sum(weight for _, weight in pairs)))
+        term, mass = sum(share * (total - own[row, one]) for one, share in mine), 1.0
+        if partner != -1:
+            term, mass = term + shares[row].sum() * weight * (total - other[row, partner]), 1.0 + weight
+        terms.append(term / mass)
     return sum(terms) / len(terms)
 
 

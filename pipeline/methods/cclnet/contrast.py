@@ -5,7 +5,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float, Float32, Int64
+from jaxtyping import Float, Float32, Int, Int64
 from scipy.sparse import csr_array
 from torch import Tensor
 
@@ -24,15 +24,15 @@ from pipeline.training.objective import Batch, Term
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Partners:
-    """Of each cluster of a modality: its partners in the other one, and clusters that may be the same person.
+    """Of each cluster of a modality: its partner in the other one, or -1, and clusters that may be the same person.
 
-    A row lists partners with their weights, in [0, 1]. `excluded` are no negatives: clusters of its own modality that
-    share a partner with it, and without a partner the most similar cluster of the other modality. They are columns of
-    both memories, its own first. -1 is padding.
+    `confidence` weighs the pair, in [0, 1]. `excluded` are no negatives: clusters that share a pair's cluster with it,
+    others that have it as their partner, and without a partner the most similar cluster of the other modality. They
+    are columns of both memories, its own first; -1 is padding.
     """
 
-    clusters: Int64[np.ndarray, "clusters some"]
-    weights: Float32[np.ndarray, "clusters some"]
+    partner: Int64[np.ndarray, " clusters"]
+    confidence: Float32[np.ndarray, " clusters"]
     excluded: Int64[np.ndarray, "clusters left"]
 
 
@@ -57,9 +57,15 @@ class HardPrototypes:
 
 def partners_of(clusters: Clusters, temperature: float, *, weighted: bool) -> PerModality[Partners]:
     """The partners of a round's clusters; `weighted` takes confidences from the margins of similarity."""
-    similarity, pairs = clusters.prototypes.visible @ clusters.prototypes.infrared.T, clusters.partners.pairs()
-    certain = confidence(similarity, pairs, temperature=temperature) if weighted else np.ones(len(pairs[0]), np.float32)
-    return PerModality(_partners(similarity, pairs, certain), _partners(similarity.T, (pairs[1], pairs[0]), certain))
+    similarity, partners = clusters.prototypes.visible @ clusters.prototypes.infrared.T, clusters.partners
+    visible, infrared = partners.pairs()
+    certain = np.ones(len(visible), np.float32)
+    if weighted:
+        certain = confidence(similarity, (visible, infrared), temperature=temperature)
+    return PerModality(
+        _partners(similarity, partners.of_visible, (visible, infrared), certain),
+        _partners(similarity.T, partners.of_infrared, (infrared, visible), certain),
+    )
 
 
 def own_contrast(
@@ -98,18 +104,20 @@ def contrast_term(
     within = own_contrast(modality, own, labels, temperature, targets)
     goal = targets or hard_targets(labels)
     clusters, shares = upload(goal.clusters, device), upload(goal.shares, device)
-    pairs, excluded = (_per_image(one, labels, device) for one in (partners.clusters, partners.excluded))
-    weight = _per_image(partners.weights, labels, device)
+    partner, weight, excluded = (
+        upload(of_clusters[labels], device)  # outliers, label -1, are in no batch
+        for of_clusters in (partners.partner, partners.confidence, partners.excluded)
+    )
 
     def unified(batch: Batch) -> Tensor:
         at, features = batch.positions[modality], batch.once(unit_necks)[modality]
         logits = own.logits(features, temperature), other.logits(features, temperature)
-        return unified_contrast(*logits, clusters[at], shares[at], pairs[at], weight[at], excluded[at])
+        return unified_contrast(*logits, clusters[at], shares[at], partner[at], weight[at], excluded[at])
 
     def cross(batch: Batch) -> Tensor:
         at, features = batch.positions[modality], batch.once(unit_necks)[modality]
-        weights = shares[at].sum(dim=1, keepdim=True) * weight[at]
-        across = cross_contrast(other.logits(features, temperature), pairs[at], weights)
+        weights = shares[at].sum(dim=1) * weight[at]
+        across = cross_contrast(other.logits(features, temperature), partner[at], weights)
         return within.loss(batch) + cross_modal.weight * across
 
     loss = unified if cross_modal.form == "unified" else cross
@@ -164,36 +172,33 @@ def unit_necks(batch: Batch) -> PerModality[Float[Tensor, "rows dim"]]:
 
 
 def _partners(
-    similarity: Float32[np.ndarray, "own others"], pairs: Pairs, certain: Float32[np.ndarray, " pairs"]
+    similarity: Float32[np.ndarray, "own others"],
+    partner: Int64[np.ndarray, " own"],
+    pairs: Pairs,
+    certain: Float32[np.ndarray, " pairs"],
 ) -> Partners:
+    """`pairs` are all pairs, its own modality first, and `certain` are their confidences."""
     own, there = pairs
-    num_own = len(similarity)
+    mine = partner[own] == there
+    weight = np.zeros(len(partner), np.float32)
+    weight[own[mine]] = certain[mine]
     edges = csr_array((np.ones(len(own)), (own, there)), shape=similarity.shape)
-    siblings = (edges @ edges.T).tocoo()
-    apart = siblings.row != siblings.col
-    alone = np.setdiff1d(np.arange(num_own), own)
-    rows = np.concatenate([siblings.row[apart], alone]).astype(np.int64)
-    columns = np.concatenate([siblings.col[apart], num_own + similarity[alone].argmax(axis=1)]).astype(np.int64)
-    return Partners(
-        _listed(num_own, own, there, np.int64(NO_PARTNER)),
-        _listed(num_own, own, certain, np.float32(0)),
-        _listed(num_own, rows, columns, np.int64(NO_PARTNER)),
-    )
+    sharing = (edges @ edges.T).tocoo()
+    apart = sharing.row != sharing.col
+    alone = np.flatnonzero(partner == NO_PARTNER)
+    rows = np.concatenate([sharing.row[apart], own[~mine], alone])
+    others = np.concatenate([there[~mine], similarity[alone].argmax(axis=1)])
+    columns = np.concatenate([sharing.col[apart], len(partner) + others])
+    return Partners(partner, weight, _listed(len(partner), rows, columns))
 
 
-def _listed(num_rows: int, rows: Int64[np.ndarray, " n"], values: np.ndarray, padding: np.generic) -> np.ndarray:
-    """The values of each row, in their order, in a table that is as wide as the longest row, at least 1."""
+def _listed(num_rows: int, rows: Int[np.ndarray, " n"], values: Int[np.ndarray, " n"]) -> Int64[np.ndarray, "rows _"]:
+    """The values of each row in a table as wide as the longest row, padded with -1."""
     order = np.argsort(rows, kind="stable")
     counts = np.bincount(rows, minlength=num_rows)
-    table = np.full((num_rows, max(1, counts.max(initial=0))), padding)
-    place = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
-    table[rows[order], place] = values[order]
+    table = np.full((num_rows, counts.max(initial=0)), NO_PARTNER)
+    table[rows[order], np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)] = values[order]
     return table
-
-
-def _per_image(of_clusters: np.ndarray, labels: Int64[np.ndarray, " n"], device: torch.device) -> Tensor:
-    """The row of each image's cluster, on the device; outliers are in no batch, and have the last cluster's."""
-    return upload(of_clusters[labels], device)
 
 
 assert OUTLIER == -1

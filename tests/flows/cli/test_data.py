@@ -13,6 +13,7 @@ from PIL import Image
 from flows.cli import options as cli_options
 from pipeline.data.synthetic.writer import LAYOUTS, generate_dataset
 from tests.flows.command_line import Call
+from tests.reference.feature_sets import identity_features
 
 
 @pytest.fixture(scope="module")
@@ -230,6 +231,25 @@ def test_options_of_every_form_name_the_home_folder(option: str, monkeypatch: py
     monkeypatch.setenv("HOME", "/folder/of/me")
     assert cli_options._at_home(option) == option.replace("~", "/folder/of/me")
     assert cli_options._at_home("--set=a~b") == "--set=a~b"
+
+
+@pytest.mark.parametrize("out", ["-o=~/x/labels.npy", "-o=x/labels.npy", "--out=~/x/labels.npy"])
+def test_an_equals_sign_after_a_short_option_is_no_part_of_its_value(
+    vireid: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    np.save("features.npy", identity_features(48, 4, 16))
+    code, _, err = vireid("label", "features.npy", "--k1", "6", "--k2", "2", out)
+    assert code == 0, err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["features.npy", "x"]
+    assert [path.name for path in (tmp_path / "x").iterdir()] == ["labels.npy"]
+
+
+def test_only_one_equals_sign_of_options_is_stripped() -> None:
+    given = ["search", "-k=5", "-o==x", "-o=", "--set=a=b", "-oa=b", "--", "-k=5"]
+    expected = ["search", "-k", "5", "-o", "=x", "-o", "", "--set=a=b", "-oa=b", "--", "-k=5"]
+    assert [*cli_options._without_equals(given)] == expected
 
 
 @pytest.mark.parametrize("mark", [b"", codecs.BOM_UTF8])

@@ -14,7 +14,17 @@ import typer.main
 
 from flows.cli.app import app
 from flows.cli.options import Output
-from pipeline.runtime.outputs import CAPTIONS, FEATURES, LABELS, MANIFEST, PAGE, QUERIES, check_file
+from pipeline.runtime.outputs import (
+    CAPTIONS,
+    FEATURES,
+    HITS,
+    LABELS,
+    MANIFEST,
+    PAGE,
+    QUERIES,
+    VECTORS,
+    check_file,
+)
 from tests.flows.command_line import Call, vireid_command
 from tests.reference.feature_sets import identity_features
 
@@ -53,6 +63,16 @@ def test_every_option_that_writes_is_marked() -> None:
     assert set(NAMES) == written
     for line in _words_of_help():
         assert not line[1].startswith(("Write ", "The new ", "The file to write")) or line[0] in written, line
+
+
+def test_search_and_embed_replace_only_their_own_tables() -> None:
+    kinds = {(command[0], name): mark.kind for command, name, mark in OUTPUTS}
+    for command, table in (("search", HITS), ("embed", VECTORS)):
+        assert [kinds[command, form] for form in ("csv", "parquet", "sqlite")] == [
+            table.csv,
+            table.parquet,
+            table.sqlite,
+        ]
 
 
 def _words_of_help() -> Iterator[tuple[str, str]]:

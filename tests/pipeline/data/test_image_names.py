@@ -48,4 +48,7 @@ def test_the_first_of_each_extension_is_named_first_and_system_files_are_not() -
     names = ["Thumbs.db", "x/desktop.ini", "7.heic", *(f"{number}.json" for number in range(9)), "b.raw"]
     expected = "11 files skipped by extension: 0.json, 7.heic, b.raw, 1.json, 2.json, ...; HEIC needs"
     assert skipped_by_extension(names).startswith(expected)
+    assert skipped_by_extension(["a.jxl", "b.HEIF"]).endswith(
+        ": a.jxl, b.HEIF; HEIC needs the package pillow-heif; JPEG XL needs the package pillow-jxl-plugin"
+    )
     assert skipped_by_extension(["Thumbs.db"]) == skipped_by_extension([]) == ""

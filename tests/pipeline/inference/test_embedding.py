@@ -74,7 +74,10 @@ def test_what_cannot_be_read_is_passed_over_and_named(folder: Path, caplog: pyte
         found = embed_images(MeanEncoder(), images, batch_size=4)
     assert found.rows.tolist() == [0, 1, 4] and found.vectors[:, 0].tolist() == [0.0, 10.0, 40.0]
     assert [one.path for one in found.unreadable] == ["2.png", "3.png", "5.png", "6.png"]
-    assert "4 of 7 images cannot be read" in caplog.text
+    assert (
+        "4 of 7 images cannot be read: 1 empty: 2.png (an empty file); 2 not an image: 3.png (no image, but a text), "
+        "5.png; 1 impossible to open: 6.png (No such file or directory)"
+    ) in caplog.text
 
 
 def test_large_images_cause_no_warning_and_filters_stay_as_they_were(
@@ -90,7 +93,7 @@ def test_large_images_cause_no_warning_and_filters_stay_as_they_were(
 def test_where_nothing_can_be_read_there_is_no_result(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"no image")
     found = embed_images(MeanEncoder(), images_of(tmp_path), batch_size=4)
-    with pytest.raises(DataError, match=r"none of 1 images can be read: a\.jpg"):
+    with pytest.raises(DataError, match=r"none of 1 images can be read: 1 .*: a\.jpg \("):
         require_some(found)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -331,6 +332,27 @@ class TestSearch:
         with pytest.raises(ConfigError, match=r"page-002\.html exists and does not contain a page"):
             write_search_page(result, queries, gallery, tmp_path / "page.html")
         assert pages[1].read_text() == "notes" and not pages[0].exists()
+
+    def test_pages_of_an_earlier_search_with_more_queries_are_removed(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("pipeline.inference.search_page.PER_PAGE", 1)
+        result, queries, gallery = self.found(tmp_path)
+        folder = tmp_path / "out [1]"
+        folder.mkdir()
+        for name in ("page 1.html", "page 1-002.html", "other.html"):  # the second is a search of its own
+            write_search_page(result, queries, gallery, folder / name)
+        (folder / "page 1-004.html").write_text("notes")
+        (folder / "page 1-2026.html").symlink_to("other-003.html")
+        (folder / "other-002.html").unlink()
+        fewer = replace(result, queries=result.queries[:1])
+        assert write_search_page(fewer, queries, gallery, folder / "page 1.html") == [folder / "page 1.html"]
+        assert {one.name for one in folder.iterdir()} == {
+            "page 1.html", "page 1-002.html", "page 1-002-002.html", "page 1-002-003.html", "page 1-004.html",
+            "page 1-2026.html", "other.html", "other-003.html",
+        }  # fmt: skip
+        write_search_page(fewer, queries, gallery, folder / "other.html")  # as after a kill in the middle of a removal
+        assert not (folder / "other-003.html").exists()
 
     def test_synthetic_people_are_said_to_be_synthetic(self, tmp_path: Path) -> None:
         assert self.found(tmp_path)[0].caution is None

@@ -83,7 +83,8 @@ def test_results_are_those_of_the_index_folder(site: Path, tmp_path: Path, kind:
     listed = list_images(site, Modality.VISIBLE).listed()[:100]
     one, other = (find_similar(listed, queries, each, 10) for each in (expected, gallery))
     same = 0
-    for a, b in zip(one, other, strict=True):
+    for query, a, b in zip(queries, one, other, strict=True):
+        np.testing.assert_allclose(np.stack(b.vectors) @ query, [hit.score for hit in b.hits], atol=1e-6)
         same += [hit.path for hit in a.hits] == [hit.path for hit in b.hits]
         known = {hit.path: hit for hit in a.hits}
         for hit in b.hits:
@@ -118,9 +119,9 @@ def test_a_refresh_embeds_what_changed_and_deletes_what_is_gone(site: Path, tmp_
     assert (counts.kept, counts.embedded, encoder.encoded) == (297, 2, 2)
     assert gallery.images == 299 and gallery.record.cameras["c9"] == 1
     query = encoder.encode(np.full((1, 8, 4, 3), (250, 20, 20), np.uint8), Modality.VISIBLE)
-    hits, files = gallery.search(query / np.linalg.norm(query), 299)
-    assert sorted(file.path for file in files.values()) == [f"{number:03d}.png" for number in range(1, 300)]
-    assert files[int(hits.rows[0, 0])].path == "001.png" and hits.similarities[0, 0] == pytest.approx(1, abs=1e-6)
+    hits, images = gallery.search(query / np.linalg.norm(query), 299)
+    assert sorted(one.file.path for one in images.values()) == [f"{number:03d}.png" for number in range(1, 300)]
+    assert images[int(hits.rows[0, 0])].file.path == "001.png" and hits.similarities[0, 0] == pytest.approx(1, abs=1e-6)
     restart(place)
     found, _ = open_milvus(place, "mean").search(query / np.linalg.norm(query), 3)
     assert found.similarities[0, 0] == pytest.approx(1, abs=1e-6)
@@ -226,8 +227,8 @@ def test_a_server_holds_it_too_and_its_loss_is_one_clear_error(
     server, database, port = start_server_in_thread(str(tmp_path / "served"), "127.0.0.1", 0)
     try:
         gallery = in_milvus(site, f"milvus://127.0.0.1:{port}?collection=day")
-        hits, files = gallery.search(np.eye(1, 12, dtype=np.float32), 5)
-        assert len(files) == 5 and hits.similarities[0, 0] > hits.similarities[0, 4]
+        hits, images = gallery.search(np.eye(1, 12, dtype=np.float32), 5)
+        assert len(images) == 5 and hits.similarities[0, 0] > hits.similarities[0, 4]
     finally:
         server.stop(grace=0)
         database.close()

@@ -16,6 +16,7 @@ from pipeline.inference.search_page import write_search_page
 from pipeline.inference.searching import hit_columns, search_gallery
 from pipeline.privacy.forgetting import Places, Report, Sources, forget
 from pipeline.privacy.selection import Selection, images_of_person
+from pipeline.runtime.outputs import HITS
 from pipeline.runtime.table_files import TableFiles
 from tests.pipeline.inference.mean_encoder import MeanEncoder, paint
 
@@ -68,7 +69,7 @@ def make_results(manifest: Path, gallery: Gallery, folder: Path) -> list[Path]:
     result = search_gallery(MeanEncoder(), queries, gallery, 6, batch_size=4)
     write_search_page(result, queries, gallery, folder / "page.html")
     tables = TableFiles(*(folder / f"hits.{form}" for form in ("csv", "parquet", "sqlite")))
-    tables.write("hits", hit_columns(result, "mean"))
+    tables.write(HITS, hit_columns(result, "mean"))
     record = {"index": "indexes/site", "gallery": len(gallery.files), **result.to_dict()}
     (folder / "found.json").write_text(json.dumps(record))
     return sorted(folder.iterdir())

@@ -11,15 +11,17 @@ from pathlib import Path, PurePosixPath
 from stat import S_ISREG
 
 from models.modality import Modality, PerModality
-from pipeline.data.datasets.manifest.rows import SPLITS, ManifestRow, parse_row
+from pipeline.data.datasets.manifest.rows import SPLITS, UNWRITABLE, ManifestRow, is_writable, parse_row
 from pipeline.data.datasets.manifest.writer import (
     ManifestSummary,
+    counted,
     is_junk,
     require_new_table,
     split_by_people,
     write_rows,
 )
 from pipeline.data.image_folders import list_folder
+from pipeline.data.image_names import skipped_by_extension
 from pipeline.data.roots import require_folder
 from pipeline.errors import ConfigError, DataError
 
@@ -160,24 +162,29 @@ def _base(folders: PerModality[Sequence[Path]], out: Path) -> tuple[Path, str]:
 
 @dataclass(frozen=True, slots=True)
 class _Reader:
-    """Turns files into rows; `left` has the files that are skipped, or lack a field, by the sentence about them."""
+    """Turns files into rows; `left` has the files that are skipped, or lack a field, by the sentence about them.
+
+    `others` are the files of other extensions.
+    """
 
     patterns: Mapping[str, re.Pattern[str]]
     split: str
     junk_people: Sequence[str] | None
     left: defaultdict[str, list[str]] = field(default_factory=lambda: defaultdict(list))
+    others: list[str] = field(default_factory=list)
 
     def notes(self) -> Iterator[str]:
         """The number of files of each reason, and the first of them."""
+        if note := skipped_by_extension(self.others):
+            yield note
         for reason, paths in self.left.items():
-            shown = ", ".join(sorted(paths)[:_SHOWN]) + (", ..." if len(paths) > _SHOWN else "")
-            yield f"{len(paths):,} {reason}: {shown}"
+            yield counted(reason, paths)
 
     def rows(self, folder: Path, start: PurePosixPath, modality: Modality) -> Iterator[ManifestRow]:
         """The rows of a folder's images; `start` leads from the base of all paths to the folder."""
         listed, name = list_folder(folder), folder.resolve().name
+        self.others.extend(f"{name}/{path}" for path in listed.others)
         for reason, paths in (
-            ("files are skipped by extension", listed.others),
             ("hidden files and folders are skipped", listed.hidden),
             ("links to folders, out of the folder, or to nothing are not followed", listed.links),
             ("folders cannot be listed", listed.closed),
@@ -206,9 +213,7 @@ class _Reader:
         if is_junk(values.get("person", ""), shown, self.junk_people):
             return "images of junk people are skipped (--junk-people)"
         row = parse_row(0, {"path": str(path), "modality": str(modality), "split": self.split, **values})
-        if not isinstance(row, ManifestRow) or row.path != str(path) or "\r" in row.path:
-            return "images have names that a manifest cannot hold"
-        return row
+        return row if isinstance(row, ManifestRow) and is_writable(str(path)) else UNWRITABLE
 
 
 def _file_problem(path: Path) -> str:

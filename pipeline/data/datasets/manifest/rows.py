@@ -31,6 +31,7 @@ _FORM = (
 )
 _DRIVE = re.compile(r"[A-Za-z]:/")
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")
+UNWRITABLE = "images have names that a manifest cannot hold"
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,6 +161,15 @@ def parse_row(line: int, values: Mapping[str, Any]) -> ManifestRow | list[Mistak
     if mistakes:
         return mistakes
     return ManifestRow(line, **texts | {"modality": Modality(texts["modality"])})  # type: ignore[arg-type]
+
+
+def is_writable(path: str) -> bool:
+    r"""Whether a manifest gives the path of a file back as it is.
+
+    >>> is_writable("cam1/a b.jpg"), is_writable("a\\b.jpg"), is_writable("a\rb.jpg"), is_writable("\udcff.jpg")
+    (True, False, False, False)
+    """
+    return not _NO_TEXT.search(path) and "\r" not in path and _normalised("path", path) == path
 
 
 def _text(value: Any) -> str | None:

@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from models.modality import Modality, PerModality
 from pipeline.data.datasets.manifest.checks import mixed_names
-from pipeline.data.datasets.manifest.rows import REQUIRED, SPLITS, ManifestRow, parse_row
+from pipeline.data.datasets.manifest.rows import REQUIRED, SPLITS, UNWRITABLE, ManifestRow, is_writable, parse_row
 from pipeline.data.image_names import is_readable_name, skipped_by_extension
 from pipeline.data.listing import walk_images
 from pipeline.data.roots import require_folder
@@ -35,6 +35,7 @@ _KEEP_JUNK = "--junk-people names others, --junk-people none keeps all"
 _JUNK = re.compile(r"-[0-9]+")
 _JUNK_OF_MARKET = re.compile(r"0000_c[0-9]+.*")  # background of Market-1501, in its file names
 _SHOWN = 5
+_SHOWN_SKIPPED = 3
 _FIELD = re.compile(r"\{(\w*)\}")
 
 
@@ -97,9 +98,11 @@ def write_manifest(
     `name_people` names the person of some images where the pattern names none; in a split that needs people, the others
     are excluded.
 
+    Images whose paths are not text, or have a backslash or a line end, are skipped and counted.
+
     Raises:
         ConfigError: The pattern or a name in it has no meaning, or the modality is undefined.
-        DataError: No image matches the pattern, a name would not be read back, or `out` exists.
+        DataError: No image matches the pattern, a camera or person would not be read back, or `out` exists.
     """
     names = {name: str(modality) for name, modality in MODALITY_NAMES.items()} | _folded(modality_names)
     splits = {name: name for name in SPLITS} | _folded(split_names)
@@ -107,12 +110,14 @@ def write_manifest(
     _check_request(folder, out, expression, infrared_cameras, names, split, test_share, name_people is not None)
     _check_splits(expression, splits, split_names)
     others: list[str] = []
-    images = [str(path) for path in walk_images(folder, PurePosixPath(), is_image=is_readable_name, others=others)]
-    skipped = skipped_by_extension(others)
+    found = [str(path) for path in walk_images(folder, PurePosixPath(), is_image=is_readable_name, others=others)]
+    images = [path for path in found if is_writable(path)]
+    unwritable = [path for path in found if not is_writable(path)]
+    skipped = [note for note in (skipped_by_extension(others), counted(UNWRITABLE, unwritable)) if note]
     matches = [(path, match) for path in images if (match := expression.fullmatch(path))]
     matched = [path for path, _ in matches]
     if not matches:
-        shown = "".join(f"; {one}" for one in (images and f"the first image is {images[0]}", skipped) if one)
+        shown = "".join(f"; {one}" for one in (*(f"the first image is {one}" for one in images[:1]), *skipped))
         raise DataError(f"none of {len(images):,} images below {folder} is named like {pattern}{shown}", hint=_EXAMPLE)
     matches, junk = _without_junk(matches, junk_people)
     if not matches:
@@ -124,7 +129,7 @@ def write_manifest(
     rows = [_row(path, match, infrared_cameras, names, splits, split, people) for path, match in matches]
     for mistake in mixed_names(rows):
         raise DataError(f"{folder}: {mistake.message}", hint=_RENAME)
-    notes = [*_notes(images, matched, expression, named=bool(people)), *[skipped] * bool(skipped), *people_notes]
+    notes = [*_notes(images, matched, expression, named=bool(people)), *skipped, *people_notes]
     if junk:
         notes.append(_junk_note(junk))
     if test_share is not None:
@@ -303,14 +308,18 @@ def _row(
     row = parse_row(0, cells)
     if not isinstance(row, ManifestRow):
         raise DataError(f"{path!r}: {row[0].message}", hint=f"{_RENAME}, or --junk-people for people to exclude")
-    if row.path != path or "\r" in path:
-        raise DataError(f"{path!r}: a manifest cannot hold a name with a backslash or a line end", hint=_RENAME)
     return row
 
 
 def _is_listed(camera: str, cameras: Sequence[str]) -> bool:
     """Whether a camera is in a list; `03` and `3` are the same number."""
     return any(camera == one or (camera.isdecimal() and one.isdecimal() and int(camera) == int(one)) for one in cameras)
+
+
+def counted(reason: str, paths: Sequence[str]) -> str:
+    """A note on skipped files: their number, the reason, and the first three as text; empty without any."""
+    shown = ", ".join(sorted(paths)[:_SHOWN_SKIPPED]) + (", ..." if len(paths) > _SHOWN_SKIPPED else "")
+    return f"{len(paths):,} {reason}: {shown}".encode(errors="backslashreplace").decode() if paths else ""
 
 
 def split_by_people(rows: Sequence[ManifestRow], test_share: float, seed: int, notes: list[str]) -> list[ManifestRow]:

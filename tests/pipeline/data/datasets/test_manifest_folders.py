@@ -1,6 +1,7 @@
 """From two folders of photographs to a manifest: cameras, people, and a count of everything that is skipped."""
 
 import csv
+import os
 import shutil
 from pathlib import Path
 
@@ -123,19 +124,26 @@ class TestPlaces:
 class TestSkipped:
     def test_everything_is_counted_by_its_reason(self, site):
         day = site / "day"
-        fill(site, "day/gate/film.mp4", "day/gate/.trash/x.jpg", "day/gate/Thumbs.db", "day/gate/._a.jpg")
+        fill(
+            site,
+            "day/gate/film.mp4",
+            "day/gate/phone.HEIC",
+            "day/gate/.trash/x.jpg",
+            "day/gate/Thumbs.db",
+            "day/gate/._a.jpg",
+        )
         (day / "gate" / "empty.jpg").touch()
         (day / "gate" / "gone.jpg").symlink_to(site / "absent.jpg")
         (day / "link").symlink_to(site / "night")
-        (day / "gate" / "back\\slash.jpg").write_bytes(b"x")
+        fill(site, "day/gate/back\\slash.jpg", os.fsdecode(b"day/gate/\xff.jpg"))
         summary = write(site)
         assert summary.visible == 2
         assert set(summary.notes) == {
-            "1 files are skipped by extension: day/gate/film.mp4",
+            "2 files skipped by extension: day/gate/film.mp4, day/gate/phone.HEIC; HEIC needs the package pillow-heif",
             "3 hidden files and folders are skipped: day/gate/._a.jpg, day/gate/.trash, day/gate/Thumbs.db",
             "2 links to folders, out of the folder, or to nothing are not followed: day/gate/gone.jpg, day/link/",
             "1 empty files are skipped: day/gate/empty.jpg",
-            "1 images have names that a manifest cannot hold: day/gate/back\\slash.jpg",
+            "2 images have names that a manifest cannot hold: day/gate/back\\slash.jpg, day/gate/\\udcff.jpg",
         }
 
     def test_a_modality_of_which_nothing_is_left_is_an_error_with_the_reasons(self, site):

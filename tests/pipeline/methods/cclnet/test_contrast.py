@@ -53,27 +53,28 @@ def made_of(
 
 def test_partners_are_those_of_the_pairs_in_both_directions() -> None:
     visible, infrared = partners_of(clusters(), 0.05, weighted=False)
-    assert visible.clusters.tolist() == [[1], [0], [-1]]
-    assert infrared.clusters.tolist() == [[1], [0]]
+    assert visible.partner.tolist() == [1, 0, -1]
+    assert infrared.partner.tolist() == [1, 0]
     assert visible.excluded.tolist() == [[-1], [-1], [3]]  # of equally similar infrared ones the first
-    assert infrared.excluded.tolist() == [[-1], [-1]]
-    assert visible.weights.tolist() == [[1.0], [1.0], [0.0]]
+    assert infrared.excluded.size == 0
+    assert visible.confidence.tolist() == [1.0, 1.0, 0.0]
 
 
-def test_many_to_one_pairs_are_pairs_of_both_sides() -> None:
+def test_clusters_of_one_partner_are_no_negatives() -> None:
     similarity = np.array([[0.9, 0.8, 0.1], [0.1, 0.2, 0.7]], np.float32)
     partners = find_partners(similarity, method="progressive")
-    assert partners.of_visible.tolist() == [0, 2]  # infrared 1 has visible 0, which prefers infrared 0
-    rows = np.eye(3, dtype=np.float32)
-    found = made_of(similarity, rows, partners.agreed(), partners)
+    found = made_of(similarity, np.eye(3, dtype=np.float32), partners.agreed(), partners)
     visible, infrared = partners_of(found, 0.05, weighted=False)
-    assert visible.clusters.tolist() == [[0, 1], [2, -1]]
-    assert visible.weights.tolist() == [[1, 1], [1, 0]]
-    assert infrared.clusters.tolist() == [[0], [0], [1]]
-    assert infrared.excluded.tolist() == [[1], [0], [-1]]  # infrared 0 and 1 are the same person
-    assert visible.excluded.tolist() == [[-1], [-1]]
-    doubted, _ = partners_of(found, 0.05, weighted=True)
-    assert doubted.weights[0].tolist() == pytest.approx([math.tanh(0.7 / 0.1), math.tanh(0.6 / 0.1)], abs=1e-3)
+    assert visible.partner.tolist() == [0, 2]
+    assert infrared.partner.tolist() == [0, 0, 1]
+    assert visible.excluded.tolist() == [[2 + 1], [-1]]  # infrared 1 has visible 0 as its partner, which has infrared 0
+    assert infrared.excluded.tolist() == [[1], [0], [-1]]  # infrared 0 and 1 have one partner
+    assert visible.confidence.tolist() == [1, 1] and infrared.confidence.tolist() == [1, 1, 1]
+    doubted_visible, doubted_infrared = partners_of(found, 0.05, weighted=True)
+    assert doubted_visible.confidence[0] == pytest.approx(math.tanh(0.8 / 0.1), abs=1e-3)
+    assert doubted_infrared.confidence[1] == pytest.approx(
+        math.sqrt(math.tanh(0.7 / 0.1) * math.tanh(0.6 / 0.1)), abs=1e-3
+    )
 
 
 def test_the_names_of_the_modalities_do_not_matter() -> None:
@@ -84,9 +85,9 @@ def test_the_names_of_the_modalities_do_not_matter() -> None:
     visible, infrared = partners_of(here, 0.05, weighted=True)
     other_infrared, other_visible = partners_of(there, 0.05, weighted=True)
     for one, two in ((visible, other_visible), (infrared, other_infrared)):
-        assert np.array_equal(one.clusters, two.clusters)
+        assert np.array_equal(one.partner, two.partner)
         assert np.array_equal(one.excluded, two.excluded)
-        assert np.allclose(one.weights, two.weights)
+        assert np.allclose(one.confidence, two.confidence)
 
 
 def batch() -> Batch:
@@ -108,7 +109,7 @@ def test_cross_adds_the_contrast_with_the_partner(modality: Modality) -> None:
     banks, found, step = memories(), partners_of(clusters(), 0.05, weighted=False), batch()
     term = contrast_term(modality, banks, LABELS[modality], CrossModal(found, "cross", 0.25), 0.05)
     own = own_contrast(modality, banks[modality], LABELS[modality], 0.05)
-    partner = torch.from_numpy(found[modality].clusters[LABELS[modality], 0])
+    partner = torch.from_numpy(found[modality].partner[LABELS[modality]])
     rows = normalise_rows(step.rows(Head.NECK)[modality])
     across = prototype_contrast(banks[modality.other].logits(rows, 0.05), partner[step.positions[modality]])
     assert torch.allclose(term.loss(step), own.loss(step) + 0.25 * across)
@@ -125,7 +126,7 @@ def test_unified_contrast_has_a_gradient_towards_the_partner(modality: Modality)
     gradient = necks[modality].grad
     assert gradient is not None and torch.isfinite(gradient).all()
     partner = banks[modality.other].prototypes[
-        found[modality].clusters[LABELS[modality][step.host_positions[modality][0]], 0]
+        found[modality].partner[LABELS[modality][step.host_positions[modality][0]]]
     ]
     assert (gradient[0] @ partner) < 0  # a step against the gradient raises the similarity
 
