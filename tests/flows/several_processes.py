@@ -59,7 +59,9 @@ def train_in_float64(config: CclnetConfig, memories: Path) -> None:
             lambda *given: unified(*(one.double() if one.is_floating_point() else one for one in given)),
         )
         text_loss = stages.TextLoss
-        patch.setattr(stages, "TextLoss", lambda texts, *rest: text_loss(texts.map(in_float64), *rest))
+        patch.setattr(
+            stages, "TextLoss", lambda texts, *rest, **named: text_loss(texts.map(in_float64), *rest, **named)
+        )
         patch.setattr(experiment.DualStemEncoder, "from_clip", lambda *a, **k: build(*a, **k).double())
         for module in (augmentation, channel_augmentation, features):
             patch.setattr(module, "preprocess", lambda *a: preprocess(*a).double())
