@@ -23,8 +23,9 @@ from clustering.labelling import Labelling, label_images
 from models.encoder import Head
 from models.modality import Modality, PerModality
 from models.text_tower import TextTower
-from pipeline.config.cclnet import CclnetConfig, ClusteringConfig, MatchingConfig
+from pipeline.config.cclnet import CclnetConfig
 from pipeline.config.experiment import Round, planned_rounds
+from pipeline.config.labelling import ClusteringConfig, MatchingConfig
 from pipeline.data.images import TestImages, TrainingImages
 from pipeline.data.pixel_supply import PixelSupply
 from pipeline.evaluation.evaluate import evaluate_features

@@ -1,9 +1,15 @@
-"""Settings of CCLNet: clustering, matching, memories, swapping, prompts, batches, schedule."""
+"""Settings of CCLNet: memories, swapping, prompts, batches, schedule; clustering is in `labelling`."""
 
 from typing import ClassVar, Literal, Self
 
 from pydantic import BaseModel, Field, model_validator
 
+from pipeline.config.labelling import (
+    LabellingConfig,
+    MatchingConfig,
+    refuse_unfit_labelling,
+    refuse_unused_labelling,
+)
 from pipeline.config.shared import (
     STRICT,
     DataConfig,
@@ -55,95 +61,6 @@ class BatchesConfig(BaseModel, **STRICT):
     """Sample a cluster's images with replacement always, or only if it has too few."""
     batch_norm: Literal["synchronised", "local"] = "synchronised"
     """Synchronise batch-norm statistics across ranks, or compute them per rank (results depend on the ranks)."""
-
-
-class ClusteringConfig(BaseModel, **STRICT):
-    """Clustering of the images of one modality."""
-
-    k1: int = Field(30, ge=2)
-    """Size of an image's k-reciprocal neighbourhood, including itself."""
-    k2: int = Field(6, ge=1)
-    """Nearest neighbours for query expansion of the neighbourhood weights; at most `k1`."""
-    eps: float = Field(0.6, gt=0, lt=1)
-    """Largest Jaccard distance between neighbours in a cluster."""
-    min_samples: int = Field(4, ge=1)
-    """Images within `eps`, including itself, that make an image a core point."""
-    method: Literal["dbscan", "components", "louvain"] = "dbscan"
-    """Clustering algorithm on the graph of images within `eps`."""
-    neighbour_method: Literal["exact", "ivf", "hnsw"] = "exact"
-    """Neighbour search; `ivf` and `hnsw` are approximate, and their recall is recorded."""
-    k1_counts_self: bool = True
-    """Count the image itself as one of the `k1`; false adds one neighbour, as re-ranking does."""
-
-    @model_validator(mode="after")
-    def _neighbourhoods_fit(self) -> Self:
-        if self.k2 > self.k1:
-            raise ValueError(f"k2 is {self.k2}, more than k1 = {self.k1}")
-        return self
-
-
-class JointClusteringConfig(BaseModel, **STRICT):
-    """Clustering of the images of both modalities together, with `labelling.space = "joint_balanced"`."""
-
-    k1: int = Field(30, ge=2, multiple_of=2)
-    """Length of the neighbour lists; half of them are images of each modality."""
-    k2: int = Field(6, ge=1)
-    """Nearest images of each modality over which a neighbourhood is averaged; at most half of `k1`."""
-    eps: float = Field(0.6, gt=0, lt=1)
-    """Largest Jaccard distance between neighbours in a cluster."""
-    min_samples: int = Field(4, ge=1)
-    """Images within `eps`, including itself, that make an image a core point."""
-    method: Literal["dbscan", "components", "louvain"] = "dbscan"
-    """Clustering algorithm on the graph of images within `eps`."""
-
-    @model_validator(mode="after")
-    def _neighbourhoods_fit(self) -> Self:
-        if self.k2 > self.k1 // 2:
-            raise ValueError(f"k2 is {self.k2}, more than half of k1 = {self.k1}")
-        return self
-
-
-class LabellingConfig(BaseModel, **STRICT):
-    """Pseudo-labels of each modality."""
-
-    space: Literal["per_modality", "joint_balanced"] = "per_modality"
-    """`joint_balanced`: one clustering of all images with neighbours of both modalities, which gives the pairs; rounds
-    before `start`, and those with too few two-modality clusters, use `visible`, `infrared` and section `matching`."""
-    start: int = Field(1, ge=1)
-    """First round of each stage with a joint clustering."""
-    min_two_modality_share: float = Field(0.05, ge=0, le=1)
-    """Share of joint clusters with images of both modalities below which a round clusters each modality alone."""
-    relabel: Literal["none", "density"] = "none"
-    """`density`: move each clustered image to the nearest prototype of the densest images of a cluster."""
-    subset: float = Field(1.0, gt=0, le=1)
-    """Share of the visible images in a joint clustering, chosen anew each round; the others are outliers in it."""
-    outliers: Literal["drop", "assign"] = "drop"
-    """`assign`: outliers that are nearer to a cluster than its median image join it, with half the weight."""
-    soft: Literal["none", "neighbours"] = "none"
-    """`neighbours`: the clusters of an image's neighbours are a share of its target, and weigh it."""
-    soft_neighbours: int = Field(30, ge=2)
-    """Neighbours that count for `soft`, the image itself included; at most the smaller `k1`."""
-    visible: ClusteringConfig = ClusteringConfig()
-    infrared: ClusteringConfig = ClusteringConfig()
-    joint: JointClusteringConfig = JointClusteringConfig()
-    on_no_clusters: Literal["reuse_previous", "error"] = "reuse_previous"
-    """Reaction to a round without clusters in a modality; in the first round always an error."""
-    max_outlier_share: float = Field(0.98, gt=0, le=1)
-    """Outlier fraction above which a warning is logged."""
-    max_largest_share: float = Field(0.2, gt=0, le=1)
-    """Image fraction of the largest cluster above which a warning is logged."""
-
-
-class MatchingConfig(BaseModel, **STRICT):
-    """Matching of visible and infrared clusters, for swapping and figures."""
-
-    method: Literal["hungarian", "mutual", "progressive", "transport"] = "hungarian"
-    """`hungarian`: one-to-one with the largest sum of similarities; `mutual`: mutual nearest prototypes; `progressive`:
-    every cluster of the larger side; `transport`: pairs on which an entropic transport plan agrees both ways."""
-    cost: Literal["prototype", "sub_prototypes"] = "prototype"
-    """`sub_prototypes`: compare four centres of each cluster instead of one prototype."""
-    floor: float = Field(0.0, ge=-1, le=1)
-    """Smallest accepted similarity of a pair of prototypes."""
 
 
 class MemoryConfig(BaseModel, **STRICT):
@@ -302,8 +219,18 @@ class CclnetConfig(BaseModel, **STRICT):
             raise ValueError(
                 "prompts.feature_source = 'initial' cannot be refreshed with stages.carry_over: choose 'current'"
             )
-        if prompts.text_weight == 0 and (prompts.shared or prompts.cross_weight > 0):
-            raise ValueError("prompts.shared and prompts.cross_weight need prompts.text_weight above 0")
+        switched = {
+            "prompts.shared": prompts.shared,
+            "prompts.cross_weight": prompts.cross_weight > 0,
+            "prompts.logits = 'cosine'": prompts.logits == "cosine",
+            "prompts.refresh_agreement": prompts.refresh_agreement is not None,
+        }
+        if prompts.text_weight == 0 and any(switched.values()):
+            names = " and ".join(name for name, on in switched.items() if on)
+            raise ValueError(
+                f"prompts.text_weight = 0 learns no prompts, so that {names} would change nothing: raise the weight, "
+                "or leave the default"
+            )
         return self
 
     @model_validator(mode="after")
@@ -321,6 +248,11 @@ class CclnetConfig(BaseModel, **STRICT):
                 "loss.confidence weighs terms across modalities, and loss.contrast = 'per_modality' has none: choose "
                 "'cross' or 'unified', or prompts.cross_weight above 0"
             )
+        if loss.min_mutual_share > 0 and not self.has_cross_modal_terms and not self.prompts.shared:
+            raise ValueError(
+                "loss.min_mutual_share postpones terms and prompts across modalities, and these settings have none: "
+                "choose loss.contrast = 'cross' or 'unified', prompts.cross_weight above 0, or prompts.shared"
+            )
         if loss.contrast == "cross" and loss.cross_weight == 0:
             raise ValueError(
                 "loss.contrast = 'cross' with loss.cross_weight = 0 adds nothing: raise the weight, or choose "
@@ -332,25 +264,8 @@ class CclnetConfig(BaseModel, **STRICT):
 
     @model_validator(mode="after")
     def _labelling_agrees(self) -> Self:
-        labelling = self.labelling
-        listed = min(labelling.visible.k1, labelling.infrared.k1)
-        if labelling.soft == "neighbours" and labelling.soft_neighbours > listed:
-            raise ValueError(
-                f"labelling.soft_neighbours is {labelling.soft_neighbours}, more than the smaller labelling k1 = "
-                f"{listed}: lower it, or raise labelling.visible.k1 and labelling.infrared.k1"
-            )
-        if labelling.soft != "none" and labelling.space != "per_modality":
-            raise ValueError(
-                "labelling.soft counts neighbours within a modality, and labelling.space = 'joint_balanced' has those "
-                "of both: choose one"
-            )
-        if labelling.subset < 1 and labelling.space == "per_modality":
-            raise ValueError("labelling.subset needs labelling.space = 'joint_balanced'")
-        if labelling.space != "per_modality" and labelling.relabel != "none":
-            raise ValueError(
-                "labelling.relabel moves images within a modality, and labelling.space = 'joint_balanced' pairs both: "
-                "choose one"
-            )
+        refuse_unfit_labelling(self.labelling)
+        refuse_unused_labelling(self.labelling, self.matching)
         return self
 
     @model_validator(mode="after")

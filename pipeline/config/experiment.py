@@ -94,7 +94,7 @@ _ADDED_TO: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
         },
         "labelling": {
             "space": "per_modality", "start": 1, "min_two_modality_share": 0.05, "relabel": "none",
-            "subset": 1.0, "outliers": "drop", "soft": "none", "soft_neighbours": 30,
+            "densest": 20, "subset": 1.0, "outliers": "drop", "soft": "none", "soft_neighbours": 30,
             "joint": {"k1": 30, "k2": 6, "eps": 0.6, "min_samples": 4, "method": "dbscan"},
         },
         "matching": {"cost": "prototype"},

@@ -19,6 +19,7 @@ from models.swap import CrossModalSwap
 from pipeline.config import cclnet as method_config
 from pipeline.config import csdn as csdn_config
 from pipeline.config import eees as eees_config
+from pipeline.config import labelling as labelling_config
 from pipeline.config import shared as config
 from pipeline.data.captions.store import load_captions, truncation_report
 from pipeline.data.dataset import read_dataset, reading_of
@@ -53,8 +54,8 @@ FEEDS: dict[type[BaseModel], tuple[list[Callable[..., Any]], set[str]]] = {
         [evaluate_features, extract_features, GalleryDraws.__init__],
         {"every", "searches", "rules", "selection"},
     ),
-    method_config.ClusteringConfig: ([label_images], set()),
-    method_config.MatchingConfig: ([match_clusters], {"cost"}),
+    labelling_config.ClusteringConfig: ([label_images], set()),
+    labelling_config.MatchingConfig: ([match_clusters], {"cost"}),
     method_config.MemoryConfig: (
         [cluster_objective, memory_update, HardPrototypes.__init__],
         {"hard_margin", "camera_weight", "camera_negatives"},
@@ -96,7 +97,7 @@ def test_every_setting_is_read_somewhere() -> None:
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Attribute)
     }
-    sections = [*FEEDS, config.ExecutionConfig, method_config.StagesConfig, method_config.LabellingConfig]
+    sections = [*FEEDS, config.ExecutionConfig, method_config.StagesConfig, labelling_config.LabellingConfig]
     sections += [config.PersonStagesConfig, eees_config.CaptionTermsConfig]
     unread = {f"{section.__name__}.{name}" for section in sections for name in section.model_fields if name not in read}
     assert not unread
@@ -108,7 +109,7 @@ def test_every_setting_has_a_sentence() -> None:
         *FEEDS,
         config.ExecutionConfig,
         method_config.StagesConfig,
-        method_config.LabellingConfig,
+        labelling_config.LabellingConfig,
         csdn_config.CsdnConfig,
         eees_config.EeesConfig,
         eees_config.CaptionTermsConfig,

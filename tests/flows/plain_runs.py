@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import torch
 
 from pipeline.config.cclnet import CclnetConfig
-from pipeline.config.experiment import AnyConfig
+from pipeline.config.experiment import AnyConfig, changed_settings, record_of
 from pipeline.config.presets import load_config
 from pipeline.evaluation.report import EvaluationReport
 from pipeline.methods import train
@@ -25,18 +25,31 @@ def run_plainly(config: AnyConfig) -> EvaluationReport | None:
     return train(config)
 
 
+def _bundle_of_preset() -> tuple[str, ...]:
+    """What preset `plus-demo` changes in `demo`, but for the round in which it starts: small runs are shorter."""
+    changes = changed_settings(record_of(load_config("demo")), record_of(load_config("plus-demo")))
+    return tuple(f"{name}={value}" for name, value in changes.items() if name not in ("name", "loss.start"))
+
+
 BUNDLE = (
-    "matching.method=mutual", "swap.mode=off", "loss.contrast=unified", "loss.confidence=true", "loss.distillation=1",
+    *_bundle_of_preset(), "loss.confidence=true", "loss.distillation=1",
     "augmentation.channel=exchange", "memory.hard=true", "labelling.outliers=assign", "labelling.relabel=density",
     "labelling.soft=neighbours", "labelling.soft_neighbours=6", "prompts.shared=true", "prompts.cross_weight=0.3",
     "prompts.logits=cosine",
 )  # fmt: skip
-"""Every switch beyond CCLNet that goes with the others."""
+"""The bundle, and every other switch that goes with all of these."""
+
+JOINT = (
+    *_bundle_of_preset(), "labelling.space=joint_balanced", "labelling.start=2", "labelling.subset=0.5",
+    "labelling.joint.k1=12", "labelling.joint.k2=3", "labelling.joint.eps=0.4", "matching.cost=sub_prototypes",
+    "memory.cameras=proxies", "prompts.refresh_every=none", "prompts.refresh_agreement=1",
+)  # fmt: skip
+"""The bundle with the remaining ones; the first round of a stage clusters each modality alone."""
 
 
-def bundled(config: CclnetConfig) -> CclnetConfig:
-    """The same experiment with all of `BUNDLE`."""
-    switched = load_config("smoke", BUNDLE, config.model_dump(mode="json"))
+def with_switches(config: CclnetConfig, switches: Sequence[str]) -> CclnetConfig:
+    """The same experiment with other settings."""
+    switched = load_config("smoke", switches, config.model_dump(mode="json"))
     assert isinstance(switched, CclnetConfig)
     return switched
 

@@ -5,7 +5,14 @@ from pathlib import Path
 import pytest
 
 from pipeline.config.cclnet import CclnetConfig
-from tests.flows.plain_runs import assert_same_result, bundled, checkpoint_of, run_calm_and_killed
+from tests.flows.plain_runs import (
+    BUNDLE,
+    JOINT,
+    assert_same_result,
+    checkpoint_of,
+    run_calm_and_killed,
+    with_switches,
+)
 
 # In the order in which the run meets them; each start goes on from the last finished round.
 KILL_POINTS = (
@@ -18,20 +25,32 @@ KILL_POINTS = (
     "pipeline.evaluation.evaluate:rank_queries:1",  # evaluation of round 3
 )
 
-
 BUNDLE_KILL_POINTS = (
     "pipeline.methods.cclnet.finding:assign_outliers:2",  # clusters of round 1
     "pipeline.methods.cclnet.contrast:unified_contrast:5",  # training of round 1, step 3
     "pipeline.methods.cclnet.objective:text_classification:3",  # training of round 3: prompts are learned
 )
 
+JOINT_KILL_POINTS = (
+    "pipeline.methods.cclnet.clusters:label_jointly:1",  # clusters of round 2
+    "pipeline.methods.cclnet.cameras:camera_contrast:5",  # training of round 2, step 3
+    "pipeline.methods.cclnet.stages:run_epoch:3",  # training of round 4: prompts are learned again
+)
+
 
 @pytest.mark.slow
-@pytest.mark.parametrize("bundle", [False, True], ids=["cclnet", "bundle"])
+@pytest.mark.parametrize(
+    ("switches", "points"),
+    [((), KILL_POINTS), (BUNDLE, BUNDLE_KILL_POINTS), (JOINT, JOINT_KILL_POINTS)],
+    ids=["cclnet", "bundle", "joint"],
+)
 def test_a_run_killed_in_every_stage_equals_the_uninterrupted_run(
-    smoke_config: CclnetConfig, tmp_path: Path, bundle: bool
+    smoke_config: CclnetConfig, tmp_path: Path, switches: tuple[str, ...], points: tuple[str, ...]
 ) -> None:
-    config, points = (bundled(smoke_config), BUNDLE_KILL_POINTS) if bundle else (smoke_config, KILL_POINTS)
-    calm, killed = run_calm_and_killed(config, points, tmp_path, figures=not bundle)
+    config = with_switches(smoke_config, switches)
+    calm, killed = run_calm_and_killed(config, points, tmp_path, figures=not switches)
     assert_same_result(calm, killed)
-    assert len(checkpoint_of(killed)["metrics"]) == 4
+    rows = checkpoint_of(killed)["metrics"]
+    assert len(rows) == 4
+    jointly = ["labels/two_modality_share" in row for row in rows]
+    assert jointly == ([False, True] * 2 if switches == JOINT else [False] * 4)

@@ -12,7 +12,7 @@ from pipeline.runs.open import run_path
 from pipeline.runtime.launcher import launch
 from pipeline.storage.run_folder import RunFolder
 from tests.flows import several_processes
-from tests.flows.plain_runs import bundled, run_plainly
+from tests.flows.plain_runs import BUNDLE, run_plainly, with_switches
 
 
 def with_runs(config: CclnetConfig, runs: Path, **execution: object) -> CclnetConfig:
@@ -83,7 +83,7 @@ def test_two_processes_train_what_one_trains_with_the_same_batches(
 ) -> None:
     # In float64: in float32 the order of a sum decides on last bits, which Adam's division blows up (to 6e-4 in three
     # rounds of preset `smoke`).
-    preset = short(bundled(smoke_config) if bundle else smoke_config)
+    preset = short(with_switches(smoke_config, BUNDLE) if bundle else smoke_config)
     for count in (1, 2):
         memories = tmp_path / f"memories-{count}"
         memories.mkdir()

@@ -83,3 +83,34 @@ def camera_contrast(logits, own, clusters, num_negatives):
         if terms:
             per_image.append(sum(terms) / len(terms))
     return sum(per_image) / len(per_image) if per_image else logits.sum() * 0.0
+
+
+def hard_prototype_contrast(features, memory, hardest, labels, temperature, margin):
+    """PCLHD, NeurIPS 2024: half of what the contrast with `memory` exceeds the margin by, and half of the other one."""
+    first = smoothed_cross_entropy(features @ memory.T / temperature, labels, 0.0)
+    second = smoothed_cross_entropy(features @ hardest.T / temperature, labels, 0.0)
+    return 0.5 * ((first - margin) * (first > margin) + second)
+
+
+def cross_text(images, texts, partners, weights, smoothing, scale=None):
+    """Smoothed cross entropy over the other modality's texts, weighted; the mean counts rows with a partner only."""
+    terms = []
+    for image, partner, weight in zip(images, partners.tolist(), weights.tolist(), strict=True):
+        if partner != -1:
+            lengths = [1.0 if scale is None else torch.sqrt(image.square().sum() * one.square().sum()) for one in texts]
+            dots = [(image * one).sum() * (scale or 1.0) / length for one, length in zip(texts, lengths, strict=True)]
+            only = smoothed_cross_entropy(torch.stack(dots)[None], torch.tensor([partner]), smoothing)
+            terms.append(weight * only)
+    return sum(terms) / len(terms) if terms else images.sum() * 0.0
+
+
+def distillation(first, second, prototypes, temperature):
+    """Mean over the images and over both directions of the divergence of one view from the other, the teacher, whose
+    temperature is half as large; teachers are constants."""
+    terms = []
+    for student, teacher in [*zip(first, second, strict=True), *zip(second, first, strict=True)]:
+        wanted = torch.softmax(torch.stack([(teacher * one).sum() / (temperature / 2) for one in prototypes]), 0)
+        found = torch.softmax(torch.stack([(student * one).sum() / temperature for one in prototypes]), 0)
+        wanted = wanted.detach()
+        terms.append(sum(w * (torch.log(w) - torch.log(f)) for w, f in zip(wanted, found, strict=True)))
+    return sum(terms) / len(terms)

@@ -20,8 +20,8 @@ from clustering.prototypes import CameraProxies, cluster_prototypes
 from clustering.sub_prototypes import sub_prototype_similarity, sub_prototypes
 from models.modality import Modality, PerModality
 from models.swap import best_assignment
-from pipeline.config.cclnet import (
-    CclnetConfig,
+from pipeline.config.cclnet import CclnetConfig
+from pipeline.config.labelling import (
     ClusteringConfig,
     JointClusteringConfig,
     LabellingConfig,

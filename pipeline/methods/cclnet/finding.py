@@ -4,7 +4,7 @@ import logging
 from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Float32, Int64
 
 from clustering.joint import JointClusters, split_by_modality
 from clustering.labelling import Labelling
@@ -13,7 +13,9 @@ from clustering.neighbour_votes import soft_labels
 from clustering.relabelling import assign_outliers, relabel_by_density
 from models.encoder import Head
 from models.modality import PerModality
-from pipeline.config.cclnet import LabellingConfig
+from pipeline.config.cclnet import CclnetConfig
+from pipeline.config.experiment import Round
+from pipeline.config.labelling import LabellingConfig
 from pipeline.features import FeatureBank
 from pipeline.methods.cclnet.clusters import (
     Clusters,
@@ -37,7 +39,7 @@ logger = logging.getLogger(__name__)
 def find_clusters(run: CclnetRun, features: PerModality[FeatureBank], assign: Assign | None) -> Clusters:
     """Cluster the training images and pair clusters of the modalities; `assign` pairs them in place of the settings."""
     config, vectors = run.config, features.map(lambda bank: bank.vectors)
-    clusters = _cluster_jointly(run, vectors) if assign is None else None
+    clusters = _cluster_jointly(run, vectors, run.round) if assign is None else None
     if clusters is None:
         found = _relabelled(vectors, _label(run, features), config.labelling)
         usable = usable_labels(found, run.state.method.clusters, config.labelling, config.batches.clusters_per_batch)
@@ -46,14 +48,20 @@ def find_clusters(run: CclnetRun, features: PerModality[FeatureBank], assign: As
 
 
 def clusters_for_export(run: CclnetRun) -> DescribedClusters:
-    """Clusters of the current encoder's features; a modality without any keeps those of the last round."""
+    """Clusters of the current encoder's features, found as those of the last finished round.
+
+    A modality without any keeps those of that round.
+    """
     features, before = run.extract_training_features(Head.NECK), run.state.method.clusters
     assert before is not None, "a round of stage `prepare` is finished"
-    vectors = features.map(lambda bank: bank.vectors)
-    found = _relabelled(vectors, _label(run, features), run.config.labelling).map_with(
-        lambda new, old: new if new.clustering.num_clusters else replace(new, clustering=old), before
-    )
-    return match_found(vectors, found, run.config.matching).described(run.config)
+    config, vectors = run.config, features.map(lambda bank: bank.vectors)
+    clusters = _cluster_jointly(run, vectors, run.rounds[run.state.completed - 1])
+    if clusters is None:
+        found = _relabelled(vectors, _label(run, features), config.labelling).map_with(
+            lambda new, old: new if new.clustering.num_clusters else replace(new, clustering=old), before
+        )
+        clusters = match_found(vectors, found, config.matching)
+    return with_targets(clusters, vectors, config.labelling).described(config)
 
 
 def with_targets(clusters: Clusters, vectors: Vectors, settings: LabellingConfig) -> Clusters:
@@ -89,18 +97,18 @@ def _label(run: CclnetRun, features: PerModality[FeatureBank]) -> PerModality[La
     )
 
 
-def _cluster_jointly(run: CclnetRun, vectors: Vectors) -> Clusters | None:
+def _cluster_jointly(run: CclnetRun, vectors: Vectors, round_: Round) -> Clusters | None:
     """One clustering of both modalities; None where the settings have none, or its clusters hold one modality each."""
     settings = run.config.labelling
-    if settings.space == "per_modality" or run.round.epoch < settings.start:
+    if settings.space == "per_modality" or round_.epoch < settings.start:
         return None
-    rows = _visible_subset(run, len(vectors.visible))
+    rows = _visible_subset(run.config, round_, len(vectors.visible))
     some = PerModality(vectors.visible if rows is None else vectors.visible[rows], vectors.infrared)
     packed = run.processes.from_rank_zero(lambda: pack_labelling(label_together(some, settings.joint, run.device)))
     joint = unpack_labelling(packed)
     parts = split_by_modality(joint.clustering, *vectors, visible_rows=rows)
     if problem := _unusable(parts, settings.min_two_modality_share):
-        logger.info("round %d clusters each modality alone: %s", run.round.number, problem)
+        logger.info("round %d clusters each modality alone: %s", round_.number, problem)
         return None
     clusters = match_jointly(vectors, joint, parts, run.config.matching)
     for modality, labelling in clusters.found.items():
@@ -118,16 +126,20 @@ def _unusable(parts: JointClusters, least_share: float) -> str | None:
     return None
 
 
-def _visible_subset(run: CclnetRun, num_images: int) -> Int64[np.ndarray, " some"] | None:
+def _visible_subset(config: CclnetConfig, round_: Round, num_images: int) -> Int64[np.ndarray, " some"] | None:
     """The visible images of a joint clustering, ascending; None for all of them."""
-    share = run.config.labelling.subset
+    share = config.labelling.subset
     if share == 1:
         return None
-    generator = numpy_generator(run.config.seed, "labelling", "subset", run.round.number)
+    generator = numpy_generator(config.seed, "labelling", "subset", round_.number)
     return np.sort(generator.choice(num_images, max(1, round(share * num_images)), replace=False))
 
 
 def _relabelled(vectors: Vectors, found: PerModality[Labelling], settings: LabellingConfig) -> PerModality[Labelling]:
     if settings.relabel == "none":
         return found
-    return found.map_with(lambda own, rows: replace(own, clustering=relabel_by_density(rows, own.clustering)), vectors)
+
+    def moved(own: Labelling, rows: Float32[np.ndarray, "_ dim"]) -> Labelling:
+        return replace(own, clustering=relabel_by_density(rows, own.clustering, densest=settings.densest))
+
+    return found.map_with(moved, vectors)

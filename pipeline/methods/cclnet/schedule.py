@@ -70,12 +70,12 @@ def prompts_due(
 def agreement_with_text(text: PerModality[TextPrototypes], clusters: Clusters) -> float:
     """Normalised mutual information of the prompts' clusters and the current ones, in [0, 1]; mean of the modalities.
 
-    Images that are outliers in either are excluded.
+    Images that are outliers in either are excluded; without any other image, the agreement is 0.
     """
 
     def agreement(one: TextPrototypes, now: Int64[np.ndarray, " n"]) -> float:
         both = (one.labels != OUTLIER) & (now != OUTLIER)
-        return float(normalized_mutual_info_score(one.labels[both], now[both]))
+        return float(normalized_mutual_info_score(one.labels[both], now[both])) if both.any() else 0.0
 
     return sum(text.map_with(agreement, clusters.labels)) / 2
 

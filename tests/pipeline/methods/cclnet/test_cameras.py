@@ -11,8 +11,9 @@ from models.memory import PrototypeMemory, memory_update
 from models.modality import Modality, PerModality
 from models.rows import normalise_rows
 from models.swap import CrossModalSwap
-from pipeline.config.cclnet import CclnetConfig, MatchingConfig, MemoryConfig
+from pipeline.config.cclnet import CclnetConfig, MemoryConfig
 from pipeline.config.experiment import digest_of, marks_of, record_of
+from pipeline.config.labelling import MatchingConfig
 from pipeline.config.presets import load_config
 from pipeline.data.images import TrainingImages
 from pipeline.methods.cclnet.cameras import camera_contrasts, split_by_camera, warn_of_single_cameras

@@ -138,8 +138,8 @@ def test_unified_contrast_has_a_gradient_towards_the_partner(modality: Modality)
         (("loss.distillation=1", "swap.mode=off"), "needs augmentation.channel"),
         (("loss.confidence=true",), r"loss\.confidence weighs terms across modalities, and loss\.contrast"),
         (("memory.hard=true", "memory.update=hard"), "exclude each other"),
-        (("prompts.shared=true", "prompts.text_weight=0"), "need prompts.text_weight above 0"),
-        (("prompts.cross_weight=0.5", "prompts.text_weight=0"), "need prompts.text_weight above 0"),
+        (("prompts.shared=true", "prompts.text_weight=0"), "so that prompts.shared would change nothing"),
+        (("prompts.cross_weight=0.5", "prompts.text_weight=0"), "so that prompts.cross_weight would"),
     ],
 )
 def test_settings_that_exclude_each_other_are_refused(changes: tuple[str, ...], words: str) -> None:

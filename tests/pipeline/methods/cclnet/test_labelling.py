@@ -11,7 +11,7 @@ from clustering import jaccard
 from clustering.dbscan import OUTLIER, Clustering
 from clustering.labelling import Labelling, label_images
 from models.modality import Modality, PerModality
-from pipeline.config.cclnet import ClusteringConfig, LabellingConfig
+from pipeline.config.labelling import ClusteringConfig, LabellingConfig
 from pipeline.errors import DegenerateClustering, TrainingError, VireidError
 from pipeline.features import FeatureBank
 from pipeline.methods.cclnet.clusters import label_modality, usable_labels

@@ -9,8 +9,9 @@ import torch
 from clustering.joint import split_by_modality
 from clustering.labelling import label_images
 from models.modality import PerModality
-from pipeline.config.cclnet import CclnetConfig, JointClusteringConfig, MatchingConfig
+from pipeline.config.cclnet import CclnetConfig
 from pipeline.config.experiment import digest_of
+from pipeline.config.labelling import JointClusteringConfig, MatchingConfig
 from pipeline.config.presets import load_config
 from pipeline.errors import ConfigError
 from pipeline.methods.cclnet.clusters import Clusters, label_together, match_found, match_jointly
@@ -84,6 +85,49 @@ def test_switches_that_exclude_each_other_are_refused(changes: tuple[str, ...], 
         load_config("smoke", changes)
 
 
+ALWAYS_JOINT = ("labelling.space=joint_balanced", "labelling.min_two_modality_share=0", "swap.mode=off")
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ("labelling.visible.k1=20", r"labelling\.visible"),
+        ("labelling.infrared.eps=0.5", r"labelling\.infrared"),
+        ("matching.method=mutual", r"matching\.method"),
+        ("matching.cost=sub_prototypes", r"matching\.cost"),
+    ],
+)
+def test_settings_of_each_modality_are_refused_where_every_round_clusters_jointly(change: str, name: str) -> None:
+    with pytest.raises(ConfigError, match=rf"'joint_balanced' from round 1 .* leaves {name} to rounds without joint"):
+        load_config("cclnet-sysu", (*ALWAYS_JOINT, change))
+    load_config("cclnet-sysu", (*ALWAYS_JOINT, "matching.floor=0.2", "labelling.joint.k1=20"))  # these are used
+    for used in ("labelling.start=2", "labelling.min_two_modality_share=0.01"):
+        load_config("cclnet-sysu", (*ALWAYS_JOINT, change, used))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (("loss.min_mutual_share=0.5",), "postpones terms and prompts across modalities, and these settings have none"),
+        (("prompts.text_weight=0", "prompts.logits=cosine"), "so that prompts.logits = 'cosine' would change nothing"),
+        (("prompts.text_weight=0", "prompts.refresh_agreement=0.9"), "prompts.refresh_agreement would change nothing"),
+    ],
+)
+def test_settings_of_a_switch_that_is_off_are_refused(changes: tuple[str, ...], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        load_config("smoke", changes)
+
+
+@pytest.mark.parametrize("used", ["prompts.shared=true", "prompts.cross_weight=0.5", "loss.contrast=cross"])
+def test_a_least_share_of_mutual_pairs_goes_with_all_that_waits_for_it(used: str) -> None:
+    load_config("smoke", ("loss.min_mutual_share=0.5", used))
+
+
+def test_the_text_weight_alone_switches_prompts_off() -> None:
+    # Presets may set how prompts are refreshed: to train without text it is enough to set the weight.
+    load_config("smoke", ("prompts.text_weight=0",))
+
+
 def test_defaults_leave_the_digest_and_a_switch_changes_it() -> None:
     base = load_config("demo")
     for change in ("loss.start=2", "memory.hard=true", "labelling.relabel=density", "prompts.logits=cosine"):
@@ -118,13 +162,6 @@ def test_defaults_leave_the_digest_and_a_switch_changes_it() -> None:
             "labelling.outliers=assign",
             "labelling.soft=neighbours",
             "labelling.soft_neighbours=6",
-        ),
-        (
-            "labelling.space=joint_balanced",
-            "labelling.joint.k1=20",
-            "swap.mode=off",
-            "matching.cost=sub_prototypes",
-            "labelling.subset=0.5",
         ),
     ],
     ids=lambda changes: changes[0] if isinstance(changes, tuple) else str(changes),

@@ -14,7 +14,7 @@ from models.losses import prototype_contrast, share_contrast
 from models.memory import PrototypeMemory
 from models.modality import Modality, PerModality
 from models.rows import normalise_rows
-from pipeline.config.cclnet import LabellingConfig, MatchingConfig
+from pipeline.config.labelling import LabellingConfig, MatchingConfig
 from pipeline.config.presets import load_config
 from pipeline.errors import ConfigError
 from pipeline.methods.cclnet.clusters import Clusters, match_found
