@@ -68,7 +68,7 @@ def unified_contrast(
     """
     logits = torch.cat([own, other], dim=1)
     width, paired = logits.shape[1], partners != IGNORED
-    weight = torch.where(paired, weights, 0.0)[:, None]
+    weight = torch.where(paired, weights, 0.0)[:, None].to(logits.dtype)
     column = torch.where(paired, own.shape[1] + partners, width)[:, None]
     counted = logits.new_ones(len(logits), width + 1)  # the last column takes what is padding
     counted = counted.scatter(1, torch.where(excluded == IGNORED, width, excluded), 0.0).scatter(1, column, weight)

@@ -192,7 +192,7 @@ def count_pixels(source: Path | bytes) -> int:
 
 @contextmanager
 def _explained(source: Path | bytes) -> Iterator[OpenFile]:
-    """The open file; what goes wrong with it is an OSError or ValueError that says what."""
+    """The open file; errors of Pillow become an OSError or a ValueError with the reason."""
     register_plugins()
     # As a file: of a path, Pillow maps grey TIFFs into memory, and turned ones come out as stripes.
     opened = BytesIO(source) if isinstance(source, bytes) else _regular_file(source)

@@ -20,7 +20,7 @@ from pipeline.data.transforms import augmentation, channel_augmentation
 from pipeline.data.transforms.augmentation import preprocess
 from pipeline.errors import DataError, TrainingError, VireidError
 from pipeline.methods import train as plain
-from pipeline.methods.cclnet import contrast, stages
+from pipeline.methods.cclnet import stages
 from pipeline.methods.cclnet.state import TextPrototypes
 from pipeline.runs import run as experiment
 from pipeline.runtime.distributed import Processes, joined_if_torchrun
@@ -52,12 +52,6 @@ def train_in_float64(config: CclnetConfig, memories: Path) -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(stages, "run_epoch", keeping)
         patch.setattr(stages, "PrototypeMemory", lambda rows: PrototypeMemory(rows.double()))
-        unified = contrast.unified_contrast
-        patch.setattr(
-            contrast,
-            "unified_contrast",
-            lambda *given: unified(*(one.double() if one.is_floating_point() else one for one in given)),
-        )
         text_loss = stages.TextLoss
         patch.setattr(
             stages, "TextLoss", lambda texts, *rest, **named: text_loss(texts.map(in_float64), *rest, **named)
