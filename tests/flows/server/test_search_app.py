@@ -203,6 +203,7 @@ class TestConversions:
         desk = desk_of(tmp_path)
         files = [("image", (name, conversion)) for name, conversion in (("plain.png", RED), *converted().items())]
         with caplog.at_level("INFO", "pipeline"):
+            caplog.clear()  # the index was made before
             answer = client_of(desk).post("/api/search", files=files)
             assert answer.status_code == 200, answer.text
             first = [*caplog.messages]
