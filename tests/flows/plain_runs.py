@@ -26,9 +26,10 @@ def run_plainly(config: AnyConfig) -> EvaluationReport | None:
 
 
 def _bundle_of_preset() -> tuple[str, ...]:
-    """What preset `plus-demo` changes in `demo`, but for the round in which it starts: small runs are shorter."""
+    """What preset `plus-demo` changes in `demo`, but for when it starts: small runs are shorter, with fewer pairs."""
     changes = changed_settings(record_of(load_config("demo")), record_of(load_config("plus-demo")))
-    return tuple(f"{name}={value}" for name, value in changes.items() if name not in ("name", "loss.start"))
+    later = ("loss.start", "loss.min_mutual_share")
+    return tuple(f"{name}={value}" for name, value in changes.items() if name not in ("name", *later))
 
 
 BUNDLE = (
