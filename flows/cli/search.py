@@ -78,6 +78,9 @@ ParquetOption = Annotated[
 SqliteOption = Annotated[
     Path | None, typer.Option("--sqlite", help="The same as an SQLite file."), Output("--sqlite", HITS.sqlite)
 ]
+VectorsOption = Annotated[
+    bool, typer.Option("--vectors/--no-vectors", help="Whether tables have the vector of each hit, nearly all of them.")
+]
 PageOption = Annotated[
     Path | None, typer.Option("--html", help="Write HTML pages that open without a server."), Output("--html", PAGE)
 ]
@@ -103,6 +106,7 @@ def search(
     csv: CsvOption = None,
     parquet: ParquetOption = None,
     sqlite: SqliteOption = None,
+    vectors: VectorsOption = True,
     batch_size: BatchOption = 64,
     device: DeviceOption = "auto",
     precision: PrecisionOption = None,
@@ -130,7 +134,7 @@ def search(
         encoder, queries, opened, top, batch_size=batch_size, workers=workers, grouping=grouping,
         calibrations=calibrations_of(opened, folder), false_match=false_match,
     )  # fmt: skip
-    tables = TableFiles(csv, parquet, sqlite).write(HITS, hit_columns(result, encoder.digest))
+    tables = TableFiles(csv, parquet, sqlite).write(HITS, hit_columns(result, encoder.digest, vectors=vectors))
     pages = [] if html is None else write_search_page(result, queries, opened, html)
     _print_result(result, opened.images, folder, {"table": tables, "page": pages}, as_json)
 

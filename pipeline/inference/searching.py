@@ -192,11 +192,11 @@ def _find(
     return hits, there.entry, lambda row: there.vectors[row]
 
 
-def hit_columns(result: GallerySearchResult, encoder: str) -> Columns:
+def hit_columns(result: GallerySearchResult, encoder: str, *, vectors: bool = True) -> Columns:
     """A row a query and rank; a query without a match has one row without rank.
 
     `false_match_rate` is the share of strangers who score as high, empty without a calibration; `vector` is the unit
-    vector of the hit, of which the score is the inner product with the query's.
+    vector of the hit, of which the score is the inner product with the query's, and absent without `vectors`.
 
     Cost: none for the vectors until they are written.
     """
@@ -204,15 +204,16 @@ def hit_columns(result: GallerySearchResult, encoder: str) -> Columns:
     for query in result.queries:
         pairs += [(query, rank, hit) for rank, hit in enumerate(query.hits, start=1)] or [(query, None, None)]
     known = ("path", "camera", "person", "track", "time", "group", "images", "score", "right")
-    return {
+    columns: dict[str, Sequence[Any]] = {
         "encoder": [encoder] * len(pairs),
         "query": [query.path for query, _, _ in pairs],
         "query_group": [query.group for query, _, _ in pairs],
         "rank": [rank for _, rank, _ in pairs],
         **{name: [None if hit is None else getattr(hit, name) for _, _, hit in pairs] for name in known},
         "false_match_rate": [None if hit is None or hit.one_in is None else 1 / hit.one_in for _, _, hit in pairs],
-        "vector": [vector for query in result.queries for vector in (query.vectors or (None,))],
     }
+    found = [vector for query in result.queries for vector in (query.vectors or (None,))]
+    return columns | ({"vector": found} if vectors else {})
 
 
 def one_in_text(one_in: float) -> str:

@@ -13,6 +13,8 @@ from pipeline.inference.groups import GroupBy, Grouping
 from pipeline.inference.index import Gallery, GallerySource
 from pipeline.inference.index_refresh import refresh_gallery
 from pipeline.inference.searching import find_similar, hit_columns, search_gallery
+from pipeline.runtime.outputs import HITS
+from pipeline.runtime.table_files import TableFiles
 from tests.pipeline.inference.mean_encoder import MeanEncoder, paint
 
 
@@ -32,7 +34,7 @@ def queries(tmp_path: Path) -> ImageList:
     return list_images(tmp_path / "night", Modality.INFRARED)
 
 
-def test_the_vector_of_a_hit_is_that_of_its_index(gallery: Gallery, queries: ImageList) -> None:
+def test_the_vector_of_a_hit_is_that_of_its_index(gallery: Gallery, queries: ImageList, tmp_path: Path) -> None:
     result = search_gallery(MeanEncoder(), queries, gallery, 3, batch_size=4)
     columns = hit_columns(result, "mean")
     assert [len(values) for values in columns.values()] == [6] * len(columns) and list(columns)[-1] == "vector"
@@ -40,6 +42,10 @@ def test_the_vector_of_a_hit_is_that_of_its_index(gallery: Gallery, queries: Ima
     for path, vector in zip(columns["path"], columns["vector"], strict=True):
         np.testing.assert_array_equal(vector, gallery.vectors[row_of[path]])
     assert "vector" not in json.dumps(result.to_dict())
+    without = hit_columns(result, "mean", vectors=False)
+    assert without == {name: values for name, values in columns.items() if name != "vector"}
+    TableFiles(*(tmp_path / name for name in ("hits.csv", "hits.parquet", "hits.sqlite"))).write(HITS, without)
+    assert (tmp_path / "hits.csv").read_text().splitlines()[1].startswith("mean,0.png")
 
 
 @pytest.mark.parametrize("by", ["mean", "medoid"])
