@@ -1,8 +1,9 @@
 """Why `plus-demo` ends below supervised CSDN on synthetic people: labels, pairs, gradients, searches within a modality.
 
 Trains CCLNet, `plus-demo`, `plus-demo` with the pairs that the identities give, and CSDN, with one training seed. In
-stage `clip`, the first steps of a round are asked how long the gradient of each kind of loss is on the weights that
-they share; this changes no weight. Then the last encoder searches across and within the modalities of the test images.
+the first steps of each round of stage `clip`, the gradients of the text losses and of all other losses are measured on
+the weights that both reach; this changes no weight. Then the last encoder searches across and within the modalities of
+the test images.
 Results are kept in `plus_reasons.json`; a run that was interrupted goes on, without the gradients of finished rounds.
 
     OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 python -m benchmarks.plus_reasons --people 2

@@ -251,7 +251,8 @@ class CclnetConfig(BaseModel, **STRICT):
         if loss.min_mutual_share > 0 and not self.has_cross_modal_terms and not self.prompts.shared:
             raise ValueError(
                 "loss.min_mutual_share postpones terms and prompts across modalities, and these settings have none: "
-                "choose loss.contrast = 'cross' or 'unified', prompts.cross_weight above 0, or prompts.shared"
+                "set it to 0, or choose loss.contrast = 'cross' or 'unified', prompts.cross_weight above 0, or "
+                "prompts.shared"
             )
         if loss.contrast == "cross" and loss.cross_weight == 0:
             raise ValueError(

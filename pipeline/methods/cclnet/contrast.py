@@ -9,7 +9,6 @@ from jaxtyping import Float, Float32, Int, Int64
 from scipy.sparse import csr_array
 from torch import Tensor
 
-from clustering.dbscan import OUTLIER
 from clustering.partners import NO_PARTNER, Pairs, confidence
 from models.encoder import Head
 from models.losses import cross_contrast, prototype_contrast, share_contrast, unified_contrast
@@ -199,6 +198,3 @@ def _listed(num_rows: int, rows: Int[np.ndarray, " n"], values: Int[np.ndarray, 
     table = np.full((num_rows, counts.max(initial=0)), NO_PARTNER)
     table[rows[order], np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)] = values[order]
     return table
-
-
-assert OUTLIER == -1

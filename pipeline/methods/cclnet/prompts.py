@@ -84,7 +84,7 @@ def learn_prompts(
         setting="prompts.learning_rate",
     )
     certain = np.ones(len(pairs.visible), np.float32) if confidence is None else confidence
-    return banks.map_with(partial(_read_out, tower, certain), labels, pairs, PerModality(*reversed([*pairs])))
+    return banks.map_with(partial(_read_out, tower, certain), labels, pairs, PerModality(pairs.infrared, pairs.visible))
 
 
 def refuse_nothing(labels: PerModality[Int64[np.ndarray, " n"]]) -> None:
