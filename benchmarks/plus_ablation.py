@@ -33,6 +33,7 @@ EXCHANGE = "augmentation.channel=exchange"
 CAMERAS = "memory.cameras=proxies"
 U = (*UNIFIED, LIGHT_TEXT)
 MANY = "matching.method=progressive"
+WHITENED = "matching.cost=whitened"
 V = (*UNIFIED, "prompts.text_weight=0", MANY)
 JOINT = ("labelling.space=joint_balanced", "labelling.start=3", "matching.method=hungarian")
 
@@ -50,6 +51,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     ),
     "transport": ("matching.method=transport", "swap.every=none"),
     "sub-prototypes": ("matching.cost=sub_prototypes", "swap.every=none"),
+    "whitened prototypes": (WHITENED, "swap.every=none"),
     "channel exchange": (EXCHANGE,),
     "hard prototypes": ("memory.hard=true",),
     "relabelling": ("labelling.relabel=density",),
@@ -85,6 +87,16 @@ ROWS: dict[str, tuple[str, ...]] = {
     "U, many-to-one, Hungarian pairs in their place": (*U, "matching.method=hungarian"),
     "U, many-to-one, cross contrast in place of unified": (*U, MANY, "loss.contrast=cross"),
     "U, many-to-one, text weight 1": (*U, MANY, "prompts.text_weight=1"),
+    "U + whitened": (*U, WHITENED),
+    "U, many-to-one + whitened": (*U, MANY, WHITENED),
+    "U, many-to-one + whitened, floor .15": (*U, MANY, WHITENED, "matching.floor=0.15"),
+    "U, many-to-one + whitened + confidence": (*U, MANY, WHITENED, "loss.confidence=true"),
+    "U, many-to-one + whitened, start 6": (*U, MANY, WHITENED, "loss.start=6"),
+    "U, many-to-one + whitened, start 3": (*U, MANY, WHITENED, "loss.start=3"),
+    "U, many-to-one + whitened, floor .15, start 6": (*U, MANY, WHITENED, "matching.floor=0.15", "loss.start=6"),
+    "U, many-to-one + whitened, floor .15, start 3": (*U, MANY, WHITENED, "matching.floor=0.15", "loss.start=3"),
+    "U + whitened, start 3": (*U, WHITENED, "loss.start=3"),
+    "U, many-to-one + whitened + cross text": (*U, MANY, WHITENED, "prompts.cross_weight=0.3"),
     "camera proxies": (CAMERAS,),
     "U, many-to-one + camera proxies": (*U, MANY, CAMERAS),
     "U + exchange": (*U, EXCHANGE),

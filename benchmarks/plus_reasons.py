@@ -158,9 +158,8 @@ def _pairs_by_identity(run: Any, features: Any, assign: Any) -> Clusters:
     assert isinstance(evaluator, IdentityEvaluator)
     people = evaluator.dataset.training_people(evaluator.rows).map(lambda some: some.ids)
     of = clusters.labels.map_with(majority_people, people)
-    similarity = clusters.prototypes.visible @ clusters.prototypes.infrared.T
-    forth = _same_person(of.visible, of.infrared, similarity)
-    back = _same_person(of.infrared, of.visible, similarity.T)
+    forth = _same_person(of.visible, of.infrared, clusters.similarity)
+    back = _same_person(of.infrared, of.visible, clusters.similarity.T)
     partners = DirectedMatching(forth[0], back[0], forth[1], back[1])
     return replace(clusters, partners=partners, matching=partners.agreed())
 

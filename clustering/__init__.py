@@ -5,7 +5,7 @@
 infrared ones). `labelling.label_images` runs the first three. Nothing of size n x n is held.
 
 Beyond CCLNet: `joint` (one clustering of both modalities), `partners` and `transport` (clusters with the same partner),
-`sub_prototypes` (similarity of clusters by several centres), `relabelling` (images move, outliers join) and
+`whitening` and `sub_prototypes` (other similarities of clusters), `relabelling` (images move, outliers join) and
 `neighbour_votes` (soft targets).
 
 Modules named `torch` compute on a GPU what compiled loops compute on the CPU, equal to the last bit up to the list of

@@ -92,8 +92,9 @@ class MatchingConfig(BaseModel, **STRICT):
     method: Literal["hungarian", "mutual", "progressive", "transport"] = "hungarian"
     """`hungarian`: one-to-one with the largest sum of similarities; `mutual`: mutual nearest prototypes; `progressive`:
     every cluster of the larger side; `transport`: pairs on which an entropic transport plan agrees both ways."""
-    cost: Literal["prototype", "sub_prototypes"] = "prototype"
-    """`sub_prototypes`: compare four centres of each cluster instead of one prototype."""
+    cost: Literal["prototype", "whitened", "sub_prototypes"] = "prototype"
+    """What of two clusters is compared: `prototype`: the cosine of their prototypes; `whitened`: that after each
+    modality's mean is removed and both are whitened; `sub_prototypes`: four centres of each."""
     floor: float = Field(0.0, ge=-1, le=1)
     """Smallest accepted similarity of a pair of prototypes."""
 

@@ -30,7 +30,7 @@ class Sign:
 SIGNS = (
     Sign("matched", "labels/matched_share", "clusters that have a partner in the other modality"),
     Sign("both", "labels/two_modality_share", "joint clusters with images of both modalities"),
-    Sign("mutual", "labels/mutual_share", "clusters whose prototypes are mutual nearest ones"),
+    Sign("mutual", "labels/mutual_share", "clusters that are each other's nearest one"),
     Sign("similarity", "quality/pair_similarity", "median similarity of the prototypes of a pair", percent=False),
     Sign(
         "margin",

@@ -16,6 +16,7 @@ from clustering.parallel import over_blocks
 from clustering.prototypes import cluster_prototypes
 from clustering.relabelling import assign_outliers, relabel_by_density
 from clustering.sub_prototypes import sub_prototypes
+from clustering.whitening import whitened_similarity
 from tests.clustering.graphs import jaccard_distances, jaccard_graph
 from tests.reference.feature_sets import copied_features, identity_features
 
@@ -43,6 +44,7 @@ CALLS = {
     "relabel_by_density": lambda: relabel_by_density(FEATURES, CLUSTERING),
     "assign_outliers": lambda: assign_outliers(FEATURES, CLUSTERING),
     "soft_labels": lambda: soft_labels(label_images(FEATURES, k1=8).ranks, LABELS, LABELS),
+    "whitened_similarity": lambda: whitened_similarity(FEATURES[:20], FEATURES[20:50]),
     "sub_prototypes": lambda: sub_prototypes(FEATURES, LABELS),
     "cluster_prototypes": lambda: cluster_prototypes(FEATURES, LABELS),
     "match_clusters": lambda: match_clusters(FEATURES[:20], FEATURES[20:50]),

@@ -18,6 +18,7 @@ from clustering.matching import Assign, Matching, match_clusters, mutual_nearest
 from clustering.partners import DirectedMatching, confidence, directed, find_partners
 from clustering.prototypes import CameraProxies, cluster_prototypes
 from clustering.sub_prototypes import sub_prototype_similarity, sub_prototypes
+from clustering.whitening import whitened_similarity
 from models.modality import Modality, PerModality
 from models.swap import best_assignment
 from pipeline.config.cclnet import CclnetConfig
@@ -45,15 +46,17 @@ HUB_FACTOR = 20
 class Clusters:
     """Result of a round's clustering, used by training, swapping, prompts, figures and the record.
 
-    `found` has the clustering of each modality with its diagnostics, `prototypes` one unit vector a cluster, `matching`
-    the visible and infrared clusters of the same person, one to one; the others have no partner there. In `partners`
-    several clusters may have one partner. `assign` paired them; swapping pairs the moving prototypes by it.
+    `found` has the clustering of each modality with its diagnostics, `prototypes` one unit vector a cluster,
+    `similarity` that of visible to infrared clusters by which they are paired, `matching` the visible and infrared
+    clusters of the same person, one to one; the others have no partner there. In `partners` several clusters may have
+    one partner. `assign` paired them; swapping pairs the moving prototypes by it.
     `two_modality_share` is that of a joint clustering, else None. `targets` are what images are classified to, where it
     is more than their cluster; `proxies` are the clusters split by camera, where training contrasts with these.
     """
 
     found: PerModality[Labelling]
     prototypes: PerModality[Float32[np.ndarray, "_ dim"]]
+    similarity: Float32[np.ndarray, "visible infrared"]
     matching: Matching
     assign: Assign
     partners: DirectedMatching
@@ -75,8 +78,7 @@ class Clusters:
         """What prompt learning needs of them; no pairs if fewer than `loss.min_mutual_share` are mutual."""
         usable = self.mutual_share >= config.loss.min_mutual_share
         pairs = PerModality(self.matching.visible, self.matching.infrared).map(lambda own: own if usable else own[:0])
-        similarity = self.prototypes.visible @ self.prototypes.infrared.T
-        certain = confidence(similarity, (pairs.visible, pairs.infrared), temperature=config.memory.temperature)
+        certain = confidence(self.similarity, (pairs.visible, pairs.infrared), temperature=config.memory.temperature)
         return DescribedClusters(self.clusterings, pairs, certain)
 
     @property
@@ -91,9 +93,8 @@ class Clusters:
 
     @property
     def mutual_share(self) -> float:
-        """Share of the clusters of both modalities whose prototypes are mutual nearest ones."""
-        similarity = self.prototypes.visible @ self.prototypes.infrared.T
-        return 2 * len(mutual_nearest(similarity)[0]) / sum(self.prototypes.map(len))
+        """Share of the clusters of both modalities that are mutual nearest ones."""
+        return 2 * len(mutual_nearest(self.similarity)[0]) / sum(self.prototypes.map(len))
 
 
 def match_found(
@@ -108,13 +109,13 @@ def match_found(
     """
     prototypes = vectors.map_with(lambda rows, own: cluster_prototypes(rows, own.clustering.labels), found)
     again = assign or (mutual_nearest if settings.method == "mutual" else best_assignment)
-    if assign is None and (settings.cost == "sub_prototypes" or settings.method in ("progressive", "transport")):
-        similarity = _similarity(vectors, found, prototypes, settings)
+    similarity = _similarity(vectors, found, prototypes, settings)
+    if assign is None and (settings.cost != "prototype" or settings.method in ("progressive", "transport")):
         partners = find_partners(similarity, method=settings.method, floor=settings.floor)
-        return Clusters(found, prototypes, partners.agreed(), again, partners)
+        return Clusters(found, prototypes, similarity, partners.agreed(), again, partners)
     one_to_one: Literal["hungarian", "mutual"] = "mutual" if settings.method == "mutual" else "hungarian"
     pairs = match_clusters(*prototypes, method=assign or one_to_one, floor=settings.floor)
-    return Clusters(found, prototypes, pairs, again, directed(pairs, *prototypes.map(len)))
+    return Clusters(found, prototypes, similarity, pairs, again, directed(pairs, *prototypes.map(len)))
 
 
 def match_jointly(
@@ -129,8 +130,8 @@ def match_jointly(
     read = parts.matching
     kept = read.similarity >= settings.floor
     pairs = Matching(read.visible[kept], read.infrared[kept], read.similarity[kept])
-    partners = directed(pairs, *prototypes.map(len))
-    return Clusters(found, prototypes, pairs, best_assignment, partners, parts.two_modality_share)
+    partners, similarity = directed(pairs, *prototypes.map(len)), prototypes.visible @ prototypes.infrared.T
+    return Clusters(found, prototypes, similarity, pairs, best_assignment, partners, parts.two_modality_share)
 
 
 def _similarity(
@@ -142,6 +143,8 @@ def _similarity(
     if settings.cost == "prototype":
         of_prototypes: Float32[np.ndarray, "visible infrared"] = prototypes.visible @ prototypes.infrared.T
         return of_prototypes
+    if settings.cost == "whitened":
+        return whitened_similarity(*prototypes)
     parts = vectors.map_with(lambda rows, own: sub_prototypes(rows, own.clustering.labels), found)
     return sub_prototype_similarity(*parts)
 

@@ -56,7 +56,7 @@ class HardPrototypes:
 
 def partners_of(clusters: Clusters, temperature: float, *, weighted: bool) -> PerModality[Partners]:
     """The partners of a round's clusters; `weighted` takes confidences from the margins of similarity."""
-    similarity, partners = clusters.prototypes.visible @ clusters.prototypes.infrared.T, clusters.partners
+    similarity, partners = clusters.similarity, clusters.partners
     visible, infrared = partners.pairs()
     certain = np.ones(len(visible), np.float32)
     if weighted:

@@ -48,7 +48,8 @@ def made_of(
     visible: np.ndarray, infrared: np.ndarray, matching: Matching, partners: DirectedMatching | None = None
 ) -> Clusters:
     partners = partners or directed(matching, len(visible), len(infrared))
-    return Clusters(PerModality(None, None), PerModality(visible, infrared), matching, mutual_nearest, partners)  # type: ignore[arg-type]
+    nothing, prototypes = PerModality(None, None), PerModality(visible, infrared)
+    return Clusters(nothing, prototypes, visible @ infrared.T, matching, mutual_nearest, partners)  # type: ignore[arg-type]
 
 
 def test_partners_are_those_of_the_pairs_in_both_directions() -> None:

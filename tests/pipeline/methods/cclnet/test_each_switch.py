@@ -35,6 +35,7 @@ CLUSTERING: list[tuple[str, Changes, str]] = [
     ("pairs", (), "matching.method=mutual"),
     ("pairs", (), "matching.method=progressive"),
     ("pairs", (), "matching.method=transport"),
+    ("pairs", (), "matching.cost=whitened"),
     ("pairs", (), "matching.cost=sub_prototypes"),
     ("pairs", (), "matching.floor=0.3"),
 ]

@@ -41,7 +41,7 @@ def found(settings: MatchingConfig) -> Clusters:
     return match_found(rows, rows.map(lambda some: label_images(some, k1=8, k2=3, eps=0.6)), settings)
 
 
-@pytest.mark.parametrize("cost", ["prototype", "sub_prototypes"])
+@pytest.mark.parametrize("cost", ["prototype", "whitened", "sub_prototypes"])
 def test_progressive_matching_gives_every_cluster_a_partner(cost: str) -> None:
     clusters = found(MatchingConfig(method="progressive", cost=cost))  # type: ignore[arg-type]
     assert (clusters.partners.of_visible >= 0).all()
@@ -74,6 +74,7 @@ def test_a_joint_clustering_gives_the_pairs() -> None:
     [
         (("matching.method=transport",), "matches moving prototypes again"),
         (("matching.cost=sub_prototypes",), "matches moving prototypes again"),
+        (("matching.cost=whitened",), "matches moving prototypes again"),
         (("labelling.space=joint_balanced",), "gives the pairs"),
         (("labelling.space=joint_balanced", "labelling.relabel=density", "swap.mode=off"), "choose one"),
         (("labelling.joint.k1=9",), "multiple of 2"),
