@@ -27,15 +27,18 @@ from pipeline.data.synthetic.writer import generate_dataset
 from pipeline.reports.curves import COLOURS
 from pipeline.runs.open import run_path
 
-UNIFIED = ("matching.method=mutual", "swap.mode=off", "loss.contrast=unified", "loss.start=9")
 LIGHT_TEXT = "prompts.text_weight=0.3"
 EXCHANGE = "augmentation.channel=exchange"
 CAMERAS = "memory.cameras=proxies"
-U = (*UNIFIED, LIGHT_TEXT)
-MANY = "matching.method=progressive"
+U = ("matching.method=mutual", "swap.mode=off", "loss.contrast=unified", "loss.start=9", LIGHT_TEXT)
 WHITENED = "matching.cost=whitened"
-V = (*UNIFIED, "prompts.text_weight=0", MANY)
+PLUS = (*U, WHITENED, "loss.start=3")
+MANY = "matching.method=progressive"
 JOINT = ("labelling.space=joint_balanced", "labelling.start=3", "matching.method=hungarian")
+CROSS_TEXT, SHARED = "prompts.cross_weight=0.3", "prompts.shared=true"
+CONFIDENT, HARD = "loss.confidence=true", "memory.hard=true"
+RELABELLED, ASSIGNED = "labelling.relabel=density", "labelling.outliers=assign"
+SOFT = ("labelling.soft=neighbours", "labelling.soft_neighbours=10")
 
 SUPERVISED = "CSDN, with identities"
 """Another preset, for comparison."""
@@ -53,69 +56,64 @@ ROWS: dict[str, tuple[str, ...]] = {
     "sub-prototypes": ("matching.cost=sub_prototypes", "swap.every=none"),
     "whitened prototypes": (WHITENED, "swap.every=none"),
     "channel exchange": (EXCHANGE,),
-    "hard prototypes": ("memory.hard=true",),
-    "relabelling": ("labelling.relabel=density",),
-    "outliers assigned": ("labelling.outliers=assign",),
-    "soft labels": ("labelling.soft=neighbours", "labelling.soft_neighbours=10"),
+    "hard prototypes": (HARD,),
+    "relabelling": (RELABELLED,),
+    "outliers assigned": (ASSIGNED,),
+    "soft labels": SOFT,
     "joint clustering": (*JOINT, "swap.every=none"),
     "refresh by agreement": ("prompts.refresh_agreement=0.9", "prompts.init=warm", "prompts.feature_source=current"),
     "U": U,
-    "U, no text": (*UNIFIED, "prompts.text_weight=0"),
-    "U, start by guard": (*U, "loss.start=1", "loss.min_mutual_share=0.6"),
-    "U + cosine logits": (*U, "prompts.logits=cosine"),
-    "U + shared texts": (*U, "prompts.shared=true"),
-    "U + cross text": (*U, "prompts.cross_weight=0.3"),
-    "U + confidence": (*U, "loss.confidence=true"),
-    "U, many-to-one": (*U, MANY),
-    "U, many-to-one, no text": V,
-    "U, many-to-one, no text, later drop": (*V, "optimisation.milestones=[12]"),
-    "U, many-to-one, no text + exchange": (*V, EXCHANGE),
-    "U, many-to-one, no text + exchange + distillation": (*V, EXCHANGE, "loss.distillation=1"),
-    "U, many-to-one, no text + hard prototypes": (*V, "memory.hard=true"),
-    "U, many-to-one, start 6": (*U, MANY, "loss.start=6"),
-    "U, many-to-one + cosine logits": (*U, MANY, "prompts.logits=cosine"),
-    "U, many-to-one + confidence": (*U, MANY, "loss.confidence=true"),
-    "U, many-to-one + exchange": (*U, MANY, EXCHANGE),
-    "U, many-to-one + exchange + distillation": (*U, MANY, EXCHANGE, "loss.distillation=1"),
-    "U, many-to-one + hard prototypes": (*U, MANY, "memory.hard=true"),
-    "U, many-to-one + cross text": (*U, MANY, "prompts.cross_weight=0.3"),
-    "U, many-to-one + shared texts": (*U, MANY, "prompts.shared=true"),
-    "U, many-to-one + relabelling": (*U, MANY, "labelling.relabel=density"),
-    "U, many-to-one + joint clustering": (*U, *JOINT, MANY),
-    "U, many-to-one + soft labels": (*U, MANY, "labelling.soft=neighbours", "labelling.soft_neighbours=10"),
-    "U, many-to-one + outliers assigned": (*U, MANY, "labelling.outliers=assign"),
-    "U, many-to-one, Hungarian pairs in their place": (*U, "matching.method=hungarian"),
-    "U, many-to-one, cross contrast in place of unified": (*U, MANY, "loss.contrast=cross"),
-    "U, many-to-one, text weight 1": (*U, MANY, "prompts.text_weight=1"),
-    "U + whitened": (*U, WHITENED),
-    "U, many-to-one + whitened": (*U, MANY, WHITENED),
-    "U, many-to-one + whitened, floor .15": (*U, MANY, WHITENED, "matching.floor=0.15"),
-    "U, many-to-one + whitened + confidence": (*U, MANY, WHITENED, "loss.confidence=true"),
-    "U, many-to-one + whitened, start 6": (*U, MANY, WHITENED, "loss.start=6"),
-    "U, many-to-one + whitened, start 3": (*U, MANY, WHITENED, "loss.start=3"),
-    "U, many-to-one + whitened, floor .15, start 6": (*U, MANY, WHITENED, "matching.floor=0.15", "loss.start=6"),
-    "U, many-to-one + whitened, floor .15, start 3": (*U, MANY, WHITENED, "matching.floor=0.15", "loss.start=3"),
-    "U + whitened, start 3": (*U, WHITENED, "loss.start=3"),
-    "U, many-to-one + whitened + cross text": (*U, MANY, WHITENED, "prompts.cross_weight=0.3"),
+    "U, whitened": (*U, WHITENED),
+    "plus-demo": PLUS,
+    "plus-demo, not whitened": (*U, "loss.start=3"),
+    "plus-demo, cross contrast": (*PLUS, "loss.contrast=cross"),
+    "plus-demo, text weight 1": (*PLUS, "prompts.text_weight=1"),
+    "plus-demo, no text": (*PLUS, "prompts.text_weight=0"),
+    "plus-demo, Hungarian pairs": (*PLUS, "matching.method=hungarian"),
+    "plus-demo, many-to-one": (*PLUS, MANY),
+    "plus-demo, many-to-one, floor .15": (*PLUS, MANY, "matching.floor=0.15"),
+    "plus-demo, start 1": (*PLUS, "loss.start=1"),
+    "plus-demo + cross text": (*PLUS, CROSS_TEXT),
+    "plus-demo + shared texts": (*PLUS, SHARED),
+    "plus-demo + confidence": (*PLUS, CONFIDENT),
+    "plus-demo + cosine logits": (*PLUS, "prompts.logits=cosine"),
+    "plus-demo + hard prototypes": (*PLUS, HARD),
+    "plus-demo + exchange": (*PLUS, EXCHANGE),
+    "plus-demo + exchange + distillation": (*PLUS, EXCHANGE, "loss.distillation=1"),
+    "plus-demo + relabelling": (*PLUS, RELABELLED),
+    "plus-demo + outliers assigned": (*PLUS, ASSIGNED),
+    "plus-demo + soft labels": (*PLUS, *SOFT),
+    "plus-demo + joint clustering": (*PLUS, *JOINT, "matching.method=mutual"),
+    "plus-demo + camera proxies": (*PLUS, CAMERAS),
     "camera proxies": (CAMERAS,),
-    "U, many-to-one + camera proxies": (*U, MANY, CAMERAS),
-    "U + exchange": (*U, EXCHANGE),
-    "U + exchange + distillation": (*U, EXCHANGE, "loss.distillation=1"),
-    "U + hard prototypes": (*U, "memory.hard=true"),
-    "U + relabelling": (*U, "labelling.relabel=density"),
-    "U + joint clustering": (*U, *JOINT),
+    "U, many-to-one": (*U, MANY),
+    "U, many-to-one, Hungarian pairs": (*U, "matching.method=hungarian"),
+    "U, many-to-one, cross contrast": (*U, MANY, "loss.contrast=cross"),
+    "U, many-to-one, text weight 1": (*U, MANY, "prompts.text_weight=1"),
+    "U, many-to-one + confidence": (*U, MANY, CONFIDENT),
+    "U, many-to-one + cross text": (*U, MANY, CROSS_TEXT),
+    "U, many-to-one + shared texts": (*U, MANY, SHARED),
+    "U, many-to-one + relabelling": (*U, MANY, RELABELLED),
+    "U, many-to-one + joint clustering": (*U, *JOINT, MANY),
+    "U, many-to-one + soft labels": (*U, MANY, *SOFT),
+    "U, many-to-one + outliers assigned": (*U, MANY, ASSIGNED),
     SUPERVISED: (),
 }  # fmt: skip
-"""Changes to preset `demo` with text weight 1; U is unified contrast on mutual pairs with text weight 0.3."""
+"""Changes to preset `demo` with text weight 1.
+
+U is unified contrast on mutual pairs, from where swapping would start, with text weight 0.3. `plus-demo` is that
+preset without `loss.min_mutual_share`, which no row came near. "U, many-to-one" was the preset before.
+"""
 
 IN_PREPARE = ("augmentation.", "memory.hard", "memory.cameras", "labelling.")
 """Settings that change stage `prepare`."""
 
 LATE = ("loss.", "swap.", "matching.")
-"""Settings that change nothing before round `LATE_START` of stage `clip`, where the row has no texts of pairs."""
+"""Settings that change nothing before round `loss.start` of a stage, where the row has no texts of pairs."""
 
-LATE_START = 9
-"""`loss.start` of U, and `swap.start` of preset `demo`."""
+PREPARE_ROUNDS = 8
+SWAP_START = 9
+"""`stages.prepare_rounds` and `swap.start` of preset `demo`."""
 
 Key = tuple[str, int, int]
 """Row, drawing seed, training seed."""
@@ -183,15 +181,18 @@ def _beginnings(row: str) -> list[tuple[str, ...]]:
     changes = ROWS[row]
     if row == SUPERVISED:
         return []
+    starts = [int(change.removeprefix("loss.start=")) for change in changes if change.startswith("loss.start=")]
+    start = starts[-1] if starts else SWAP_START
+    if start <= PREPARE_ROUNDS:
+        return []
     pairs_in_texts = any(change.startswith(("prompts.shared", "prompts.cross_weight")) for change in changes)
     in_prepare = (*IN_PREPARE, "matching.") if pairs_in_texts else IN_PREPARE
-    alike = "swap.mode=off"  # no swapping before `LATE_START` in any row
+    alike = "swap.mode=off"  # no swapping before `SWAP_START` in any row
     prepare = (*(change for change in changes if change.startswith(in_prepare)), alike, "stages.clip_rounds=0")
-    other_start = any(change.startswith("loss.start=") and change != f"loss.start={LATE_START}" for change in changes)
-    if pairs_in_texts or other_start:
+    if pairs_in_texts:
         return [prepare]
     early = tuple(change for change in changes if not change.startswith(LATE))
-    return [prepare, (*early, alike, f"stages.clip_rounds={LATE_START - 1}")]
+    return [prepare, (*early, alike, f"stages.clip_rounds={start - 1}")]
 
 
 def _folder(drawing: int, unpaired: float) -> str:

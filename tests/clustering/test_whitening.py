@@ -13,7 +13,8 @@ def by_definition(visible: np.ndarray, infrared: np.ndarray, shrinkage: float) -
     first, second = (rows.astype(np.float64) - rows.astype(np.float64).mean(axis=0) for rows in (visible, infrared))
     covariance = (np.cov(first.T, bias=True) + np.cov(second.T, bias=True)) / 2
     width = len(covariance)
-    mixed = (1 - shrinkage) * covariance + shrinkage * np.trace(covariance) / width * np.eye(width)
+    directions = min(width, len(visible) + len(infrared) - 2)
+    mixed = (1 - shrinkage) * covariance + shrinkage * np.trace(covariance) / directions * np.eye(width)
     values, vectors = np.linalg.eigh(mixed)
     root = vectors @ np.diag(values**-0.5) @ vectors.T
     return unit(first @ root) @ unit(second @ root).T
@@ -56,6 +57,15 @@ def test_people_are_paired_where_a_few_directions_hide_them():
     assert right(visible @ infrared.T) < 0.3
     assert right(whitened_similarity(visible, infrared)) > 0.9
     assert len(mutual_nearest(whitened_similarity(visible, infrared))[0]) > 54
+
+
+def test_the_number_of_clusters_changes_little():
+    """Similarities of the same people, among few and among many others."""
+    generator = np.random.default_rng(5)
+    people, shared = generator.normal(size=(240, 256)), generator.normal(size=256)
+    visible, infrared = (unit(people + generator.normal(size=people.shape) + shared).astype(np.float32) for _ in "vi")
+    few, many = (np.diagonal(whitened_similarity(visible[:number], infrared[:number])).mean() for number in (24, 240))
+    assert few > 0.5 * many  # 0.2 times, if the trace were spread over all directions
 
 
 def test_sides_without_clusters_or_differences():
