@@ -96,7 +96,7 @@ class MatchingConfig(BaseModel, **STRICT):
     """What of two clusters is compared: `prototype`: the cosine of their prototypes; `whitened`: that after each
     modality's mean is removed and both are whitened; `sub_prototypes`: four centres of each."""
     floor: float = Field(0.0, ge=-1, le=1)
-    """Smallest accepted similarity of a pair of prototypes."""
+    """Smallest accepted similarity of a pair, as `cost` measures it."""
 
 
 def refuse_unfit_labelling(labelling: LabellingConfig) -> None:

@@ -74,6 +74,8 @@ def test_sides_without_clusters_or_differences():
     assert whitened_similarity(rows, rows[:0]).shape == (3, 0)
     assert not whitened_similarity(rows[:1], rows).any()  # a single cluster is its modality's mean
     assert not whitened_similarity(rows[:1], rows[1:2]).any()
+    alike = np.repeat(rows[:1], 5, axis=0)  # collapsed features: what differs is rounding
+    assert np.isfinite(whitened_similarity(alike, alike[:4])).all()
 
 
 @pytest.mark.parametrize("shrinkage", [0.0, -0.5, 1.1, float("nan")])
