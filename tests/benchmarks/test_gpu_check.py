@@ -96,6 +96,7 @@ class TestParts:
         assert rows["absent"]["skipped"] == "No module named 'no_such_package'"
         assert rows["wrong"]["failed"].startswith("ZeroDivisionError")
 
+    @pytest.mark.slow
     def test_a_part_out_of_time_keeps_its_rows_and_its_programs_end(self, check: Check) -> None:
         part: dict[str, Any] = {}
         seconds = 5.0

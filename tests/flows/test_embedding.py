@@ -67,6 +67,7 @@ def test_each_shard_is_a_task_and_a_finished_one_is_not_repeated(images: Path, e
     expect_whole(images, Path("f.parquet"))
 
 
+@pytest.mark.slow
 def test_shards_on_the_pool_are_flow_runs_with_parameters_that_json_has(
     images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

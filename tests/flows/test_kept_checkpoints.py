@@ -43,6 +43,7 @@ def test_the_setting_says_whose_checkpoints_are_kept(
         assert (run_path(config) / "checkpoint.pt").samefile(run_path(config) / "checkpoints" / "round-004.pt")
 
 
+@pytest.mark.slow
 def test_a_kill_between_a_round_and_its_keeping_loses_no_checkpoint(
     config: CclnetConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:

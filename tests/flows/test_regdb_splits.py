@@ -47,6 +47,7 @@ def test_each_split_has_a_model_of_its_own_and_the_average_names_them(
     assert len(before) == 2
 
 
+@pytest.mark.slow
 def test_a_model_is_not_tested_on_another_splits_people(vireid: Call, regdb: Path, tmp_path: Path) -> None:
     code, _, err = vireid("train", "smoke", *options(tmp_path, regdb), "--set", "data.split=1")
     assert code == 0, err

@@ -114,6 +114,7 @@ def test_a_model_says_what_it_takes_and_holds_weights_as_plain_bytes(
     assert len(client.search_model_versions("name = 'vireid-smoke-infrared'")) == 1
 
 
+@pytest.mark.slow
 def test_a_network_that_cannot_be_exported_costs_a_warning(
     client: MlflowClient,
     smoke_data: Path,

@@ -75,6 +75,7 @@ def test_a_person_whom_a_run_an_index_and_results_know_is_found_nowhere(vireid: 
     done("embed", run, str(manifest), "-o", f"{run}/people.npz")
 
 
+@pytest.mark.slow
 @needs_milvus
 def test_a_gallery_in_milvus_is_searched_where_it_is_named(vireid: Call, tmp_path: Path) -> None:
     manifest, place = make_site(Path("site")), f"milvus://{tmp_path}/g.db?collection=day"
