@@ -102,7 +102,8 @@ ROWS: dict[str, tuple[str, ...]] = {
 """Changes to preset `demo` with text weight 1.
 
 U is unified contrast on mutual pairs, from where swapping would start, with text weight 0.3. `plus-demo` is that
-preset without `loss.min_mutual_share`, which no row came near. "U, many-to-one" was the preset before.
+preset without `loss.min_mutual_share`, which would have held back none of its rows yet. "U, many-to-one" was the preset
+before.
 """
 
 IN_PREPARE = ("augmentation.", "memory.hard", "memory.cameras", "labelling.")
