@@ -115,7 +115,7 @@ def _strangers(
         if not part.exists():
             studio = studio or Studio(settings)
             scores = _scores(encoder, there, studio, people[start : start + PART])
-            atomic_files.replace_file(part, lambda file, scores=scores: np.savez(file, **scores))  # type: ignore[misc]
+            atomic_files.replace_file(part, lambda file, scores=scores: np.savez(file, **scores))
         with np.load(part) as kept:
             found.append({name: kept[name] for name in GROUPINGS})
     return {name: np.concatenate([one[name] for one in found]) for name in GROUPINGS}

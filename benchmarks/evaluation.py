@@ -23,7 +23,7 @@ import numpy as np
 import typer
 from jaxtyping import Bool, Float32, Float64, Int64
 
-from benchmarks.evaluation_inputs import Images, draw_test_split
+from benchmarks.evaluation_inputs import NUM_PEOPLE, Images, draw_test_split
 from clustering.parallel import num_threads
 from pipeline.evaluation.ranking import CURVE_LENGTH, TrialMetrics, rank_queries, summarise, unit_rows
 from pipeline.evaluation.reranking import k_reciprocal

@@ -77,7 +77,7 @@ def main(
         record["server_exit_code"] = server.exitcode
         gallery = gallery_of(Path(folder))
         record["gallery_search_ms"] = quantiles(
-            [timed(lambda row=row: gallery.search(asked[row : row + 1], K)) for row in range(len(asked))]  # type: ignore[misc]
+            [timed(lambda row=row: gallery.search(asked[row : row + 1], K)) for row in range(len(asked))]
         )
         record["search_command_ms"] = measure_command(Path(folder), gallery, queries[0], commands)
         record["load_after"] = os.getloadavg()[0]
@@ -175,7 +175,7 @@ def measure(
                 client.post("/api/search", params={"k": K, **values}, content=query).raise_for_status()
 
             ask(0)
-            spent.extend(timed(lambda number=number: ask(number)) for number in range(requests // clients))  # type: ignore[misc]
+            spent.extend(timed(lambda number=number: ask(number)) for number in range(requests // clients))
 
     threads = [threading.Thread(target=work) for _ in range(clients)]
     for one in threads:

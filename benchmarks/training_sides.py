@@ -209,7 +209,7 @@ class PlainSide:
             lambda: plain_train_epoch(
                 self.network,
                 self.optimiser,
-                loader,  # type: ignore[arg-type]
+                loader,
                 memories,
                 temperature=config.memory.temperature,
                 momentum=config.memory.momentum,

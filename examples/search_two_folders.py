@@ -15,9 +15,10 @@ import typer
 from models.modality import Modality
 from pipeline.config.presets import load_config
 from pipeline.data.image_list import list_images
+from pipeline.inference.encoder import RunEncoder
 from pipeline.inference.index import GallerySource
 from pipeline.inference.index_refresh import open_or_refresh
-from pipeline.inference.run_encoder import RunEncoder, empty_encoder, open_encoder
+from pipeline.inference.run_encoder import empty_encoder, open_encoder
 from pipeline.inference.searching import search_gallery
 
 

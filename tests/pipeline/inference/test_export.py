@@ -14,8 +14,9 @@ from models.modality import Modality
 from pipeline.config.presets import load_config
 from pipeline.errors import ConfigError, TrainingError
 from pipeline.inference import export as exporting
+from pipeline.inference.encoder import RunEncoder
 from pipeline.inference.export import Format, export_encoder
-from pipeline.inference.run_encoder import RunEncoder, empty_encoder
+from pipeline.inference.run_encoder import empty_encoder
 from pipeline.runs.export_result import PixelDescriptor
 from pipeline.tracking.mlflow_models import save_model
 from tests.models.conftest import ARCHITECTURES, write_folder
