@@ -32,7 +32,9 @@ EXCHANGE = "augmentation.channel=exchange"
 CAMERAS = "memory.cameras=proxies"
 U = ("matching.method=mutual", "swap.mode=off", "loss.contrast=unified", "loss.start=9", LIGHT_TEXT)
 WHITENED = "matching.cost=whitened"
-PLUS = (*U, WHITENED, "loss.start=3")
+SCALED = "matching.local_scaling=3"
+W = (*U, WHITENED, "loss.start=3")
+PLUS = (*U, WHITENED, SCALED, "loss.start=3")
 MANY = "matching.method=progressive"
 JOINT = ("labelling.space=joint_balanced", "labelling.start=3", "matching.method=hungarian")
 CROSS_TEXT, SHARED = "prompts.cross_weight=0.3", "prompts.shared=true"
@@ -55,6 +57,7 @@ ROWS: dict[str, tuple[str, ...]] = {
     "transport": ("matching.method=transport", "swap.every=none"),
     "sub-prototypes": ("matching.cost=sub_prototypes", "swap.every=none"),
     "whitened prototypes": (WHITENED, "swap.every=none"),
+    "local scaling": (SCALED, "swap.every=none"),
     "channel exchange": (EXCHANGE,),
     "hard prototypes": (HARD,),
     "relabelling": (RELABELLED,),
@@ -64,46 +67,37 @@ ROWS: dict[str, tuple[str, ...]] = {
     "refresh by agreement": ("prompts.refresh_agreement=0.9", "prompts.init=warm", "prompts.feature_source=current"),
     "U": U,
     "U, whitened": (*U, WHITENED),
+    "W": W,
     "plus-demo": PLUS,
-    "plus-demo, not whitened": (*U, "loss.start=3"),
+    "plus-demo, not whitened": (*U, SCALED, "loss.start=3"),
+    "plus-demo, start 9": (*U, WHITENED, SCALED),
     "plus-demo, cross contrast": (*PLUS, "loss.contrast=cross"),
     "plus-demo, text weight 1": (*PLUS, "prompts.text_weight=1"),
     "plus-demo, no text": (*PLUS, "prompts.text_weight=0"),
     "plus-demo, Hungarian pairs": (*PLUS, "matching.method=hungarian"),
     "plus-demo, many-to-one": (*PLUS, MANY),
-    "plus-demo, many-to-one, floor .15": (*PLUS, MANY, "matching.floor=0.15"),
-    "plus-demo, start 1": (*PLUS, "loss.start=1"),
-    "plus-demo + cross text": (*PLUS, CROSS_TEXT),
-    "plus-demo + shared texts": (*PLUS, SHARED),
-    "plus-demo + confidence": (*PLUS, CONFIDENT),
-    "plus-demo + cosine logits": (*PLUS, "prompts.logits=cosine"),
-    "plus-demo + hard prototypes": (*PLUS, HARD),
-    "plus-demo + exchange": (*PLUS, EXCHANGE),
-    "plus-demo + exchange + distillation": (*PLUS, EXCHANGE, "loss.distillation=1"),
-    "plus-demo + relabelling": (*PLUS, RELABELLED),
-    "plus-demo + outliers assigned": (*PLUS, ASSIGNED),
-    "plus-demo + soft labels": (*PLUS, *SOFT),
-    "plus-demo + joint clustering": (*PLUS, *JOINT, "matching.method=mutual"),
-    "plus-demo + camera proxies": (*PLUS, CAMERAS),
+    "W, transport": (*W, "matching.method=transport"),
+    "W, many-to-one": (*W, MANY),
+    "W + cross text": (*W, CROSS_TEXT),
+    "W + shared texts": (*W, SHARED),
+    "W + confidence": (*W, CONFIDENT),
+    "W + cosine logits": (*W, "prompts.logits=cosine"),
+    "W + hard prototypes": (*W, HARD),
+    "W + exchange": (*W, EXCHANGE),
+    "W + exchange + distillation": (*W, EXCHANGE, "loss.distillation=1"),
+    "W + relabelling": (*W, RELABELLED),
+    "W + outliers assigned": (*W, ASSIGNED),
+    "W + soft labels": (*W, *SOFT),
+    "W + joint clustering": (*W, *JOINT, "matching.method=mutual"),
+    "W + camera proxies": (*W, CAMERAS),
     "camera proxies": (CAMERAS,),
-    "U, many-to-one": (*U, MANY),
-    "U, many-to-one, Hungarian pairs": (*U, "matching.method=hungarian"),
-    "U, many-to-one, cross contrast": (*U, MANY, "loss.contrast=cross"),
-    "U, many-to-one, text weight 1": (*U, MANY, "prompts.text_weight=1"),
-    "U, many-to-one + confidence": (*U, MANY, CONFIDENT),
-    "U, many-to-one + cross text": (*U, MANY, CROSS_TEXT),
-    "U, many-to-one + shared texts": (*U, MANY, SHARED),
-    "U, many-to-one + relabelling": (*U, MANY, RELABELLED),
-    "U, many-to-one + joint clustering": (*U, *JOINT, MANY),
-    "U, many-to-one + soft labels": (*U, MANY, *SOFT),
-    "U, many-to-one + outliers assigned": (*U, MANY, ASSIGNED),
     SUPERVISED: (),
 }  # fmt: skip
 """Changes to preset `demo` with text weight 1.
 
-U is unified contrast on mutual pairs, from where swapping would start, with text weight 0.3. `plus-demo` is that
-preset without `loss.min_mutual_share`, which would have held back none of its rows yet. "U, many-to-one" was the preset
-before.
+U is unified contrast on mutual pairs, from where swapping would start, with text weight 0.3. W is U with whitened
+prototypes, after the warm-up of the learning rate; `plus-demo` has local scaling besides. Both rows are without
+`loss.min_mutual_share`, which would have held back none of them yet.
 """
 
 IN_PREPARE = ("augmentation.", "memory.hard", "memory.cameras", "labelling.")

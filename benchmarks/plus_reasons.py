@@ -1,9 +1,9 @@
 """Why `plus-demo` ends below supervised CSDN on synthetic people: labels, pairs, gradients, searches within a modality.
 
-Trains CCLNet, `plus-demo`, `plus-demo` with the pairs that the identities give, and CSDN, with one training seed. In
-the first steps of each round of stage `clip`, the gradients of the text losses and of all other losses are measured on
-the weights that both reach; this changes no weight. Then the last encoder searches across and within the modalities of
-the test images.
+Trains CCLNet, `plus-demo`, `plus-demo` without its wrong pairs and with the pairs that the identities give (several
+clusters with one, and one with one), and CSDN, with one training seed. In the first steps of each round of stage
+`clip`, the gradients of the text losses and of all other losses are measured on the weights that both reach; this
+changes no weight. Then the last encoder searches across and within the modalities of the test images.
 Results are kept in `plus_reasons.json`; a run that was interrupted goes on, without the gradients of finished rounds.
 
     OMP_NUM_THREADS=1 NUMBA_NUM_THREADS=1 python -m benchmarks.plus_reasons --people 2
@@ -25,8 +25,9 @@ from jaxtyping import Float32, Int64
 
 from benchmarks.ablation import HEADLINE, rounds_of
 from benchmarks.demo_ablation import RELEASED_TEXT
-from clustering.partners import NO_PARTNER, DirectedMatching
-from models.modality import Modality
+from clustering.matching import Matching
+from clustering.partners import NO_PARTNER, DirectedMatching, directed
+from models.modality import Modality, PerModality
 from pipeline.config.experiment import AnyConfig
 from pipeline.config.presets import load_config
 from pipeline.console import set_up_logging
@@ -48,10 +49,11 @@ STEPS = 4
 ROWS: dict[str, tuple[str, tuple[str, ...]]] = {
     "CCLNet": ("demo", (RELEASED_TEXT,)),
     "plus-demo": ("plus-demo", ()),
+    "plus-demo, right pairs only": ("plus-demo", ()),
     "plus-demo, pairs by identity": ("plus-demo", ()),
+    "plus-demo, one-to-one pairs by identity": ("plus-demo", ()),
     "CSDN, with identities": ("csdn-demo", ()),
 }
-BY_IDENTITY = "plus-demo, pairs by identity"
 
 SEARCHES = (
     (Modality.INFRARED, Modality.VISIBLE), (Modality.VISIBLE, Modality.INFRARED),
@@ -100,9 +102,7 @@ def examine(name: str, config: AnyConfig) -> dict[str, Any]:
         else:
             with (
                 patch.object(Objective, "losses", _measured(run, gradients)),
-                patch.object(
-                    stages, "find_clusters", _pairs_by_identity if name == BY_IDENTITY else finding.find_clusters
-                ),
+                patch.object(stages, "find_clusters", FINDERS.get(name, finding.find_clusters)),
             ):
                 method_of(config).rounds(run)
     rounds, _ = rounds_of(config)
@@ -112,7 +112,7 @@ def examine(name: str, config: AnyConfig) -> dict[str, Any]:
 
 def _configure(name: str, data: Path, runs: Path, seed: int) -> AnyConfig:
     preset, changes = ROWS[name]
-    own = runs / ("identity" if name == BY_IDENTITY else "plain") / data.name
+    own = runs / (name.partition(", ")[2].replace(" ", "-") if name in FINDERS else "plain") / data.name
     execution = {"runs_folder": str(own), "tracking": False, "figures": False, "register_model": False}
     return load_config(preset, (f"seed={seed}", *changes), {"data": {"root": str(data)}, "execution": execution})
 
@@ -151,17 +151,40 @@ def _lengths(
     return float(first.norm()), float(second.norm()), float(cosine)
 
 
-def _pairs_by_identity(run: Any, features: Any, assign: Any) -> Clusters:
-    """The clusters of a round, paired by the person on most of their images."""
+def _right_pairs(run: Any, features: Any, assign: Any) -> Clusters:
+    """The clusters and pairs of a round, without the pairs of two people."""
     clusters = finding.find_clusters(run, features, assign)
-    evaluator = run.evaluator
-    assert isinstance(evaluator, IdentityEvaluator)
-    people = evaluator.dataset.training_people(evaluator.rows).map(lambda some: some.ids)
-    of = clusters.labels.map_with(majority_people, people)
+    of, pairs = _people(run, clusters), clusters.matching
+    right = of.visible[pairs.visible] == of.infrared[pairs.infrared]
+    return _one_to_one(clusters, Matching(pairs.visible[right], pairs.infrared[right], pairs.similarity[right]))
+
+
+def _pairs_by_identity(run: Any, features: Any, assign: Any) -> Clusters:
+    """The clusters of a round, each paired with the most similar one of the person on most of its images."""
+    clusters = finding.find_clusters(run, features, assign)
+    of = _people(run, clusters)
     forth = _same_person(of.visible, of.infrared, clusters.similarity)
     back = _same_person(of.infrared, of.visible, clusters.similarity.T)
     partners = DirectedMatching(forth[0], back[0], forth[1], back[1])
     return replace(clusters, partners=partners, matching=partners.agreed())
+
+
+def _one_to_one_by_identity(run: Any, features: Any, assign: Any) -> Clusters:
+    """The pairs of `_pairs_by_identity` that both clusters name."""
+    clusters = _pairs_by_identity(run, features, assign)
+    return _one_to_one(clusters, clusters.matching)
+
+
+def _people(run: Any, clusters: Clusters) -> PerModality[Int64[np.ndarray, " clusters"]]:
+    """The person on most images of each cluster."""
+    evaluator = run.evaluator
+    assert isinstance(evaluator, IdentityEvaluator)
+    people = evaluator.dataset.training_people(evaluator.rows).map(lambda some: some.ids)
+    return clusters.labels.map_with(majority_people, people)
+
+
+def _one_to_one(clusters: Clusters, matching: Matching) -> Clusters:
+    return replace(clusters, matching=matching, partners=directed(matching, *clusters.similarity.shape))
 
 
 def _same_person(
@@ -190,6 +213,14 @@ def _search(config: AnyConfig) -> dict[str, dict[str, float]]:
         )  # fmt: skip
         found[f"{query} to {gallery}"] = {"r1": float(metrics.cmc[0]), "map": metrics.map}
     return found
+
+
+FINDERS = {
+    "plus-demo, right pairs only": _right_pairs,
+    "plus-demo, pairs by identity": _pairs_by_identity,
+    "plus-demo, one-to-one pairs by identity": _one_to_one_by_identity,
+}
+"""Rows with other pairs than those of their preset."""
 
 
 if __name__ == "__main__":

@@ -276,10 +276,11 @@ class CclnetConfig(BaseModel, **STRICT):
             raise ValueError("optimisation.fixed_swap_learning_rate and optimisation.at_swap = 'fixed' need each other")
         if swap.mode == "off" or swap.every is None:
             return self
-        if matching.method in ("progressive", "transport") or matching.cost != "prototype":
+        if matching.method in ("progressive", "transport") or matching.cost != "prototype" or matching.local_scaling:
             raise ValueError(
-                "swap.every matches moving prototypes again, by matching.method = 'hungarian' or 'mutual' and "
-                "matching.cost = 'prototype' only: choose these, swap.every = none, or swap.mode = 'off'"
+                "swap.every matches moving prototypes again, by matching.method = 'hungarian' or 'mutual', "
+                "matching.cost = 'prototype' and matching.local_scaling = 0 only: choose these, swap.every = none, or "
+                "swap.mode = 'off'"
             )
         if self.labelling.space != "per_modality":
             raise ValueError(

@@ -97,7 +97,7 @@ _ADDED_TO: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
             "densest": 20, "subset": 1.0, "outliers": "drop", "soft": "none", "soft_neighbours": 30,
             "joint": {"k1": 30, "k2": 6, "eps": 0.6, "min_samples": 4, "method": "dbscan"},
         },
-        "matching": {"cost": "prototype"},
+        "matching": {"cost": "prototype", "local_scaling": 0},
         "memory": {
             "hard": False, "hard_margin": 0.2, "cameras": "ignored", "camera_weight": 0.5, "camera_negatives": 50,
         },

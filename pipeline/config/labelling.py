@@ -95,8 +95,11 @@ class MatchingConfig(BaseModel, **STRICT):
     cost: Literal["prototype", "whitened", "sub_prototypes"] = "prototype"
     """What of two clusters is compared: `prototype`: the cosine of their prototypes; `whitened`: that after each
     modality's mean is removed and both are whitened; `sub_prototypes`: four centres of each."""
+    local_scaling: int = Field(0, ge=0)
+    """From the similarity of two clusters, the mean of those to so many nearest clusters is taken away (CSLS), so that
+    a cluster that is near to all is no one's partner; 0: it is not."""
     floor: float = Field(0.0, ge=-1, le=1)
-    """Smallest accepted similarity of a pair, as `cost` measures it."""
+    """Smallest accepted similarity of a pair, as `cost` and `local_scaling` measure it."""
 
 
 def refuse_unfit_labelling(labelling: LabellingConfig) -> None:
@@ -139,6 +142,7 @@ def refuse_unused_labelling(labelling: LabellingConfig, matching: MatchingConfig
         "labelling.infrared": labelling.infrared != plain,
         "matching.method": matching.method != pairs.method,
         "matching.cost": matching.cost != pairs.cost,
+        "matching.local_scaling": matching.local_scaling != pairs.local_scaling,
     }
     if any(changed.values()):
         names = " and ".join(name for name, differs in changed.items() if differs)

@@ -55,7 +55,7 @@ FEEDS: dict[type[BaseModel], tuple[list[Callable[..., Any]], set[str]]] = {
         {"every", "searches", "rules", "selection"},
     ),
     labelling_config.ClusteringConfig: ([label_images], set()),
-    labelling_config.MatchingConfig: ([match_clusters], {"cost"}),
+    labelling_config.MatchingConfig: ([match_clusters], {"cost", "local_scaling"}),
     method_config.MemoryConfig: (
         [cluster_objective, memory_update, HardPrototypes.__init__],
         {"hard_margin", "camera_weight", "camera_negatives"},

@@ -9,6 +9,7 @@ from clustering.dbscan import dbscan, eps_curve
 from clustering.joined_torch import join_on_device
 from clustering.joint import label_jointly, split_by_modality
 from clustering.labelling import join_on_cpu, label_images
+from clustering.local_scaling import locally_scaled
 from clustering.matching import assign_sparsely, match_clusters
 from clustering.neighbour_votes import soft_labels
 from clustering.neighbours import nearest_neighbours
@@ -44,6 +45,7 @@ CALLS = {
     "relabel_by_density": lambda: relabel_by_density(FEATURES, CLUSTERING),
     "assign_outliers": lambda: assign_outliers(FEATURES, CLUSTERING),
     "soft_labels": lambda: soft_labels(label_images(FEATURES, k1=8).ranks, LABELS, LABELS),
+    "locally_scaled": lambda: locally_scaled(FEATURES[:20] @ FEATURES[20:50].T),
     "whitened_similarity": lambda: whitened_similarity(FEATURES[:20], FEATURES[20:50]),
     "sub_prototypes": lambda: sub_prototypes(FEATURES, LABELS),
     "cluster_prototypes": lambda: cluster_prototypes(FEATURES, LABELS),

@@ -14,6 +14,7 @@ from clustering.dbscan import Clustering, EpsPoint
 from clustering.jaccard import TooManyPairsError
 from clustering.joint import JointClusters, label_jointly
 from clustering.labelling import Labelling, label_images
+from clustering.local_scaling import locally_scaled
 from clustering.matching import Assign, Matching, match_clusters, mutual_nearest
 from clustering.partners import DirectedMatching, confidence, directed, find_partners
 from clustering.prototypes import CameraProxies, cluster_prototypes
@@ -110,7 +111,10 @@ def match_found(
     prototypes = vectors.map_with(lambda rows, own: cluster_prototypes(rows, own.clustering.labels), found)
     again = assign or (mutual_nearest if settings.method == "mutual" else best_assignment)
     similarity = _similarity(vectors, found, prototypes, settings)
-    if assign is None and (settings.cost != "prototype" or settings.method in ("progressive", "transport")):
+    if settings.local_scaling:
+        similarity = locally_scaled(similarity, neighbours=settings.local_scaling)
+    plain = settings.cost == "prototype" and settings.local_scaling == 0 and settings.method in ("hungarian", "mutual")
+    if assign is None and not plain:
         partners = find_partners(similarity, method=settings.method, floor=settings.floor)
         return Clusters(found, prototypes, similarity, partners.agreed(), again, partners)
     one_to_one: Literal["hungarian", "mutual"] = "mutual" if settings.method == "mutual" else "hungarian"

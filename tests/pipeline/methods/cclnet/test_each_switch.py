@@ -36,6 +36,7 @@ CLUSTERING: list[tuple[str, Changes, str]] = [
     ("pairs", (), "matching.method=progressive"),
     ("pairs", (), "matching.method=transport"),
     ("pairs", (), "matching.cost=whitened"),
+    ("pairs", (), "matching.local_scaling=3"),
     ("pairs", (), "matching.cost=sub_prototypes"),
     ("pairs", (), "matching.floor=0.3"),
 ]

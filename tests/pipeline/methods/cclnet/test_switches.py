@@ -75,6 +75,7 @@ def test_a_joint_clustering_gives_the_pairs() -> None:
         (("matching.method=transport",), "matches moving prototypes again"),
         (("matching.cost=sub_prototypes",), "matches moving prototypes again"),
         (("matching.cost=whitened",), "matches moving prototypes again"),
+        (("matching.local_scaling=3",), "matches moving prototypes again"),
         (("labelling.space=joint_balanced",), "gives the pairs"),
         (("labelling.space=joint_balanced", "labelling.relabel=density", "swap.mode=off"), "choose one"),
         (("labelling.joint.k1=9",), "multiple of 2"),
