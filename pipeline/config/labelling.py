@@ -96,8 +96,8 @@ class MatchingConfig(BaseModel, **STRICT):
     """What of two clusters is compared: `prototype`: the cosine of their prototypes; `whitened`: that after each
     modality's mean is removed and both are whitened; `sub_prototypes`: four centres of each."""
     local_scaling: int = Field(0, ge=0)
-    """From the similarity of two clusters, the mean of those to so many nearest clusters is taken away (CSLS), so that
-    a cluster that is near to all is no one's partner; 0: it is not."""
+    """Nearest clusters whose mean similarity is taken from that of two clusters (CSLS), so that a cluster that is near
+    to all is no one's partner; 0 for none."""
     floor: float = Field(0.0, ge=-1, le=1)
     """Smallest accepted similarity of a pair, as `cost` and `local_scaling` measure it."""
 
