@@ -8,7 +8,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -273,24 +273,27 @@ def test_scores_are_those_of_the_command_and_four_clients_are_answered_in_bounde
 def test_a_signal_ends_the_server_and_every_request_has_an_answer(
     number: int, arguments: tuple[str, ...], queries: list[Path], tmp_path: Path
 ) -> None:
-    with serving(tmp_path, *arguments) as served:
+    with serving(tmp_path, *arguments) as served, ExitStack() as opened:
         answers: list[int] = []
+        idle, *connections = (
+            opened.enter_context(httpx.Client(base_url=served.address, timeout=PATIENCE, trust_env=False))
+            for _ in range(7)
+        )
 
-        def ask() -> None:
-            answer = httpx.post(f"{served.address}/api/search", content=queries[0].read_bytes(), timeout=PATIENCE)
-            answers.append(answer.status_code)
+        def ask(connection: httpx.Client) -> None:
+            answers.append(connection.post("/api/search", content=queries[0].read_bytes()).status_code)
 
-        clients = [threading.Thread(target=ask) for _ in range(6)]
+        for connection in (idle, *connections):  # connected before the signal; an open connection keeps no server
+            connection.get("/health")
+        clients = [threading.Thread(target=ask, args=(connection,)) for connection in connections]
         for one in clients:
             one.start()
         while not answers:
             time.sleep(0.001)
-        with httpx.Client(base_url=served.address, timeout=PATIENCE, trust_env=False) as idle:
-            idle.get("/health")  # a connection that is kept open does not keep the server
-            served.process.send_signal(number)
-            for one in clients:
-                one.join(PATIENCE)
-            assert served.process.wait(PATIENCE) == 0
+        served.process.send_signal(number)
+        for one in clients:
+            one.join(PATIENCE)
+        assert served.process.wait(PATIENCE) == 0
         assert len(answers) == 6 and answers[0] == 200 and set(answers) <= {200, 503}
         assert "Traceback" not in served.log.read_text()
 
@@ -302,7 +305,7 @@ def test_a_stop_among_huge_images_finishes_one_search_and_answers_the_others_at_
     shades = np.random.default_rng(0).random((4_000, 4_000), dtype=np.float32)
     buffer = io.BytesIO()
     Image.fromarray(np.round(shades, 1)).save(buffer, "TIFF", compression="tiff_adobe_deflate")
-    files = [("image", (f"{number}.tif", buffer.getvalue())) for number in range(2)]
+    files = [("image", (f"{number}.tif", buffer.getvalue())) for number in range(4)]
     with serving(tmp_path, *arguments, "--most-megabytes", "256") as served:
         answers: list[int] = []
 
@@ -322,7 +325,7 @@ def test_a_stop_among_huge_images_finishes_one_search_and_answers_the_others_at_
         assert served.process.wait(PATIENCE) == 0
     assert answers == [503, 503, 200]  # in the order of their ends
     log = served.log.read_text()
-    assert "Traceback" not in log and "2 of 2 images have more than 8 bits a channel" in log
+    assert "Traceback" not in log and "4 of 4 images have more than 8 bits a channel" in log
 
 
 def test_a_server_for_others_needs_an_address_and_a_gallery_with_a_modality(
