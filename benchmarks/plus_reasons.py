@@ -116,7 +116,7 @@ def examine(name: str, config: AnyConfig) -> dict[str, Any]:
 
 def _configure(name: str, data: Path, runs: Path, seed: int) -> AnyConfig:
     preset, changes = ROWS[name]
-    own = runs / (name.partition(", ")[2].replace(" ", "-") if name in FINDERS else "plain") / data.name
+    own = runs / name.replace(",", "").replace(" ", "-") / data.name  # rows with other pairs have the settings of W
     execution = {"runs_folder": str(own), "tracking": False, "figures": False, "register_model": False}
     return load_config(preset, (f"seed={seed}", *changes), {"data": {"root": str(data)}, "execution": execution})
 
