@@ -10,7 +10,6 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from math import inf
 from multiprocessing import get_context, set_start_method
@@ -18,6 +17,8 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from time import monotonic, perf_counter
 from typing import Any
+
+from pipeline.runtime.processes import kill_group
 
 Row = dict[str, Any]
 """What was measured, or `skipped` or `failed` with the reason."""
@@ -93,8 +94,7 @@ def stop(process: BaseProcess) -> None:
     """End a process and all that it has started."""
     if process.pid is None:
         return
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
+    kill_group(process.pid)
     process.kill()
     process.join()
 

@@ -2,7 +2,6 @@
 
 import os
 import socket
-from pathlib import Path
 
 from prefect.client.orchestration import SyncPrefectClient
 from prefect.client.schemas.filters import (
@@ -17,6 +16,8 @@ from prefect.client.schemas.filters import (
 )
 from prefect.client.schemas.objects import FlowRun, StateType
 from prefect.states import Crashed
+
+from pipeline.runtime.processes import running_process
 
 HOST_TAG = "host:"
 """Prefix of the tag with the machine of a flow run."""
@@ -66,9 +67,5 @@ def _is_lost(run: FlowRun) -> bool:
 
 def _identity(pid: int) -> str | None:
     """A process and the time of its start, which a later process with the same number does not share."""
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return None
-    state, *values = status.rpartition(")")[2].split()
-    return None if state in ("Z", "X") else f"{pid}-{values[18]}"
+    process = running_process(pid)
+    return None if process is None else f"{pid}-{process.start}"

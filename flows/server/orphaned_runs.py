@@ -25,6 +25,7 @@ from prefect.client.schemas.objects import FlowRun, WorkerStatus
 from prefect.states import AwaitingRetry, Cancelled
 
 from flows.terminal_runs import HOST_TAG, UNFINISHED, end_tasks
+from pipeline.runtime.processes import running_process
 
 logger = logging.getLogger(__name__)
 
@@ -88,11 +89,11 @@ def end_processes(pids: Sequence[int], grace_seconds: float) -> None:
         for pid in pids:
             _send(pid, signal.SIGTERM)
     limit = time.monotonic() + grace_seconds
-    while (alive := [pid for pid in pids if _is_alive(pid)]) and time.monotonic() < limit:
+    while (alive := [pid for pid in pids if running_process(pid)]) and time.monotonic() < limit:
         time.sleep(_POLL_SECONDS)
     for pid in alive:
         _send(pid, signal.SIGKILL)
-    while any(_is_alive(pid) for pid in pids):
+    while any(running_process(pid) for pid in pids):
         time.sleep(_POLL_SECONDS)
 
 
@@ -124,12 +125,3 @@ def _send(pid: int, number: signal.Signals) -> None:
         os.kill(pid, number)
     except ProcessLookupError:
         return
-
-
-def _is_alive(pid: int) -> bool:
-    """Whether a process runs; not if it is a zombie."""
-    try:
-        status = (Path("/proc") / str(pid) / "stat").read_text()
-    except OSError:
-        return False
-    return status.rpartition(")")[2].split()[0] not in ("Z", "X")

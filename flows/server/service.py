@@ -7,6 +7,7 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -15,6 +16,7 @@ import httpx
 from flows.server.guarded_server import LOOPBACK
 from pipeline.errors import ConfigError
 from pipeline.runtime.children import GroupWatch
+from pipeline.runtime.processes import kill_group
 
 logger = logging.getLogger(__name__)
 
@@ -82,35 +84,28 @@ class Service:
         """End it and its child processes; a second call does nothing."""
         if self._process is None:
             return
-        self._signal(signal.SIGTERM)
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGTERM)
         try:
             self._process.wait(GRACE_SECONDS)
         except subprocess.TimeoutExpired:
             logger.warning("%s does not end: killing it", self.name)
-        self._signal(signal.SIGKILL)  # remaining child processes
-        self._forget()
+        self._end()  # remaining child processes
 
     def kill(self) -> bool:
         """Kill it, but not the processes of its flow runs, which have their own sessions. Returns whether it ran."""
         if self._process is None:
             return False
-        self._signal(signal.SIGKILL)
-        self._forget()
+        self._end()
         return True
 
-    def _forget(self) -> None:
+    def _end(self) -> None:
         assert self._process is not None
+        kill_group(self._process.pid)
         self._process.wait()
         if self.watch is not None:
             self.watch.remove(self._process.pid)
         self._process = None
-
-    def _signal(self, number: signal.Signals) -> None:
-        assert self._process is not None
-        try:
-            os.killpg(self._process.pid, number)
-        except ProcessLookupError:
-            return
 
 
 def wait_until_ready(service: Service, stopped: Callable[[float], bool], seconds: float) -> None:

@@ -16,6 +16,7 @@ from benchmarks.gpu_check import PARTS, main, run_check
 from benchmarks.gpu_check_machine import counted, marked_files
 from benchmarks.gpu_check_parts import Check, run_part
 from benchmarks.gpu_check_report import LINES, report, target_table
+from pipeline.runtime.processes import running_process
 from tests.fresh_process import run_fresh
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -106,7 +107,7 @@ class TestParts:
         assert part["rows"]["first"]["value"] == 1
         assert "second" not in part["rows"]
         assert part["ended"].startswith("out of time after")
-        assert not runs((check.scratch / "pid").read_text())
+        assert running_process(int((check.scratch / "pid").read_text())) is None
 
     def test_a_process_that_is_killed_keeps_its_rows(self, check: Check) -> None:
         part = last_of(check, "killed")
@@ -132,15 +133,6 @@ class TestParts:
         record = json.loads(out.read_text())
         assert record["parts"]["first"]["rows"]["last"]["value"] == 2
         assert out.with_suffix(".md").exists()
-
-
-def runs(pid: str) -> bool:
-    """Whether a process is there and is more than an entry that its parent has not read."""
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text()
-    except OSError:
-        return False
-    return status.rpartition(")")[2].split()[0] != "Z"
 
 
 class TestTable:

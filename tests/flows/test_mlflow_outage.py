@@ -2,7 +2,6 @@
 
 import logging
 import os
-import signal
 import socket
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from mlflow import MlflowClient
 from pipeline.config.cclnet import CclnetConfig
 from pipeline.runs.open import run_path
 from pipeline.runs.record import RunRecord
+from pipeline.runtime.processes import kill_group
 from pipeline.tracking.replay import read_note
 from tests.flows.command_line import Call
 from tests.flows.plain_runs import run_plainly
@@ -49,7 +49,7 @@ class Server:
     def kill(self) -> None:
         """Kill it together with the processes that it started."""
         if self._process is not None:
-            os.killpg(self._process.pid, signal.SIGKILL)
+            kill_group(self._process.pid)
             self._process.wait()
             self._process = None
 

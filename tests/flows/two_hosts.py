@@ -2,15 +2,15 @@
 
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from pipeline.runtime.processes import kill_group
 from tests.flows.plain_runs import ROOT
 
 ADDRESSES = ("10.77.0.1", "10.77.0.2")
@@ -55,8 +55,7 @@ class TwoHosts:
 
     def end_all(self) -> None:
         for program in self._started:
-            with suppress(ProcessLookupError):
-                os.killpg(program.pid, signal.SIGKILL)
+            kill_group(program.pid)
             program.wait()
 
 

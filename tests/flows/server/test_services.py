@@ -12,6 +12,7 @@ import pytest
 from flows.server.guarded_server import LOOPBACK
 from flows.server.service import Service, refuse_used_port, wait_until_ready
 from pipeline.errors import ConfigError
+from pipeline.runtime.processes import running_process
 from tests.flows.command_line import Call
 
 FOREVER = [sys.executable, "-c", "import time; time.sleep(600)"]
@@ -33,19 +34,6 @@ def wait_for(file: Path) -> str:
     return file.read_text()
 
 
-def runs(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
-def wait_until_gone(pid: int) -> None:
-    """For a moment the system may still hold what was killed."""
-    while runs(pid):
-        time.sleep(0.02)
-
-
 @pytest.mark.parametrize("ending", ["stop", "kill"])
 def test_a_program_ends_with_all_that_it_has_started(ending: str, tmp_path: Path) -> None:
     # The program starts another one, says which, and waits.
@@ -53,9 +41,9 @@ def test_a_program_ends_with_all_that_it_has_started(ending: str, tmp_path: Path
     one = service([sys.executable, "-c", code], tmp_path)
     one.start()
     child = int(wait_for(tmp_path / "log"))
-    assert runs(child) and one.is_ready() and not one.has_died()
+    assert running_process(child) and one.is_ready() and not one.has_died()
     getattr(one, ending)()
-    wait_until_gone(child)
+    assert running_process(child) is None
     # Again, there is nothing to end.
     one.stop()
     assert one.kill() is False

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.runtime.children import GroupWatch
+from pipeline.runtime.processes import running_process
 
 # A process that starts another one in a group of its own, says which, and waits to be killed.
 GROUPS = """
@@ -36,13 +37,6 @@ if __name__ == "__main__":
 """
 
 
-def is_running(pid: int) -> bool:
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except FileNotFoundError:
-        return False
-
-
 @pytest.mark.parametrize("program", [GROUPS, WORKERS], ids=["group", "worker"])
 def test_a_child_ends_with_a_killed_parent(program: str, tmp_path: Path) -> None:
     script = tmp_path / "program.py"
@@ -51,9 +45,9 @@ def test_a_child_ends_with_a_killed_parent(program: str, tmp_path: Path) -> None
     with subprocess.Popen([sys.executable, script], stdout=subprocess.PIPE, text=True, env=environment) as parent:
         assert parent.stdout is not None
         child = int(parent.stdout.readline())
-        assert is_running(child)
+        assert running_process(child)
         parent.kill()
-        while is_running(child):
+        while running_process(child):
             time.sleep(0.02)
 
 
