@@ -1,1 +1,1 @@
-"""The machine of a run: device, seeds, ranks, launcher, atomic files, folder lock. Nothing about methods or data."""
+"""The machine of a run: device, seeds, ranks, launcher, processes, files, locks. Nothing about methods or data."""
