@@ -274,7 +274,8 @@ def _draw(results: list[dict[str, Any]], path: Path) -> None:
         colour = COLOURS[(drawing - 1) % len(COLOURS)]
         panel.plot(gains, rows, "s" if unpaired else "o", color=colour, label=label)
     panel.axvline(0, color="black", linewidth=0.8)
-    panel.set(yticks=range(len(names)), yticklabels=names, xlabel="mAP above CCLNet's, in points; a dot a run")
+    labels = [f"{name} (cameras used)" if CAMERAS in ROWS[name] else name for name in names]
+    panel.set(yticks=range(len(names)), yticklabels=labels, xlabel="mAP above CCLNet's, in points; a dot a run")
     panel.invert_yaxis()
     panel.grid(axis="x", alpha=0.3)
     panel.spines[["top", "right"]].set_visible(False)
