@@ -150,7 +150,7 @@ def measure_dense(job: Job, scratch: Path, repeats: int) -> dict[str, Any]:
     }
 
 
-def dense_from_lists(features: Float32[np.ndarray, "n d"], neighbours: Neighbours) -> Int64[np.ndarray, "n"]:
+def dense_from_lists(features: Float32[np.ndarray, "n d"], neighbours: Neighbours) -> Int64[np.ndarray, " n"]:
     """Labels by full matrices."""
     return dense_labels(features, neighbours.ranks, k1=K1, k2=K2, eps=EPS, min_samples=MIN_SAMPLES)
 
@@ -228,7 +228,7 @@ def measure_approximate(job: Job, scratch: Path) -> dict[str, Any]:
     }
 
 
-def outliers_apart(labels: Clustering) -> Int64[np.ndarray, "n"]:
+def outliers_apart(labels: Clustering) -> Int64[np.ndarray, " n"]:
     """Cluster numbers in which every outlier is a cluster of its own."""
     outliers = labels.labels < 0
     apart = labels.labels.copy()

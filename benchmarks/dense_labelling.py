@@ -20,10 +20,10 @@ def dense_labels(
     k2: int,
     eps: float,
     min_samples: int,
-) -> Int64[np.ndarray, "n"]:
+) -> Int64[np.ndarray, " n"]:
     """Cluster numbers from unit rows and their lists of neighbours, -1 for an outlier."""
     distances = dense_distances(dense_weights(features, ranks, k1, k2))
-    labels: Int64[np.ndarray, "n"] = DBSCAN(
+    labels: Int64[np.ndarray, " n"] = DBSCAN(
         eps=eps, min_samples=min_samples, metric="precomputed", n_jobs=-1
     ).fit_predict(distances)
     return labels
@@ -53,10 +53,10 @@ def dense_weights(
     return averaged
 
 
-def reciprocal(ranks: Int32[np.ndarray, "n k"], image: int, width: int) -> Int32[np.ndarray, "r"]:
+def reciprocal(ranks: Int32[np.ndarray, "n k"], image: int, width: int) -> Int32[np.ndarray, " r"]:
     """Those of an image's first `width` neighbours that have it among their own."""
     near = ranks[image, :width]
-    mutual: Int32[np.ndarray, "r"] = near[(ranks[near, :width] == image).any(axis=1)]
+    mutual: Int32[np.ndarray, " r"] = near[(ranks[near, :width] == image).any(axis=1)]
     return mutual
 
 

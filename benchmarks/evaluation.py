@@ -126,7 +126,7 @@ def table(name: str, row: dict[str, Any], seconds: Seconds) -> str:
     )
 
 
-def draw_gallery(generator: np.random.Generator, visible: Images, shots: int) -> Int64[np.ndarray, "g"]:
+def draw_gallery(generator: np.random.Generator, visible: Images, shots: int) -> Int64[np.ndarray, " g"]:
     """So many images of each person and camera, people ascending, inside cameras ascending."""
     groups = [
         np.flatnonzero((visible.people == person) & (visible.cameras == camera))
@@ -138,10 +138,10 @@ def draw_gallery(generator: np.random.Generator, visible: Images, shots: int) ->
 
 def rank_trial(
     similarity: Float32[np.ndarray, "q m"],
-    query_people: Int64[np.ndarray, "q"],
-    gallery_people: Int64[np.ndarray, "g"],
+    query_people: Int64[np.ndarray, " q"],
+    gallery_people: Int64[np.ndarray, " g"],
     excluded: Bool[np.ndarray, "q g"],
-    columns: Int64[np.ndarray, "g"],
+    columns: Int64[np.ndarray, " g"],
 ) -> TrialMetrics:
     """One trial as vireid ranks it."""
     return summarise(rank_queries(similarity, query_people, gallery_people, excluded, columns=columns))
@@ -149,10 +149,10 @@ def rank_trial(
 
 def loop_trial(
     similarity: Float32[np.ndarray, "q m"],
-    query_people: Int64[np.ndarray, "q"],
-    gallery_people: Int64[np.ndarray, "g"],
+    query_people: Int64[np.ndarray, " q"],
+    gallery_people: Int64[np.ndarray, " g"],
     excluded: Bool[np.ndarray, "q g"],
-    columns: Int64[np.ndarray, "g"],
+    columns: Int64[np.ndarray, " g"],
     sort: Any,
 ) -> Float64[np.ndarray, "22"]:
     """One trial as published code ranks it: query after query, sort all, mask, merge people. CMC, mAP and mINP.

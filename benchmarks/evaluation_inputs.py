@@ -17,8 +17,8 @@ class Images:
     """Images of one modality."""
 
     features: Float32[np.ndarray, "n d"]
-    people: Int64[np.ndarray, "n"]
-    cameras: Int64[np.ndarray, "n"]
+    people: Int64[np.ndarray, " n"]
+    cameras: Int64[np.ndarray, " n"]
 
 
 def draw_test_split(generator: np.random.Generator) -> tuple[Images, Images]:
@@ -40,7 +40,7 @@ def draw_test_split(generator: np.random.Generator) -> tuple[Images, Images]:
 
 
 def draw_features(
-    generator: np.random.Generator, people: Int64[np.ndarray, "n"], cameras: Int64[np.ndarray, "n"]
+    generator: np.random.Generator, people: Int64[np.ndarray, " n"], cameras: Int64[np.ndarray, " n"]
 ) -> Float32[np.ndarray, "n d"]:
     """Person, camera, person in camera, modality and noise, each a random direction; Rank-1 is about a third."""
     directions = {

@@ -192,8 +192,8 @@ def _one_to_one(clusters: Clusters, matching: Matching) -> Clusters:
 
 
 def _same_person(
-    own: Int64[np.ndarray, "own"], others: Int64[np.ndarray, "others"], similarity: Float32[np.ndarray, "own others"]
-) -> tuple[Int64[np.ndarray, "own"], Float32[np.ndarray, "own"]]:
+    own: Int64[np.ndarray, " own"], others: Int64[np.ndarray, " others"], similarity: Float32[np.ndarray, "own others"]
+) -> tuple[Int64[np.ndarray, " own"], Float32[np.ndarray, " own"]]:
     """Of each cluster: the most similar cluster of the same person in the other modality, and the similarity."""
     alike = np.where(own[:, None] == others, similarity, -np.inf)
     known = np.isfinite(alike).any(axis=1)

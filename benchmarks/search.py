@@ -92,17 +92,17 @@ def photographs(
     return rows
 
 
-def scan(query: Float32[np.ndarray, "1 dim"], gallery: Float32[np.ndarray, "n dim"]) -> Int64[np.ndarray, "k"]:
+def scan(query: Float32[np.ndarray, "1 dim"], gallery: Float32[np.ndarray, "n dim"]) -> Int64[np.ndarray, " k"]:
     """What anybody would write: one product, the largest ten, sorted."""
     similarities = gallery @ query[0]
     best = np.argpartition(-similarities, K)[:K]
-    order: Int64[np.ndarray, "k"] = best[np.argsort(-similarities[best])]
+    order: Int64[np.ndarray, " k"] = best[np.argsort(-similarities[best])]
     return order
 
 
 def each(
-    queries: Float32[np.ndarray, "q dim"], search: Callable[[Float32[np.ndarray, "1 dim"]], Int64[np.ndarray, "k"]]
-) -> tuple[list[Int64[np.ndarray, "k"]], float]:
+    queries: Float32[np.ndarray, "q dim"], search: Callable[[Float32[np.ndarray, "1 dim"]], Int64[np.ndarray, " k"]]
+) -> tuple[list[Int64[np.ndarray, " k"]], float]:
     """What every query finds, and the median time of one in milliseconds; the first is asked twice, to warm up."""
     search(queries[:1])
     found, spent = [], []
@@ -113,7 +113,7 @@ def each(
     return found, 1e3 * median(spent)
 
 
-def agreement(found: list[Int64[np.ndarray, "k"]], expected: list[Int64[np.ndarray, "k"]]) -> float:
+def agreement(found: list[Int64[np.ndarray, " k"]], expected: list[Int64[np.ndarray, " k"]]) -> float:
     """Share of the expected images that are found."""
     return float(
         np.mean([len({*one.tolist()} & {*other.tolist()}) / K for one, other in zip(found, expected, strict=True)])

@@ -83,8 +83,8 @@ PLACE_BITS = 31  # of a member's place in its row
 
 
 def row_dots(
-    rows: Float32[Tensor, "n d"], first: Int64[Tensor, "m"], second: Int64[Tensor, "m"]
-) -> Float64[Tensor, "m"]:
+    rows: Float32[Tensor, "n d"], first: Int64[Tensor, " m"], second: Int64[Tensor, " m"]
+) -> Float64[Tensor, " m"]:
     """Inner products rows[first] . rows[second] in float64, summed in the order of `row_dot`.
 
     Cost: Gathers the pairs' rows in blocks: 8 d bytes a pair, and 2 kB.
@@ -96,7 +96,7 @@ def row_dots(
     return torch.cat(parts)
 
 
-def _dots(first: Float32[Tensor, "m d"], second: Float32[Tensor, "m d"]) -> Float64[Tensor, "m"]:
+def _dots(first: Float32[Tensor, "m d"], second: Float32[Tensor, "m d"]) -> Float64[Tensor, " m"]:
     import torch
 
     lanes = torch.zeros((len(first), LANES), dtype=torch.float64, device=first.device)
@@ -108,7 +108,7 @@ def _dots(first: Float32[Tensor, "m d"], second: Float32[Tensor, "m d"]) -> Floa
     return lanes[:, 0]
 
 
-def powers(similarities: Float64[Tensor, "m"]) -> Int64[Tensor, "m"]:
+def powers(similarities: Float64[Tensor, " m"]) -> Int64[Tensor, " m"]:
     """exp(-(2 - 2 cosine)) as multiples of 1 / POWER_SCALE, as in the kernel `power`."""
     import torch
 
@@ -122,8 +122,8 @@ def powers(similarities: Float64[Tensor, "m"]) -> Int64[Tensor, "m"]:
 
 
 def softmax_weights(
-    powers: Int64[Tensor, "z"], rows: Int64[Tensor, "z"], starts: Int64[Tensor, "b_plus_one"], unit: int
-) -> Int64[Tensor, "z"]:
+    powers: Int64[Tensor, " z"], rows: Int64[Tensor, " z"], starts: Int64[Tensor, " b_plus_one"], unit: int
+) -> Int64[Tensor, " z"]:
     """Integer weights of members that sum to `unit` in each row, as in the kernel `fill_weights`.
 
     `rows` (ascending, from 0) is the row of each member; `starts` is where each row starts, and the number of members.

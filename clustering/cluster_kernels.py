@@ -7,7 +7,7 @@ from clustering.parallel import kernel
 
 
 @kernel
-def _root(parents: Int32[np.ndarray, "n"], image: int) -> int:
+def _root(parents: Int32[np.ndarray, " n"], image: int) -> int:
     """Root of an image's tree, with path halving."""
     while parents[image] != image:
         parents[image] = parents[parents[image]]
@@ -17,13 +17,13 @@ def _root(parents: Int32[np.ndarray, "n"], image: int) -> int:
 
 @kernel
 def label_pairs(
-    source: Int32[np.ndarray, "e"],
-    target: Int32[np.ndarray, "e"],
-    overlap: Int64[np.ndarray, "e"],
+    source: Int32[np.ndarray, " e"],
+    target: Int32[np.ndarray, " e"],
+    overlap: Int64[np.ndarray, " e"],
     least: int,
     min_samples: int,
-    labels: Int64[np.ndarray, "n"],
-    core: Bool[np.ndarray, "n"],
+    labels: Int64[np.ndarray, " n"],
+    core: Bool[np.ndarray, " n"],
 ) -> None:
     """Fill labels and core flags from the pairs that overlap by at least `least`."""
     num_images = len(labels)
@@ -59,7 +59,7 @@ def label_pairs(
 
 @kernel
 def sum_by_cluster(
-    features: Float32[np.ndarray, "n d"], labels: Int[np.ndarray, "n"], sums: Float64[np.ndarray, "c d"]
+    features: Float32[np.ndarray, "n d"], labels: Int[np.ndarray, " n"], sums: Float64[np.ndarray, "c d"]
 ) -> None:
     """Add each image's features to its cluster's sum, except for negative labels."""
     for image in range(len(labels)):

@@ -52,12 +52,12 @@ def louvain(graph: RadiusGraph, eps: float, min_samples: int) -> Clustering:
 
 def _near_pairs(
     graph: RadiusGraph, eps: float, min_samples: int
-) -> tuple[Int32[np.ndarray, "e"], Int32[np.ndarray, "e"], Int64[np.ndarray, "e"]]:
+) -> tuple[Int32[np.ndarray, " e"], Int32[np.ndarray, " e"], Int64[np.ndarray, " e"]]:
     near = graph.overlap >= least_overlap(graph, eps, min_samples)
     return graph.source[near], graph.target[near], graph.overlap[near]
 
 
-def _labels(smallest: Int64[np.ndarray, "n"], min_samples: int) -> Clustering:
+def _labels(smallest: Int64[np.ndarray, " n"], min_samples: int) -> Clustering:
     """Number the clusters, each given by its smallest image, and make images of small ones outliers."""
     sizes = np.bincount(smallest, minlength=len(smallest))
     labels = np.full(len(smallest), OUTLIER, np.int64)

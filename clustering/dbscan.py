@@ -19,8 +19,8 @@ class Clustering:
     Numbers are 0 to c-1 without a gap. `core` marks core images; an outlier never is one.
     """
 
-    labels: Int64[np.ndarray, "n"]
-    core: Bool[np.ndarray, "n"]
+    labels: Int64[np.ndarray, " n"]
+    core: Bool[np.ndarray, " n"]
 
     def __post_init__(self) -> None:
         used = np.unique(self.labels[self.labels != OUTLIER])

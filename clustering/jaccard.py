@@ -47,9 +47,9 @@ class NeighbourhoodWeights:
     `weights` are multiples of 1 / scale, and every row sums to exactly `scale`, the largest multiple of k2 up to 2^30.
     """
 
-    starts: Int64[np.ndarray, "n_plus_one"]
-    columns: Int32[np.ndarray, "z"]
-    weights: Int32[np.ndarray, "z"]
+    starts: Int64[np.ndarray, " n_plus_one"]
+    columns: Int32[np.ndarray, " z"]
+    weights: Int32[np.ndarray, " z"]
     scale: int
 
 
@@ -62,9 +62,9 @@ class RadiusGraph:
     """
 
     num_images: int
-    source: Int32[np.ndarray, "e"]
-    target: Int32[np.ndarray, "e"]
-    overlap: Int64[np.ndarray, "e"]
+    source: Int32[np.ndarray, " e"]
+    target: Int32[np.ndarray, " e"]
+    overlap: Int64[np.ndarray, " e"]
     scale: int
     eps: float
 
@@ -146,7 +146,7 @@ def _check_lists(num_images: int, neighbours: Neighbours, width: int) -> None:
         )
 
 
-def _mutual(neighbours: Neighbours, width: int) -> tuple[Int32[np.ndarray, "n width"], Int32[np.ndarray, "n"]]:
+def _mutual(neighbours: Neighbours, width: int) -> tuple[Int32[np.ndarray, "n width"], Int32[np.ndarray, " n"]]:
     """Reciprocal neighbours of each image among the first `width`, and their number."""
     members = np.empty((len(neighbours.ranks), width), np.int32)
     counts = np.empty(len(members), np.int32)
@@ -154,7 +154,7 @@ def _mutual(neighbours: Neighbours, width: int) -> tuple[Int32[np.ndarray, "n wi
     return members, counts
 
 
-def _empty_rows(sizes: Int64[np.ndarray, "n"], scale: int) -> NeighbourhoodWeights:
+def _empty_rows(sizes: Int64[np.ndarray, " n"], scale: int) -> NeighbourhoodWeights:
     starts = np.concatenate([np.zeros(1, np.int64), np.cumsum(sizes)])
     return NeighbourhoodWeights(starts, np.empty(starts[-1], np.int32), np.empty(starts[-1], np.int32), scale)
 
@@ -197,7 +197,7 @@ def radius_graph(weights: NeighbourhoodWeights, eps: float, *, wider: Sequence[f
 
 
 def listed_distances(
-    weights: NeighbourhoodWeights, neighbours: Neighbours, images: Int64[np.ndarray, "b"]
+    weights: NeighbourhoodWeights, neighbours: Neighbours, images: Int64[np.ndarray, " b"]
 ) -> Float64[np.ndarray, "b others"]:
     """Jaccard distances of `images` to the other images of their lists, in list order, the image itself excluded."""
     overlaps = np.empty((len(images), neighbours.ranks.shape[1]), np.int64)
@@ -209,7 +209,10 @@ class RowJoin:
     """Min-sum join of rows of integer weights, on all cores; a row's sum fits 32 bits. Cost: 8 bytes a weight."""
 
     def __init__(
-        self, starts: Int64[np.ndarray, "n_plus_one"], columns: Int32[np.ndarray, "z"], weights: Int32[np.ndarray, "z"]
+        self,
+        starts: Int64[np.ndarray, " n_plus_one"],
+        columns: Int32[np.ndarray, " z"],
+        weights: Int32[np.ndarray, " z"],
     ) -> None:
         self._num_images = len(starts) - 1
         column_starts = np.zeros(len(starts), np.int64)

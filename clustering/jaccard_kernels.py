@@ -14,9 +14,9 @@ from clustering.neighbours_kernels import LANES, row_dot
 from clustering.parallel import kernel
 
 Rows = Float32[np.ndarray, "n d"]
-Longs = Int64[np.ndarray, "n"]
+Longs = Int64[np.ndarray, " n"]
 Lists = Int32[np.ndarray, "n k"]  # image indices, a row an image
-PerImage = Int32[np.ndarray, "n"]
+PerImage = Int32[np.ndarray, " n"]
 Starts = Int64[np.ndarray, "n_plus_one"]  # compressed sparse rows or columns: where each begins
 Entries = Int32[np.ndarray, "z"]  # their indices or weights
 JoinArrays = tuple[Starts, Entries, Starts, Entries, Entries]  # rows: starts, columns; columns: starts, rows, weights
@@ -312,7 +312,7 @@ def list_pairs(arrays: JoinArrays, least: int, most: int, start: int, stop: int)
 
 
 @kernel
-def count_pairs(arrays: JoinArrays, least: Int64[np.ndarray, "t"], start: int, stop: int) -> Int64[np.ndarray, "t"]:
+def count_pairs(arrays: JoinArrays, least: Int64[np.ndarray, " t"], start: int, stop: int) -> Int64[np.ndarray, " t"]:
     """Count the pairs that `list_pairs` would list for each of several thresholds."""
     starts, _columns, column_starts, rows, _row_weights = arrays
     overlaps = np.zeros(len(starts) - 1, np.int32)
@@ -330,7 +330,7 @@ def count_pairs(arrays: JoinArrays, least: Int64[np.ndarray, "t"], start: int, s
 
 @kernel
 def listed_overlaps(
-    images: Int64[np.ndarray, "b"],
+    images: Int64[np.ndarray, " b"],
     ranks: Lists,
     starts: Starts,
     columns: Entries,

@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 class DeviceWeights:
     """`NeighbourhoodWeights` on a device, the columns of each row in ascending order."""
 
-    starts: Int64[Tensor, "n_plus_one"]
-    columns: Int64[Tensor, "z"]
-    weights: Int32[Tensor, "z"]
+    starts: Int64[Tensor, " n_plus_one"]
+    columns: Int64[Tensor, " z"]
+    weights: Int32[Tensor, " z"]
     scale: int
 
 
@@ -45,7 +45,7 @@ def weights_on_device(
     unit = LARGEST_SCALE // k2
     mutual, half = _mutual(ranks[:, :width]), _mutual(ranks[:, :half_width])
 
-    def weigh(start: int, stop: int) -> tuple[Int64[Tensor, "b"], Int64[Tensor, "z"], Int32[Tensor, "z"]]:
+    def weigh(start: int, stop: int) -> tuple[Int64[Tensor, " b"], Int64[Tensor, " z"], Int32[Tensor, " z"]]:
         local, columns = _expanded(ranks, mutual, half, start, stop)
         sizes = local.bincount(minlength=stop - start)
         similarity_powers = powers(row_dots(rows, local + start, columns))
@@ -74,7 +74,7 @@ def _expanded(
     half: Bool[Tensor, "n half_width"],
     start: int,
     stop: int,
-) -> tuple[Int64[Tensor, "z"], Int64[Tensor, "z"]]:
+) -> tuple[Int64[Tensor, " z"], Int64[Tensor, " z"]]:
     """Members of the expanded sets E of images start..stop: the image, counted from `start`, and the member; sorted."""
     import torch
 
@@ -97,7 +97,7 @@ def _averaged(expanded: DeviceWeights, ranks: Int64[Tensor, "n _"], k2: int) -> 
 
     num_images = len(ranks)
 
-    def sum_rows(start: int, stop: int) -> tuple[Int64[Tensor, "b"], Int64[Tensor, "z"], Int32[Tensor, "z"]]:
+    def sum_rows(start: int, stop: int) -> tuple[Int64[Tensor, " b"], Int64[Tensor, " z"], Int32[Tensor, " z"]]:
         others = ranks[start:stop, :k2].flatten()
         source, entries = entries_of_rows(expanded, others)
         keys, places = ((source // k2) * num_images + expanded.columns[entries]).unique(return_inverse=True)
@@ -110,13 +110,15 @@ def _averaged(expanded: DeviceWeights, ranks: Int64[Tensor, "n _"], k2: int) -> 
     return _joined(in_device_blocks(sum_rows, num_images, size), k2 * expanded.scale)
 
 
-def entries_of_rows(weights: DeviceWeights, rows: Int64[Tensor, "m"]) -> tuple[Int64[Tensor, "y"], Int64[Tensor, "y"]]:
+def entries_of_rows(
+    weights: DeviceWeights, rows: Int64[Tensor, " m"]
+) -> tuple[Int64[Tensor, " y"], Int64[Tensor, " y"]]:
     """List the entries of some rows, one row after the other: index into `rows`, and place of the entry."""
     begins = weights.starts[rows]
     return spans(begins, weights.starts[rows + 1] - begins)
 
 
-def spans(begins: Int64[Tensor, "m"], sizes: Int64[Tensor, "m"]) -> tuple[Int64[Tensor, "y"], Int64[Tensor, "y"]]:
+def spans(begins: Int64[Tensor, " m"], sizes: Int64[Tensor, " m"]) -> tuple[Int64[Tensor, " y"], Int64[Tensor, " y"]]:
     """Count up from each of `begins`, `sizes` numbers: index into `begins`, and the number."""
     import torch
 
@@ -126,7 +128,7 @@ def spans(begins: Int64[Tensor, "m"], sizes: Int64[Tensor, "m"]) -> tuple[Int64[
 
 
 def _joined(
-    blocks: list[tuple[Int64[Tensor, "b"], Int64[Tensor, "z"], Int32[Tensor, "z"]]], scale: int
+    blocks: list[tuple[Int64[Tensor, " b"], Int64[Tensor, " z"], Int32[Tensor, " z"]]], scale: int
 ) -> DeviceWeights:
     import torch
 
@@ -134,7 +136,7 @@ def _joined(
     return DeviceWeights(_starts(sizes), columns, weights, scale)
 
 
-def _starts(sizes: Int64[Tensor, "b"]) -> Int64[Tensor, "b_plus_one"]:
+def _starts(sizes: Int64[Tensor, " b"]) -> Int64[Tensor, " b_plus_one"]:
     import torch
 
     return torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
@@ -148,11 +150,11 @@ class Columns:
     the number of later entries there (`left`).
     """
 
-    rows: Int64[Tensor, "z"]
-    weights: Int32[Tensor, "z"]
-    row_of: Int64[Tensor, "z"]
-    later: Int64[Tensor, "z"]
-    left: Int64[Tensor, "z"]
+    rows: Int64[Tensor, " z"]
+    weights: Int32[Tensor, " z"]
+    row_of: Int64[Tensor, " z"]
+    later: Int64[Tensor, " z"]
+    left: Int64[Tensor, " z"]
 
 
 def transposed(weights: DeviceWeights) -> Columns:
@@ -179,7 +181,7 @@ def pairs_on_device(weights: DeviceWeights, columns: Columns, eps: float) -> Rad
     """
     least, num_images, found = smallest_overlap(eps, weights.scale), len(weights.starts) - 1, 0
 
-    def join(start: int, stop: int) -> tuple[Int32[np.ndarray, "e"], ...]:
+    def join(start: int, stop: int) -> tuple[Int32[np.ndarray, " e"], ...]:
         nonlocal found
         if found > jaccard.MOST_PAIRS:
             return (np.empty(0, np.int32),) * 3
@@ -203,7 +205,7 @@ def count_pairs_on_device(weights: DeviceWeights, columns: Columns, eps_values: 
 
     least = [smallest_overlap(eps, weights.scale) for eps in eps_values]
 
-    def count(start: int, stop: int) -> Int64[Tensor, "radii"]:
+    def count(start: int, stop: int) -> Int64[Tensor, " radii"]:
         overlaps = _overlaps(weights, columns, start, stop)
         return torch.stack([(overlaps >= value).sum() for value in least])
 
@@ -212,7 +214,7 @@ def count_pairs_on_device(weights: DeviceWeights, columns: Columns, eps_values: 
 
 
 def listed_overlaps_on_device(
-    weights: DeviceWeights, ranks: Int64[Tensor, "n k"], images: Int64[Tensor, "b"]
+    weights: DeviceWeights, ranks: Int64[Tensor, "n k"], images: Int64[Tensor, " b"]
 ) -> Int64[np.ndarray, "b others"]:
     """Overlaps of `images` with the other images of their lists, in list order, on the host."""
     import torch
@@ -240,7 +242,7 @@ def _rows(weights: DeviceWeights) -> int:
     return block_rows(weights.starts.device, 16 * (len(weights.starts) - 1))
 
 
-def _overlaps(weights: DeviceWeights, columns: Columns, start: int, stop: int) -> Int32[Tensor, "sums"]:
+def _overlaps(weights: DeviceWeights, columns: Columns, start: int, stop: int) -> Int32[Tensor, " sums"]:
     """Shared weight of images start..stop with every later image: a row of n sums each, 0 up to the image itself."""
     import torch
 

@@ -83,7 +83,7 @@ def label_jointly(
     k2: int = 6,
     eps: float = 0.6,
     min_samples: int = 4,
-    visible_rows: Int64[np.ndarray, "m"] | None = None,
+    visible_rows: Int64[np.ndarray, " m"] | None = None,
     method: Method = "dbscan",
     device: str = "cpu",
 ) -> Labelling:
@@ -172,7 +172,7 @@ def split_by_modality(
     visible: Float32[np.ndarray, "n1 d"],
     infrared: Float32[np.ndarray, "n2 d"],
     *,
-    visible_rows: Int64[np.ndarray, "m"] | None = None,
+    visible_rows: Int64[np.ndarray, " m"] | None = None,
 ) -> JointClusters:
     """Separate a joint clustering (visible images first) and read the pairs of clusters off it.
 
@@ -202,7 +202,7 @@ def split_by_modality(
     return JointClusters(of_visible, of_infrared, matching, len(both) / max(1, joint.num_clusters))
 
 
-def _compact(labels: Int64[np.ndarray, "n"], core: np.ndarray) -> tuple[Int64[np.ndarray, "c"], Clustering]:
+def _compact(labels: Int64[np.ndarray, " n"], core: np.ndarray) -> tuple[Int64[np.ndarray, " c"], Clustering]:
     """The cluster numbers in use, ascending, and the clustering numbered by them."""
     held, places = np.unique(labels[labels != OUTLIER], return_inverse=True)
     compact = np.full(len(labels), OUTLIER)

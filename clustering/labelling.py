@@ -96,7 +96,7 @@ def list_length(k1: int, k1_counts_self: bool) -> int:
     return k1 if k1_counts_self else k1 + 1
 
 
-def images_for_quantiles(num_images: int) -> Int64[np.ndarray, "b"]:
+def images_for_quantiles(num_images: int) -> Int64[np.ndarray, " b"]:
     """Choose at most QUANTILE_IMAGES images, spread evenly."""
     return np.linspace(0, num_images - 1, min(num_images, QUANTILE_IMAGES)).astype(np.int64)
 

@@ -32,7 +32,7 @@ def locally_scaled(similarity: Float32[np.ndarray, "c1 c2"], *, neighbours: int 
     return scaled
 
 
-def _mean_of_largest(similarity: Float32[np.ndarray, "c1 c2"], number: int) -> Float32[np.ndarray, "c1"]:
+def _mean_of_largest(similarity: Float32[np.ndarray, "c1 c2"], number: int) -> Float32[np.ndarray, " c1"]:
     kept = min(number, similarity.shape[1])
-    largest: Float32[np.ndarray, "c1"] = np.partition(similarity, -kept, axis=1)[:, -kept:].mean(axis=1)
+    largest: Float32[np.ndarray, " c1"] = np.partition(similarity, -kept, axis=1)[:, -kept:].mean(axis=1)
     return largest

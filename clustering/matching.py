@@ -22,9 +22,9 @@ Assign = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]
 class Matching:
     """One-to-one pairs of a visible and an infrared cluster, ascending by visible, and their prototypes' similarity."""
 
-    visible: Int64[np.ndarray, "m"]
-    infrared: Int64[np.ndarray, "m"]
-    similarity: Float32[np.ndarray, "m"]
+    visible: Int64[np.ndarray, " m"]
+    infrared: Int64[np.ndarray, " m"]
+    similarity: Float32[np.ndarray, " m"]
 
     def __post_init__(self) -> None:
         for side in (self.visible, self.infrared):
@@ -73,7 +73,7 @@ def match_clusters(
 
 def best_assignment(
     similarity: Float[np.ndarray, "c1 c2"],
-) -> tuple[Int64[np.ndarray, "m"], Int64[np.ndarray, "m"]]:
+) -> tuple[Int64[np.ndarray, " m"], Int64[np.ndarray, " m"]]:
     """The one-to-one pairs with the largest sum of similarities: rows, ascending, and columns; min(c1, c2) pairs."""
     from scipy.optimize import linear_sum_assignment  # slow to import
 
@@ -83,7 +83,7 @@ def best_assignment(
 
 def mutual_nearest(
     similarity: Float[np.ndarray, "c1 c2"],
-) -> tuple[Int64[np.ndarray, "m"], Int64[np.ndarray, "m"]]:
+) -> tuple[Int64[np.ndarray, " m"], Int64[np.ndarray, " m"]]:
     """Mutual nearest clusters (the first in a tie): visible clusters, ascending, and their partners."""
     if not similarity.size:
         return np.empty(0, np.int64), np.empty(0, np.int64)
@@ -94,7 +94,7 @@ def mutual_nearest(
 
 def assign_sparsely(
     visible: Float32[np.ndarray, "c1 d"], infrared: Float32[np.ndarray, "c2 d"], *, candidates: int = CANDIDATES
-) -> tuple[Int64[np.ndarray, "m"], Int64[np.ndarray, "m"]]:
+) -> tuple[Int64[np.ndarray, " m"], Int64[np.ndarray, " m"]]:
     """Assign clusters among candidate pairs: each cluster's `candidates` most similar clusters of the other modality.
 
     If these pairs allow no full assignment, their number is doubled, up to all. The sum of similarities is the largest

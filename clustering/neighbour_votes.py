@@ -21,13 +21,13 @@ class SoftLabels:
     """
 
     targets: csr_array
-    weights: Float32[np.ndarray, "n"]
+    weights: Float32[np.ndarray, " n"]
 
 
 def soft_labels(
     ranks: Int32[np.ndarray, "n k"],
-    labels: Int64[np.ndarray, "m"],
-    own: Int64[np.ndarray, "n"],
+    labels: Int64[np.ndarray, " m"],
+    own: Int64[np.ndarray, " n"],
     *,
     one_hot_share: float = ONE_HOT_SHARE,
 ) -> SoftLabels:

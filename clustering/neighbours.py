@@ -138,7 +138,7 @@ def _search_blocks(
 
 def _empty_lists(
     num_images: int, width: int
-) -> tuple[Int32[np.ndarray, "n width"], Float32[np.ndarray, "n width"], Bool[np.ndarray, "n"]]:
+) -> tuple[Int32[np.ndarray, "n width"], Float32[np.ndarray, "n width"], Bool[np.ndarray, " n"]]:
     """Ranks, similarities and settled flags to fill; untouched pages take no memory."""
     return (
         np.empty((num_images, width), np.int32),
@@ -164,7 +164,7 @@ def put_in_order(
     first: int,
     ranks: Int32[np.ndarray, "n k"],
     similarities: Float32[np.ndarray, "n k"],
-    settled: Bool[np.ndarray, "n"],
+    settled: Bool[np.ndarray, " n"],
 ) -> None:
     """Write the lists of images first to first + b from search results, ties by float64 and then by index.
 
@@ -179,7 +179,7 @@ def put_in_order(
 
 def search_through_all(
     features: Float32[np.ndarray, "n d"],
-    images: Int64[np.ndarray, "b"],
+    images: Int64[np.ndarray, " b"],
     ranks: Int32[np.ndarray, "n k"],
     similarities: Float32[np.ndarray, "n k"],
     targets: range | None = None,
@@ -298,7 +298,7 @@ def one_thread(faiss: Any) -> Iterator[None]:
 
 
 def _exact_lists(
-    features: Float32[np.ndarray, "n d"], images: Int64[np.ndarray, "b"], k: int
+    features: Float32[np.ndarray, "n d"], images: Int64[np.ndarray, " b"], k: int
 ) -> Int32[np.ndarray, "b k"]:
     ranks = np.empty((len(features), k), np.int32)  # untouched pages take no memory
     search_through_all(features, images, ranks, np.empty(ranks.shape, np.float32))

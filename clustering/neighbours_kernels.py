@@ -41,7 +41,7 @@ def row_dot(rows: Rows, first: int, second: int, lanes: Lanes) -> float:
 
 @kernel
 def _insert(
-    images: Int64[np.ndarray, "w"], scores: Float64[np.ndarray, "w"], count: int, image: int, score: float
+    images: Int64[np.ndarray, " w"], scores: Float64[np.ndarray, " w"], count: int, image: int, score: float
 ) -> int:
     """Insert an image into a list of the best, most similar first, ties by index; return the list's new size."""
     hole = count
@@ -58,8 +58,8 @@ def _insert(
 def _write_list(
     features: Rows,
     image: int,
-    others: Int64[np.ndarray, "w"],
-    scores: Float64[np.ndarray, "w"],
+    others: Int64[np.ndarray, " w"],
+    scores: Float64[np.ndarray, " w"],
     lanes: Lanes,
     ranks: Ranks,
     similarities: Similarities,
@@ -81,7 +81,7 @@ def order_candidates(
     tolerance: float,
     ranks: Ranks,
     similarities: Similarities,
-    settled: Bool[np.ndarray, "n"],
+    settled: Bool[np.ndarray, " n"],
     start: int,
     stop: int,
 ) -> None:
@@ -115,10 +115,10 @@ def order_candidates(
 @kernel
 def choose_among_ties(
     features: Rows,
-    images: Int64[np.ndarray, "b"],
+    images: Int64[np.ndarray, " b"],
     all_similarities: Float32[np.ndarray, "b targets"],
     first_target: int,
-    least: Float32[np.ndarray, "b"],
+    least: Float32[np.ndarray, " b"],
     ranks: Ranks,
     similarities: Similarities,
     start: int,

@@ -57,7 +57,7 @@ def ranks_between_on_device(
 
 
 def _most_similar(
-    rows: Float32[Tensor, "n d"], images: Int64[Tensor, "q"], targets: range, wanted: int
+    rows: Float32[Tensor, "n d"], images: Int64[Tensor, " q"], targets: range, wanted: int
 ) -> Int64[Tensor, "q wanted"]:
     """The `wanted` most similar targets of each image, itself excluded; the targets hold all images or none."""
     import torch
@@ -65,7 +65,7 @@ def _most_similar(
     num_others = len(targets) - (bool(len(images)) and int(images[0]) in targets)
     width = min(wanted + SPARE_CANDIDATES, num_others)
 
-    def search(start: int, stop: int) -> tuple[Int64[Tensor, "b wanted"], Bool[Tensor, "b"]]:
+    def search(start: int, stop: int) -> tuple[Int64[Tensor, "b wanted"], Bool[Tensor, " b"]]:
         similarities, found = _similarities(rows, images[start:stop], targets).topk(width, dim=1)
         settled = torch.ones(stop - start, dtype=torch.bool, device=rows.device)
         if 0 < wanted < num_others:
@@ -85,7 +85,7 @@ def _most_similar(
 
 
 def _similarities(
-    rows: Float32[Tensor, "n d"], images: Int64[Tensor, "b"], targets: range
+    rows: Float32[Tensor, "n d"], images: Int64[Tensor, " b"], targets: range
 ) -> Float32[Tensor, "b targets"]:
     """Similarities of some images to the targets, minus infinity to themselves."""
     similarities = rows[images] @ rows[targets.start : targets.stop].T
@@ -107,7 +107,7 @@ def in_merged_order(rows: Float32[Tensor, "n d"], lists: Int64[Tensor, "n k"]) -
 
 def _in_order(
     rows: Float32[Tensor, "n d"],
-    images: Int64[Tensor, "b"],
+    images: Int64[Tensor, " b"],
     found: Int64[Tensor, "b w"],
     similarities: Float32[Tensor, "b w"],
 ) -> Int64[Tensor, "b w"]:
@@ -122,7 +122,7 @@ def _in_order(
 
 
 def _among_ties(
-    rows: Float32[Tensor, "n d"], images: Int64[Tensor, "b"], targets: range, wanted: int
+    rows: Float32[Tensor, "n d"], images: Int64[Tensor, " b"], targets: range, wanted: int
 ) -> Int64[Tensor, "b wanted"]:
     """The `wanted` most similar targets among those within rounding of the last of them."""
     import torch

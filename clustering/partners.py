@@ -10,8 +10,8 @@ from clustering.matching import Matching, best_assignment, mutual_nearest
 from clustering.transport import REGULARISATION, transport_plan
 
 NO_PARTNER = -1
-Pairs = tuple[Int64[np.ndarray, "m"], Int64[np.ndarray, "m"]]  # visible clusters, infrared clusters
-BackPairs = tuple[Int64[np.ndarray, "p"], Int64[np.ndarray, "p"]]  # as well
+Pairs = tuple[Int64[np.ndarray, " m"], Int64[np.ndarray, " m"]]  # visible clusters, infrared clusters
+BackPairs = tuple[Int64[np.ndarray, " p"], Int64[np.ndarray, " p"]]  # as well
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,10 +21,10 @@ class DirectedMatching:
     Several clusters may have the same partner, which has one of them as its own, or another cluster.
     """
 
-    of_visible: Int64[np.ndarray, "c1"]
-    of_infrared: Int64[np.ndarray, "c2"]
-    visible_similarity: Float32[np.ndarray, "c1"]
-    infrared_similarity: Float32[np.ndarray, "c2"]
+    of_visible: Int64[np.ndarray, " c1"]
+    of_infrared: Int64[np.ndarray, " c2"]
+    visible_similarity: Float32[np.ndarray, " c1"]
+    infrared_similarity: Float32[np.ndarray, " c2"]
 
     def __post_init__(self) -> None:
         for side, others in ((self.of_visible, self.of_infrared), (self.of_infrared, self.of_visible)):
@@ -62,7 +62,7 @@ def find_partners(
     method: Literal["hungarian", "mutual", "progressive", "transport"] = "hungarian",
     floor: float | None = None,
     strict: bool = True,
-    sizes: tuple[Int64[np.ndarray, "c1"], Int64[np.ndarray, "c2"]] | None = None,
+    sizes: tuple[Int64[np.ndarray, " c1"], Int64[np.ndarray, " c2"]] | None = None,
     regularisation: float = REGULARISATION,
 ) -> DirectedMatching:
     """Find the partners of visible clusters (rows) and infrared ones (columns). Transposing exchanges the fields.
@@ -131,7 +131,7 @@ def progressive_pairs(similarity: Float[np.ndarray, "c1 c2"]) -> Pairs:
 
 def confidence(
     similarity: Float32[np.ndarray, "c1 c2"], pairs: Pairs, *, temperature: float
-) -> Float32[np.ndarray, "m"]:
+) -> Float32[np.ndarray, " m"]:
     """How certain each pair is, in [0, 1]: 0 if a cluster that is no partner is as similar.
 
     With m the margin of a pair over the most similar cluster of its row that is no partner there, and likewise of its
@@ -153,13 +153,13 @@ def confidence(
     others[pairs] = -np.inf
     best = others.max(axis=1, initial=-np.inf)[rows], others.max(axis=0, initial=-np.inf)[columns]
     factors = [np.tanh(np.maximum(own - other, 0.0) / (2.0 * temperature)) for other in best]
-    certain: Float32[np.ndarray, "m"] = np.sqrt(factors[0] * factors[1]).astype(np.float32)
+    certain: Float32[np.ndarray, " m"] = np.sqrt(factors[0] * factors[1]).astype(np.float32)
     return certain
 
 
 def margins(
-    similarity: Float32[np.ndarray, "c1 c2"], rows: Int64[np.ndarray, "m"], columns: Int64[np.ndarray, "m"]
-) -> Float64[np.ndarray, "m"]:
+    similarity: Float32[np.ndarray, "c1 c2"], rows: Int64[np.ndarray, " m"], columns: Int64[np.ndarray, " m"]
+) -> Float64[np.ndarray, " m"]:
     """Similarity of each pair less that of the best other column of its row; infinite without others."""
     others = similarity[rows].astype(np.float64)
     own = others[np.arange(len(rows)), columns]
@@ -178,7 +178,7 @@ def _partners(
 
 def _most_similar(
     similarity: Float32[np.ndarray, "c1 c2"], pairs: Pairs, floor: float | None
-) -> tuple[Int64[np.ndarray, "c1"], Float32[np.ndarray, "c1"]]:
+) -> tuple[Int64[np.ndarray, " c1"], Float32[np.ndarray, " c1"]]:
     """For each row, the most similar column of its pairs at the floor or above, the first in a tie; and how similar."""
     rows, columns = pairs
     values = similarity[rows, columns]

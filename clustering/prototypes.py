@@ -12,7 +12,7 @@ from clustering.rows import check_unit_rows
 
 
 def cluster_prototypes(
-    features: Float32[np.ndarray, "n d"], labels: Int[np.ndarray, "n"]
+    features: Float32[np.ndarray, "n d"], labels: Int[np.ndarray, " n"]
 ) -> Float32[np.ndarray, "c d"]:
     """Average the features (unit rows) of each cluster 0, 1, ..., without outliers, and scale the means to length 1.
 
@@ -51,12 +51,12 @@ class CameraProxies:
     """
 
     prototypes: Float32[np.ndarray, "p d"]
-    clusters: Int64[np.ndarray, "p"]
-    of_images: Int64[np.ndarray, "n"]
+    clusters: Int64[np.ndarray, " p"]
+    of_images: Int64[np.ndarray, " n"]
 
 
 def camera_proxies(
-    features: Float32[np.ndarray, "n d"], labels: Int64[np.ndarray, "n"], cameras: Int64[np.ndarray, "n"]
+    features: Float32[np.ndarray, "n d"], labels: Int64[np.ndarray, " n"], cameras: Int64[np.ndarray, " n"]
 ) -> CameraProxies:
     """Split clusters by camera, and average each part as `cluster_prototypes` does.
 
@@ -71,7 +71,7 @@ def camera_proxies(
 
 def nearest_prototypes(
     features: Float32[np.ndarray, "n d"], prototypes: Float32[np.ndarray, "c d"]
-) -> Int64[np.ndarray, "n"]:
+) -> Int64[np.ndarray, " n"]:
     """The most similar prototype (of at least one) of each image, the first in a tie.
 
     Similarities within rounding of the largest are computed again in float64.
@@ -93,7 +93,7 @@ def nearest_prototypes(
     return nearest
 
 
-def row_products(first: Float32[np.ndarray, "m d"], second: Float32[np.ndarray, "m d"]) -> Float64[np.ndarray, "m"]:
+def row_products(first: Float32[np.ndarray, "m d"], second: Float32[np.ndarray, "m d"]) -> Float64[np.ndarray, " m"]:
     """Inner products of paired rows, in float64."""
-    products: Float64[np.ndarray, "m"] = np.einsum("md,md->m", first, second, dtype=np.float64)
+    products: Float64[np.ndarray, " m"] = np.einsum("md,md->m", first, second, dtype=np.float64)
     return products

@@ -58,7 +58,7 @@ def relabel_by_density(
     return Clustering(labels, clustering.core.copy())
 
 
-def _densities(rows: Float32[np.ndarray, "m d"]) -> Int64[np.ndarray, "m"]:
+def _densities(rows: Float32[np.ndarray, "m d"]) -> Int64[np.ndarray, " m"]:
     """Rows with cosine above `NEAR` less rows below, for each row; cosines within rounding of it in float64."""
     densities = np.empty(len(rows), np.int64)
     block = max(1, SIMILARITIES_PER_BLOCK // len(rows))
@@ -76,15 +76,15 @@ class AssignedOutliers:
     """Labels in which some outliers have joined a cluster, and which ones; none of them is a core image."""
 
     clustering: Clustering
-    joined: Bool[np.ndarray, "n"]
+    joined: Bool[np.ndarray, " n"]
 
     @property
-    def founding_labels(self) -> Int64[np.ndarray, "n"]:
+    def founding_labels(self) -> Int64[np.ndarray, " n"]:
         """The labels without those that joined: prototypes are formed of these."""
         return np.where(self.joined, OUTLIER, self.clustering.labels)
 
     @property
-    def weights(self) -> Float32[np.ndarray, "n"]:
+    def weights(self) -> Float32[np.ndarray, " n"]:
         """Weight of each image in a loss: 1, 0.5 if it joined, 0 if it is an outlier."""
         weights = np.where(self.joined, JOINED_WEIGHT, self.clustering.labels != OUTLIER)
         return weights.astype(np.float32)
@@ -114,10 +114,10 @@ def assign_outliers(features: Float32[np.ndarray, "n d"], clustering: Clustering
     return AssignedOutliers(Clustering(labels, clustering.core.copy()), joined)
 
 
-def _medians(values: Float64[np.ndarray, "n"], groups: Int64[np.ndarray, "n"]) -> Float64[np.ndarray, "c"]:
+def _medians(values: Float64[np.ndarray, " n"], groups: Int64[np.ndarray, " n"]) -> Float64[np.ndarray, " c"]:
     """The median of each group 0, 1, ...; of an even number, the mean of the middle two."""
     ordered = values[np.lexsort((values, groups))]
     sizes = np.bincount(groups)
     starts = np.cumsum(sizes) - sizes
-    medians: Float64[np.ndarray, "c"] = (ordered[starts + (sizes - 1) // 2] + ordered[starts + sizes // 2]) / 2.0
+    medians: Float64[np.ndarray, " c"] = (ordered[starts + (sizes - 1) // 2] + ordered[starts + sizes // 2]) / 2.0
     return medians

@@ -20,11 +20,11 @@ class SubPrototypes:
     """Unit rows, and the cluster of each, ascending."""
 
     vectors: Float32[np.ndarray, "s d"]
-    clusters: Int64[np.ndarray, "s"]
+    clusters: Int64[np.ndarray, " s"]
 
 
 def sub_prototypes(
-    features: Float32[np.ndarray, "n d"], labels: Int64[np.ndarray, "n"], *, centres: int = CENTRES
+    features: Float32[np.ndarray, "n d"], labels: Int64[np.ndarray, " n"], *, centres: int = CENTRES
 ) -> SubPrototypes:
     """Separate each cluster 0, 1, ... by spherical k-means, and average the parts; outliers are ignored.
 
@@ -56,7 +56,7 @@ def sub_prototypes(
     return SubPrototypes(cluster_prototypes(features, numbered), used // centres)
 
 
-def _parts(rows: Float32[np.ndarray, "m d"], count: int) -> Int64[np.ndarray, "m"]:
+def _parts(rows: Float32[np.ndarray, "m d"], count: int) -> Int64[np.ndarray, " m"]:
     """The centre of each row."""
     import faiss  # here, as in `neighbours`
 
@@ -66,7 +66,7 @@ def _parts(rows: Float32[np.ndarray, "m d"], count: int) -> Int64[np.ndarray, "m
     )  # fmt: skip
     with one_thread(faiss):
         means.train(np.ascontiguousarray(rows))
-    parts: Int64[np.ndarray, "m"] = (rows @ np.asarray(means.centroids).T).argmax(axis=1)
+    parts: Int64[np.ndarray, " m"] = (rows @ np.asarray(means.centroids).T).argmax(axis=1)
     return parts
 
 
@@ -91,7 +91,7 @@ def sub_prototype_similarity(visible: SubPrototypes, infrared: SubPrototypes) ->
 
 
 def _mean_of_nearest(
-    cosines: Float32[np.ndarray, "s1 s2"], clusters: Int64[np.ndarray, "s1"], others: Int64[np.ndarray, "s2"]
+    cosines: Float32[np.ndarray, "s1 s2"], clusters: Int64[np.ndarray, " s1"], others: Int64[np.ndarray, " s2"]
 ) -> Float64[np.ndarray, "c1 c2"]:
     """Largest cosine of each row in each cluster of columns, averaged over the rows of a cluster."""
     sizes, other_sizes = np.bincount(clusters), np.bincount(others)

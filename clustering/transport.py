@@ -17,7 +17,7 @@ RELAXATION = 1.0  # weight of the Kullback-Leibler divergence of relaxed margina
 def transport_plan(
     similarity: Float32[np.ndarray, "c1 c2"],
     *,
-    sizes: tuple[Int64[np.ndarray, "c1"], Int64[np.ndarray, "c2"]] | None = None,
+    sizes: tuple[Int64[np.ndarray, " c1"], Int64[np.ndarray, " c2"]] | None = None,
     regularisation: float = REGULARISATION,
 ) -> Float64[np.ndarray, "c1 c2"]:
     """How the mass of visible clusters (rows) moves to infrared ones (columns) at the least regularised cost.
@@ -67,15 +67,15 @@ def transport_plan(
     return plan
 
 
-def _log_masses(sizes: Int64[np.ndarray, "c"]) -> Float64[np.ndarray, "c"]:
+def _log_masses(sizes: Int64[np.ndarray, " c"]) -> Float64[np.ndarray, " c"]:
     if np.any(sizes <= 0):
         raise ValueError(f"masses of clusters must be above 0, not {sizes.min()}")
-    masses: Float64[np.ndarray, "c"] = np.log(sizes / sizes.sum())
+    masses: Float64[np.ndarray, " c"] = np.log(sizes / sizes.sum())
     return masses
 
 
-def _log_sum(values: Float[np.ndarray, "c1 c2"]) -> Float64[np.ndarray, "c1"]:
+def _log_sum(values: Float[np.ndarray, "c1 c2"]) -> Float64[np.ndarray, " c1"]:
     """Logarithm of the sum of exponentials of each row."""
     largest = values.max(axis=1)
-    sums: Float64[np.ndarray, "c1"] = np.log(np.exp(values - largest[:, None]).sum(axis=1)) + largest
+    sums: Float64[np.ndarray, " c1"] = np.log(np.exp(values - largest[:, None]).sum(axis=1)) + largest
     return sums

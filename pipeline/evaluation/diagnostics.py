@@ -8,7 +8,7 @@ from clustering.matching import Matching
 from models.modality import PerModality
 
 
-def label_diagnostics(labels: Int64[np.ndarray, "n"], person_ids: Int64[np.ndarray, "n"]) -> dict[str, float]:
+def label_diagnostics(labels: Int64[np.ndarray, " n"], person_ids: Int64[np.ndarray, " n"]) -> dict[str, float]:
     """Compare pseudo-labels with true identities, under two conventions for outliers; papers rarely name theirs.
 
     `_clustered` ignores outliers, which rewards a clustering that gives up on hard images. `_all` counts every
@@ -38,9 +38,9 @@ def label_diagnostics(labels: Int64[np.ndarray, "n"], person_ids: Int64[np.ndarr
 
 
 def matching_diagnostics(
-    matching: Matching | PerModality[Int64[np.ndarray, "_"]],
-    labels: PerModality[Int64[np.ndarray, "n"]],
-    person_ids: PerModality[Int64[np.ndarray, "n"]],
+    matching: Matching | PerModality[Int64[np.ndarray, " _"]],
+    labels: PerModality[Int64[np.ndarray, " n"]],
+    person_ids: PerModality[Int64[np.ndarray, " n"]],
 ) -> dict[str, float]:
     """Compare matched clusters with true identities; a cluster counts as the person on most of its images.
 
@@ -60,12 +60,12 @@ def matching_diagnostics(
     return scores
 
 
-def majority_people(labels: Int64[np.ndarray, "n"], person_ids: Int64[np.ndarray, "n"]) -> Int64[np.ndarray, "c"]:
+def majority_people(labels: Int64[np.ndarray, " n"], person_ids: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " c"]:
     """The person on most images of each cluster 0, 1, ...; the smallest id among equals."""
     clustered = labels != OUTLIER
     pairs = np.stack([labels[clustered], person_ids[clustered]])
     (cluster, person), images = np.unique(pairs, axis=1, return_counts=True)
     order = np.lexsort((person, -images, cluster))
     first_of_each_cluster = np.unique(cluster[order], return_index=True)[1]
-    majority: Int64[np.ndarray, "c"] = person[order][first_of_each_cluster]
+    majority: Int64[np.ndarray, " c"] = person[order][first_of_each_cluster]
     return majority

@@ -137,7 +137,7 @@ def _rank(
     trial: RetrievalTrial,
     similarity: Float[np.ndarray, "q m"],
     samples: PerModality[Samples],
-    columns: Int64[np.ndarray, "g"] | None,
+    columns: Int64[np.ndarray, " g"] | None,
     keep_queries: bool,
 ) -> QueryResults:
     """Rank the gallery of a trial; `columns` is the column of `similarity` of each gallery image."""

@@ -39,9 +39,9 @@ class ImageFeatures:
     """Content of a feature file, one entry per image; None for absent arrays. Float64 vectors keep their precision."""
 
     vectors: Float[np.ndarray, "n d"]
-    people: Int64[np.ndarray, "n"]
-    cameras: Int64[np.ndarray, "n"] | None
-    infrared: Bool[np.ndarray, "n"] | None
+    people: Int64[np.ndarray, " n"]
+    cameras: Int64[np.ndarray, " n"] | None
+    infrared: Bool[np.ndarray, " n"] | None
     paths: tuple[str, ...] | None
 
     def __len__(self) -> int:
@@ -86,7 +86,7 @@ def read_vectors(path: Path) -> Float[np.ndarray, "n d"]:
     return _vectors(f"{path}: `features` is", _read_arrays(path, ("features",), _TABLE_HINT)["features"], _TABLE_HINT)
 
 
-def read_image_vectors(path: Path) -> tuple[Float[np.ndarray, "n d"], tuple[str, ...], Bool[np.ndarray, "n"]]:
+def read_image_vectors(path: Path) -> tuple[Float[np.ndarray, "n d"], tuple[str, ...], Bool[np.ndarray, " n"]]:
     """Read `features`, `paths`, and from `modalities` whether each image is infrared. Raises as `read_features`."""
     arrays = _read_arrays(path, ("features", "paths", "modalities"))
     if len({array.shape[:1] for array in arrays.values()}) > 1:
@@ -98,7 +98,7 @@ def read_image_vectors(path: Path) -> tuple[Float[np.ndarray, "n d"], tuple[str,
 def write_features(path: Path, features: PerModality[Features], tables: SplitTables) -> Path:
     """Write the features of a split for `read_features`, visible images first; atomic."""
     images, people = tables.images, tables.people
-    columns: dict[str, Shaped[np.ndarray, "n *rest"]] = {
+    columns: dict[str, Shaped[np.ndarray, " n *rest"]] = {
         "features": np.concatenate([bank.vectors for bank in features]),
         "person_ids": np.concatenate([truth.ids for truth in people]),
         "cameras": np.concatenate([table.cameras for table in images]),
@@ -115,7 +115,7 @@ def write_queries(path: Path, results: Sequence[SearchResult]) -> Path:
     query modality, or of the feature file), `rank`, `average_precision`, `inverse_negative_penalty`, `valid`, and
     `best` (rows of the ten gallery images ranked first, without excluded ones; -1 where there are fewer).
     """
-    columns: dict[str, Shaped[np.ndarray, "n *rest"]] = {}
+    columns: dict[str, Shaped[np.ndarray, " n *rest"]] = {}
     for result in results:
         for one in result.queries:
             name = f"{result.report.name}/trial-{one.trial.number}"
@@ -204,7 +204,7 @@ def _read_arrays(path: Path, needed: tuple[str, ...] = _NEEDED, hint: str = _HIN
     return arrays
 
 
-def _people(path: Path, values: Shaped[np.ndarray, "n"]) -> Int64[np.ndarray, "n"]:
+def _people(path: Path, values: Shaped[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
     """Negative numbers are refused: -1 usually marks unknown people, who would count as one person."""
     people = _integers(path, "person_ids", values)
     if people.min() < 0:
@@ -216,23 +216,23 @@ def _people(path: Path, values: Shaped[np.ndarray, "n"]) -> Int64[np.ndarray, "n
     return people
 
 
-def _integers(path: Path, name: str, values: Shaped[np.ndarray, "n"]) -> Int64[np.ndarray, "n"]:
+def _integers(path: Path, name: str, values: Shaped[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
     if not np.issubdtype(values.dtype, np.integer):
         raise DataError(f"{path}: `{name}` is {values.dtype}, not integers", hint=_HINT)
     return values.astype(np.int64)
 
 
-def _infrared(path: Path, values: Shaped[np.ndarray, "n"]) -> Bool[np.ndarray, "n"]:
+def _infrared(path: Path, values: Shaped[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
     values = _strings(path, "modalities", values)
     known = np.isin(values, [str(modality) for modality in Modality])
     if not known.all():
         row = int(np.argmin(known))
         raise DataError(f"{path}: `modalities` row {row} is {str(values[row])!r}, not visible or infrared", hint=_HINT)
-    infrared: Bool[np.ndarray, "n"] = values == str(Modality.INFRARED)
+    infrared: Bool[np.ndarray, " n"] = values == str(Modality.INFRARED)
     return infrared
 
 
-def _strings(path: Path, name: str, values: Shaped[np.ndarray, "n"]) -> Shaped[np.ndarray, "n"]:
+def _strings(path: Path, name: str, values: Shaped[np.ndarray, " n"]) -> Shaped[np.ndarray, " n"]:
     """Strings; those of other programs may be bytes."""
     if values.dtype.kind not in "SU":
         raise DataError(f"{path}: `{name}` is {values.dtype}, not strings", hint=_HINT)
@@ -244,7 +244,7 @@ def _strings(path: Path, name: str, values: Shaped[np.ndarray, "n"]) -> Shaped[n
         raise DataError(f"{path}: `{name}` holds bytes that are not UTF-8", hint=_HINT) from error
 
 
-def _paths(path: Path, values: Shaped[np.ndarray, "n"]) -> tuple[str, ...]:
+def _paths(path: Path, values: Shaped[np.ndarray, " n"]) -> tuple[str, ...]:
     paths = tuple(_strings(path, "paths", values).tolist())
     (most_frequent, times), *_ = Counter(paths).most_common(1)
     if times > 1:

@@ -24,14 +24,14 @@ class Found:
     """The hits of some queries, best first: rows of the two test tables, -1 where there are fewer hits."""
 
     modality: Modality
-    query: Int64[np.ndarray, "q"]
+    query: Int64[np.ndarray, " q"]
     best: Int64[np.ndarray, "q b"]
     right: Bool[np.ndarray, "q b"]
 
 
 def look_up(
     trial: RetrievalTrial,
-    queries: Int64[np.ndarray, "q"],
+    queries: Int64[np.ndarray, " q"],
     features: PerModality[Features],
     samples: PerModality[Samples],
     count: int = 10,

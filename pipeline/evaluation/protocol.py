@@ -34,26 +34,26 @@ class Samples:
     the rows that may be queries or in a gallery; None for all.
     """
 
-    people: Int64[np.ndarray, "n"]
-    cameras: Int64[np.ndarray, "n"]
+    people: Int64[np.ndarray, " n"]
+    cameras: Int64[np.ndarray, " n"]
     paths: Sequence[str] | None = None
-    query: Bool[np.ndarray, "n"] | None = None
-    gallery: Bool[np.ndarray, "n"] | None = None
+    query: Bool[np.ndarray, " n"] | None = None
+    gallery: Bool[np.ndarray, " n"] | None = None
 
     def __len__(self) -> int:
         return len(self.people)
 
-    def at(self, rows: Int64[np.ndarray, "m"]) -> "Samples":
+    def at(self, rows: Int64[np.ndarray, " m"]) -> "Samples":
         """People and cameras of some rows, in the given order."""
         return Samples(self.people[rows], self.cameras[rows])
 
     @property
-    def query_rows(self) -> Int64[np.ndarray, "q"]:
+    def query_rows(self) -> Int64[np.ndarray, " q"]:
         """The rows that may be queries, ascending."""
         return np.arange(len(self)) if self.query is None else np.flatnonzero(self.query)
 
     @property
-    def gallery_rows(self) -> Int64[np.ndarray, "g"]:
+    def gallery_rows(self) -> Int64[np.ndarray, " g"]:
         """The rows that may be in a gallery, ascending."""
         return np.arange(len(self)) if self.gallery is None else np.flatnonzero(self.gallery)
 
@@ -88,8 +88,8 @@ class RetrievalTrial:
 
     search: Search
     number: int
-    query: Int64[np.ndarray, "q"]
-    gallery: Int64[np.ndarray, "g"]
+    query: Int64[np.ndarray, " q"]
+    gallery: Int64[np.ndarray, " g"]
 
     @property
     def name(self) -> str:

@@ -251,7 +251,7 @@ def _check_cameras(images: ImageFeatures, name: str, wanted: FileRules, rules: G
         raise DataError(f"--exclude {rules.exclude} needs `cameras`", hint="write the camera of every image")
 
 
-def _check_sides(infrared: Bool[np.ndarray, "n"], num_queries: int, name: str, wanted: FileRules) -> None:
+def _check_sides(infrared: Bool[np.ndarray, " n"], num_queries: int, name: str, wanted: FileRules) -> None:
     """Refuse images in the wrong file: they would be counted, but belong to no search."""
     queries = wanted.query or (Modality.INFRARED if infrared[0] else Modality.VISIBLE)
     sides = zip(("queries", "gallery"), (queries, queries.other), np.split(infrared, [num_queries]), strict=True)
@@ -264,10 +264,10 @@ def _check_sides(infrared: Bool[np.ndarray, "n"], num_queries: int, name: str, w
             )
 
 
-def _is_infrared(images: ImageFeatures, name: str, wanted: FileRules) -> Bool[np.ndarray, "n"]:
+def _is_infrared(images: ImageFeatures, name: str, wanted: FileRules) -> Bool[np.ndarray, " n"]:
     if wanted.infrared_cameras:
         assert images.cameras is not None, "checked before"
-        from_camera: Bool[np.ndarray, "n"] = np.isin(images.cameras, wanted.infrared_cameras)
+        from_camera: Bool[np.ndarray, " n"] = np.isin(images.cameras, wanted.infrared_cameras)
         if images.infrared is not None and not np.array_equal(images.infrared, from_camera):
             row = int(np.argmax(images.infrared != from_camera))
             which = f"row {row}" if images.paths is None else images.paths[row]
@@ -285,13 +285,13 @@ def _is_infrared(images: ImageFeatures, name: str, wanted: FileRules) -> Bool[np
     return images.infrared
 
 
-def _roles(num_queries: int, gallery: ImageFeatures | None) -> Bool[np.ndarray, "n"] | None:
+def _roles(num_queries: int, gallery: ImageFeatures | None) -> Bool[np.ndarray, " n"] | None:
     """Which rows are from the file of queries; None for one file, whose images may be either."""
     return None if gallery is None else np.arange(num_queries + len(gallery)) < num_queries
 
 
 def _samples(
-    images: ImageFeatures, is_query: Bool[np.ndarray, "n"] | None, rows: np.ndarray[Any, np.dtype[np.int64]]
+    images: ImageFeatures, is_query: Bool[np.ndarray, " n"] | None, rows: np.ndarray[Any, np.dtype[np.int64]]
 ) -> Samples:
     # Without cameras, visible and infrared get different ones, so that nothing is excluded.
     unknown = np.zeros(len(images), dtype=np.int64) if images.infrared is None else images.infrared.astype(np.int64)
@@ -306,7 +306,7 @@ def _samples(
 
 
 def _in_rows_of_files(
-    result: SearchResult, parts: PerModality[Int64[np.ndarray, "_"]], num_queries: int, gallery: ImageFeatures | None
+    result: SearchResult, parts: PerModality[Int64[np.ndarray, " _"]], num_queries: int, gallery: ImageFeatures | None
 ) -> SearchResult:
     """The results of queries, with the row numbers of the files instead of those of our tables."""
     skipped = 0 if gallery is None else num_queries

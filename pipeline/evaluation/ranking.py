@@ -32,13 +32,13 @@ class QueryRanks:
         shown: Gallery images that are not excluded.
     """
 
-    rank: Int64[np.ndarray, "q"]
-    average_precision: Float64[np.ndarray, "q"]
-    inverse_negative_penalty: Float64[np.ndarray, "q"]
-    valid: Bool[np.ndarray, "q"]
-    matches: Int64[np.ndarray, "q"]
-    shown: Int64[np.ndarray, "q"]
-    excluded: Int64[np.ndarray, "q"]
+    rank: Int64[np.ndarray, " q"]
+    average_precision: Float64[np.ndarray, " q"]
+    inverse_negative_penalty: Float64[np.ndarray, " q"]
+    valid: Bool[np.ndarray, " q"]
+    matches: Int64[np.ndarray, " q"]
+    shown: Int64[np.ndarray, " q"]
+    excluded: Int64[np.ndarray, " q"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,7 +77,7 @@ def unit_rows(
 
 def row_lengths(
     features: Float[np.ndarray, "n d"], name: str, row_names: Sequence[str] | None = None
-) -> Float64[np.ndarray, "n"]:
+) -> Float64[np.ndarray, " n"]:
     """The length of every row. Arguments and errors as `unit_rows`. Cost: no copy, the file may be mapped."""
     lengths, usable = np.empty(len(features), np.float64), np.empty(len(features), np.bool_)
     for start in range(0, len(features), ROWS_AT_ONCE):
@@ -110,8 +110,8 @@ def rank_trial(
     query_features: Float[np.ndarray, "q d"],
     gallery_features: Float[np.ndarray, "g d"],
     *,
-    query_people: Int64[np.ndarray, "q"],
-    gallery_people: Int64[np.ndarray, "g"],
+    query_people: Int64[np.ndarray, " q"],
+    gallery_people: Int64[np.ndarray, " g"],
     excluded: Bool[np.ndarray, "q g"],
     rank_by: RankBy = "person",
 ) -> TrialMetrics:
@@ -128,12 +128,12 @@ def rank_trial(
 
 def rank_queries(
     similarity: Float[np.ndarray, "q m"],
-    query_people: Int64[np.ndarray, "q"],
-    gallery_people: Int64[np.ndarray, "g"],
+    query_people: Int64[np.ndarray, " q"],
+    gallery_people: Int64[np.ndarray, " g"],
     excluded: Bool[np.ndarray, "q g"],
     *,
     rank_by: RankBy = "person",
-    columns: Int64[np.ndarray, "g"] | None = None,
+    columns: Int64[np.ndarray, " g"] | None = None,
 ) -> QueryRanks:
     """Rank a gallery for every query, highest similarity (no NaN) first; ties keep gallery order.
 
@@ -190,7 +190,7 @@ def rank_queries(
 def best_gallery(
     similarity: Float[np.ndarray, "q m"],
     excluded: Bool[np.ndarray, "q g"],
-    columns: Int64[np.ndarray, "g"] | None = None,
+    columns: Int64[np.ndarray, " g"] | None = None,
     *,
     count: int = 10,
 ) -> Int64[np.ndarray, "q count"]:
@@ -237,8 +237,8 @@ def summarise(ranks: QueryRanks) -> TrialMetrics:
 
 
 def _checked_columns(
-    similarity: Float[np.ndarray, "q m"], excluded: Bool[np.ndarray, "q g"], columns: Int64[np.ndarray, "g"] | None
-) -> Int64[np.ndarray, "g"]:
+    similarity: Float[np.ndarray, "q m"], excluded: Bool[np.ndarray, "q g"], columns: Int64[np.ndarray, " g"] | None
+) -> Int64[np.ndarray, " g"]:
     """The column of each gallery image, checked: compiled loops read past the end of an array silently."""
     queries, gallery = excluded.shape
     if columns is None:

@@ -12,14 +12,14 @@ from clustering.parallel import kernel
 
 @kernel
 def _collect_shown(
-    similarity: Float[np.ndarray, "m"],
-    excluded: Bool[np.ndarray, "g"],
-    columns: Int64[np.ndarray, "g"],
-    people: Int32[np.ndarray, "g"],
+    similarity: Float[np.ndarray, " m"],
+    excluded: Bool[np.ndarray, " g"],
+    columns: Int64[np.ndarray, " g"],
+    people: Int32[np.ndarray, " g"],
     person: int,
-    values: Float[np.ndarray, "g"],
-    shown_people: Int32[np.ndarray, "g"],
-    match_orders: Int64[np.ndarray, "g"],
+    values: Float[np.ndarray, " g"],
+    shown_people: Int32[np.ndarray, " g"],
+    match_orders: Int64[np.ndarray, " g"],
 ) -> tuple[int, int]:
     """Write the non-excluded images in gallery order, and which of them are matches; return both counts."""
     shown = matches = 0
@@ -34,7 +34,7 @@ def _collect_shown(
 
 
 @kernel
-def _count_above(values: Float[np.ndarray, "n"], bound: float) -> np.int32:
+def _count_above(values: Float[np.ndarray, " n"], bound: float) -> np.int32:
     """Count the values above `bound`; a plain loop that the compiler vectorises."""
     count = np.int32(0)  # as wide as a similarity: lanes need not be widened
     for order in range(len(values)):
@@ -43,7 +43,7 @@ def _count_above(values: Float[np.ndarray, "n"], bound: float) -> np.int32:
 
 
 @kernel
-def _count_at_least(values: Float[np.ndarray, "n"], bound: float) -> np.int32:
+def _count_at_least(values: Float[np.ndarray, " n"], bound: float) -> np.int32:
     """Count the values that are `bound` or more."""
     count = np.int32(0)
     for order in range(len(values)):
@@ -53,7 +53,7 @@ def _count_at_least(values: Float[np.ndarray, "n"], bound: float) -> np.int32:
 
 @kernel
 def _find_positions(
-    values: Float[np.ndarray, "n"], match_orders: Int64[np.ndarray, "r"], positions: Int64[np.ndarray, "r"]
+    values: Float[np.ndarray, " n"], match_orders: Int64[np.ndarray, " r"], positions: Int64[np.ndarray, " r"]
 ) -> int:
     """Fill the positions of the matches, from 1 and ascending; return the first match.
 
@@ -75,12 +75,12 @@ def _find_positions(
 
 @kernel
 def _count_people_ahead(
-    values: Float[np.ndarray, "n"],
-    people: Int32[np.ndarray, "n"],
+    values: Float[np.ndarray, " n"],
+    people: Int32[np.ndarray, " n"],
     first: int,
     images_ahead: int,
     query: int,
-    met_by: Int64[np.ndarray, "p"],
+    met_by: Int64[np.ndarray, " p"],
 ) -> int:
     """Count the people on the images ahead of the first match; `met_by` holds the last query that met each."""
     met = 0
@@ -98,15 +98,15 @@ def _count_people_ahead(
 def rank_rows(
     similarity: Float[np.ndarray, "b m"],
     excluded: Bool[np.ndarray, "b g"],
-    columns: Int64[np.ndarray, "g"],
-    people: Int32[np.ndarray, "g"],
-    persons: Int32[np.ndarray, "b"],
+    columns: Int64[np.ndarray, " g"],
+    people: Int32[np.ndarray, " g"],
+    persons: Int32[np.ndarray, " b"],
     by_person: bool,
-    rank: Int64[np.ndarray, "b"],
-    average_precision: Float64[np.ndarray, "b"],
-    inverse_negative_penalty: Float64[np.ndarray, "b"],
-    num_matches: Int64[np.ndarray, "b"],
-    num_shown: Int64[np.ndarray, "b"],
+    rank: Int64[np.ndarray, " b"],
+    average_precision: Float64[np.ndarray, " b"],
+    inverse_negative_penalty: Float64[np.ndarray, " b"],
+    num_matches: Int64[np.ndarray, " b"],
+    num_shown: Int64[np.ndarray, " b"],
 ) -> None:
     """Rank some queries; `people` and `persons` are numbered from 0, -1 for people who are not in the gallery."""
     num_gallery = len(columns)
@@ -140,7 +140,7 @@ def rank_rows(
 def best_rows(
     similarity: Float[np.ndarray, "b m"],
     excluded: Bool[np.ndarray, "b g"],
-    columns: Int64[np.ndarray, "g"],
+    columns: Int64[np.ndarray, " g"],
     best: Int64[np.ndarray, "b count"],
 ) -> None:
     """Fill the gallery positions of the best images of some queries; unused entries of `best` stay."""

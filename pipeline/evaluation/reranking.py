@@ -86,7 +86,7 @@ def k_reciprocal(
     return similarities
 
 
-def _largest_distances(rows: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, "n"]:
+def _largest_distances(rows: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, " n"]:
     """The largest squared distance of each row to any other; infinite if it is zero."""
     least = np.ones(len(rows), np.float32)
     size = max(1, SIMILARITIES_PER_BLOCK // max(1, len(rows)))
@@ -95,13 +95,13 @@ def _largest_distances(rows: Float32[np.ndarray, "n d"]) -> Float32[np.ndarray, 
         products = rows[block] @ rows[start:].T
         np.minimum(least[block], products.min(axis=1), out=least[block])
         np.minimum(least[start:], products.min(axis=0), out=least[start:])
-    largest: Float32[np.ndarray, "n"] = 2.0 - 2.0 * least
+    largest: Float32[np.ndarray, " n"] = 2.0 - 2.0 * least
     largest[largest <= FARTHEST_OF_COPIES] = np.inf  # what is divided by it is to be zero, not what rounding left of it
     return largest
 
 
 def _scaled_and_averaged(
-    rows: NeighbourhoodWeights, divisors: Float32[np.ndarray, "n"], neighbours: Neighbours, k2: int
+    rows: NeighbourhoodWeights, divisors: Float32[np.ndarray, " n"], neighbours: Neighbours, k2: int
 ) -> NeighbourhoodWeights:
     """Divide distances by the image's divisor, recompute its weights, then average over k2 neighbours."""
     unit = LARGEST_SCALE // k2
@@ -118,7 +118,7 @@ def _scaled_and_averaged(
 
 def _gallery_holders(
     weights: NeighbourhoodWeights, num_queries: int
-) -> tuple[Int64[np.ndarray, "n_plus_one"], Int32[np.ndarray, "z"], Int32[np.ndarray, "z"]]:
+) -> tuple[Int64[np.ndarray, " n_plus_one"], Int32[np.ndarray, " z"], Int32[np.ndarray, " z"]]:
     """For every image, the gallery images with it in their neighbourhood, and their weights."""
     first = weights.starts[num_queries]
     starts = np.maximum(weights.starts - first, 0)  # the rows of queries become empty

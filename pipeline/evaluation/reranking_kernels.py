@@ -10,11 +10,11 @@ from clustering.parallel import kernel
 
 @kernel
 def scale_weights(
-    starts: Int64[np.ndarray, "n_plus_one"],
-    weights: Int32[np.ndarray, "z"],
-    divisors: Float32[np.ndarray, "n"],
+    starts: Int64[np.ndarray, " n_plus_one"],
+    weights: Int32[np.ndarray, " z"],
+    divisors: Float32[np.ndarray, " n"],
     unit: int,
-    scaled: Int32[np.ndarray, "z"],
+    scaled: Int32[np.ndarray, " z"],
     start: int,
     stop: int,
 ) -> None:
@@ -41,12 +41,12 @@ def scale_weights(
 
 @kernel
 def gallery_overlaps(
-    starts: Int64[np.ndarray, "n_plus_one"],
-    columns: Int32[np.ndarray, "z"],
-    weights: Int32[np.ndarray, "z"],
-    column_starts: Int64[np.ndarray, "n_plus_one"],
-    holders: Int32[np.ndarray, "y"],
-    holder_weights: Int32[np.ndarray, "y"],
+    starts: Int64[np.ndarray, " n_plus_one"],
+    columns: Int32[np.ndarray, " z"],
+    weights: Int32[np.ndarray, " z"],
+    column_starts: Int64[np.ndarray, " n_plus_one"],
+    holders: Int32[np.ndarray, " y"],
+    holder_weights: Int32[np.ndarray, " y"],
     first_gallery_image: int,
     overlaps: Int64[np.ndarray, "b g"],
     start: int,

@@ -90,7 +90,7 @@ def embed_to_file(
     images = part_of(images, shard)
     embedded = require_some(embed_images(encoder, images, batch_size=batch_size, parts=parts, workers=workers))
     readable = images.only(embedded.rows)
-    columns: dict[str, Shaped[np.ndarray, "n *rest"]] = {
+    columns: dict[str, Shaped[np.ndarray, " n *rest"]] = {
         "features": embedded.vectors,
         "paths": np.array(readable.paths),
         "modalities": np.where(readable.infrared, str(Modality.INFRARED), str(Modality.VISIBLE)),

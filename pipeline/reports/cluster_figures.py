@@ -20,18 +20,18 @@ UNPAIRED = -1
 class MapSample:
     """Images of one modality on the map: their feature rows, and the displayed pair of each."""
 
-    rows: Int64[np.ndarray, "s"]
-    pairs: Int64[np.ndarray, "s"]
+    rows: Int64[np.ndarray, " s"]
+    pairs: Int64[np.ndarray, " s"]
 
 
-def sample_pairs(matching: Matching, count: int) -> Int64[np.ndarray, "p"]:
+def sample_pairs(matching: Matching, count: int) -> Int64[np.ndarray, " p"]:
     """Positions of at most `count` pairs, evenly spaced from the most to the least similar one."""
     order = np.argsort(-matching.similarity, kind="stable")
-    chosen: Int64[np.ndarray, "p"] = order[spread(len(order), count)].astype(np.int64)
+    chosen: Int64[np.ndarray, " p"] = order[spread(len(order), count)].astype(np.int64)
     return chosen
 
 
-def spread(total: int, count: int) -> Int64[np.ndarray, "p"]:
+def spread(total: int, count: int) -> Int64[np.ndarray, " p"]:
     """At most `count` of the numbers 0 ... total-1, evenly spaced, with the first and the last.
 
     >>> spread(9, 3).tolist(), spread(2, 3).tolist(), spread(0, 3).tolist()
@@ -41,7 +41,7 @@ def spread(total: int, count: int) -> Int64[np.ndarray, "p"]:
 
 
 def sample_map(
-    labels: PerModality[Int64[np.ndarray, "n"]],
+    labels: PerModality[Int64[np.ndarray, " n"]],
     matching: Matching,
     generator: np.random.Generator,
     *,
@@ -58,7 +58,7 @@ def sample_map(
     chosen = np.sort(generator.choice(count, size=min(pairs, count), replace=False))
     clusters = PerModality(matching.visible[chosen], matching.infrared[chosen])
 
-    def choose(own: Int64[np.ndarray, "n"], shown: Int64[np.ndarray, "p"]) -> MapSample:
+    def choose(own: Int64[np.ndarray, " n"], shown: Int64[np.ndarray, " p"]) -> MapSample:
         members = [_some(np.flatnonzero(own == cluster), images, generator) for cluster in shown]
         around = _some(np.flatnonzero(~np.isin(own, shown)), others, generator)
         numbers = [np.full(len(rows), number) for number, rows in enumerate(members)]
@@ -89,8 +89,8 @@ def principal_plane(vectors: Float32[np.ndarray, "n d"]) -> tuple[Float64[np.nda
     return places, float(values.sum()) / total
 
 
-def _some(rows: Int64[np.ndarray, "m"], count: int, generator: np.random.Generator) -> Int64[np.ndarray, "s"]:
-    chosen: Int64[np.ndarray, "s"] = generator.choice(rows, size=min(count, len(rows)), replace=False)
+def _some(rows: Int64[np.ndarray, " m"], count: int, generator: np.random.Generator) -> Int64[np.ndarray, " s"]:
+    chosen: Int64[np.ndarray, " s"] = generator.choice(rows, size=min(count, len(rows)), replace=False)
     return chosen
 
 
@@ -134,7 +134,7 @@ def draw_eps_curve(
     _save(figure, file)
 
 
-def draw_cluster_sizes(sizes: PerModality[Int64[np.ndarray, "_"]], title: str, file: BinaryIO) -> None:
+def draw_cluster_sizes(sizes: PerModality[Int64[np.ndarray, " _"]], title: str, file: BinaryIO) -> None:
     """Draw a histogram of cluster sizes; about 0.1 s and 20 KB."""
     figure = _figure((5.2, 3.2))
     axes = figure.subplots()
@@ -180,7 +180,7 @@ def draw_feature_map(
 
 
 def draw_similarity(
-    similarity: Float[np.ndarray, "r c"], marked: Int64[np.ndarray, "r"], title: str, mark: str, file: BinaryIO
+    similarity: Float[np.ndarray, "r c"], marked: Int64[np.ndarray, " r"], title: str, mark: str, file: BinaryIO
 ) -> None:
     """Draw similarities of visible (rows) and infrared (columns) prototypes, with one marked column per row."""
     figure = _figure((5.6, 4.8))

@@ -158,7 +158,7 @@ def group_images(samples: Samples, cameras: Sequence[int] | None = None) -> dict
     return groups
 
 
-def draw_agw(folders: Folders, trial: int, shots: int = 1) -> Int64[np.ndarray, "g"]:
+def draw_agw(folders: Folders, trial: int, shots: int = 1) -> Int64[np.ndarray, " g"]:
     """Sample images of each person and camera with a generator seeded with the trial's number.
 
     Sampling follows the order of the folders, so the gallery depends on which folders exist. A folder with fewer
@@ -177,7 +177,7 @@ def draw_agw(folders: Folders, trial: int, shots: int = 1) -> Int64[np.ndarray, 
 
 def draw_official(
     folders: Folders, paths: Sequence[str] | None, permutations: Permutations, trial: int, shots: int = 1
-) -> Int64[np.ndarray, "g"]:
+) -> Int64[np.ndarray, " g"]:
     """The first images of each person and camera in the order that SYSU-MM01's authors published.
 
     `paths` are those of all rows: file names are the image numbers; None numbers the rows of a folder from 1.
