@@ -95,7 +95,7 @@ def stop(process: BaseProcess) -> None:
     if process.pid is None:
         return
     kill_group(process.pid)
-    process.kill()
+    process.kill()  # had it no group of its own yet
     process.join()
 
 

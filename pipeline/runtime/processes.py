@@ -1,4 +1,8 @@
-"""Processes of this machine by number: whether one runs, and the end of a whole process group."""
+"""Processes of this machine by number: whether one runs, and the end of a whole process group.
+
+Reads /proc itself: psutil knows no process groups, its waiting takes the exit code of a child away from `subprocess`,
+and the check of a GPU runs without it.
+"""
 
 import os
 import signal
